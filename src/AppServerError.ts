@@ -1,0 +1,260 @@
+/**
+ * What can go wrong between a program and `codex app-server`.
+ *
+ * Every operation that talks to the server fails with one {@link AppServerError}. Its `reason` says what happened and is
+ * itself a tagged error, so a program handles just the reasons it cares about:
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codex } from "effect-codex"
+ *
+ * export const models = Effect.gen(function*() {
+ *   const codex = yield* Codex.Codex
+ *   return yield* Stream.runCollect(codex.models())
+ * }).pipe(
+ *   Effect.catchReason("AppServerError", "Overloaded", () => Effect.succeed([]))
+ * )
+ * ```
+ *
+ * Errors carry methods, ids, sizes and causes. They never carry prompts, answers or tokens.
+ *
+ * @since 0.1.0
+ */
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+const TypeId = "~effect-codex/AppServerError"
+
+const OptionalString = Schema.UndefinedOr(Schema.String)
+const OptionalNumber = Schema.UndefinedOr(Schema.Number)
+
+const lines = (...parts: ReadonlyArray<string | undefined>): string =>
+  parts.filter((part) => part !== undefined && part !== "").join("\n")
+
+/**
+ * The app-server process could not be started: the binary is missing or not executable, no binary is published for this
+ * platform, or the working directory does not exist.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SpawnFailed extends Schema.TaggedError<SpawnFailed>()("SpawnFailed", {
+  /** The binary that was to be started, when one was found. */
+  command: OptionalString,
+  /** The working directory that was asked for. */
+  cwd: OptionalString,
+  description: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message(): string {
+    return `Cannot start codex app-server: ${this.description}`
+  }
+}
+
+/**
+ * The server answered `initialize`, but not in a way that makes it usable: it refused the client, or its answer names
+ * neither a server nor a version.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InitializeFailed extends Schema.TaggedError<InitializeFailed>()("InitializeFailed", {
+  description: Schema.String,
+  userAgent: OptionalString,
+  serverName: OptionalString,
+  serverVersion: OptionalString
+}) {
+  override get message(): string {
+    const show = (value: string | undefined) => value === undefined ? "missing" : JSON.stringify(value)
+    return `codex app-server did not initialize: ${this.description} (userAgent: ${show(this.userAgent)}, serverName: ${
+      show(this.serverName)
+    }, serverVersion: ${show(this.serverVersion)})`
+  }
+}
+
+/**
+ * The connection has ended. Everything that was pending fails with it, and so does everything later.
+ *
+ * `exitCode` and `signal` are known when a process was behind the connection and has exited. `stderrTail` is the end of
+ * what it wrote to stderr, with secrets removed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("ConnectionClosed", {
+  description: Schema.String,
+  exitCode: OptionalNumber,
+  signal: OptionalString,
+  stderrTail: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message(): string {
+    return lines(
+      `The connection to codex app-server has ended: ${this.description}`,
+      this.stderrTail === "" ? undefined : `stderr:\n${this.stderrTail}`
+    )
+  }
+}
+
+/**
+ * The server did not answer a request in time. Whether it acted on it is unknown.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RequestTimeout extends Schema.TaggedError<RequestTimeout>()("RequestTimeout", {
+  method: Schema.String,
+  timeoutMillis: Schema.Number
+}) {
+  override get message(): string {
+    return `codex app-server did not answer ${this.method} within ${this.timeoutMillis} ms`
+  }
+}
+
+/**
+ * The server refused a request because too many were waiting (JSON-RPC code -32001). It did not act on it.
+ *
+ * Methods that are safe to repeat have been retried before this error is seen.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
+  method: Schema.String
+}) {
+  override get message(): string {
+    return `codex app-server is overloaded and refused ${this.method}; try again later`
+  }
+}
+
+/**
+ * The server answered a request with a JSON-RPC error. The server uses code -32600 for nearly everything, so `detail`,
+ * its own words, tells the cases apart.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RequestRejected extends Schema.TaggedError<RequestRejected>()("RequestRejected", {
+  method: Schema.String,
+  code: Schema.Number,
+  /** The server's error message. */
+  detail: Schema.String,
+  data: Schema.Unknown
+}) {
+  override get message(): string {
+    const detail = this.detail.length > 500 ? `${this.detail.slice(0, 500)}…` : this.detail
+    return `codex app-server rejected ${this.method} (${this.code}): ${detail}`
+  }
+}
+
+/**
+ * The server sent something for `method` that this version of the protocol cannot read.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class DecodeFailed extends Schema.TaggedError<DecodeFailed>()("DecodeFailed", {
+  method: Schema.String,
+  /** Where the message differs from the protocol: paths and expected types, never values. */
+  issue: Schema.String
+}) {
+  override get message(): string {
+    return `Cannot read what codex app-server sent for ${this.method}: ${this.issue}`
+  }
+}
+
+/**
+ * What the program asked for is not a valid request. Nothing was sent.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
+  method: Schema.String,
+  description: Schema.String
+}) {
+  override get message(): string {
+    return `Invalid ${this.method} request, nothing was sent: ${this.description}`
+  }
+}
+
+/**
+ * The server opened a thread with other approval or sandbox settings than were asked for, so the thread is not handed
+ * out. This happens when a thread is resumed that is already loaded: the server then ignores every override.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()("SettingsNotApplied", {
+  method: Schema.String,
+  threadId: Schema.String,
+  setting: Schema.Literals(["approvalPolicy", "approvalsReviewer", "sandbox"]),
+  requested: Schema.Unknown,
+  effective: Schema.Unknown
+}) {
+  override get message(): string {
+    return `${this.method} asked for ${this.setting} ${JSON.stringify(this.requested)}, but thread ${this.threadId} has ${
+      JSON.stringify(this.effective)
+    }. A loaded thread keeps its settings: change them with the options of its next turn, or resume it in a new process`
+  }
+}
+
+/**
+ * Why an operation failed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type AppServerErrorReason =
+  | SpawnFailed
+  | InitializeFailed
+  | ConnectionClosed
+  | RequestTimeout
+  | Overloaded
+  | RequestRejected
+  | DecodeFailed
+  | InvalidRequest
+  | SettingsNotApplied
+
+/**
+ * The failure of an operation that talks to `codex app-server`. Handle a single cause with `Effect.catchReason`, several
+ * with `Effect.catchReasons`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AppServerError extends Schema.TaggedError<AppServerError>()("AppServerError", {
+  reason: Schema.Union([
+    SpawnFailed,
+    InitializeFailed,
+    ConnectionClosed,
+    RequestTimeout,
+    Overloaded,
+    RequestRejected,
+    DecodeFailed,
+    InvalidRequest,
+    SettingsNotApplied
+  ])
+}) {
+  readonly [TypeId] = TypeId
+
+  override get message(): string {
+    return this.reason.message
+  }
+}
+
+/**
+ * Whether a value is an {@link AppServerError}.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isAppServerError = (u: unknown): u is AppServerError => Predicate.hasProperty(u, TypeId)
+
+/**
+ * An {@link AppServerError} with the given reason.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (reason: AppServerErrorReason): AppServerError => new AppServerError({ reason })

@@ -1,0 +1,270 @@
+/**
+ * The transport that starts `codex app-server` as a child process and talks to it over stdin and stdout.
+ *
+ * The process lives exactly as long as the connection's scope. On close its stdin ends, which is the server's signal to
+ * leave; one that stays gets SIGTERM and then SIGKILL, each sent to its whole process group.
+ *
+ * This is the only module of the package that uses `effect/process`. The platform supplies the spawner, on Node.js with
+ * `NodeServices.layer` of `@effect/platform-node`.
+ *
+ * @since 0.1.0
+ */
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import type * as Pull from "effect/Pull"
+import * as Queue from "effect/Queue"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type AppServerError, ConnectionClosed, make as appServerError, SpawnFailed } from "./AppServerError.ts"
+import { codexBinary } from "./internal/codexBinary.ts"
+import { makeLineSplitter } from "./internal/framing.ts"
+import { makeRedact } from "./internal/redact.ts"
+import { encodeToml, type TomlValue } from "./internal/toml.ts"
+import { type Connection, Transport } from "./Transport.ts"
+
+/**
+ * A value of Codex's configuration. It is sent as TOML, which has no `null`: leave the key out instead.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ConfigValue = TomlValue
+
+/**
+ * How the process is started and stopped.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /**
+   * The `codex` binary to run. By default the native one that npm installed with `@openai/codex`, which is the version
+   * this package's protocol was generated from.
+   */
+  readonly codexPath?: string | undefined
+  /** More arguments, after `app-server`. */
+  readonly args?: ReadonlyArray<string> | undefined
+  /**
+   * Overrides of Codex's `config.toml`, each sent as `-c key=value`. A key may be a dotted path
+   * (`"sandbox_workspace_write.network_access": true`), a value may be nested. They are visible in the list of processes:
+   * pass secrets in `env`.
+   */
+  readonly config?: { readonly [key: string]: ConfigValue } | undefined
+  /** The working directory of the process, and so the default one of its threads. Default: the parent's. */
+  readonly cwd?: string | undefined
+  /**
+   * Environment variables, merged over the parent's; `undefined` removes one. Values given as `Redacted` are removed from
+   * everything that the server writes to stderr before it reaches an error or a log.
+   */
+  readonly env?: { readonly [name: string]: string | Redacted.Redacted<string> | undefined } | undefined
+  /**
+   * The longest line accepted from the server, in bytes. A longer one is skipped and reported in the log. Default: no
+   * limit; answers of many megabytes are real.
+   */
+  readonly maxLineBytes?: number | undefined
+  /** How long the process may take to leave after its stdin has ended, before it is signalled. Default: 2 seconds. */
+  readonly closeTimeout?: Duration.Input | undefined
+  /** How long the process may take to leave after SIGTERM, before SIGKILL. Default: 2 seconds. */
+  readonly killTimeout?: Duration.Input | undefined
+}
+
+const stderrTailLines = 40
+const stderrTailChars = 8_192
+
+/** After stdout has ended, how long the exit code and the last of stderr are waited for. */
+const exitGrace = Duration.millis(250)
+
+/** After the process has exited, how long a stdout that a descendant keeps open is still read. */
+const stdoutGrace = Duration.seconds(1)
+
+const argv = (options: Options): ReadonlyArray<string> => [
+  ...Object.entries(options.config ?? {}).flatMap(([key, value]) => ["-c", `${key}=${encodeToml(value)}`]),
+  "app-server",
+  ...(options.args ?? [])
+]
+
+/** The last lines of stderr, redacted, and a log line for each at debug level. */
+const makeStderrTail = (redact: (text: string) => string) => {
+  const tail: Array<string> = []
+  return {
+    text: () => tail.join("\n").slice(-stderrTailChars),
+    add: (line: string) => {
+      const redacted = redact(line)
+      tail.push(redacted.length > stderrTailChars ? `${redacted.slice(0, stderrTailChars)}…` : redacted)
+      if (tail.length > stderrTailLines) tail.shift()
+      return Effect.logDebug(redacted)
+    }
+  }
+}
+
+const describeExit = (exit: Option.Option<ProcessExit>): string =>
+  Option.match(exit, {
+    onNone: () => "the server closed its stdout",
+    onSome: ({ exitCode, signal }) =>
+      signal === undefined ? `the server exited with code ${exitCode}` : `the server was killed by ${signal}`
+  })
+
+interface ProcessExit {
+  readonly exitCode: number | undefined
+  readonly signal: string | undefined
+}
+
+/** The spawner reports death by signal as an error that names the signal in its text only. */
+const signalOf = (cause: Cause.Cause<unknown>): string | undefined => /'(SIG[A-Z0-9]+)'/.exec(Cause.pretty(cause))?.[1]
+
+const linesOf = <E>(
+  bytes: Stream.Stream<Uint8Array, E>,
+  maxLineBytes?: number
+): Stream.Stream<string, E> =>
+  Stream.suspend(() => {
+    const splitter = makeLineSplitter(maxLineBytes)
+    const report = Effect.suspend(() => {
+      const dropped = splitter.takeDropped()
+      return dropped === 0
+        ? Effect.void
+        : Effect.logWarning(`Skipped ${dropped} line(s) longer than ${maxLineBytes} bytes`)
+    })
+    const last = Stream.suspend(() => {
+      const rest = splitter.rest()
+      return rest === "" ? Stream.empty : Stream.make(rest)
+    })
+    const lines = Stream.transformPull(bytes, (pull) => {
+      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E> = Effect.flatMap(pull, (chunks) => {
+        const complete = chunks.flatMap(splitter.push)
+        return Arr.isReadonlyArrayNonEmpty(complete) ? Effect.as(report, complete) : Effect.andThen(report, next)
+      })
+      return Effect.succeed(next)
+    })
+    return Stream.concat(lines, last)
+  })
+
+/**
+ * Starts the process and connects to it, for as long as the scope lives.
+ *
+ * Fails with `SpawnFailed` when the binary or the working directory is missing. The end of the process is the end of the
+ * connection: `incoming` then fails with `ConnectionClosed`, which has the exit code or signal and the end of stderr.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const connect: (
+  options?: Options
+) => Effect.Effect<Connection, AppServerError, ChildProcessSpawner | Scope.Scope> = Effect.fnUntraced(
+  function*(options: Options = {}) {
+    const spawner = yield* ChildProcessSpawner
+    const command = options.codexPath ?? (yield* codexBinary)
+    const redact = makeRedact(
+      Object.values(options.env ?? {}).flatMap((value) => Redacted.isRedacted(value) ? [Redacted.value(value)] : [])
+    )
+    const child = yield* spawner.spawn(ChildProcess.make(command, argv(options), {
+      cwd: options.cwd,
+      env: { ...options.env },
+      extendEnv: true,
+      windowsHide: true,
+      forceKillAfter: options.killTimeout ?? Duration.seconds(2)
+    })).pipe(
+      Effect.mapError((cause) =>
+        appServerError(
+          new SpawnFailed({ command, cwd: options.cwd, description: describeSpawnError(cause, command, options.cwd), cause })
+        )
+      )
+    )
+
+    const outgoing = yield* Queue.unbounded<string, Cause.Done>()
+    yield* Stream.fromQueue(outgoing).pipe(
+      Stream.encodeText,
+      Stream.run(child.stdin),
+      // A server that does not read any more is about to end, and its end is reported by `incoming`.
+      Effect.ignore,
+      Effect.forkScoped
+    )
+
+    const stderr = makeStderrTail(redact)
+    const stderrDrained = yield* linesOf(child.stderr, 1_048_576).pipe(
+      Stream.runForEach(stderr.add),
+      Effect.annotateLogs({ source: "codex app-server stderr" }),
+      Effect.ignore,
+      Effect.forkScoped
+    )
+
+    const exited = yield* Effect.exit(child.exitCode).pipe(
+      Effect.map((exit): ProcessExit =>
+        Exit.isSuccess(exit)
+          ? { exitCode: exit.value, signal: undefined }
+          : { exitCode: undefined, signal: signalOf(exit.cause) }
+      ),
+      Effect.forkScoped
+    )
+
+    yield* Effect.addFinalizer(() =>
+      Queue.end(outgoing).pipe(
+        Effect.andThen(Fiber.join(exited)),
+        Effect.timeoutOption(options.closeTimeout ?? Duration.seconds(2)),
+        Effect.ignore
+      )
+    )
+
+    const closed = Effect.gen(function*() {
+      const exit = yield* Fiber.join(exited).pipe(
+        Effect.tap(() => Fiber.await(stderrDrained).pipe(Effect.timeoutOption(exitGrace))),
+        Effect.timeoutOption(exitGrace)
+      )
+      return yield* appServerError(
+        new ConnectionClosed({
+          description: describeExit(exit),
+          exitCode: Option.getOrUndefined(exit)?.exitCode,
+          signal: Option.getOrUndefined(exit)?.signal,
+          stderrTail: stderr.text()
+        })
+      )
+    })
+
+    return {
+      incoming: child.stdout.pipe(
+        Stream.interruptWhen(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
+        (bytes) => linesOf(bytes, options.maxLineBytes),
+        Stream.catchCause(() => Stream.empty),
+        Stream.concat(Stream.fromEffect(closed))
+      ),
+      send: (line) => Effect.asVoid(Queue.offer(outgoing, line + "\n"))
+    }
+  }
+)
+
+const describeSpawnError = (
+  cause: { readonly reason: { readonly _tag: string }; readonly message: string },
+  command: string,
+  cwd: string | undefined
+): string => {
+  if (cause.reason._tag !== "NotFound") return cause.message
+  // The spawner checks the directory first and reports it by its path; otherwise it is the binary that is missing.
+  return cwd !== undefined && cause.message.includes("access")
+    ? `the working directory ${cwd} does not exist`
+    : `there is no binary at ${command}`
+}
+
+/**
+ * A {@link Transport} that starts a process for each connection.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<Transport, never, ChildProcessSpawner> =>
+  Layer.effect(
+    Transport,
+    Effect.gen(function*() {
+      const spawner = yield* ChildProcessSpawner
+      return Transport.of({
+        connect: connect(options).pipe(Effect.provideService(ChildProcessSpawner, spawner))
+      })
+    })
+  )

@@ -1,0 +1,119 @@
+/**
+ * A conversation: its turns share a history, a working directory and settings.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { ApprovalOptions, SandboxConflictError, TurnFields, TurnInput } from "./ApprovalMode.ts"
+import type { AppServer } from "./AppServer.ts"
+import type { AppServerError } from "./AppServerError.ts"
+import * as Input from "./Input.ts"
+import { compactThread } from "./internal/compactThread.ts"
+import { resolveTurnOptions } from "./internal/approvalOptions.ts"
+import { type OpenTurns, startTurn } from "./internal/startTurn.ts"
+import type * as Protocol from "./Protocol.ts"
+import * as Turn from "./Turn.ts"
+
+/**
+ * What a turn may be given besides its input: the protocol's own fields, and `approvalMode` for its approval fields.
+ *
+ * The server keeps most of them for later turns of the thread (`approvalMode`, `sandboxPolicy`, `cwd`, `model`, `effort`,
+ * `summary`, `personality`, `serviceTier`); `outputSchema` and `serviceTierForTurn` hold for this turn only.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TurnOptions =
+  & Omit<Protocol.TurnStartParams, "threadId" | "input" | keyof TurnFields>
+  & ApprovalOptions
+  & Pick<TurnInput, "sandboxPolicy">
+
+/**
+ * What to read of a thread.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ReadOptions = Omit<Protocol.ThreadReadParams, "threadId">
+
+/**
+ * A handle of a thread.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Thread {
+  readonly id: string
+  /**
+   * Runs a turn and waits for its result. Interrupting the fiber, as `Effect.timeout` does, interrupts the turn on the
+   * server.
+   *
+   * If the thread is already running a turn, the input is added to that one, and both have its result.
+   */
+  readonly run: (
+    input: Input.Input,
+    options?: TurnOptions
+  ) => Effect.Effect<Turn.TurnResult, SandboxConflictError | Turn.TurnFailed | AppServerError>
+  /** Starts a turn and returns its handle. Closing the scope before the turn has ended interrupts the turn. */
+  readonly turn: (
+    input: Input.Input,
+    options?: TurnOptions
+  ) => Effect.Effect<Turn.Turn, SandboxConflictError | AppServerError, Scope.Scope>
+  /**
+   * The events of a new turn, which ends with `turn/completed`, also when the turn fails. Ending the stream early, as
+   * `Stream.take` does, interrupts the turn. Each run of the stream is a turn of its own.
+   */
+  readonly stream: (
+    input: Input.Input,
+    options?: TurnOptions
+  ) => Stream.Stream<Turn.TurnEvent, SandboxConflictError | AppServerError>
+  /**
+   * The stored thread, with its turns if `includeTurns` is set. A thread has no turns to read before its first turn.
+   */
+  readonly read: (options?: ReadOptions) => Effect.Effect<Protocol.Thread, AppServerError>
+  readonly setName: (name: string) => Effect.Effect<void, AppServerError>
+  /** Has the model summarize the history so far, to make room, and waits until that is done. */
+  readonly compact: Effect.Effect<void, Turn.TurnFailed | AppServerError>
+}
+
+/** @internal */
+export const make = (server: AppServer["Service"], open: OpenTurns, id: string): Thread => {
+  const start = Effect.fnUntraced(function*(
+    input: Input.Input,
+    options: TurnOptions,
+    listening: Parameters<typeof startTurn>[3]
+  ) {
+    const fields = yield* resolveTurnOptions(options)
+    const items = yield* Input.validate("turn/start", input)
+    return yield* startTurn(server, open, { ...fields, threadId: id, input: items }, listening)
+  })
+
+  return {
+    id,
+    run: Effect.fn("Thread.run")(function*(input, options = {}) {
+      yield* Effect.annotateCurrentSpan({ threadId: id })
+      const { state, turnId } = yield* start(input, options, { keepLog: false })
+      return yield* Turn.make(server, state, turnId).result
+    }, Effect.scoped),
+    turn: Effect.fn("Thread.turn")(function*(input, options = {}) {
+      yield* Effect.annotateCurrentSpan({ threadId: id })
+      const { state, turnId } = yield* start(input, options, { keepLog: true })
+      return Turn.make(server, state, turnId)
+    }),
+    stream: (input, options = {}) =>
+      Stream.unwrap(
+        Effect.map(start(input, options, { keepLog: true }), ({ state, turnId }) =>
+          Turn.make(server, state, turnId).events)
+      ),
+    read: Effect.fn("Thread.read")(function*(options = {}) {
+      const { thread } = yield* server.request("thread/read", { ...options, threadId: id })
+      return thread
+    }),
+    setName: Effect.fn("Thread.setName")(function*(name) {
+      yield* server.request("thread/name/set", { threadId: id, name })
+    }),
+    compact: Effect.withSpan(compactThread(server, id), "Thread.compact")
+  }
+}

@@ -1,0 +1,214 @@
+/**
+ * One turn: what the model and its tools do with one input, from start to end.
+ *
+ * @since 0.1.0
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import type { AppServer } from "./AppServer.ts"
+import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
+import * as Input from "./Input.ts"
+import { requestInterrupt } from "./internal/interruptTurn.ts"
+import type { TurnState } from "./internal/turnState.ts"
+import * as Protocol from "./Protocol.ts"
+
+/**
+ * Something that happens in a turn: the protocol's own notification, told apart by `method`. A notification that a newer
+ * server sends and this version does not know comes as it is.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TurnEvent = Protocol.TurnNotification
+
+/**
+ * How a turn went that was completed or interrupted. One that failed is a {@link TurnFailed}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TurnResult {
+  readonly id: string
+  readonly threadId: string
+  readonly status: "completed" | "interrupted"
+  /**
+   * The text of the last message that the model marked as its final answer, else of the last message that it did not mark
+   * at all. Commentary is never the final response: a turn that has nothing else has none.
+   */
+  readonly finalResponse: string | undefined
+  /** What was completed in the turn, in order: messages, commands, file changes, tool calls, … */
+  readonly items: ReadonlyArray<Protocol.ThreadItem>
+  /** The tokens that the turn and its thread have used. */
+  readonly usage: Protocol.ThreadTokenUsage | undefined
+  /** Unix time in seconds. */
+  readonly startedAt: number | undefined
+  /** Unix time in seconds. */
+  readonly completedAt: number | undefined
+  readonly durationMs: number | undefined
+}
+
+/**
+ * The turn ended with an error: the model could not be reached or refused, the context is full, a limit is used up.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TurnFailed extends Schema.TaggedError<TurnFailed>()("TurnFailed", {
+  threadId: Schema.String,
+  turnId: Schema.String,
+  /** The server's words. */
+  detail: Schema.String,
+  /** The kind of failure, such as `"usageLimitExceeded"` or `{ httpConnectionFailed: { httpStatusCode } }`. */
+  codexErrorInfo: Schema.UndefinedOr(Protocol.CodexErrorInfo),
+  additionalDetails: Schema.UndefinedOr(Schema.String),
+  /** What was completed before the failure. */
+  items: Schema.Array(Protocol.ThreadItem),
+  usage: Schema.UndefinedOr(Protocol.ThreadTokenUsage)
+}) {
+  override get message(): string {
+    const kind = this.codexErrorInfo === undefined ? "" : ` (${JSON.stringify(this.codexErrorInfo)})`
+    return `Turn ${this.turnId} of thread ${this.threadId} failed${kind}: ${this.detail}`
+  }
+}
+
+/**
+ * A turn that has been started.
+ *
+ * It belongs to the scope it was started in: when the scope closes before the turn has ended, the turn is interrupted on
+ * the server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Turn {
+  readonly id: string
+  readonly threadId: string
+  /**
+   * Every event of the turn from its start to `turn/completed`, whenever and however often the stream is run. A reader
+   * that lags gets consecutive deltas of one item as one event and misses nothing.
+   */
+  readonly events: Stream.Stream<TurnEvent, AppServerError>
+  /** The assistant's text as it arrives, of all messages of the turn. */
+  readonly text: Stream.Stream<string, AppServerError>
+  /** Adds input to the running turn. */
+  readonly steer: (input: Input.Input) => Effect.Effect<void, AppServerError>
+  /** Interrupts the turn on the server. Its `result` then has the status `interrupted`. */
+  readonly interrupt: Effect.Effect<void, AppServerError>
+  /** Waits for the turn to end. */
+  readonly result: Effect.Effect<TurnResult, TurnFailed | AppServerError>
+}
+
+const finalResponse = (items: ReadonlyArray<Protocol.ThreadItem>): string | undefined => {
+  let unmarked: string | undefined
+  let final: string | undefined
+  for (const item of items) {
+    if (item.type !== "agentMessage") continue
+    if (item.phase === "final_answer") final = item.text
+    else if (item.phase === null || item.phase === undefined) unmarked = item.text
+  }
+  return final ?? unmarked
+}
+
+/** @internal */
+export const resultOf = (
+  state: TurnState,
+  turn: Protocol.Turn
+): Effect.Effect<TurnResult, TurnFailed | AppServerError> => {
+  const items = state.items.slice()
+  const ended = (status: TurnResult["status"]): Effect.Effect<TurnResult> =>
+    Effect.succeed({
+      id: turn.id,
+      threadId: state.threadId,
+      status,
+      finalResponse: finalResponse(items),
+      items,
+      usage: state.usage,
+      startedAt: turn.startedAt ?? undefined,
+      completedAt: turn.completedAt ?? undefined,
+      durationMs: turn.durationMs ?? undefined
+    })
+  switch (turn.status) {
+    case "completed":
+      return ended("completed")
+    case "interrupted":
+      return ended("interrupted")
+    case "failed":
+      return Effect.fail(
+        new TurnFailed({
+          threadId: state.threadId,
+          turnId: turn.id,
+          detail: turn.error?.message ?? "the server gave no reason",
+          codexErrorInfo: turn.error?.codexErrorInfo ?? undefined,
+          additionalDetails: turn.error?.additionalDetails ?? undefined,
+          items,
+          usage: state.usage
+        })
+      )
+    default:
+      return Effect.fail(appServerError(
+        new DecodeFailed({
+          method: "turn/completed",
+          issue: `turn ${turn.id} of thread ${state.threadId} has ended with the unknown status ${turn.status}`
+        })
+      ))
+  }
+}
+
+/**
+ * The texts of a turn's messages. A message without deltas, or with fewer than it has text, is made up for when it is
+ * completed.
+ *
+ * @internal
+ */
+export const textOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<string, E> =>
+  Stream.suspend(() => {
+    const sent = new Map<string, number>()
+    return Stream.mapAccum(events, () => undefined, (_, event): readonly [undefined, ReadonlyArray<string>] => {
+      switch (event.method) {
+        case "item/agentMessage/delta": {
+          const { delta, itemId } = event.params
+          sent.set(itemId, (sent.get(itemId) ?? 0) + delta.length)
+          return [undefined, [delta]]
+        }
+        case "item/completed": {
+          const { item } = event.params
+          if (item.type !== "agentMessage") return [undefined, []]
+          const rest = item.text.slice(sent.get(item.id) ?? 0)
+          sent.delete(item.id)
+          return [undefined, rest === "" ? [] : [rest]]
+        }
+        default:
+          return [undefined, []]
+      }
+    })
+  })
+
+/** @internal */
+export const make = (server: AppServer["Service"], state: TurnState, id: string): Turn => {
+  const events = Stream.unwrap(
+    Effect.acquireRelease(
+      Effect.sync(() => state.subscribe()),
+      (buffer) => Effect.sync(() => state.unsubscribe(buffer))
+    ).pipe(Effect.map((buffer) => buffer.stream))
+  )
+  return {
+    id,
+    threadId: state.threadId,
+    events,
+    text: textOf(events),
+    steer: Effect.fn("Turn.steer")(function*(input) {
+      yield* server.request("turn/steer", {
+        threadId: state.threadId,
+        expectedTurnId: id,
+        input: yield* Input.validate("turn/steer", input)
+      })
+    }),
+    interrupt: Effect.withSpan(requestInterrupt(server, state, id), "Turn.interrupt"),
+    result: Effect.withSpan(
+      Effect.flatMap(Deferred.await(state.completion), (turn) => resultOf(state, turn)),
+      "Turn.result"
+    )
+  }
+}

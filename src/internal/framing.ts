@@ -1,0 +1,90 @@
+/**
+ * Splits bytes into lines at `\n` and nowhere else (U+2028 is data), in time linear in the bytes: a line that spans
+ * chunks is joined once, when its end arrives.
+ */
+const newline = 0x0a
+const carriageReturn = 0x0d
+
+const concat = (parts: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
+  const joined = new Uint8Array(size)
+  let offset = 0
+  for (const part of parts) {
+    joined.set(part, offset)
+    offset += part.length
+  }
+  return joined
+}
+
+export interface LineSplitter {
+  /** The lines that the chunk completes. */
+  readonly push: (chunk: Uint8Array) => Array<string>
+  /** What is left after the last line end, as when a writer is killed half-way through a line. */
+  readonly rest: () => string
+  /** How many lines were dropped, for their length, since this was last asked. */
+  readonly takeDropped: () => number
+}
+
+/** A splitter whose lines may be `maxLineBytes` long. A longer one is dropped as it arrives, so it never takes memory. */
+export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+  let carry: Array<Uint8Array> = []
+  let carried = 0
+  let dropping = false
+  let dropped = 0
+
+  const decode = (bytes: Uint8Array): string => decoder.decode(bytes)
+
+  const keep = (bytes: Uint8Array) => {
+    if (dropping) return
+    if (carried + bytes.length > maxLineBytes) {
+      carry = []
+      carried = 0
+      dropping = true
+      dropped++
+      return
+    }
+    carry.push(bytes)
+    carried += bytes.length
+  }
+
+  const take = (): Uint8Array => {
+    const line = carry.length === 1 ? carry[0]! : concat(carry, carried)
+    carry = []
+    carried = 0
+    return line
+  }
+
+  return {
+    push(chunk) {
+      const first = chunk.indexOf(newline)
+      if (first === -1) {
+        keep(chunk)
+        return []
+      }
+      const lines: Array<string> = []
+      keep(chunk.subarray(0, first))
+      if (dropping) dropping = false
+      else lines.push(stripCarriageReturn(decode(take())))
+
+      const last = chunk.lastIndexOf(newline)
+      if (last > first) {
+        // One decode for all whole lines of the chunk; `\n` cannot be part of a longer UTF-8 sequence.
+        for (const line of decode(chunk.subarray(first + 1, last)).split("\n")) {
+          if (line.length > maxLineBytes) dropped++
+          else lines.push(stripCarriageReturn(line))
+        }
+      }
+      if (last + 1 < chunk.length) keep(chunk.subarray(last + 1))
+      return lines
+    },
+    rest: () => dropping ? "" : decode(take()),
+    takeDropped: () => {
+      const count = dropped
+      dropped = 0
+      return count
+    }
+  }
+}
+
+const stripCarriageReturn = (line: string): string =>
+  line.charCodeAt(line.length - 1) === carriageReturn ? line.slice(0, -1) : line

@@ -1,0 +1,249 @@
+/**
+ * Our end of the conversation, on any transport: JSON-RPC without the `jsonrpc` member, one message a line.
+ *
+ * The reader makes one synchronous step per batch of lines: parse, classify, settle, hand on. It runs nobody else's code
+ * and never waits, so nobody can hold it up. Whatever wakes a fiber is done after the step.
+ */
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberMap from "effect/FiberMap"
+import * as Predicate from "effect/Predicate"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import {
+  type AppServerError,
+  ConnectionClosed,
+  InvalidRequest,
+  make as appServerError,
+  Overloaded,
+  RequestRejected
+} from "../AppServerError.ts"
+import type { Connection } from "../Transport.ts"
+
+export type RequestId = string | number
+
+/** A notification as it came, so whatever else it has stays with it. */
+export interface IncomingNotification {
+  readonly method: string
+  readonly params?: unknown
+}
+
+export interface IncomingRequest {
+  readonly id: RequestId
+  readonly method: string
+  readonly params: unknown
+}
+
+/** What the server is told when it asks: a result, or a JSON-RPC error. */
+export type Answer =
+  | { readonly result: unknown }
+  | { readonly error: { readonly code: number; readonly message: string } }
+
+/** What the reader's step offers to what it calls. */
+export interface Step {
+  /** Runs an action after the step, where it may wake fibers. */
+  readonly defer: (action: () => void) => void
+  /** Logs a warning after the step. */
+  readonly report: (warning: string) => void
+}
+
+export interface Peer {
+  /** Sends a request and waits for the answer. The id is free again when the fiber is interrupted. */
+  readonly request: (method: string, params: unknown) => Effect.Effect<unknown, AppServerError>
+  readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
+  /** Why the connection has ended, once it has. */
+  readonly ended: () => AppServerError | undefined
+}
+
+/**
+ * A lone surrogate makes the server drop the whole message without a word, so it is replaced, as `toWellFormed` does.
+ * `JSON.stringify` writes one as an escape; an escaped backslash before it is text, not an escape.
+ */
+const wellFormed = (json: string): string =>
+  json.includes("\\ud")
+    ? json.replace(/\\(?:ud[89a-f][0-9a-f]{2}|.)/g, (escape) => escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
+    : json
+
+/** The server's code for a request that it refused because its queue is full. */
+const overloadedCode = -32001
+
+const rejection = (method: string, error: unknown): AppServerError => {
+  const code = Predicate.hasProperty(error, "code") && Predicate.isNumber(error.code) ? error.code : -32603
+  if (code === overloadedCode) return appServerError(new Overloaded({ method }))
+  const detail = Predicate.hasProperty(error, "message") && Predicate.isString(error.message)
+    ? error.message
+    : "the server gave no message"
+  const data = Predicate.hasProperty(error, "data") ? error.data : undefined
+  return appServerError(new RequestRejected({ method, code, detail, data }))
+}
+
+const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || Predicate.isNumber(id)
+
+export const makePeer = Effect.fnUntraced(function*(connection: Connection, handlers: {
+  /** Called in the reader's step: it must be quick and leave waking to `defer`. */
+  readonly onNotification: (notification: IncomingNotification, step: Step) => void
+  /** Run in a fiber of its own, which is interrupted when the connection ends or `withdraw` names its request. */
+  readonly onRequest: (request: IncomingRequest) => Effect.Effect<Answer>
+  /** Whether a notification says that a request needs no answer any more. */
+  readonly withdraw: (notification: IncomingNotification) => RequestId | undefined
+  readonly onEnd: (error: AppServerError, step: Step) => void
+}): Effect.fn.Return<Peer, never, Scope.Scope> {
+  const pending = new Map<RequestId, { readonly method: string; readonly answer: Deferred.Deferred<unknown, AppServerError> }>()
+  const answering = yield* FiberMap.make<RequestId>()
+  const runAnswer = yield* FiberMap.runtime(answering)()
+  let nextId = 1
+  let ended: AppServerError | undefined
+
+  const write = (message: object, method: string) =>
+    Effect.try({
+      try: () => wellFormed(JSON.stringify(message)),
+      catch: (cause) =>
+        appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))
+    }).pipe(Effect.flatMap(connection.send))
+
+  // Answers get written whatever they hold: silence would leave the server waiting.
+  const answer = (request: IncomingRequest) =>
+    handlers.onRequest(request).pipe(
+      Effect.flatMap((outcome) => write({ id: request.id, ...outcome }, request.method)),
+      Effect.catch((error) => write({ id: request.id, error: { code: -32603, message: error.message } }, request.method)),
+      Effect.ignore
+    )
+
+  let deferred: Array<() => void> = []
+  let reports: Array<string> = []
+  const step: Step = {
+    defer: (action) => {
+      deferred.push(action)
+    },
+    report: (warning) => {
+      reports.push(warning)
+    }
+  }
+
+  const settle = (id: RequestId, message: object) => {
+    const entry = pending.get(id)
+    if (entry === undefined) {
+      reports.push("Ignored an answer to no request that is waiting")
+      return
+    }
+    pending.delete(id)
+    const outcome = "error" in message && message.error !== undefined && message.error !== null
+      ? Exit.fail(rejection(entry.method, message.error))
+      : Exit.succeed("result" in message ? message.result : undefined)
+    step.defer(() => Deferred.doneUnsafe(entry.answer, outcome))
+  }
+
+  const receive = (line: string) => {
+    if (line.trim() === "") return
+    let message: unknown
+    try {
+      message = JSON.parse(line)
+    } catch {
+      reports.push(`Skipped a line that is not JSON (${line.length} characters)`)
+      return
+    }
+    if (!Predicate.isObject(message)) {
+      reports.push(`Skipped a line that is not a message (${line.length} characters)`)
+      return
+    }
+    const { id, method } = message as { readonly id?: unknown; readonly method?: unknown }
+    if (Predicate.isString(method)) {
+      if (isRequestId(id)) {
+        const params = Predicate.hasProperty(message, "params") ? message.params : undefined
+        // A request that is replayed while it is being answered has the same id, and one handler is enough.
+        step.defer(() => runAnswer(id, answer({ id, method, params }), { onlyIfMissing: true }))
+        return
+      }
+      const notification = message as unknown as IncomingNotification
+      const withdrawn = handlers.withdraw(notification)
+      if (withdrawn !== undefined) step.defer(() => runAnswer(withdrawn, Effect.void))
+      handlers.onNotification(notification, step)
+      return
+    }
+    if (isRequestId(id) && ("result" in message || "error" in message)) {
+      settle(id, message)
+      return
+    }
+    reports.push(`Skipped a message of unknown kind (${line.length} characters)`)
+  }
+
+  const wake = () => {
+    const actions = deferred
+    deferred = []
+    for (const action of actions) action()
+  }
+
+  const end = (error: AppServerError) => {
+    if (ended !== undefined) return
+    ended = error
+    handlers.onEnd(error, step)
+    for (const entry of pending.values()) step.defer(() => Deferred.doneUnsafe(entry.answer, Exit.fail(error)))
+    pending.clear()
+    wake()
+  }
+
+  const read = (lines: ReadonlyArray<string>) =>
+    Effect.suspend(() => {
+      for (const line of lines) receive(line)
+      wake()
+      if (reports.length === 0) return Effect.void
+      const texts = reports
+      reports = []
+      // A logger that throws must not end the connection.
+      return Effect.ignoreCause(Effect.forEach(texts, (text) => Effect.logWarning(text), { discard: true }))
+    })
+
+  yield* connection.incoming.pipe(
+    Stream.runForEachArray(read),
+    Effect.onExit((exit) =>
+      Effect.andThen(
+        Effect.sync(() => {
+          const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
+          end(error?._tag === "Some" ? error.value : appServerError(
+            new ConnectionClosed({
+              description: "the transport ended",
+              exitCode: undefined,
+              signal: undefined,
+              stderrTail: "",
+              ...(Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause) ? { cause: Cause.squash(exit.cause) } : {})
+            })
+          ))
+        }),
+        FiberMap.clear(answering)
+      )
+    ),
+    Effect.exit,
+    Effect.forkScoped
+  )
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() =>
+      end(appServerError(
+        new ConnectionClosed({
+          description: "the scope of the connection was closed",
+          exitCode: undefined,
+          signal: undefined,
+          stderrTail: ""
+        })
+      ))
+    )
+  )
+
+  return {
+    ended: () => ended,
+    notify: (method, params) =>
+      Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
+    request: (method, params) =>
+      Effect.suspend(() => {
+        if (ended !== undefined) return Effect.fail(ended)
+        const id = nextId++
+        const response = Deferred.makeUnsafe<unknown, AppServerError>()
+        pending.set(id, { method, answer: response })
+        return write({ id, method, params }, method).pipe(
+          Effect.andThen(Deferred.await(response)),
+          Effect.ensuring(Effect.sync(() => pending.delete(id)))
+        )
+      })
+  }
+})

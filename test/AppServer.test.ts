@@ -1,0 +1,579 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import * as AppServer from "../src/AppServer.ts"
+import * as AppServerError from "../src/AppServerError.ts"
+import * as Protocol from "../src/Protocol.ts"
+import manifest from "../package.json" with { type: "json" }
+import * as Fake from "./FakeTransport.ts"
+
+const layer = (options?: AppServer.Options) => Layer.provideMerge(AppServer.layer(options), Fake.layer)
+
+const reasonOf = <A>(effect: Effect.Effect<A, AppServerError.AppServerError>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason)
+
+const killed = AppServerError.make(
+  new AppServerError.ConnectionClosed({
+    description: "the server was killed by SIGKILL",
+    exitCode: undefined,
+    signal: "SIGKILL",
+    stderrTail: ""
+  })
+)
+
+const commandApproval = {
+  threadId: "t",
+  turnId: "u",
+  itemId: "call_1",
+  startedAtMs: 1,
+  command: "ls",
+  cwd: "/work"
+}
+
+describe("AppServer", () => {
+  describe("handshake", () => {
+    it.effect("names the client, asks for the experimental API and then says initialized", () =>
+      Effect.gen(function*() {
+        const fake = yield* Fake.FakeTransport
+        assert.deepStrictEqual(fake.sent[0], {
+          id: 1,
+          method: "initialize",
+          params: {
+            clientInfo: { name: "effect-codex", title: "effect-codex", version: manifest.version },
+            capabilities: { experimentalApi: true, requestAttestation: false }
+          }
+        })
+        assert.deepStrictEqual(fake.sent[1], { method: "initialized" })
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("sends the client info and capabilities it is given", () =>
+      Effect.gen(function*() {
+        const fake = yield* Fake.FakeTransport
+        assert.deepStrictEqual(fake.sent[0]!.params, {
+          clientInfo: { name: "mine", version: "9.9.9" },
+          capabilities: {
+            experimentalApi: false,
+            requestAttestation: false,
+            optOutNotificationMethods: ["thread/started"]
+          }
+        })
+      }).pipe(Effect.provide(layer({
+        clientInfo: { name: "mine", version: "9.9.9" },
+        experimentalApi: false,
+        optOutNotificationMethods: ["thread/started"]
+      }))))
+
+    it.effect("reads who the server is", () =>
+      Effect.gen(function*() {
+        const { metadata } = yield* AppServer.AppServer
+        assert.strictEqual(metadata.userAgent, Fake.userAgent)
+        assert.strictEqual(metadata.serverVersion, "0.169.0")
+        assert.strictEqual(metadata.codexHome, "/codex")
+      }).pipe(Effect.provide(layer())))
+  })
+
+  describe("requests", () => {
+    it.effect("sends an id, a method and params, and answers with the result", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const answer = yield* Effect.forkChild(server.request("thread/loaded/list", { limit: 2 }))
+        const request = yield* fake.take
+        assert.deepStrictEqual(request, { id: request.id!, method: "thread/loaded/list", params: { limit: 2 } })
+        yield* fake.reply(request, { data: ["a"], nextCursor: null, addedLater: true })
+        assert.deepStrictEqual<unknown>(yield* Fiber.join(answer), { data: ["a"], nextCursor: null, addedLater: true })
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("sends empty params where the method has some, and none where it has none", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        yield* Effect.forkChild(server.request("thread/loaded/list"))
+        assert.deepStrictEqual((yield* fake.take).params, {})
+        yield* Effect.forkChild(server.request("account/logout"))
+        assert.isFalse("params" in (yield* fake.take))
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("settles requests in whatever order the answers come", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const fibers = yield* Effect.forEach(["a", "b", "c"], (threadId) =>
+          Effect.forkChild(server.request("thread/name/set", { threadId, name: threadId })))
+        const requests = [yield* fake.take, yield* fake.take, yield* fake.take]
+        for (const request of requests.toReversed()) yield* fake.reply(request, { of: request.params.threadId })
+        const answers = yield* Effect.forEach(fibers, (fiber) => Fiber.join(fiber))
+        assert.deepStrictEqual<unknown>(answers, [{ of: "a" }, { of: "b" }, { of: "c" }])
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("refuses params that the protocol does not have, and sends nothing", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const before = fake.sent.length
+        const misspelt = yield* reasonOf(server.request("thread/start", { sandBox: "read-only" } as never))
+        assert(misspelt._tag === "InvalidRequest")
+        assert.include(misspelt.message, "sandBox")
+        const closed = yield* reasonOf(server.request("thread/start", { sandbox: "none" as never }))
+        assert(closed._tag === "InvalidRequest")
+        const unknown = yield* reasonOf(server.request("thread/explode" as never, {} as never))
+        assert(unknown._tag === "InvalidRequest")
+        assert.strictEqual(fake.sent.length, before)
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("does not show the refused value in the error", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const error = yield* Effect.flip(server.request("thread/name/set", { threadId: "t", name: { secret: "swordfish" } as never }))
+        assert.notInclude(`${error.message} ${JSON.stringify(error)} ${error.stack}`, "swordfish")
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("replaces lone surrogates, which would make the server drop the request silently", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const name = "a\ud800b \\ud800 😀 \udfff\u2028"
+        yield* Effect.forkChild(server.request("thread/name/set", { threadId: "t", name }))
+        assert.strictEqual((yield* fake.take).params.name, name.toWellFormed())
+      }).pipe(Effect.provide(layer())))
+
+    it.effect.prop("sends any string as the well-formed string", { name: Schema.String }, ({ name }) =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        yield* Effect.forkChild(server.request("thread/name/set", { threadId: "t", name }))
+        assert.strictEqual((yield* fake.take).params.name, name.toWellFormed())
+      }).pipe(Effect.provide(layer())), { arbitrary: { runs: 50 } })
+
+    it.effect("fails with the server's code, message and data when it is refused", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/archive", { threadId: "t" })))
+        const { id } = yield* fake.take
+        yield* fake.emit({ error: { code: -32600, message: "no rollout found", data: { why: "none" } }, id })
+        const reason = yield* Fiber.join(failure)
+        assert(reason._tag === "RequestRejected")
+        assert.deepInclude(reason, { method: "thread/archive", code: -32600, detail: "no rollout found" })
+        assert.deepStrictEqual(reason.data, { why: "none" })
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("fails with DecodeFailed when the answer is not of the protocol's shape", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/loaded/list")))
+        yield* fake.reply(yield* fake.take, { data: "swordfish" })
+        const reason = yield* Fiber.join(failure)
+        assert(reason._tag === "DecodeFailed")
+        assert.include(reason.message, "thread/loaded/list")
+        assert.notInclude(reason.message, "swordfish")
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("fails with RequestTimeout when no answer comes, and ignores one that comes later", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/archive", { threadId: "t" })))
+        const request = yield* fake.take
+        yield* TestClock.adjust("60 seconds")
+        const reason = yield* Fiber.join(failure)
+        assert(reason._tag === "RequestTimeout")
+        assert.strictEqual(reason.timeoutMillis, 60_000)
+        yield* fake.reply(request, {})
+        const next = yield* Effect.forkChild(server.request("thread/archive", { threadId: "t" }))
+        yield* fake.reply(yield* fake.take, {})
+        yield* Fiber.join(next)
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("has at most the given number of requests unanswered", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const handshake = fake.sent.length
+        const all = yield* Effect.forkChild(
+          Effect.forEach(Array.from({ length: 10 }), () => server.request("thread/loaded/list"), { concurrency: "unbounded" })
+        )
+        const first = yield* Effect.forEach([1, 2, 3], () => fake.take)
+        yield* Effect.yieldNow
+        assert.strictEqual(fake.sent.length - handshake, 3)
+        yield* fake.reply(first[0]!, { data: [] })
+        yield* fake.take
+        yield* Effect.yieldNow
+        assert.strictEqual(fake.sent.length - handshake, 4)
+        yield* Fiber.interrupt(all)
+      }).pipe(Effect.provide(layer({ maxInFlight: 3 }))))
+
+    it.effect("lets an interrupt pass requests that wait", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        yield* Effect.forkChild(server.request("thread/loaded/list"))
+        yield* fake.take
+        yield* Effect.forkChild(server.request("turn/interrupt", { threadId: "t", turnId: "u" }))
+        assert.strictEqual((yield* fake.take).method, "turn/interrupt")
+      }).pipe(Effect.provide(layer({ maxInFlight: 1 }))))
+
+    it.effect("repeats a read that the server was too busy for, and nothing else", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const overloaded = (request: Fake.Message) =>
+          fake.emit({ id: request.id, error: { code: -32001, message: "Server overloaded; retry later." } })
+
+        const read = yield* Effect.forkChild(server.request("thread/loaded/list"))
+        yield* overloaded(yield* fake.take)
+        yield* TestClock.adjust("1 second")
+        yield* overloaded(yield* fake.take)
+        yield* TestClock.adjust("1 second")
+        yield* fake.reply(yield* fake.take, { data: [] })
+        assert.deepStrictEqual((yield* Fiber.join(read)).data, [])
+
+        const start = yield* Effect.forkChild(reasonOf(server.request("turn/start", { threadId: "t", input: [] })))
+        yield* overloaded(yield* fake.take)
+        assert.strictEqual((yield* Fiber.join(start))._tag, "Overloaded")
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("gives up repeating after a while", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const failure = yield* Effect.forkChild(
+          server.request("model/list").pipe(
+            Effect.catchReason("AppServerError", "Overloaded", (reason) => Effect.succeed(reason.method))
+          )
+        )
+        const refuse = Effect.flatMap(fake.take, ({ id }) =>
+          fake.emit({ id, error: { code: -32001, message: "Server overloaded; retry later." } }))
+        yield* Effect.forkChild(Effect.forever(refuse))
+        yield* TestClock.adjust("59 seconds")
+        assert.strictEqual(yield* Fiber.join(failure), "model/list")
+      }).pipe(Effect.provide(layer())))
+  })
+
+  describe("the end of the connection", () => {
+    it.effect("fails what is pending and what comes later, with the one cause", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const pending = yield* Effect.forkChild(Effect.flip(server.request("thread/loaded/list")))
+        const watching = yield* Effect.forkChild(Effect.flip(Stream.runDrain(server.notifications)))
+        yield* fake.take
+        yield* fake.end(killed)
+        assert.deepStrictEqual(yield* Fiber.join(pending), killed)
+        assert.deepStrictEqual(yield* Fiber.join(watching), killed)
+        assert.deepStrictEqual(yield* Effect.flip(server.request("thread/loaded/list")), killed)
+        assert.deepStrictEqual(yield* Effect.flip(Stream.runDrain(server.notifications)), killed)
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("delivers first what came before it", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
+        const { id } = yield* fake.take
+        const seen: Array<unknown> = []
+        const watching = yield* Effect.forkChild(
+          Effect.exit(Stream.runForEach(server.notifications, (event) => Effect.sync(() => seen.push(event.method))))
+        )
+        yield* Effect.yieldNow
+        yield* fake.emit(Fake.turnStarted("t", "u"), { id, result: { data: ["last"] } }, Fake.turnCompleted("t", "u"))
+        yield* fake.end(killed)
+        assert.deepStrictEqual((yield* Fiber.join(request)).data, ["last"])
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(watching)))
+        assert.deepStrictEqual(seen, ["turn/started", "turn/completed"])
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("is reported also when the transport just stops", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const pending = yield* Effect.forkChild(reasonOf(server.request("thread/loaded/list")))
+        yield* fake.take
+        yield* fake.end()
+        assert.strictEqual((yield* Fiber.join(pending))._tag, "ConnectionClosed")
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("comes with the end of the layer's scope", () =>
+      Effect.gen(function*() {
+        const server = yield* Effect.provide(AppServer.AppServer, layer())
+        assert.strictEqual((yield* reasonOf(server.request("thread/loaded/list")))._tag, "ConnectionClosed")
+      }))
+
+    it.effect("interrupts the handlers that are running", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const running = yield* Deferred.make<void>()
+        const interrupted = yield* Deferred.make<void>()
+        yield* server.handle("item/commandExecution/requestApproval", () =>
+          Deferred.succeed(running, undefined).pipe(
+            Effect.andThen(Effect.never),
+            Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+          ))
+        yield* fake.emit({ method: "item/commandExecution/requestApproval", id: 0, params: commandApproval })
+        yield* Deferred.await(running)
+        yield* fake.end(killed)
+        yield* Deferred.await(interrupted)
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+  })
+
+  describe("notifications", () => {
+    it.effect("are typed, and come with whatever else the server sent", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const message = { ...Fake.turnStarted("t", "u"), traceId: "abc" }
+        const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
+        yield* Effect.yieldNow
+        yield* fake.emit(message)
+        assert.deepStrictEqual<unknown>(yield* Fiber.join(watching), [message])
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("of a newer server pass through: methods, members, variants and fields", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const messages = [
+          { method: "turn/teleported", params: { threadId: "t", turnId: "u", where: "Oslo" } },
+          Fake.turnCompleted("t", "u", "paused"),
+          { method: "item/completed", params: { threadId: "t", turnId: "u", completedAtMs: 1, item: { type: "hologram", id: "i", depth: 3 } } },
+          { method: "thread/archived", params: { threadId: "t", by: "someone" }, shard: 7 }
+        ]
+        const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, messages.length)))
+        yield* Effect.yieldNow
+        yield* fake.emit(...messages)
+        assert.deepStrictEqual<unknown>(yield* Fiber.join(watching), messages)
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("of a known method and a wrong shape arrive as malformed, with the raw message", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const message = { method: "item/agentMessage/delta", params: { threadId: "t", turnId: "u", itemId: "i", delta: 7 } }
+        const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
+        yield* Effect.yieldNow
+        yield* fake.emit(message)
+        assert.deepStrictEqual<unknown>(yield* Fiber.join(watching), [{ method: "malformed", raw: message }])
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("reach a slow reader whole, with consecutive deltas joined, and a fast one at once", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const count = 20_000
+        const gate = yield* Deferred.make<void>()
+        const read = (wait: Effect.Effect<void>) =>
+          server.notifications.pipe(
+            Stream.takeUntil((event) => event.method === "turn/completed"),
+            Stream.tap((event) => event.method === "turn/started" ? wait : Effect.void),
+            Stream.runCollect
+          )
+        const fast = yield* Effect.forkChild(read(Effect.void))
+        const slow = yield* Effect.forkChild(read(Deferred.await(gate)))
+        yield* Effect.yieldNow
+        yield* fake.emit(Fake.turnStarted("t", "u"))
+        for (let index = 0; index < count; index += 1000) {
+          yield* fake.emit(...Array.from({ length: 1000 }, (_, at) => Fake.delta("t", "u", "i", `${index + at} `)))
+        }
+        yield* fake.emit(Fake.messageCompleted("t", "u", "i", "done"), Fake.turnCompleted("t", "u"))
+        const text = (events: ReadonlyArray<Protocol.ServerNotification>) =>
+          events.map((event) => event.method === "item/agentMessage/delta" ? event.params.delta : "").join("")
+        const expected = Array.from({ length: count }, (_, index) => `${index} `).join("")
+        const quick = yield* Fiber.join(fast)
+        assert.strictEqual(text(quick), expected)
+        yield* Deferred.succeed(gate, undefined)
+        const late = yield* Fiber.join(slow)
+        assert.strictEqual(text(late), expected)
+        assert.isBelow(late.length, 2_000)
+        assert.deepStrictEqual(late.slice(-2).map((event) => event.method), ["item/completed", "turn/completed"])
+      }).pipe(Effect.provide(layer())))
+  })
+
+  describe("lines that are not messages", () => {
+    it.effect("are skipped and reported, and the connection goes on", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
+        const { id } = yield* fake.take
+        yield* fake.emitLines(
+          "not json swordfish",
+          "",
+          "   ",
+          "42",
+          "null",
+          "[]",
+          "\"text\"",
+          "{}",
+          "{\"id\":null,\"result\":{}}",
+          "{\"id\":{},\"result\":{}}",
+          "{\"id\":999999,\"result\":{}}",
+          "{\"method\":7,\"params\":{}}",
+          "{\"method\":\"turn/started\"}",
+          "{\"method\":\"turn/started\",\"params\":null}",
+          "{\"__proto__\":{\"polluted\":true},\"method\":\"toString\",\"params\":{\"__proto__\":{\"threadId\":\"t\"}}}",
+          "{\"truncated\":"
+        )
+        yield* fake.emit({ id, result: { data: ["still here"] } }, { id, result: { data: ["again"] } })
+        assert.deepStrictEqual((yield* Fiber.join(request)).data, ["still here"])
+        assert.isFalse("polluted" in {})
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("are reported without what they hold", () => {
+      const logged: Array<string> = []
+      const logger = Logger.make(({ message }) => {
+        logged.push(String(message))
+      })
+      return Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        yield* fake.emitLines("not json: swordfish")
+        for (let round = 0; round < 2; round++) {
+          const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
+          yield* fake.reply(yield* fake.take, { data: [] })
+          yield* Fiber.join(request)
+        }
+        assert.isTrue(logged.some((message) => message.includes("not JSON")))
+        assert.notInclude(logged.join("\n"), "swordfish")
+      }).pipe(Effect.provide(layer()), Effect.provide(Logger.layer([logger])))
+    })
+  })
+
+  describe("requests of the server", () => {
+    const declines: Record<string, unknown> = {
+      "item/commandExecution/requestApproval": { decision: "decline" },
+      "item/fileChange/requestApproval": { decision: "decline" },
+      "item/permissions/requestApproval": { permissions: {}, scope: "turn" },
+      "mcpServer/elicitation/request": { action: "decline", content: null }
+    }
+
+    for (const method of [...Object.keys(Protocol.serverRequests), "newer/request"]) {
+      it.effect(`${method} grants nothing when nobody handles it`, () =>
+        Effect.gen(function*() {
+          const fake = yield* Fake.FakeTransport
+          yield* fake.emit({ method, id: 0, params: { threadId: "t" } })
+          const answer = yield* fake.take
+          assert.strictEqual(answer.id, 0)
+          if (method in declines) assert.deepStrictEqual(answer.result, declines[method])
+          else if (method === "item/tool/call") assert.isFalse(answer.result.success)
+          else if (method.endsWith("Approval")) assert.property(answer.result.decision, "denied")
+          else assert.strictEqual(answer.error.code, -32601)
+          const spec = method in Protocol.serverRequests ? Protocol.serverRequests[method as keyof Protocol.ServerRequests] : undefined
+          if (spec !== undefined && answer.result !== undefined) {
+            const decoded = Schema.decodeUnknownResult(spec.result as Schema.Codec<unknown>)(answer.result)
+            assert.isTrue(Result.isSuccess(decoded))
+          }
+        }).pipe(Effect.provide(layer())))
+    }
+
+    it.effect("are answered by the handler, which gets typed params", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        yield* server.handle("item/commandExecution/requestApproval", (params) =>
+          Effect.succeed({ decision: params.command === "ls" ? "accept" : "decline" } as const))
+        yield* fake.emit({ method: "item/commandExecution/requestApproval", id: 0, params: commandApproval })
+        assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "accept" } })
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+
+    it.effect("grant nothing when the handler fails, dies, answers nonsense, or cannot be given the params", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const method = "item/commandExecution/requestApproval"
+        const answered = (handler: () => Effect.Effect<any, unknown>, params: object = commandApproval) =>
+          Effect.gen(function*() {
+            yield* server.handle(method, handler)
+            yield* fake.emit({ method, id: 0, params })
+            assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "decline" } })
+          }).pipe(Effect.scoped)
+        yield* answered(() => Effect.fail("no"))
+        yield* answered(() => Effect.die(new Error("bug")))
+        yield* answered(() => {
+          throw new Error("thrown")
+        })
+        yield* answered(() => Effect.interrupt)
+        yield* answered(() => Effect.succeed({ decision: "yes please" }))
+        yield* answered(() => Effect.succeed(undefined))
+        yield* answered(() => Effect.succeed({ decision: "accept" }), { ...commandApproval, threadId: 7 })
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("hold up nobody: not a request, not an event, not another handler", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const method = "item/commandExecution/requestApproval"
+        yield* server.handle(method, (params) =>
+          params.itemId === "slow" ? Effect.never : Effect.succeed({ decision: "accept" } as const))
+        const events = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
+        yield* Effect.yieldNow
+        yield* fake.emit({ method, id: 0, params: { ...commandApproval, itemId: "slow" } })
+        yield* fake.emit({ method, id: 1, params: commandApproval }, Fake.turnStarted("other", "v"))
+        assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision: "accept" } })
+        assert.strictEqual((yield* Fiber.join(events))[0]!.method, "turn/started")
+        const interrupt = yield* Effect.forkChild(server.request("turn/interrupt", { threadId: "t", turnId: "u" }))
+        yield* fake.reply(yield* fake.take, {})
+        yield* Fiber.join(interrupt)
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+
+    it.effect("may be handled with the help of the server itself", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const method = "item/commandExecution/requestApproval"
+        yield* server.handle(method, () =>
+          Effect.map(server.request("thread/loaded/list"), ({ data }) =>
+            ({ decision: data.includes("t") ? "accept" : "decline" }) as const))
+        yield* fake.emit({ method, id: 0, params: commandApproval })
+        yield* fake.reply(yield* fake.takeMethod("thread/loaded/list"), { data: ["t"] })
+        assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "accept" } })
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+
+    it.effect("are handled once when they are replayed, and not at all when they are resolved elsewhere", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const method = "item/commandExecution/requestApproval"
+        let calls = 0
+        const withdrawn = yield* Deferred.make<void>()
+        yield* server.handle(method, () =>
+          Effect.sync(() => calls++).pipe(
+            Effect.andThen(Effect.never),
+            Effect.onInterrupt(() => Deferred.succeed(withdrawn, undefined))
+          ))
+        yield* fake.emit({ method, id: 0, params: commandApproval }, { method, id: 0, params: commandApproval })
+        yield* fake.emit({ method: "serverRequest/resolved", params: { threadId: "t", requestId: 0 } })
+        yield* Deferred.await(withdrawn)
+        assert.strictEqual(calls, 1)
+        const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
+        const next = yield* fake.take
+        assert.strictEqual(next.method, "thread/loaded/list")
+        yield* Fiber.interrupt(request)
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+
+    it.effect("go to the latest handler, and back to the earlier one when its scope closes", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const method = "item/fileChange/requestApproval"
+        const params = { threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1 }
+        yield* server.handle(method, () => Effect.succeed({ decision: "accept" } as const))
+        yield* Effect.gen(function*() {
+          yield* server.handle(method, () => Effect.succeed({ decision: "cancel" } as const))
+          yield* fake.emit({ method, id: 0, params })
+          assert.deepStrictEqual((yield* fake.take).result, { decision: "cancel" })
+        }).pipe(Effect.scoped)
+        yield* fake.emit({ method, id: 1, params })
+        assert.deepStrictEqual((yield* fake.take).result, { decision: "accept" })
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+  })
+})

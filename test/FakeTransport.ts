@@ -1,0 +1,147 @@
+/** A transport in memory, whose other end is written in the test. It answers `initialize` by itself. */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
+import type * as AppServerError from "../src/AppServerError.ts"
+import * as Transport from "../src/Transport.ts"
+
+export interface Message {
+  readonly id?: string | number
+  readonly method?: string
+  readonly params?: any
+  readonly result?: any
+  readonly error?: any
+}
+
+export const userAgent = "fake-client/0.169.0 (Test 1.0; x86_64) term (fake-client; 1.0.0)"
+
+export class FakeTransport extends Context.Service<FakeTransport, {
+  /** Everything that the client has sent, `initialize` included. */
+  readonly sent: ReadonlyArray<Message>
+  /** The next message of the client, without the handshake. */
+  readonly take: Effect.Effect<Message>
+  /** The next message of the client with this method; others before it are passed over. */
+  readonly takeMethod: (method: string) => Effect.Effect<Message>
+  /** Sends messages to the client, in one batch. */
+  readonly emit: (...messages: ReadonlyArray<object>) => Effect.Effect<void>
+  /** Sends lines to the client as they are, in one batch. */
+  readonly emitLines: (...lines: ReadonlyArray<string>) => Effect.Effect<void>
+  /** Answers a request of the client. */
+  readonly reply: (request: Message, result: unknown) => Effect.Effect<void>
+  /** Ends the connection. */
+  readonly end: (error?: AppServerError.AppServerError) => Effect.Effect<void>
+}>()("effect-codex/test/FakeTransport") {}
+
+const make = Effect.gen(function*() {
+  const sent: Array<Message> = []
+  const toServer = yield* Queue.unbounded<Message>()
+  const toClient = yield* Queue.unbounded<string, AppServerError.AppServerError | Cause.Done>()
+
+  const emitLines = (...lines: ReadonlyArray<string>) => Effect.asVoid(Queue.offerAll(toClient, lines))
+  const emit = (...messages: ReadonlyArray<object>) => emitLines(...messages.map((message) => JSON.stringify(message)))
+
+  const send = (line: string) =>
+    Effect.suspend(() => {
+      const message = JSON.parse(line) as Message
+      sent.push(message)
+      switch (message.method) {
+        case "initialize":
+          return emit({ id: message.id, result: { userAgent, codexHome: "/codex", platformFamily: "unix", platformOs: "linux" } })
+        case "initialized":
+          return Effect.void
+        default:
+          return Effect.asVoid(Queue.offer(toServer, message))
+      }
+    })
+
+  const take = Queue.take(toServer)
+  const takeMethod = (method: string): Effect.Effect<Message> =>
+    Effect.flatMap(take, (message) => message.method === method ? Effect.succeed(message) : takeMethod(method))
+
+  return Context.make(FakeTransport, {
+    sent,
+    take,
+    takeMethod,
+    emit,
+    emitLines,
+    reply: (request, result) => emit({ id: request.id, result }),
+    end: (error) => Effect.asVoid(error === undefined ? Queue.end(toClient) : Queue.fail(toClient, error))
+  }).pipe(Context.add(Transport.Transport, {
+    connect: Effect.succeed({ incoming: Stream.fromQueue(toClient), send })
+  }))
+})
+
+export const layer: Layer.Layer<FakeTransport | Transport.Transport> = Layer.effectContext(make)
+
+/** What `turn/start` answers. */
+export const turn = (id: string, status = "inProgress", more: object = {}) => ({
+  id,
+  rootTurnId: id,
+  items: [],
+  itemsView: "notLoaded",
+  status,
+  error: null,
+  startedAt: null,
+  completedAt: null,
+  durationMs: null,
+  ...more
+})
+
+export const turnStarted = (threadId: string, turnId: string) => ({
+  method: "turn/started",
+  params: { threadId, turn: turn(turnId) },
+  emittedAtMs: 1
+})
+
+export const turnCompleted = (threadId: string, turnId: string, status = "completed", more: object = {}) => ({
+  method: "turn/completed",
+  params: { threadId, turn: turn(turnId, status, more) },
+  emittedAtMs: 1
+})
+
+export const delta = (threadId: string, turnId: string, itemId: string, text: string) => ({
+  method: "item/agentMessage/delta",
+  params: { threadId, turnId, itemId, delta: text },
+  emittedAtMs: 1
+})
+
+export const messageCompleted = (threadId: string, turnId: string, itemId: string, text: string, phase: string | null = null) => ({
+  method: "item/completed",
+  params: { threadId, turnId, item: { type: "agentMessage", id: itemId, text, phase }, completedAtMs: 1 },
+  emittedAtMs: 1
+})
+
+/** What `thread/start`, `thread/resume` and `thread/fork` answer. */
+export const threadResponse = (id: string, settings: object = {}) => ({
+  thread: {
+    id,
+    sessionId: id,
+    preview: "",
+    ephemeral: false,
+    modelProvider: "m",
+    model: "m",
+    createdAt: 1,
+    updatedAt: 1,
+    status: { type: "idle" },
+    path: null,
+    cwd: "/work",
+    cliVersion: "0.169.0",
+    source: "appServer",
+    threadSource: null,
+    turns: [],
+    historyMode: "paginated"
+  },
+  model: "m",
+  modelProvider: "m",
+  serviceTier: null,
+  cwd: "/work",
+  instructionSources: [],
+  approvalPolicy: "on-request",
+  approvalsReviewer: "auto_review",
+  sandbox: { type: "readOnly", networkAccess: false },
+  reasoningEffort: null,
+  ...settings
+})

@@ -1,0 +1,626 @@
+/**
+ * A scripted model server: it plays OpenAI's Responses API on loopback, so that the real `codex app-server` can be
+ * driven without an account, a network or a model.
+ *
+ * Replies are values. `enqueue` lines them up and each `POST /v1/responses` takes the next one; `respond` computes them
+ * from the request. Everything that Codex sent is kept in `requests`.
+ *
+ * **Example** (A whole turn)
+ *
+ * ```ts
+ * const server = yield* ModelServer.ModelServer
+ * yield* server.enqueue(
+ *   ModelServer.functionCall("exec_command", { cmd: "ls" }, { callId: "call_ls" }),
+ *   ModelServer.reply([
+ *     ModelServer.reasoning("Reading the listing"),
+ *     ModelServer.deltas(["Two ", "files."], { phase: "final_answer" })
+ *   ], { usage: { inputTokens: 120, outputTokens: 8 } })
+ * )
+ * // … run a turn …
+ * const [, second] = yield* server.requests
+ * second?.functionCallOutput("call_ls")
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as Array from "effect/Array"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as HttpServer from "effect/http/HttpServer"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Ref from "effect/Ref"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Http from "node:http"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Items
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * One event of a response stream: its `type` names the server-sent event, the whole object is its data.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Event {
+  readonly type: string
+  readonly [key: string]: unknown
+}
+
+/**
+ * One output item of a reply, as the events that carry it.
+ *
+ * `events` runs once per reply; `nextId("msg")` gives an id that is unique on this server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Item {
+  readonly _tag: "Item"
+  readonly events: (nextId: (prefix: string) => string) => Stream.Stream<Event>
+}
+
+/**
+ * What a message is: said along the way, or the answer that the turn ends with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Phase = "commentary" | "final_answer"
+
+const added = (item: object): Event => ({ type: "response.output_item.added", item })
+
+const done = (item: object): Event => ({ type: "response.output_item.done", item })
+
+const assistantMessage = (id: string, text: string, phase: Phase | undefined) => ({
+  type: "message",
+  role: "assistant",
+  id,
+  content: [{ type: "output_text", text }],
+  ...(phase === undefined ? {} : { phase })
+})
+
+/**
+ * An assistant message that arrives whole, without deltas.
+ *
+ * @category items
+ * @since 0.1.0
+ */
+export const message = (
+  text: string,
+  options?: { readonly id?: string | undefined; readonly phase?: Phase | undefined }
+): Item => ({
+  _tag: "Item",
+  events: (nextId) => Stream.sync(() => done(assistantMessage(options?.id ?? nextId("msg"), text, options?.phase)))
+})
+
+/**
+ * An assistant message that arrives in pieces, one `output_text.delta` each.
+ *
+ * **Details**
+ *
+ * - `pace` is slept before each piece, on the `Clock` of the fiber that built the layer.
+ * - A `Stream` of pieces puts a test in control of the model: feed it from a queue, or end it with `Stream.never` for a
+ *   message that stays half-written.
+ * - `unfinished` leaves out the event that completes the message.
+ *
+ * @category items
+ * @since 0.1.0
+ */
+export const deltas = (
+  parts: ReadonlyArray<string> | Stream.Stream<string>,
+  options?: {
+    readonly id?: string | undefined
+    readonly phase?: Phase | undefined
+    readonly pace?: Duration.Input | undefined
+    readonly unfinished?: boolean | undefined
+  }
+): Item => ({
+  _tag: "Item",
+  events: (nextId) =>
+    Stream.suspend(() => {
+      const id = options?.id ?? nextId("msg")
+      const pace = options?.pace
+      const pieces = Stream.isStream(parts) ? parts : Stream.fromIterable(parts)
+      let text = ""
+      return Stream.make(added(assistantMessage(id, "", options?.phase))).pipe(
+        Stream.concat(
+          (pace === undefined ? pieces : Stream.tap(pieces, () => Effect.sleep(pace))).pipe(
+            Stream.map((delta): Event => {
+              text += delta
+              return { type: "response.output_text.delta", item_id: id, delta }
+            })
+          )
+        ),
+        Stream.concat(
+          options?.unfinished === true
+            ? Stream.empty
+            : Stream.sync(() => done(assistantMessage(id, text, options?.phase)))
+        )
+      )
+    })
+})
+
+/**
+ * A reasoning item: one summary part per string, and optionally the raw reasoning text.
+ *
+ * @category items
+ * @since 0.1.0
+ */
+export const reasoning = (
+  summary: string | ReadonlyArray<string>,
+  options?: { readonly id?: string | undefined; readonly content?: string | undefined }
+): Item => ({
+  _tag: "Item",
+  events: (nextId) =>
+    Stream.suspend(() => {
+      const id = options?.id ?? nextId("rs")
+      const parts = typeof summary === "string" ? [summary] : summary
+      const content = options?.content
+      return Stream.fromIterable<Event>([
+        added({ type: "reasoning", id, summary: [] }),
+        ...parts.flatMap((delta, index) => [
+          { type: "response.reasoning_summary_part.added", item_id: id, summary_index: index },
+          { type: "response.reasoning_summary_text.delta", item_id: id, summary_index: index, delta }
+        ]),
+        ...(content === undefined
+          ? []
+          : [{ type: "response.reasoning_text.delta", item_id: id, content_index: 0, delta: content }]),
+        done({
+          type: "reasoning",
+          id,
+          summary: parts.map((text) => ({ type: "summary_text", text })),
+          ...(content === undefined ? {} : { content: [{ type: "reasoning_text", text: content }] }),
+          encrypted_content: null
+        })
+      ])
+    })
+})
+
+/**
+ * A call of one of the functions that Codex offered: `exec_command`, a dynamic tool, an MCP tool, ….
+ *
+ * Arguments are sent as JSON; a string is sent as it is, which allows malformed ones. Codex answers in a second request
+ * (see {@link ModelRequest.functionCallOutput}), so the next reply must be ready too.
+ *
+ * @category items
+ * @since 0.1.0
+ */
+export const functionCall = (
+  name: string,
+  args: object | string,
+  options?: { readonly callId?: string | undefined; readonly namespace?: string | undefined }
+): Item => ({
+  _tag: "Item",
+  events: (nextId) =>
+    Stream.sync(() =>
+      done({
+        type: "function_call",
+        call_id: options?.callId ?? nextId("call"),
+        name,
+        arguments: typeof args === "string" ? args : JSON.stringify(args),
+        ...(options?.namespace === undefined ? {} : { namespace: options.namespace })
+      })
+    )
+})
+
+/**
+ * A call of a custom (freeform) tool, such as `apply_patch`, whose input is plain text.
+ *
+ * @category items
+ * @since 0.1.0
+ */
+export const customToolCall = (
+  name: string,
+  input: string,
+  options?: { readonly callId?: string | undefined }
+): Item => ({
+  _tag: "Item",
+  events: (nextId) =>
+    Stream.sync(() => done({ type: "custom_tool_call", call_id: options?.callId ?? nextId("call"), name, input }))
+})
+
+/**
+ * Events given word for word, for what the other constructors do not cover.
+ *
+ * @category items
+ * @since 0.1.0
+ */
+export const events = (...events: ReadonlyArray<Event>): Item => ({
+  _tag: "Item",
+  events: () => Stream.fromIterable(events)
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Replies
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Token counts of one response. `totalTokens` defaults to the sum of input and output, everything else to 0, and the
+ * input and output of a reply without usage to 1.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Usage {
+  readonly inputTokens?: number | undefined
+  readonly cachedInputTokens?: number | undefined
+  readonly cacheWriteInputTokens?: number | undefined
+  readonly outputTokens?: number | undefined
+  readonly reasoningTokens?: number | undefined
+  readonly totalTokens?: number | undefined
+}
+
+/**
+ * How a streamed response ends, after its items.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Ending = Data.TaggedEnum<{
+  Completed: { readonly usage: Usage | undefined }
+  Failed: { readonly code: string; readonly message: string }
+  Cut: {}
+  Hang: {}
+}>
+
+const Ending = Data.taggedEnum<Ending>()
+
+/**
+ * The answer to one `POST /v1/responses`. A lone item is a completed response that holds this item.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Reply =
+  | Item
+  | { readonly _tag: "Response"; readonly items: ReadonlyArray<Item>; readonly ending: Ending }
+  | { readonly _tag: "HttpError"; readonly status: number; readonly body: Schema.Json }
+
+/**
+ * A completed response that holds these items, in order.
+ *
+ * @category replies
+ * @since 0.1.0
+ */
+export const reply = (items: ReadonlyArray<Item>, options?: { readonly usage?: Usage | undefined }): Reply => ({
+  _tag: "Response",
+  items,
+  ending: Ending.Completed({ usage: options?.usage })
+})
+
+/**
+ * A completed response that holds one message: `reply([message(text)])`.
+ *
+ * @category replies
+ * @since 0.1.0
+ */
+export const text = (
+  text: string,
+  options?: { readonly phase?: Phase | undefined; readonly usage?: Usage | undefined }
+): Reply => reply([message(text, options)], options)
+
+/**
+ * A response that ends with `response.failed`, after the given items.
+ *
+ * The code decides what Codex makes of it: `rate_limit_exceeded`, `context_length_exceeded`, `insufficient_quota`,
+ * `server_error`, ….
+ *
+ * @category replies
+ * @since 0.1.0
+ */
+export const failed = (
+  error: { readonly code: string; readonly message: string },
+  items: ReadonlyArray<Item> = []
+): Reply => ({ _tag: "Response", items, ending: Ending.Failed(error) })
+
+/**
+ * A response whose stream ends after the given items, without `response.completed`.
+ *
+ * @category replies
+ * @since 0.1.0
+ */
+export const cut = (items: ReadonlyArray<Item> = []): Reply => ({ _tag: "Response", items, ending: Ending.Cut() })
+
+/**
+ * A response that falls silent after the given items, until the client goes away or the server closes.
+ *
+ * @category replies
+ * @since 0.1.0
+ */
+export const hang = (items: ReadonlyArray<Item> = []): Reply => ({ _tag: "Response", items, ending: Ending.Hang() })
+
+/**
+ * An HTTP error instead of a stream. Without a body it is an error object that repeats the status.
+ *
+ * @category replies
+ * @since 0.1.0
+ */
+export const httpError = (status: number, body?: Schema.Json): Reply => ({
+  _tag: "HttpError",
+  status,
+  body: body ?? { error: { type: "error", code: null, message: `HTTP ${status}` } }
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Requests
+// ---------------------------------------------------------------------------------------------------------------------
+
+const ContentItem = Schema.Struct({
+  type: Schema.String,
+  text: Schema.optionalKey(Schema.String),
+  image_url: Schema.optionalKey(Schema.String)
+})
+
+const MessageItem = Schema.Struct({
+  type: Schema.Literal("message"),
+  role: Schema.String,
+  content: Schema.Array(ContentItem)
+})
+
+const OutputItem = Schema.Struct({
+  type: Schema.Literals(["function_call_output", "custom_tool_call_output"]),
+  call_id: Schema.String,
+  output: Schema.Union([Schema.String, Schema.Array(ContentItem)])
+})
+
+const decodeInput = Schema.decodeUnknownOption(Schema.Array(Schema.Json))
+const decodeMessage = Schema.decodeUnknownOption(MessageItem)
+const decodeOutput = Schema.decodeUnknownOption(OutputItem)
+
+const texts = (content: ReadonlyArray<typeof ContentItem.Type>): ReadonlyArray<string> =>
+  content.flatMap((item) => item.text === undefined ? [] : [item.text])
+
+/**
+ * A request that Codex sent to the model.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class ModelRequest extends Data.Class<{
+  readonly method: string
+  readonly path: string
+  /** Names are in lower case. */
+  readonly headers: { readonly [name: string]: string | undefined }
+  readonly body: Schema.JsonObject
+}> {
+  /** The items of the conversation so far: messages, tool calls and their outputs. */
+  get input(): ReadonlyArray<Schema.Json> {
+    return Option.getOrElse(decodeInput(this.body["input"]), () => [])
+  }
+
+  /** The texts of all messages with this role (`user`, `developer`, `assistant`), in order. */
+  messageTexts(role: string): ReadonlyArray<string> {
+    return this.content(role).flatMap(texts)
+  }
+
+  /** The URLs of all images in messages with this role; local images are `data:` URLs. */
+  imageUrls(role: string): ReadonlyArray<string> {
+    return this.content(role).flat().flatMap((item) => item.image_url === undefined ? [] : [item.image_url])
+  }
+
+  /** `messageTexts("user")`. Codex's own context, such as `<environment_context>`, comes first. */
+  get userTexts(): ReadonlyArray<string> {
+    return this.messageTexts("user")
+  }
+
+  /** What the user said last. */
+  get lastUserText(): string | undefined {
+    return this.userTexts.at(-1)
+  }
+
+  /** The text that Codex returned for a function call or custom tool call. */
+  functionCallOutput(callId: string): string | undefined {
+    for (const item of this.input) {
+      const decoded = decodeOutput(item)
+      if (Option.isSome(decoded) && decoded.value.call_id === callId) {
+        const output = decoded.value.output
+        return typeof output === "string" ? output : texts(output).join("\n")
+      }
+    }
+    return undefined
+  }
+
+  /** The value of a header; the case of its name does not matter. */
+  header(name: string): string | undefined {
+    return this.headers[name.toLowerCase()]
+  }
+
+  /** The id of the thread that asks. */
+  get promptCacheKey(): string | undefined {
+    const key = this.body["prompt_cache_key"]
+    return typeof key === "string" ? key : undefined
+  }
+
+  private content(role: string): ReadonlyArray<ReadonlyArray<typeof ContentItem.Type>> {
+    return this.input.flatMap((item) => {
+      const decoded = decodeMessage(item)
+      return Option.isSome(decoded) && decoded.value.role === role ? [decoded.value.content] : []
+    })
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Server
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * The scripted model server.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class ModelServer extends Context.Service<ModelServer, {
+  /** The base URL for a Codex model provider: `http://127.0.0.1:PORT/v1`. */
+  readonly url: string
+
+  /** Lines up replies; each request takes the next one. */
+  readonly enqueue: (...replies: ReadonlyArray<Reply>) => Effect.Effect<void>
+
+  /** Computes the reply of every request that finds the queue empty. Until it is called, these get HTTP 500. */
+  readonly respond: (f: (request: ModelRequest) => Reply | Effect.Effect<Reply>) => Effect.Effect<void>
+
+  /** Every request so far, oldest first. */
+  readonly requests: Effect.Effect<ReadonlyArray<ModelRequest>>
+
+  /** Waits until `n` requests have arrived, and returns all that have. */
+  readonly awaitRequests: (n: number) => Effect.Effect<ReadonlyArray<ModelRequest>>
+
+  /**
+   * Waits until no response is being written: each has ended, or its client has gone away. After `awaitRequests` this
+   * shows that a client hung up; before any request it returns at once.
+   */
+  readonly awaitIdle: Effect.Effect<void>
+}>()("effect-codex/testing/ModelServer") {}
+
+/**
+ * Starts a {@link ModelServer} on a free port of the loopback interface. Closing it drops the responses still open.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<ModelServer> = Layer.effect(
+  ModelServer,
+  Effect.gen(function*() {
+    const queue = yield* Ref.make<ReadonlyArray<Reply>>([])
+    const responder = yield* Ref.make<(request: ModelRequest) => Reply | Effect.Effect<Reply>>(() =>
+      httpError(500, { error: { type: "error", code: null, message: "no queued reply" } })
+    )
+    const requests = yield* SubscriptionRef.make<ReadonlyArray<ModelRequest>>([])
+    const open = yield* SubscriptionRef.make(0)
+
+    let lastId = 0
+    const nextId = (prefix: string) => `${prefix}_${++lastId}`
+
+    const answer = Effect.fnUntraced(function*(incoming: HttpServerRequest.HttpServerRequest) {
+      const body = yield* HttpServerRequest.schemaBodyJson(Schema.JsonObject)
+      const request = new ModelRequest({
+        method: incoming.method,
+        path: incoming.url,
+        headers: { ...incoming.headers },
+        body
+      })
+      yield* Effect.acquireRelease(
+        SubscriptionRef.update(open, (n) => n + 1),
+        () => SubscriptionRef.update(open, (n) => n - 1)
+      )
+      const queued = yield* Ref.modify(queue, (replies) => [replies[0], replies.slice(1)])
+      const compute = yield* Ref.get(responder)
+      yield* SubscriptionRef.update(requests, Array.append(request))
+      if (queued !== undefined) return toResponse(queued, nextId)
+      const computed = compute(request)
+      return toResponse(Effect.isEffect(computed) ? yield* computed : computed, nextId)
+    })
+
+    const server = Http.createServer()
+    const httpServer = yield* NodeHttpServer.make(() => server, {
+      host: "127.0.0.1",
+      port: 0,
+      disablePreemptiveShutdown: true
+    }).pipe(Effect.orDie)
+
+    yield* httpServer.serve(Effect.gen(function*() {
+      const incoming = yield* HttpServerRequest.HttpServerRequest
+      const [path] = incoming.url.split("?", 1)
+      switch (`${incoming.method} ${path}`) {
+        case "POST /v1/responses":
+          return yield* answer(incoming)
+        case "GET /v1/models":
+          return HttpServerResponse.jsonUnsafe({ object: "list", data: [] })
+        default:
+          return HttpServerResponse.empty({ status: 404 })
+      }
+    }))
+
+    // Without this, a connection that has sent half a request would hold the server back. It listens no more before the
+    // connections are closed, or a new one could slip in between.
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        server.close()
+        server.closeAllConnections()
+      })
+    )
+
+    return ModelServer.of({
+      url: `${HttpServer.formatAddress(httpServer.address)}/v1`,
+      enqueue: (...replies) => Ref.update(queue, Array.appendAll(replies)),
+      respond: (f) => Ref.set(responder, f),
+      requests: SubscriptionRef.get(requests),
+      awaitRequests: (n) => first(requests, (seen) => seen.length >= n),
+      awaitIdle: Effect.asVoid(first(open, (n) => n === 0))
+    })
+  })
+)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Internal
+// ---------------------------------------------------------------------------------------------------------------------
+
+const first = <A>(ref: SubscriptionRef.SubscriptionRef<A>, predicate: (a: A) => boolean): Effect.Effect<A> =>
+  SubscriptionRef.changes(ref).pipe(
+    Stream.filter(predicate),
+    Stream.runHead,
+    // The changes of a reference never end.
+    Effect.flatMap(Option.match({ onNone: () => Effect.never, onSome: Effect.succeed }))
+  )
+
+const toResponse = (
+  reply: Reply,
+  nextId: (prefix: string) => string
+): HttpServerResponse.HttpServerResponse => {
+  switch (reply._tag) {
+    case "HttpError":
+      return HttpServerResponse.jsonUnsafe(reply.body, { status: reply.status })
+    case "Item":
+      return streamResponse([reply], Ending.Completed({ usage: undefined }), nextId)
+    case "Response":
+      return streamResponse(reply.items, reply.ending, nextId)
+  }
+}
+
+const streamResponse = (items: ReadonlyArray<Item>, ending: Ending, nextId: (prefix: string) => string) => {
+  const id = nextId("resp")
+  return HttpServerResponse.stream(
+    Stream.make<[Event]>({ type: "response.created", response: { id } }).pipe(
+      Stream.concat(Stream.flatMap(Stream.fromIterable(items), (item) => item.events(nextId))),
+      Stream.concat(endingEvents(id, ending)),
+      Stream.map((event) => `event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`),
+      Stream.encodeText
+    ),
+    { contentType: "text/event-stream" }
+  )
+}
+
+const endingEvents = (id: string, ending: Ending): Stream.Stream<Event> =>
+  Ending.$match(ending, {
+    Completed: ({ usage }) =>
+      Stream.make({ type: "response.completed", response: { id, usage: toWireUsage(usage ?? oneToken) } }),
+    Failed: ({ code, message }) => Stream.make({ type: "response.failed", response: { id, error: { code, message } } }),
+    Cut: () => Stream.empty,
+    Hang: () => Stream.never
+  })
+
+const oneToken: Usage = { inputTokens: 1, outputTokens: 1 }
+
+const toWireUsage = (usage: Usage) => {
+  const input = usage.inputTokens ?? 0
+  const output = usage.outputTokens ?? 0
+  return {
+    input_tokens: input,
+    input_tokens_details: {
+      cached_tokens: usage.cachedInputTokens ?? 0,
+      cache_write_tokens: usage.cacheWriteInputTokens ?? 0
+    },
+    output_tokens: output,
+    output_tokens_details: { reasoning_tokens: usage.reasoningTokens ?? 0 },
+    total_tokens: usage.totalTokens ?? input + output
+  }
+}

@@ -1,0 +1,478 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it } from "@effect/vitest"
+import * as Protocol from "effect-codex/Protocol"
+import * as Arbitrary from "effect/Arbitrary"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import * as ChildProcess from "effect/process/ChildProcess"
+import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import * as Schema from "effect/Schema"
+import * as SchemaAST from "effect/SchemaAST"
+
+type AnyCodec = Schema.Codec<unknown>
+
+const clientRequests: Record<string, { readonly result: AnyCodec }> = Protocol.clientRequests
+const serverRequests: Record<string, { readonly params: AnyCodec | undefined }> = Protocol.serverRequests
+const serverNotifications: Record<string, { readonly params: AnyCodec }> = Protocol.serverNotifications
+
+/** Everything that the server sends; what it consists of is reached through it. */
+const received: ReadonlyArray<readonly [name: string, schema: AnyCodec]> = [
+  ...Object.entries(clientRequests).map(([method, spec]) => [method, spec.result] as const),
+  ...Object.entries(serverRequests).map(([method, spec]) => [method, spec.params!] as const),
+  ...Object.entries(serverNotifications).map(([method, spec]) => [method, spec.params] as const)
+]
+
+/** Generated once for all laws. */
+const sampled = new Map<AnyCodec, ReadonlyArray<unknown>>()
+const samples = Effect.fnUntraced(function*(schema: AnyCodec) {
+  const values = sampled.get(schema) ??
+    (yield* Arbitrary.sampleEffect(Arbitrary.schema(schema), { count: 8, seed: "protocol", size: 12 }))
+  sampled.set(schema, values)
+  return values
+})
+
+const decode = <A>(schema: Schema.Codec<A>, input: unknown) => Schema.decodeUnknownEffect(schema)(input)
+
+// -----------------------------------------------------------------------------
+// What a newer server, or a broken one, would have sent instead
+// -----------------------------------------------------------------------------
+
+type Json = Readonly<Record<string, unknown>>
+
+interface Changes {
+  readonly string: (value: string) => string
+  readonly object: (value: Json) => Json
+  readonly variant: (value: Json, tag: string) => Json
+  readonly keyed: (value: Json) => Json
+}
+
+const isJson = (u: unknown): u is Json => typeof u === "object" && u !== null && !Array.isArray(u)
+
+const resolve = (ast: SchemaAST.AST): SchemaAST.AST => SchemaAST.isSuspend(ast) ? resolve(ast.thunk()) : ast
+
+const accepts = (ast: SchemaAST.AST, value: unknown): boolean => Schema.is(Schema.make<AnyCodec>(ast))(value)
+
+/** Changes a value from the leaves up, led by its schema: only that tells an open object from a map. */
+const change = (schema: SchemaAST.AST, value: unknown, changes: Changes): unknown => {
+  const ast = resolve(schema)
+  const fields = (objects: SchemaAST.Objects, value: Json): Json => {
+    const out: Record<string, unknown> = { ...value }
+    for (const { name, type } of objects.propertySignatures) {
+      if (typeof name === "string" && Object.hasOwn(value, name)) out[name] = change(type, value[name], changes)
+    }
+    return out
+  }
+  if (SchemaAST.isUnion(ast)) {
+    const member = ast.types.find((type) => accepts(type, value))
+    return member === undefined ? value : change(member, value, changes)
+  }
+  if (SchemaAST.isArrays(ast) && Array.isArray(value)) return value.map((item) => change(ast.rest[0]!, item, changes))
+  if (SchemaAST.isObjects(ast) && ast.indexSignatures.length > 0 && isJson(value)) {
+    const { type } = ast.indexSignatures[0]!
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, change(type, item, changes)]))
+  }
+  if (!SchemaAST.isDeclaration(ast)) return value
+  const known = resolve(ast.typeParameters[0]!)
+  if (typeof value === "string") return changes.string(value)
+  if (!isJson(value)) return value
+  if (SchemaAST.isObjects(known)) return changes.object(fields(known, value))
+  if (!SchemaAST.isUnion(known)) return value
+  const variant = known.types.find((type) => accepts(type, value))
+  // A variant that stands for a malformed one is never on the wire.
+  if (variant === undefined) return Object.fromEntries(Object.entries(value).filter(([key]) => key !== "raw"))
+  if (!SchemaAST.isObjects(variant)) return value
+  const [first] = variant.propertySignatures
+  const changed = changes.object(fields(variant, value))
+  return first !== undefined && SchemaAST.isLiteral(first.type)
+    ? changes.variant(changed, String(first.name))
+    : changes.keyed(changed)
+}
+
+const id = <A>(value: A): A => value
+const future = "fromTheFuture"
+const moreFields: Changes = {
+  string: id,
+  object: (value) => ({ [future]: { [future]: [null] }, ...value }),
+  variant: id,
+  keyed: id
+}
+const otherMembers: Changes = { ...moreFields, string: () => future }
+const otherVariants: Changes = {
+  ...otherMembers,
+  variant: (value, tag) => ({ ...value, [tag]: future }),
+  keyed: (value) => ({ [future]: value })
+}
+const brokenVariants: Changes = {
+  ...moreFields,
+  variant: (value, tag) =>
+    Object.fromEntries(Object.entries(value).map(([key, field]) => [key, key === tag ? field : [[future]]])),
+  keyed: (value) => Object.fromEntries(Object.entries(value).map(([key]) => [key, [[future]]]))
+}
+
+// -----------------------------------------------------------------------------
+
+describe("the generated protocol", () => {
+  it.live("is what the binary in package.json says, byte for byte", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+      const root = path.join(import.meta.dirname, "..")
+      const checkedIn = path.join(root, "src", "internal", "generated")
+      const fresh = yield* fs.makeTempDirectoryScoped()
+      const script = path.join(root, "scripts", "generate.ts")
+      yield* spawner.string(ChildProcess.make(process.execPath, [script, "--out", fresh]))
+      const names = yield* fs.readDirectory(fresh)
+      assert.sameMembers(yield* fs.readDirectory(checkedIn), names)
+      for (const name of names) {
+        const [before, after] = yield* Effect.all([
+          fs.readFileString(path.join(checkedIn, name)),
+          fs.readFileString(path.join(fresh, name))
+        ])
+        assert.isTrue(before === after, `${name} is stale: npm run generate`)
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+
+  it("has every method", () => {
+    assert.lengthOf(Object.keys(Protocol.clientRequests), 184)
+    assert.lengthOf(Object.values(Protocol.clientRequests).filter((spec) => spec.experimental), 75)
+    assert.lengthOf(Object.keys(Protocol.serverRequests), 11)
+    assert.lengthOf(Object.keys(Protocol.serverNotifications), 86)
+    const scopes = Object.values(Protocol.serverNotifications).map((spec) => spec.scope)
+    assert.lengthOf(scopes.filter((scope) => scope === "turn"), 31)
+    assert.lengthOf(scopes.filter((scope) => scope === "thread"), 34)
+  })
+
+  it("knows what to send when there are no params", () => {
+    const { clientRequests } = Protocol
+    assert.deepStrictEqual(clientRequests["model/list"].defaultParams, {})
+    assert.isUndefined(clientRequests["thread/resume"].defaultParams)
+    assert.isUndefined(clientRequests["account/logout"].params)
+    assert.isUndefined(clientRequests["account/logout"].defaultParams)
+  })
+
+  it("knows where a notification names its thread and its turn", () => {
+    const { serverNotifications } = Protocol
+    assert.deepInclude(serverNotifications["turn/completed"], { threadId: "threadId", turnId: "turn.id" })
+    assert.deepInclude(serverNotifications["thread/started"], { threadId: "thread.id", turnId: undefined })
+    assert.deepInclude(serverNotifications["skills/changed"], { threadId: undefined, turnId: undefined })
+  })
+})
+
+const passThrough = (changes: Changes) =>
+  Effect.gen(function*() {
+    let changed = 0
+    for (const [name, schema] of received) {
+      for (const value of yield* samples(schema)) {
+        const newer = change(SchemaAST.toType(schema.ast), value, changes)
+        if (JSON.stringify(newer) !== JSON.stringify(value)) changed++
+        assert.isTrue(Schema.is(schema)(newer), name)
+        assert.deepStrictEqual(yield* decode(schema, newer), newer, name)
+      }
+    }
+    assert.isAbove(changed, 1000)
+  })
+
+describe("what the server sends", () => {
+  it.effect("decodes to itself when it passes the check", () =>
+    Effect.gen(function*() {
+      for (const [name, schema] of received) {
+        for (const value of yield* samples(schema)) {
+          assert.isTrue(Schema.is(schema)(value), name)
+          assert.deepStrictEqual(yield* decode(schema, value), value, name)
+        }
+      }
+    }))
+
+  it.effect("keeps fields that are not known yet, anywhere", () => passThrough(moreFields))
+
+  it.effect("may have enum members that are not known yet, anywhere", () => passThrough(otherMembers))
+
+  it.effect("may have variants that are not known yet, anywhere", () => passThrough(otherVariants))
+
+  it.effect("never fails for a known variant of another shape, and encodes to what it was", () =>
+    Effect.gen(function*() {
+      let malformed = 0
+      for (const [name, schema] of received) {
+        for (const value of yield* samples(schema)) {
+          const broken = change(SchemaAST.toType(schema.ast), value, brokenVariants)
+          const decoded = yield* decode(schema, broken)
+          assert.isTrue(Schema.is(schema)(decoded), name)
+          if (!Schema.is(schema)(broken)) malformed++
+          assert.deepStrictEqual(yield* Schema.encodeUnknownEffect(schema)(decoded), broken, name)
+        }
+      }
+      assert.isAbove(malformed, 100)
+    }))
+
+  it.effect("shows what is malformed, and keeps all that surrounds it", () =>
+    Effect.gen(function*() {
+      const good = { type: "plan", id: "2", text: "t", [future]: 1 }
+      const unknown = { type: future, id: "3" }
+      const bad = { type: "agentMessage", id: 1 }
+      const error = { message: "m", codexErrorInfo: { httpConnectionFailed: { httpStatusCode: "?" } }, [future]: 2 }
+      const params = {
+        threadId: "a",
+        turn: { id: "b", items: [good, unknown, bad], itemsView: "full", status: future, error, [future]: 3 },
+        [future]: 4
+      }
+      const decoded = yield* decode(Protocol.TurnCompletedNotification, params)
+      assert.deepStrictEqual<unknown>(decoded, {
+        ...params,
+        turn: {
+          ...params.turn,
+          items: [good, unknown, { type: "malformed", raw: bad }],
+          error: { ...error, codexErrorInfo: { malformed: true, raw: error.codexErrorInfo } }
+        }
+      })
+      assert.deepStrictEqual<unknown>(
+        yield* Schema.encodeEffect(Protocol.TurnCompletedNotification)(decoded),
+        params
+      )
+    }))
+
+  it.effect("fails when anything else has the wrong shape", () =>
+    Effect.gen(function*() {
+      const wrong: ReadonlyArray<readonly [AnyCodec, unknown]> = [
+        [Protocol.ThreadItem, { id: "no tag" }],
+        [Protocol.ThreadItem, { type: 1 }],
+        [Protocol.ThreadItem, []],
+        [Protocol.TurnStatus, 1],
+        [Protocol.CodexErrorInfo, 1],
+        [Protocol.CodexErrorInfo, null],
+        [Protocol.AgentMessageDeltaNotification, { threadId: "a", turnId: "b", itemId: "c" }],
+        [Protocol.AgentMessageDeltaNotification, { threadId: "a", turnId: "b", itemId: "c", delta: 1 }],
+        [Protocol.ThreadArchiveResponse, null]
+      ]
+      for (const [schema, input] of wrong) {
+        assert.isFalse(Schema.is(schema)(input))
+        assert.strictEqual((yield* Effect.flip(decode(schema, input)))._tag, "SchemaError")
+      }
+    }))
+
+  it.effect("may have integers that a double cannot hold", () =>
+    Effect.gen(function*() {
+      const usage = {
+        totalTokens: 2 ** 60,
+        inputTokens: 0,
+        cachedInputTokens: 0,
+        cacheWriteInputTokens: 0,
+        outputTokens: 0,
+        reasoningOutputTokens: 0
+      }
+      const params = { threadId: "a", turnId: "b", tokenUsage: { total: usage, last: usage, modelContextWindow: null } }
+      assert.deepStrictEqual(yield* decode(Protocol.ThreadTokenUsageUpdatedNotification, params), params)
+    }))
+
+  it.effect("is a notification, known or not", () =>
+    Effect.gen(function*() {
+      const notifications: ReadonlyArray<unknown> = [
+        {
+          method: "item/agentMessage/delta",
+          params: { threadId: "a", turnId: "b", itemId: "msg_1", delta: "a b c\u0000d\re\nf😀é\ufeff\"\\" },
+          emittedAtMs: 1795343093791
+        },
+        {
+          method: "error",
+          params: {
+            error: { message: "m", codexErrorInfo: "usageLimitExceeded", additionalDetails: null, misalignment: null },
+            willRetry: false,
+            threadId: "a",
+            turnId: "b"
+          },
+          emittedAtMs: 1795342380680
+        },
+        {
+          method: "item/completed",
+          params: {
+            item: {
+              type: "commandExecution",
+              id: "call_1",
+              pluginId: null,
+              scriptPath: null,
+              command: "/bin/bash -c 'ls -la'",
+              cwd: "/ws",
+              processId: "39692",
+              source: "unifiedExecStartup",
+              status: "completed",
+              commandActions: [{ type: "listFiles", command: "ls -la", path: null }],
+              aggregatedOutput: "total 8\n",
+              exitCode: 0,
+              durationMs: 0,
+              startedAtMs: 1795342056395,
+              completedAtMs: 1795342056452
+            },
+            threadId: "a",
+            turnId: "b",
+            contentTokenCount: null,
+            completedAtMs: 1795342056452
+          },
+          emittedAtMs: 1795342056453
+        },
+        {
+          method: "thread/status/changed",
+          params: { threadId: "a", status: { type: "active", activeFlags: ["waitingOnUserInput"] } },
+          emittedAtMs: 1795342227903
+        },
+        { method: "thread/teleported", params: [1], emittedAtMs: 1 }
+      ]
+      for (const notification of notifications) {
+        assert.isTrue(Schema.is(Protocol.ServerNotification)(notification))
+        assert.deepStrictEqual<unknown>(yield* decode(Protocol.ServerNotification, notification), notification)
+      }
+    }))
+
+  it.effect("is a request of its own", () =>
+    Effect.gen(function*() {
+      const params = {
+        kind: "command",
+        threadId: "a",
+        turnId: "b",
+        itemId: "call_1",
+        startedAtMs: 1795342056395,
+        environmentId: "local",
+        command: "/bin/bash -c 'ls -la'",
+        cwd: "/ws",
+        commandActions: [{ type: "listFiles", command: "ls -la", path: null }],
+        proposedExecpolicyAmendment: ["ls", "-la"],
+        availableDecisions: [
+          "accept",
+          { acceptWithExecpolicyAmendment: { execpolicy_amendment: ["ls", "-la"] } },
+          "cancel"
+        ]
+      }
+      const { params: schema } = Protocol.serverRequests["item/commandExecution/requestApproval"]
+      assert.deepStrictEqual<unknown>(yield* decode(schema!, params), params)
+    }))
+})
+
+const strictly = (schema: AnyCodec, value: unknown) =>
+  Schema.encodeUnknownEffect(schema, { onExcessProperty: "error" })(value)
+
+describe("what the client sends", () => {
+  it.effect("is encoded as it is, without the optional fields that are not there", () =>
+    Effect.gen(function*() {
+      const params: Protocol.TurnStartParams = {
+        threadId: "a",
+        input: [{ type: "text", text: "json please", text_elements: [] }],
+        model: undefined,
+        approvalPolicy: "on-request",
+        sandboxPolicy: { type: "workspaceWrite", writableRoots: ["/ws"] }
+      }
+      assert.deepStrictEqual<unknown>(yield* strictly(Protocol.TurnStartParams, params), params)
+    }))
+
+  it.effect("is rejected when it has an unknown member, variant or field, or no integer where one belongs", () =>
+    Effect.gen(function*() {
+      const wrong: ReadonlyArray<readonly [AnyCodec, unknown]> = [
+        [Protocol.AskForApprovalParam, "on-failure"],
+        [Protocol.SandboxPolicyParam, { type: future }],
+        [Protocol.SandboxPolicyParam, { type: "dangerFullAccess", [future]: 1 }],
+        [Protocol.TurnStartParams, { threadId: "a", input: [], [future]: 1 }],
+        [Protocol.TurnStartParams, { threadId: "a", input: [{ type: future }] }],
+        [Protocol.ThreadListParams, { limit: 1.5 }],
+        [Protocol.ThreadListParams, { limit: -1 }],
+        [Protocol.CommandExecutionRequestApprovalResponse, { decision: future }]
+      ]
+      for (const [schema, value] of wrong) {
+        assert.strictEqual((yield* Effect.flip(strictly(schema, value)))._tag, "SchemaError")
+      }
+    }))
+})
+
+type Equals<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+/** Only compiles if the types are equal. */
+const equal = <A, B>(proof: Equals<A, B>): boolean => proof
+
+const describeItem = (item: Protocol.ThreadItem): string => {
+  switch (item.type) {
+    case "agentMessage": {
+      equal<typeof item, Extract<Protocol.ThreadItem, { readonly type: "agentMessage" }>>(true)
+      return item.text
+    }
+    case "commandExecution":
+      return item.command
+    case "malformed":
+      equal<typeof item, Protocol.MalformedVariant<"type">>(true)
+      return `malformed ${JSON.stringify(item.raw)}`
+    case "plan":
+    case "reasoning":
+      return item.id
+    default:
+      return item.type
+  }
+}
+
+const rest = (policy: Protocol.SandboxPolicy): unknown => {
+  switch (policy.type) {
+    case "dangerFullAccess":
+    case "externalSandbox":
+    case "malformed":
+    case "readOnly":
+    case "workspaceWrite":
+      return undefined
+    default:
+      equal<typeof policy, Protocol.UnrecognizedVariant<"type">>(true)
+      return policy["anything"]
+  }
+}
+
+const status = (info: Protocol.CodexErrorInfo): number | string | null | undefined => {
+  if (typeof info === "string") return info === "usageLimitExceeded" ? 429 : info
+  if ("httpConnectionFailed" in info) return info.httpConnectionFailed.httpStatusCode
+  if ("malformed" in info) {
+    equal<typeof info, Protocol.MalformedObject>(true)
+    return undefined
+  }
+  return undefined
+}
+
+const text = (notification: Protocol.TurnNotification | Protocol.ServerNotification): string | undefined => {
+  switch (notification.method) {
+    case "item/agentMessage/delta":
+      equal<typeof notification.params, Protocol.AgentMessageDeltaNotification>(true)
+      return notification.params.delta
+    case "turn/completed":
+      return notification.params.turn.id
+    default:
+      return undefined
+  }
+}
+
+describe("the types", () => {
+  it("narrow a tagged union, with its unrecognized and malformed members, by its tag", () => {
+    equal<Extract<Protocol.ThreadItem, { readonly type: "plan" }>["text"], string>(true)
+    assert.strictEqual(describeItem({ type: "agentMessage", id: "1", text: "hello" }), "hello")
+    assert.strictEqual(describeItem({ type: "malformed", raw: 1 }), "malformed 1")
+  })
+
+  it("leave only the unrecognized variant when every known tag is taken", () => {
+    assert.isUndefined(rest({ type: "dangerFullAccess" }))
+  })
+
+  it("narrow a union of strings and single-key objects", () => {
+    assert.strictEqual(status("usageLimitExceeded"), 429)
+    assert.strictEqual(status({ httpConnectionFailed: { httpStatusCode: 503 } }), 503)
+  })
+
+  it("narrow a notification by its method", () => {
+    equal<
+      Extract<Protocol.TurnNotification, { readonly method: "turn/started" }>["params"],
+      Protocol.TurnStartedNotification
+    >(true)
+    const params = { threadId: "a", turnId: "b", itemId: "c", delta: "d" }
+    assert.strictEqual(text({ method: "item/agentMessage/delta", params }), "d")
+  })
+
+  it("tell what may be received from what may be sent", () => {
+    const received: Protocol.AskForApproval = "some-day"
+    // @ts-expect-error the server would reject it
+    const sent: Protocol.AskForApprovalParam = "some-day"
+    // @ts-expect-error the params are required
+    const params: Protocol.ClientRequests["thread/resume"]["params"] = undefined
+    const noParams: Protocol.ClientRequests["model/list"]["params"] = undefined
+    equal<Protocol.ClientRequests["account/logout"]["params"], undefined>(true)
+    assert.deepStrictEqual([received, sent, params, noParams], ["some-day", "some-day", undefined, undefined])
+  })
+})

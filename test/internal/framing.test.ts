@@ -1,0 +1,68 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Schema from "effect/Schema"
+import { makeLineSplitter } from "../../src/internal/framing.ts"
+
+const encode = (text: string) => new TextEncoder().encode(text)
+
+const splitAt = (bytes: Uint8Array, sizes: ReadonlyArray<number>): Array<Uint8Array> => {
+  const chunks: Array<Uint8Array> = []
+  let offset = 0
+  for (let index = 0; offset < bytes.length; index++) {
+    const size = sizes.length === 0 ? bytes.length : Math.max(1, sizes[index % sizes.length]!)
+    chunks.push(bytes.subarray(offset, offset + size))
+    offset += size
+  }
+  return chunks
+}
+
+describe("framing", () => {
+  it.prop("gives back the lines however the bytes are cut", {
+    lines: Schema.Array(Schema.String),
+    sizes: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 7 })))
+  }, ({ lines, sizes }) => {
+    const clean = lines.map((line) => line.toWellFormed().replace(/[\r\n]/g, ""))
+    const splitter = makeLineSplitter()
+    const seen = splitAt(encode(clean.map((line) => line + "\n").join("")), sizes).flatMap(splitter.push)
+    assert.deepStrictEqual(seen, clean)
+    assert.strictEqual(splitter.rest(), "")
+  })
+
+  it("cuts a message at every byte and still gives it back", () => {
+    const line = JSON.stringify({ text: "é😀\u2028\u2029 end" })
+    const bytes = encode(`${line}\n${line}\n`)
+    for (let at = 1; at < bytes.length; at++) {
+      const splitter = makeLineSplitter()
+      const seen = [bytes.subarray(0, at), bytes.subarray(at)].flatMap(splitter.push)
+      assert.deepStrictEqual(seen, [line, line])
+    }
+  })
+
+  it("takes U+2028, U+2029 and U+0085 as data, and a carriage return before the line end as part of it", () => {
+    const splitter = makeLineSplitter()
+    assert.deepStrictEqual(splitter.push(encode("a\u2028b\u2029c\u0085d\r\n")), ["a\u2028b\u2029c\u0085d"])
+  })
+
+  it("keeps a half line for the end", () => {
+    const splitter = makeLineSplitter()
+    assert.deepStrictEqual(splitter.push(encode("one\ntw")), ["one"])
+    assert.strictEqual(splitter.rest(), "tw")
+  })
+
+  it("drops a line over the limit without keeping it, and counts it", () => {
+    const splitter = makeLineSplitter(10)
+    const seen = ["short\n0123", "4567", "89abcdef", "still the same line\nnext\nmuch too long as well\nlast\n"].flatMap((chunk) => splitter.push(encode(chunk)))
+    assert.deepStrictEqual(seen, ["short", "next", "last"])
+    assert.strictEqual(splitter.takeDropped(), 2)
+    assert.strictEqual(splitter.takeDropped(), 0)
+  })
+
+  it("reads a line of 20 MB that comes in many chunks", () => {
+    const chunk = new Uint8Array(65_536).fill(0x61)
+    let joins = 0
+    const splitter = makeLineSplitter()
+    for (let index = 0; index < 320; index++) joins += splitter.push(chunk).length
+    const lines = splitter.push(encode("\n"))
+    assert.strictEqual(joins, 0)
+    assert.strictEqual(lines[0]!.length, 320 * 65_536)
+  })
+})
