@@ -532,11 +532,16 @@ class Emitter {
     return this.direction === "received"
   }
 
+  /** A server that leaves out what it would send as null, as older and newer ones do, means the same. */
+  isOptional(field: Field): boolean {
+    return field.optional || (this.open && field.type._tag === "Nullable")
+  }
+
   fieldTypes(fields: ReadonlyArray<Field>): ReadonlyArray<string> {
     return fields.map((field) => {
       const type = this.type(field.type)
       const orUndefined = field.optional && !this.open && type !== "unknown" ? " | undefined" : ""
-      return `${docComment(field)}readonly ${key(field.name)}${field.optional ? "?" : ""}: ${type}${orUndefined}`
+      return `${docComment(field)}readonly ${key(field.name)}${this.isOptional(field) ? "?" : ""}: ${type}${orUndefined}`
     })
   }
 
@@ -596,7 +601,7 @@ class Emitter {
       fields.map((field) => {
         const schema = this.schema(field.type)
         const optional = this.open || schema === "Schema.Unknown" ? "Schema.optionalKey" : "Schema.optional"
-        return `${key(field.name)}: ${field.optional ? `${optional}(${schema})` : schema}`
+        return `${key(field.name)}: ${this.isOptional(field) ? `${optional}(${schema})` : schema}`
       }),
       ","
     )
@@ -631,7 +636,7 @@ class Emitter {
       case "Enum":
         return call(this.open ? "openEnum([" : "Schema.Literals([", quoted(type.members), "])")
       case "Nullable":
-        return `Schema.NullOr(${this.schema(type.type)})`
+        return `nullable(${this.schema(type.type)})`
       case "Array":
         return `Schema.Array(${this.schema(type.item)})`
       case "Record":
@@ -838,7 +843,7 @@ const generate = (version: string, experimental: Bundle, stable: Bundle): Readon
   }
   const body = texts.join("\n")
 
-  const helpers = ["keyed", "lazy", "open", "openCodec", "openEnum", "tagged", "UnsignedInt"]
+  const helpers = ["keyed", "lazy", "nullable", "open", "openCodec", "openEnum", "tagged", "UnsignedInt"]
     .filter((helper) => new RegExp(`\\b${helper}\\b`).test(body))
   const helperTypes = ["MalformedObject", "MalformedVariant", "UnrecognizedObject", "UnrecognizedVariant"]
   const imports = [...helpers, ...helperTypes.map((name) => `type ${name}`)]

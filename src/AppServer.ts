@@ -10,7 +10,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -25,6 +24,7 @@ import {
   make as appServerError,
   RequestTimeout
 } from "./AppServerError.ts"
+import { decodeNotification, decoderOf, encodeParams, field, specOf, threadIdOf, turnIdOf } from "./internal/codec.ts"
 import { declineOf } from "./internal/decline.ts"
 import { EventBuffer } from "./internal/eventBuffer.ts"
 import {
@@ -117,6 +117,15 @@ export class AppServer extends Context.Service<AppServer, {
     ...args: RequestArgs<M>
   ) => Effect.Effect<Protocol.ClientRequests[M]["result"], AppServerError>
   /**
+   * Sends a request and waits for its answer, which is handed out as the JSON it is. The params of a known method are
+   * checked as {@link AppServer} `request` does; those of a method that only a newer server has are sent as they are.
+   */
+  readonly requestRaw: (
+    method: string,
+    params?: unknown,
+    options?: RequestOptions
+  ) => Effect.Effect<unknown, AppServerError>
+  /**
    * All notifications from the moment the stream is run, of every thread. Each run is a subscription of its own, and a
    * slow one holds up nobody: when it lags, consecutive deltas of the same text arrive as one.
    */
@@ -143,43 +152,14 @@ const isRead = (method: string): boolean => /(?:\/list|\/read|^fs\/(?:read|getMe
 
 const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 6 }))
 
-const field = (value: unknown, name: string): unknown =>
-  Predicate.isObject(value) && Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
-
-const idOf = (params: unknown, idField: string, objectField: string): string | undefined => {
-  const id = field(params, idField) ?? field(field(params, objectField), "id")
-  return Predicate.isString(id) ? id : undefined
-}
-
-const specOf = <A extends object>(table: A, method: string): A[keyof A] | undefined =>
-  Object.hasOwn(table, method) ? table[method as keyof A] : undefined
-
-/**
- * Reads what the server sent. A value of the protocol's shape is handed out as it is, with whatever else it has; only one
- * with something odd in it is rebuilt.
- */
-const makeDecoder = <A>(schema: Schema.Codec<A>) => {
-  const is = Schema.is(schema)
-  const decode = Schema.decodeUnknownResult(schema)
-  return (value: unknown): Result.Result<A, Schema.SchemaError> => is(value) ? Result.succeed(value) : decode(value)
-}
-
-const notificationDecoders = new Map<string, (params: unknown) => Result.Result<unknown, Schema.SchemaError>>()
-
-const decodeNotification = (message: IncomingNotification, step: Step): Protocol.ServerNotification => {
-  let decode = notificationDecoders.get(message.method)
-  if (decode === undefined) {
-    const spec = specOf(Protocol.serverNotifications, message.method)
-    if (spec === undefined) return message as Protocol.UnrecognizedNotification
-    decode = makeDecoder<unknown>(spec.params)
-    notificationDecoders.set(message.method, decode)
-  }
-  const params = decode(message.params)
-  if (Result.isFailure(params)) {
-    step.report(`Cannot read a ${message.method} notification: ${params.failure.message}`)
-    return { method: "malformed", raw: message }
-  }
-  return (params.success === message.params ? message : { ...message, params: params.success }) as Protocol.Notification
+/** Grants nothing, and says so in the log. */
+const decline = (request: IncomingRequest, why: string): Effect.Effect<Answer> => {
+  const threadId = threadIdOf(request.params)
+  const { answer, effect } = declineOf(request.method)
+  return Effect.as(
+    Effect.logWarning(`${effect} ${request.method}${threadId === undefined ? "" : ` of thread ${threadId}`}: ${why}`),
+    answer
+  )
 }
 
 type Handler = (params: unknown) => Effect.Effect<unknown, unknown>
@@ -197,34 +177,23 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const handlers = new Map<string, Array<Handler>>()
 
   const onNotification = (message: IncomingNotification, step: Step): void => {
-    const threadId = idOf(message.params, "threadId", "thread")
+    const threadId = threadIdOf(message.params)
     const listening = threadId === undefined ? undefined : listeners.get(threadId)
     if (listening === undefined && subscribers.size === 0) return
     const event = decodeNotification(message, step)
     for (const subscriber of subscribers) subscriber.offer(event, step)
     if (listening === undefined) return
-    const turnId = idOf(message.params, "turnId", "turn")
+    const turnId = turnIdOf(message.params)
     for (const listener of listening) listener.onNotification(event, turnId, step)
-  }
-
-  const decline = (request: IncomingRequest, why: string): Effect.Effect<Answer> => {
-    const threadId = idOf(request.params, "threadId", "thread") ?? idOf(request.params, "conversationId", "thread")
-    const { answer, effect } = declineOf(request.method)
-    return Effect.as(
-      Effect.logWarning(
-        `${effect} ${request.method}${threadId === undefined ? "" : ` of thread ${threadId}`}: ${why}`
-      ),
-      answer
-    )
   }
 
   const onRequest = (request: IncomingRequest): Effect.Effect<Answer> => {
     const handler = handlers.get(request.method)?.at(-1)
     const spec = specOf(Protocol.serverRequests, request.method)
-    if (handler === undefined || spec === undefined) {
+    if (handler === undefined || spec?.params === undefined) {
       return decline(request, "nobody handles it; answer it with AppServer.handle")
     }
-    const params = makeDecoder(spec.params as Schema.Codec<unknown>)(request.params)
+    const params = decoderOf(spec.params)(request.params)
     if (Result.isFailure(params)) return decline(request, `it cannot be read: ${params.failure.message}`)
     return Effect.suspend(() => handler(params.success)).pipe(
       Effect.flatMap((result) => Schema.encodeUnknownEffect(spec.result as Schema.Codec<unknown>)(result)),
@@ -242,7 +211,9 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     onNotification,
     onRequest,
     withdraw: (message) =>
-      message.method === "serverRequest/resolved" ? field(message.params, "requestId") as RequestId | undefined : undefined,
+      message.method === "serverRequest/resolved"
+        ? field(message.params, "requestId") as RequestId | undefined
+        : undefined,
     onEnd: (error, step) => {
       for (const subscriber of subscribers) subscriber.close(error, step)
       for (const listening of listeners.values()) {
@@ -256,7 +227,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const window = yield* Semaphore.make(options.maxInFlight ?? 64)
   const defaultTimeout = options.requestTimeout ?? Duration.seconds(60)
 
-  const send = (method: keyof Protocol.ClientRequests, params: unknown): Effect.Effect<unknown, AppServerError> => {
+  const send = (method: string, params: unknown): Effect.Effect<unknown, AppServerError> => {
     const sent = peer.request(method, params)
     // An interrupt must not wait behind what it interrupts.
     const bounded = method === "turn/interrupt" ? sent : window.withPermit(sent)
@@ -265,29 +236,29 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       : bounded
   }
 
-  const request: AppServer["Service"]["request"] = Effect.fn("AppServer.request")(
-    function*(method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) {
+  const requestRaw = Effect.fn("AppServer.request")(
+    function*(method: string, params?: unknown, requestOptions?: RequestOptions) {
       yield* Effect.annotateCurrentSpan({ "rpc.system": "jsonrpc", "rpc.method": method })
+      const timeout = requestOptions?.timeout ?? defaultTimeout
+      return yield* Effect.timeoutOrElse(send(method, yield* encodeParams(method, params)), {
+        duration: timeout,
+        orElse: () =>
+          Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(timeout) })))
+      })
+    }
+  )
+
+  const request = Effect.fnUntraced(
+    function*(method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) {
       const spec = specOf(Protocol.clientRequests, method)
       if (spec === undefined) {
         return yield* appServerError(
           new InvalidRequest({ method, description: `the protocol of Codex ${Protocol.version} has no such method` })
         )
       }
-      const encoded = spec.params === undefined ? undefined : yield* Effect.mapError(
-        Schema.encodeUnknownEffect(spec.params as Schema.Codec<unknown>)(params ?? spec.defaultParams, {
-          onExcessProperty: "error"
-        }),
-        (error) => appServerError(new InvalidRequest({ method, description: error.message }))
-      )
-      const timeout = requestOptions?.timeout ?? defaultTimeout
-      const result = yield* Effect.timeoutOrElse(send(method, encoded), {
-        duration: timeout,
-        orElse: () =>
-          Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(timeout) })))
-      })
+      const result = yield* requestRaw(method, params, requestOptions)
       return yield* Effect.mapError(
-        Effect.fromResult(makeDecoder<unknown>(spec.result as Schema.Codec<unknown>)(result)),
+        Effect.fromResult(decoderOf(spec.result)(result)),
         (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
       )
     }
@@ -362,7 +333,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   )
   yield* peer.notify("initialized")
 
-  return AppServer.of({ metadata, request, notifications, handle, listen })
+  return AppServer.of({ metadata, request, requestRaw, notifications, handle, listen })
 })
 
 /** This package's version; a test holds it against package.json. */

@@ -28,6 +28,8 @@ const TypeId = "~effect-codex/AppServerError"
 const OptionalString = Schema.UndefinedOr(Schema.String)
 const OptionalNumber = Schema.UndefinedOr(Schema.Number)
 
+const show = (value: string | undefined): string => value === undefined ? "missing" : JSON.stringify(value)
+
 const lines = (...parts: ReadonlyArray<string | undefined>): string =>
   parts.filter((part) => part !== undefined && part !== "").join("\n")
 
@@ -65,7 +67,6 @@ export class InitializeFailed extends Schema.TaggedError<InitializeFailed>()("In
   serverVersion: OptionalString
 }) {
   override get message(): string {
-    const show = (value: string | undefined) => value === undefined ? "missing" : JSON.stringify(value)
     return `codex app-server did not initialize: ${this.description} (userAgent: ${show(this.userAgent)}, serverName: ${
       show(this.serverName)
     }, serverVersion: ${show(this.serverVersion)})`
@@ -193,7 +194,9 @@ export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()
   effective: Schema.Unknown
 }) {
   override get message(): string {
-    return `${this.method} asked for ${this.setting} ${JSON.stringify(this.requested)}, but thread ${this.threadId} has ${
+    return `${this.method} asked for ${this.setting} ${
+      JSON.stringify(this.requested)
+    }, but thread ${this.threadId} has ${
       JSON.stringify(this.effective)
     }. A loaded thread keeps its settings: change them with the options of its next turn, or resume it in a new process`
   }

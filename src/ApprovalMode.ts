@@ -198,8 +198,10 @@ const orConflict = <Input, Fields>(
   resolve: (input: Input) => Result.Result<Fields, SandboxConflictError>
 ) =>
 (input: Input): Effect.Effect<Fields, SchemaIssue.Issue> =>
-  Effect.fromResult(Result.mapError(resolve(input), (conflict) =>
-    new SchemaIssue.InvalidValue({ message: conflict.message, [conflictKey]: conflict })))
+  Effect.fromResult(
+    Result.mapError(resolve(input), (conflict) =>
+      new SchemaIssue.InvalidValue({ message: conflict.message, [conflictKey]: conflict }))
+  )
 
 const orNoMode = <Input>(result: Result.Result<Input, string>): Effect.Effect<Input, SchemaIssue.Issue> =>
   Effect.fromResult(Result.mapError(result, (message) => new SchemaIssue.InvalidValue({ message })))
@@ -220,8 +222,10 @@ export const ThreadApproval: Schema.Codec<ThreadFields, ThreadInput> = ThreadInp
     SchemaTransformation.transformEffect({
       decode: orConflict(threadFields),
       encode: (fields) =>
-        orNoMode(Result.map(modeOf(fields, fields.sandbox === "danger-full-access"), (approvalMode): ThreadInput =>
-          compact({ approvalMode, sandbox: isBypass(approvalMode) ? undefined : fields.sandbox })))
+        orNoMode(
+          Result.map(modeOf(fields, fields.sandbox === "danger-full-access"), (approvalMode): ThreadInput =>
+            compact({ approvalMode, sandbox: isBypass(approvalMode) ? undefined : fields.sandbox }))
+        )
     })
   )
 )
@@ -239,8 +243,10 @@ export const TurnApproval: Schema.Codec<TurnFields, TurnInput> = TurnInput.pipe(
     SchemaTransformation.transformEffect({
       decode: orConflict(turnFields),
       encode: (fields) =>
-        orNoMode(Result.map(modeOf(fields, fields.sandboxPolicy?.type === "dangerFullAccess"), (approvalMode): TurnInput =>
-          compact({ approvalMode, sandboxPolicy: isBypass(approvalMode) ? undefined : fields.sandboxPolicy })))
+        orNoMode(
+          Result.map(modeOf(fields, fields.sandboxPolicy?.type === "dangerFullAccess"), (approvalMode): TurnInput =>
+            compact({ approvalMode, sandboxPolicy: isBypass(approvalMode) ? undefined : fields.sandboxPolicy }))
+        )
     })
   )
 )
@@ -273,7 +279,8 @@ const findConflict = (issue: SchemaIssue.Issue): SandboxConflictError | undefine
  * @category conversions
  * @since 0.1.0
  */
-export const sandboxConflict = (error: Schema.SchemaError): SandboxConflictError | undefined => findConflict(error.issue)
+export const sandboxConflict = (error: Schema.SchemaError): SandboxConflictError | undefined =>
+  findConflict(error.issue)
 
 const orSchemaError = (error: Schema.SchemaError): SandboxConflictError | Schema.SchemaError =>
   sandboxConflict(error) ?? error

@@ -31,6 +31,7 @@ import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput } from "./ApprovalMode.ts"
 import * as AppServer from "./AppServer.ts"
 import type { AppServerError } from "./AppServerError.ts"
+import { requestThread } from "./internal/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/approvalOptions.ts"
 import type { OpenTurns } from "./internal/startTurn.ts"
 import type { Metadata } from "./Metadata.ts"
@@ -45,7 +46,7 @@ import * as Thread from "./Thread.ts"
  * @category models
  * @since 0.1.0
  */
-export type StartOptions = 
+export type StartOptions =
   & Omit<Protocol.ThreadStartParams, keyof ThreadFields>
   & ApprovalOptions
   & Pick<ThreadInput, "sandbox">
@@ -130,8 +131,10 @@ interface Page<A> {
 const pages = <A>(
   fetch: (cursor: string | null) => Effect.Effect<Page<A>, AppServerError>
 ): Stream.Stream<A, AppServerError> =>
-  Stream.paginate(null as string | null, (cursor) =>
-    Effect.map(fetch(cursor), ({ data, nextCursor }) => [data, Option.fromNullishOr(nextCursor)] as const))
+  Stream.paginate(
+    null as string | null,
+    (cursor) => Effect.map(fetch(cursor), ({ data, nextCursor }) => [data, Option.fromNullishOr(nextCursor)] as const)
+  )
 
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
@@ -141,19 +144,19 @@ const make = Effect.gen(function*() {
     metadata: server.metadata,
     startThread: Effect.fn("Codex.startThread")(function*(options = {}) {
       const params = yield* resolveThreadOptions("thread/start", withDefaultMode(options))
-      const response = yield* server.request("thread/start", params)
+      const response = yield* requestThread(server, "thread/start", params)
       yield* verifyApplied("thread/start", params, response)
       return Thread.make(server, open, response.thread.id)
     }),
     resumeThread: Effect.fn("Codex.resumeThread")(function*(id, options = {}) {
       const fields = yield* resolveThreadOptions("thread/resume", options)
-      const response = yield* server.request("thread/resume", { ...fields, threadId: id, excludeTurns: true })
+      const response = yield* requestThread(server, "thread/resume", { ...fields, threadId: id, excludeTurns: true })
       yield* verifyApplied("thread/resume", fields, response)
       return Thread.make(server, open, response.thread.id)
     }),
     forkThread: Effect.fn("Codex.forkThread")(function*(id, options = {}) {
       const fields = yield* resolveThreadOptions("thread/fork", options)
-      const response = yield* server.request("thread/fork", { ...fields, threadId: id, excludeTurns: true })
+      const response = yield* requestThread(server, "thread/fork", { ...fields, threadId: id, excludeTurns: true })
       yield* verifyApplied("thread/fork", fields, response)
       return Thread.make(server, open, response.thread.id)
     }),

@@ -101,7 +101,8 @@ const countChars = (text: string): number => {
 export const validate = (method: string, input: Input): Effect.Effect<ReadonlyArray<Item>, AppServerError> => {
   const items = toItems(input)
   const chars = items.reduce(
-    (sum, item) => Predicate.hasProperty(item, "text") && Predicate.isString(item.text) ? sum + countChars(item.text) : sum,
+    (sum, item) =>
+      Predicate.hasProperty(item, "text") && Predicate.isString(item.text) ? sum + countChars(item.text) : sum,
     0
   )
   return chars <= maxChars ? Effect.succeed(items) : Effect.fail(appServerError(

@@ -174,7 +174,12 @@ export const connect: (
     })).pipe(
       Effect.mapError((cause) =>
         appServerError(
-          new SpawnFailed({ command, cwd: options.cwd, description: describeSpawnError(cause, command, options.cwd), cause })
+          new SpawnFailed({
+            command,
+            cwd: options.cwd,
+            description: describeSpawnError(cause, command, options.cwd),
+            cause
+          })
         )
       )
     )

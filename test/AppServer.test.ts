@@ -9,10 +9,10 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
+import manifest from "../package.json" with { type: "json" }
 import * as AppServer from "../src/AppServer.ts"
 import * as AppServerError from "../src/AppServerError.ts"
 import * as Protocol from "../src/Protocol.ts"
-import manifest from "../package.json" with { type: "json" }
 import * as Fake from "./FakeTransport.ts"
 
 const layer = (options?: AppServer.Options) => Layer.provideMerge(AppServer.layer(options), Fake.layer)
@@ -109,8 +109,11 @@ describe("AppServer", () => {
         const fibers = yield* Effect.forEach(["a", "b", "c"], (threadId) =>
           Effect.forkChild(server.request("thread/name/set", { threadId, name: threadId })))
         const requests = [yield* fake.take, yield* fake.take, yield* fake.take]
-        for (const request of requests.toReversed()) yield* fake.reply(request, { of: request.params.threadId })
-        const answers = yield* Effect.forEach(fibers, (fiber) => Fiber.join(fiber))
+        for (const request of requests.toReversed()) {
+          yield* fake.reply(request, { of: request.params.threadId })
+        }
+        const answers = yield* Effect.forEach(fibers, (fiber) =>
+          Fiber.join(fiber))
         assert.deepStrictEqual<unknown>(answers, [{ of: "a" }, { of: "b" }, { of: "c" }])
       }).pipe(Effect.provide(layer())))
 
@@ -132,7 +135,9 @@ describe("AppServer", () => {
     it.effect("does not show the refused value in the error", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
-        const error = yield* Effect.flip(server.request("thread/name/set", { threadId: "t", name: { secret: "swordfish" } as never }))
+        const error = yield* Effect.flip(
+          server.request("thread/name/set", { threadId: "t", name: { secret: "swordfish" } as never })
+        )
         assert.notInclude(`${error.message} ${JSON.stringify(error)} ${error.stack}`, "swordfish")
       }).pipe(Effect.provide(layer())))
 
@@ -145,13 +150,18 @@ describe("AppServer", () => {
         assert.strictEqual((yield* fake.take).params.name, name.toWellFormed())
       }).pipe(Effect.provide(layer())))
 
-    it.effect.prop("sends any string as the well-formed string", { name: Schema.String }, ({ name }) =>
-      Effect.gen(function*() {
-        const server = yield* AppServer.AppServer
-        const fake = yield* Fake.FakeTransport
-        yield* Effect.forkChild(server.request("thread/name/set", { threadId: "t", name }))
-        assert.strictEqual((yield* fake.take).params.name, name.toWellFormed())
-      }).pipe(Effect.provide(layer())), { arbitrary: { runs: 50 } })
+    it.effect.prop(
+      "sends any string as the well-formed string",
+      { name: Schema.String },
+      ({ name }) =>
+        Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          const fake = yield* Fake.FakeTransport
+          yield* Effect.forkChild(server.request("thread/name/set", { threadId: "t", name }))
+          assert.strictEqual((yield* fake.take).params.name, name.toWellFormed())
+        }).pipe(Effect.provide(layer())),
+      { arbitrary: { runs: 50 } }
+    )
 
     it.effect("fails with the server's code, message and data when it is refused", () =>
       Effect.gen(function*() {
@@ -200,7 +210,9 @@ describe("AppServer", () => {
         const fake = yield* Fake.FakeTransport
         const handshake = fake.sent.length
         const all = yield* Effect.forkChild(
-          Effect.forEach(Array.from({ length: 10 }), () => server.request("thread/loaded/list"), { concurrency: "unbounded" })
+          Effect.forEach(Array.from({ length: 10 }), () => server.request("thread/loaded/list"), {
+            concurrency: "unbounded"
+          })
         )
         const first = yield* Effect.forEach([1, 2, 3], () => fake.take)
         yield* Effect.yieldNow
@@ -345,7 +357,10 @@ describe("AppServer", () => {
         const messages = [
           { method: "turn/teleported", params: { threadId: "t", turnId: "u", where: "Oslo" } },
           Fake.turnCompleted("t", "u", "paused"),
-          { method: "item/completed", params: { threadId: "t", turnId: "u", completedAtMs: 1, item: { type: "hologram", id: "i", depth: 3 } } },
+          {
+            method: "item/completed",
+            params: { threadId: "t", turnId: "u", completedAtMs: 1, item: { type: "hologram", id: "i", depth: 3 } }
+          },
           { method: "thread/archived", params: { threadId: "t", by: "someone" }, shard: 7 }
         ]
         const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, messages.length)))
@@ -358,7 +373,10 @@ describe("AppServer", () => {
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const message = { method: "item/agentMessage/delta", params: { threadId: "t", turnId: "u", itemId: "i", delta: 7 } }
+        const message = {
+          method: "item/agentMessage/delta",
+          params: { threadId: "t", turnId: "u", itemId: "i", delta: 7 }
+        }
         const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
         yield* Effect.yieldNow
         yield* fake.emit(message)
@@ -467,7 +485,9 @@ describe("AppServer", () => {
           else if (method === "item/tool/call") assert.isFalse(answer.result.success)
           else if (method.endsWith("Approval")) assert.property(answer.result.decision, "denied")
           else assert.strictEqual(answer.error.code, -32601)
-          const spec = method in Protocol.serverRequests ? Protocol.serverRequests[method as keyof Protocol.ServerRequests] : undefined
+          const spec = method in Protocol.serverRequests
+            ? Protocol.serverRequests[method as keyof Protocol.ServerRequests]
+            : undefined
           if (spec !== undefined && answer.result !== undefined) {
             const decoded = Schema.decodeUnknownResult(spec.result as Schema.Codec<unknown>)(answer.result)
             assert.isTrue(Result.isSuccess(decoded))

@@ -1,5 +1,5 @@
 /** A transport in memory, whose other end is written in the test. It answers `initialize` by itself. */
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -49,7 +49,10 @@ const make = Effect.gen(function*() {
       sent.push(message)
       switch (message.method) {
         case "initialize":
-          return emit({ id: message.id, result: { userAgent, codexHome: "/codex", platformFamily: "unix", platformOs: "linux" } })
+          return emit({
+            id: message.id,
+            result: { userAgent, codexHome: "/codex", platformFamily: "unix", platformOs: "linux" }
+          })
         case "initialized":
           return Effect.void
         default:
@@ -108,7 +111,13 @@ export const delta = (threadId: string, turnId: string, itemId: string, text: st
   emittedAtMs: 1
 })
 
-export const messageCompleted = (threadId: string, turnId: string, itemId: string, text: string, phase: string | null = null) => ({
+export const messageCompleted = (
+  threadId: string,
+  turnId: string,
+  itemId: string,
+  text: string,
+  phase: string | null = null
+) => ({
   method: "item/completed",
   params: { threadId, turnId, item: { type: "agentMessage", id: itemId, text, phase }, completedAtMs: 1 },
   emittedAtMs: 1

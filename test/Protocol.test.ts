@@ -226,10 +226,12 @@ describe("what the server sends", () => {
           error: { ...error, codexErrorInfo: { malformed: true, raw: error.codexErrorInfo } }
         }
       })
-      assert.deepStrictEqual<unknown>(
-        yield* Schema.encodeEffect(Protocol.TurnCompletedNotification)(decoded),
-        params
-      )
+      const { TurnCompletedNotification } = Protocol
+      assert.deepStrictEqual<unknown>(yield* Schema.encodeEffect(TurnCompletedNotification)(decoded), params)
+      const strict = { onExcessProperty: "error" } as const
+      const again = yield* Schema.decodeUnknownEffect(TurnCompletedNotification, strict)(params)
+      assert.deepStrictEqual(again, decoded)
+      assert.deepStrictEqual<unknown>(yield* Schema.encodeEffect(TurnCompletedNotification, strict)(again), params)
     }))
 
   it.effect("fails when anything else has the wrong shape", () =>

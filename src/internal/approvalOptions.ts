@@ -13,6 +13,7 @@ import {
 import { type AppServerError, InvalidRequest, make as appServerError, SettingsNotApplied } from "../AppServerError.ts"
 import type * as Protocol from "../Protocol.ts"
 import * as Sandbox from "../Sandbox.ts"
+import type { ThreadOpened } from "./answers.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"
 
@@ -32,8 +33,10 @@ const resolveOptions = <Options extends ApprovalOptions, Fields>(
   }
   return resolve(options).pipe(
     Effect.map((fields) => ({ ...rest, ...fields })),
-    Effect.catchTag("SchemaError", (error) =>
-      Effect.fail(appServerError(new InvalidRequest({ method, description: error.message }))))
+    Effect.catchTag(
+      "SchemaError",
+      (error) => Effect.fail(appServerError(new InvalidRequest({ method, description: error.message })))
+    )
   )
 }
 
@@ -54,29 +57,23 @@ interface Requested {
   readonly sandbox?: Sandbox.Mode | null | undefined
 }
 
-interface Effective {
-  readonly thread: { readonly id: string }
-  readonly approvalPolicy: Protocol.AskForApproval
-  readonly approvalsReviewer: Protocol.ApprovalsReviewer
-  readonly sandbox: Protocol.SandboxPolicy
-}
-
 /** A granular policy may come back with more than was asked for, as defaults. */
 const covers = (effective: unknown, requested: unknown): boolean =>
   Predicate.isObject(requested)
     ? Predicate.isObject(effective) && Object.entries(requested).every(([key, value]) =>
-      value === undefined || (Object.hasOwn(effective, key) && covers((effective as Record<string, unknown>)[key], value))
+      value === undefined ||
+      (Object.hasOwn(effective, key) && covers((effective as Record<string, unknown>)[key], value))
     )
     : effective === requested
 
 /** The name that the server gives the reviewer today. */
-const reviewer = (name: string): string => name === "guardian_subagent" ? "auto_review" : name
+const reviewer = (name: unknown): unknown => name === "guardian_subagent" ? "auto_review" : name
 
 /** Hands out a thread only if it has the rights that were asked for. */
 export const verifyApplied = (
   method: "thread/start" | "thread/resume" | "thread/fork",
   requested: Requested,
-  effective: Effective
+  effective: ThreadOpened
 ): Effect.Effect<void, AppServerError> => {
   const differs = (setting: SettingsNotApplied["setting"], asked: unknown, got: unknown) =>
     Effect.fail(appServerError(
@@ -93,7 +90,7 @@ export const verifyApplied = (
   }
   if (
     Predicate.isNotNullish(requested.sandbox) &&
-    (effective.sandbox.type as unknown) !== Sandbox.policyType(requested.sandbox)
+    !covers(effective.sandbox, { type: Sandbox.policyType(requested.sandbox) })
   ) {
     return differs("sandbox", requested.sandbox, effective.sandbox)
   }

@@ -47,6 +47,9 @@ export const codexBinary = Effect.suspend(() => {
     Effect.map((manifest) =>
       join(dirname(manifest), "vendor", target, "bin", process.platform === "win32" ? "codex.exe" : "codex")
     ),
-    Effect.filterOrFail(existsSync, (path) => failed(`${packageName} has no binary at ${path}; reinstall, or set codexPath`))
+    Effect.filterOrFail(
+      existsSync,
+      (path) => failed(`${packageName} has no binary at ${path}; reinstall, or set codexPath`)
+    )
   )
 })

@@ -63,7 +63,8 @@ export interface Peer {
  */
 const wellFormed = (json: string): string =>
   json.includes("\\ud")
-    ? json.replace(/\\(?:ud[89a-f][0-9a-f]{2}|.)/g, (escape) => escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
+    ? json.replace(/\\(?:ud[89a-f][0-9a-f]{2}|.)/g, (escape) =>
+      escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
     : json
 
 /** The server's code for a request that it refused because its queue is full. */
@@ -90,7 +91,10 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   readonly withdraw: (notification: IncomingNotification) => RequestId | undefined
   readonly onEnd: (error: AppServerError, step: Step) => void
 }): Effect.fn.Return<Peer, never, Scope.Scope> {
-  const pending = new Map<RequestId, { readonly method: string; readonly answer: Deferred.Deferred<unknown, AppServerError> }>()
+  const pending = new Map<
+    RequestId,
+    { readonly method: string; readonly answer: Deferred.Deferred<unknown, AppServerError> }
+  >()
   const answering = yield* FiberMap.make<RequestId>()
   const runAnswer = yield* FiberMap.runtime(answering)()
   let nextId = 1
@@ -107,7 +111,9 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const answer = (request: IncomingRequest) =>
     handlers.onRequest(request).pipe(
       Effect.flatMap((outcome) => write({ id: request.id, ...outcome }, request.method)),
-      Effect.catch((error) => write({ id: request.id, error: { code: -32603, message: error.message } }, request.method)),
+      Effect.catch((error) =>
+        write({ id: request.id, error: { code: -32603, message: error.message } }, request.method)
+      ),
       Effect.ignore
     )
 
@@ -201,15 +207,19 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       Effect.andThen(
         Effect.sync(() => {
           const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
-          end(error?._tag === "Some" ? error.value : appServerError(
-            new ConnectionClosed({
-              description: "the transport ended",
-              exitCode: undefined,
-              signal: undefined,
-              stderrTail: "",
-              ...(Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause) ? { cause: Cause.squash(exit.cause) } : {})
-            })
-          ))
+          end(
+            error?._tag === "Some" ? error.value : appServerError(
+              new ConnectionClosed({
+                description: "the transport ended",
+                exitCode: undefined,
+                signal: undefined,
+                stderrTail: "",
+                ...(Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+                  ? { cause: Cause.squash(exit.cause) }
+                  : {})
+              })
+            )
+          )
         }),
         FiberMap.clear(answering)
       )

@@ -82,11 +82,18 @@ const unknownFields = [Schema.Record(Schema.String, Schema.Unknown)] as const
 const passthrough = (to: Schema.Constraint): SchemaAST.Link =>
   Schema.link<any>()(to, SchemaTransformation.passthrough<any>())
 
+/** Unknown fields are never an error here, whatever the caller wants of schemas of its own. */
+const keepUnknown = (options: SchemaAST.ParseOptions): SchemaAST.ParseOptions =>
+  options.onExcessProperty === "error" ? { ...options, onExcessProperty: "ignore" } : options
+
 /** A schema that is built when it is first used: importing hundreds of definitions must cost next to nothing. */
 export const lazy = <T>(thunk: () => Schema.Codec<T>): Schema.Codec<T> => Schema.suspend(thunk)
 
 /** Integers of the protocol that cannot be negative. */
 export const UnsignedInt = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** As `Schema.NullOr`, but `null` comes first: of a lazy schema nobody knows that it is not for `null` until it failed. */
+export const nullable = <S extends Schema.Constraint>(schema: S) => Schema.Union([Schema.Null, schema])
 
 /** Accepts what `inner` accepts, as the very same value. */
 const same = <T>(inner: Schema.Codec<T>): Schema.Codec<T> =>
@@ -95,7 +102,7 @@ const same = <T>(inner: Schema.Codec<T>): Schema.Codec<T> =>
     ([inner]) => {
       const is = Schema.is(inner)
       const explain = SchemaParser.decodeUnknownEffect(inner)
-      return (input, _, options) => is(input) ? Effect.succeed(input) : explain(input, options)
+      return (input, _, options) => is(input) ? Effect.succeed(input) : explain(input, keepUnknown(options))
     },
     {
       expected: "object",
@@ -122,8 +129,8 @@ const received = <T>(
   const codec = Schema.Unknown.pipe(Schema.decodeTo(
     self as Schema.Codec<T, unknown>,
     SchemaTransformation.transformEffect({
-      decode: (input: unknown, options) => is(input) ? Effect.succeed(input) : slow.decode(input, options),
-      encode: (value: unknown, options) => slow.encode(value as T, options)
+      decode: (input: unknown, options) => is(input) ? Effect.succeed(input) : slow.decode(input, keepUnknown(options)),
+      encode: (value: unknown, options) => slow.encode(value as T, keepUnknown(options))
     })
   ))
   return codec as Schema.Codec<any>
@@ -198,7 +205,7 @@ const variants = <T>(options: {
       const variant = find(input)
       if (variant === undefined) return Effect.succeed(input)
       if (variant === null) return Effect.fail(new SchemaIssue.InvalidType(ast, input, parseOptions))
-      return variant.is(input) ? Effect.succeed(input) : variant.explain(input, parseOptions)
+      return variant.is(input) ? Effect.succeed(input) : variant.explain(input, keepUnknown(parseOptions))
     },
     {
       expected,

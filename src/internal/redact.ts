@@ -6,7 +6,10 @@ const patterns: ReadonlyArray<readonly [RegExp, string]> = [
   [/\b(bearer|basic)\s+[\w.~+/=-]+/gi, "$1 <redacted>"],
   [/\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?/g, "<redacted>"],
   [/\b(?:sk|sess|pk|gh[opsu]|github_pat|xox[abps])[-_][\w-]{8,}/g, "<redacted>"],
-  [/((?:api[_-]?key|token|secret|password|passwd|authorization)["']?\s*[:=]\s*)(?:"[^"]*"|'[^']*'|[^\s,;}]+)/gi, "$1<redacted>"]
+  [
+    /((?:api[_-]?key|token|secret|password|passwd|authorization)["']?\s*[:=]\s*)(?:"[^"]*"|'[^']*'|[^\s,;}]+)/gi,
+    "$1<redacted>"
+  ]
 ]
 
 /** A function that redacts credentials in general and the given secrets in particular. */

@@ -6,6 +6,7 @@ import type * as Scope from "effect/Scope"
 import type { AppServer } from "../AppServer.ts"
 import type { AppServerError } from "../AppServerError.ts"
 import type * as Protocol from "../Protocol.ts"
+import { requestTurn } from "./answers.ts"
 import { bounded, interruptAndSettle, requestInterrupt } from "./interruptTurn.ts"
 import type { Step } from "./jsonRpcPeer.ts"
 import { TurnState } from "./turnState.ts"
@@ -74,15 +75,17 @@ export const startTurn = (
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       const listening = listen(server, params.threadId, options)
-      const request = yield* server.request("turn/start", params).pipe(Effect.interruptible, Effect.forkDetach)
+      const request = yield* requestTurn(server, "turn/start", params).pipe(Effect.interruptible, Effect.forkDetach)
       const started = yield* Effect.exit(restore(Fiber.join(request)))
       if (Exit.isSuccess(started)) {
         const turnId = started.value.turn.id
         return { state: yield* hold(server, open, listening, turnId), turnId }
       }
-      yield* bounded(Fiber.join(request).pipe(
-        Effect.flatMap(({ turn }) => Effect.scoped(hold(server, open, listening, turn.id)))
-      ))
+      yield* bounded(
+        Fiber.join(request).pipe(
+          Effect.flatMap(({ turn }) => Effect.scoped(hold(server, open, listening, turn.id)))
+        )
+      )
       yield* Fiber.interrupt(request)
       listening.close()
       if (isUnanswered(started) && !isBusy(open, params.threadId)) {

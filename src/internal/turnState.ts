@@ -8,15 +8,29 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { NotificationListener } from "../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../AppServerError.ts"
-import type * as Protocol from "../Protocol.ts"
+import * as Protocol from "../Protocol.ts"
 import { append, EventBuffer } from "./eventBuffer.ts"
 import type { Step } from "./jsonRpcPeer.ts"
 import { mergeDeltas } from "./mergeDeltas.ts"
 
 const errorOf = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
   Result.isFailure(outcome) ? outcome.failure : undefined
+
+const isEnd = Schema.is(Schema.Struct({
+  method: Schema.Literal("turn/completed"),
+  params: Schema.Struct({
+    turn: Schema.Struct({
+      id: Schema.String,
+      status: Schema.optionalKey(Schema.Unknown),
+      error: Schema.optionalKey(Schema.Unknown)
+    })
+  })
+}))
+
+const isTurnError = Schema.is(Protocol.TurnError)
 
 export class TurnState implements NotificationListener {
   readonly threadId: string
@@ -92,18 +106,25 @@ export class TurnState implements NotificationListener {
         this.finish(Result.succeed(event.params.turn), step)
         return
       case "malformed":
-        if (Predicate.hasProperty(event.raw, "method") && event.raw.method === "turn/completed") {
-          this.finish(
-            Result.fail(appServerError(
-              new DecodeFailed({
-                method: "turn/completed",
-                issue: `the end of turn ${this.turnId} of thread ${this.threadId} is not of the protocol's shape`
-              })
-            )),
-            step
-          )
-        }
+        this.finishUnread(event.raw, step)
     }
+  }
+
+  /** A `turn/completed` that cannot be read ends the turn all the same, with what can be read of it. */
+  private finishUnread(message: unknown, step: Step): void {
+    if (!isEnd(message)) return
+    const { error, id, status } = message.params.turn
+    this.finish(
+      Predicate.isString(status)
+        ? Result.succeed({ id, status, items: [], ...(isTurnError(error) ? { error } : {}) })
+        : Result.fail(appServerError(
+          new DecodeFailed({
+            method: "turn/completed",
+            issue: `it does not say how turn ${id} of thread ${this.threadId} ended`
+          })
+        )),
+      step
+    )
   }
 
   private finish(outcome: Result.Result<Protocol.Turn, AppServerError>, step: Step): void {

@@ -50,7 +50,8 @@ describe("framing", () => {
 
   it("drops a line over the limit without keeping it, and counts it", () => {
     const splitter = makeLineSplitter(10)
-    const seen = ["short\n0123", "4567", "89abcdef", "still the same line\nnext\nmuch too long as well\nlast\n"].flatMap((chunk) => splitter.push(encode(chunk)))
+    const seen = ["short\n0123", "4567", "89abcdef", "still the same line\nnext\nmuch too long as well\nlast\n"]
+      .flatMap((chunk) => splitter.push(encode(chunk)))
     assert.deepStrictEqual(seen, ["short", "next", "last"])
     assert.strictEqual(splitter.takeDropped(), 2)
     assert.strictEqual(splitter.takeDropped(), 0)

@@ -3,6 +3,7 @@ import * as Schema from "effect/Schema"
 import {
   keyed,
   lazy,
+  nullable,
   open,
   openCodec,
   openEnum,
@@ -33,7 +34,7 @@ export type Account =
   }
   | {
     readonly type: "chatgpt"
-    readonly email: string | null
+    readonly email?: string | null
     readonly planType: PlanType
     /** Display name of the selected ChatGPT workspace, when available. */
     readonly workspaceName?: string | null
@@ -56,9 +57,9 @@ export const Account: Schema.Codec<Account> = lazy(function() {
     },
     {
       type: Schema.Literal("chatgpt"),
-      email: Schema.NullOr(Schema.String),
+      email: Schema.optionalKey(nullable(Schema.String)),
       planType: PlanType,
-      workspaceName: Schema.optionalKey(Schema.NullOr(Schema.String))
+      workspaceName: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("amazonBedrock"),
@@ -78,9 +79,9 @@ export interface AccountLoginCompletedNotification {
 }
 export const AccountLoginCompletedNotification: Schema.Codec<AccountLoginCompletedNotification> = lazy(function() {
   return open({
-    error: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    loginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    onboardingEntrypoint: Schema.optionalKey(Schema.NullOr(DesktopOnboardingEntrypoint)),
+    error: Schema.optionalKey(nullable(Schema.String)),
+    loginId: Schema.optionalKey(nullable(Schema.String)),
+    onboardingEntrypoint: Schema.optionalKey(nullable(DesktopOnboardingEntrypoint)),
     success: Schema.Boolean
   })
 })
@@ -149,14 +150,14 @@ export interface AccountSession {
 }
 export const AccountSession: Schema.Codec<AccountSession> = lazy(function() {
   return open({
-    displayName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    email: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    imageUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    displayName: Schema.optionalKey(nullable(Schema.String)),
+    email: Schema.optionalKey(nullable(Schema.String)),
+    imageUrl: Schema.optionalKey(nullable(Schema.String)),
     isActive: Schema.Boolean,
     lastUsedAt: Schema.Number,
-    selectedWorkspaceAccountId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    selectedWorkspaceAccountId: Schema.optionalKey(nullable(Schema.String)),
     sessionId: Schema.String,
-    userId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    userId: Schema.optionalKey(nullable(Schema.String)),
     workspaces: Schema.Array(AccountSessionWorkspace)
   })
 })
@@ -170,9 +171,9 @@ export interface AccountSessionWorkspace {
 export const AccountSessionWorkspace: Schema.Codec<AccountSessionWorkspace> = lazy(function() {
   return open({
     accountId: Schema.String,
-    imageUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    kind: Schema.optionalKey(Schema.NullOr(AccountSessionWorkspaceKind)),
-    name: Schema.optionalKey(Schema.NullOr(Schema.String))
+    imageUrl: Schema.optionalKey(nullable(Schema.String)),
+    kind: Schema.optionalKey(nullable(AccountSessionWorkspaceKind)),
+    name: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -198,7 +199,7 @@ export interface AccountSessionsResponse {
 }
 export const AccountSessionsResponse: Schema.Codec<AccountSessionsResponse> = lazy(function() {
   return open({
-    activeSessionId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    activeSessionId: Schema.optionalKey(nullable(Schema.String)),
     sessions: Schema.Array(AccountSession)
   })
 })
@@ -233,7 +234,7 @@ export type AccountSessionsSwitchResponse =
 export const AccountSessionsSwitchResponse: Schema.Codec<AccountSessionsSwitchResponse> = lazy(function() {
   return Schema.Union([
     open({
-      activeSessionId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      activeSessionId: Schema.optionalKey(nullable(Schema.String)),
       sessions: Schema.Array(AccountSession)
     }),
     open({
@@ -263,11 +264,11 @@ export interface AccountTokenUsageSummary {
 }
 export const AccountTokenUsageSummary: Schema.Codec<AccountTokenUsageSummary> = lazy(function() {
   return open({
-    currentStreakDays: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    lifetimeTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    longestRunningTurnSec: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    longestStreakDays: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    peakDailyTokens: Schema.optionalKey(Schema.NullOr(Schema.Number))
+    currentStreakDays: Schema.optionalKey(nullable(Schema.Number)),
+    lifetimeTokens: Schema.optionalKey(nullable(Schema.Number)),
+    longestRunningTurnSec: Schema.optionalKey(nullable(Schema.Number)),
+    longestStreakDays: Schema.optionalKey(nullable(Schema.Number)),
+    peakDailyTokens: Schema.optionalKey(nullable(Schema.Number))
   })
 })
 
@@ -277,8 +278,8 @@ export interface AccountUpdatedNotification {
 }
 export const AccountUpdatedNotification: Schema.Codec<AccountUpdatedNotification> = lazy(function() {
   return open({
-    authMode: Schema.optionalKey(Schema.NullOr(AuthMode)),
-    planType: Schema.optionalKey(Schema.NullOr(PlanType))
+    authMode: Schema.optionalKey(nullable(AuthMode)),
+    planType: Schema.optionalKey(nullable(PlanType))
   })
 })
 
@@ -293,7 +294,7 @@ export interface ActivePermissionProfile {
 }
 export const ActivePermissionProfile: Schema.Codec<ActivePermissionProfile> = lazy(function() {
   return open({
-    extends: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    extends: Schema.optionalKey(nullable(Schema.String)),
     id: Schema.String
   })
 })
@@ -317,7 +318,7 @@ export interface AdditionalContextEntry {
 export const AdditionalContextEntry: Schema.Codec<AdditionalContextEntry> = lazy(function() {
   return Schema.Struct({
     kind: AdditionalContextKind,
-    name: Schema.optional(Schema.NullOr(Schema.String)),
+    name: Schema.optional(nullable(Schema.String)),
     value: Schema.String
   })
 })
@@ -337,10 +338,10 @@ export interface AdditionalFileSystemPermissions {
 }
 export const AdditionalFileSystemPermissions: Schema.Codec<AdditionalFileSystemPermissions> = lazy(function() {
   return openCodec({
-    entries: Schema.optionalKey(Schema.NullOr(Schema.Array(FileSystemSandboxEntry))),
-    globScanMaxDepth: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    read: Schema.optionalKey(Schema.NullOr(Schema.Array(LegacyAppPathString))),
-    write: Schema.optionalKey(Schema.NullOr(Schema.Array(LegacyAppPathString)))
+    entries: Schema.optionalKey(nullable(Schema.Array(FileSystemSandboxEntry))),
+    globScanMaxDepth: Schema.optionalKey(nullable(Schema.Number)),
+    read: Schema.optionalKey(nullable(Schema.Array(LegacyAppPathString))),
+    write: Schema.optionalKey(nullable(Schema.Array(LegacyAppPathString)))
   })
 })
 
@@ -356,10 +357,10 @@ export interface AdditionalFileSystemPermissionsParam {
 export const AdditionalFileSystemPermissionsParam: Schema.Codec<AdditionalFileSystemPermissionsParam> =
   lazy(function() {
   return Schema.Struct({
-    entries: Schema.optional(Schema.NullOr(Schema.Array(FileSystemSandboxEntryParam))),
-    globScanMaxDepth: Schema.optional(Schema.NullOr(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1)))),
-    read: Schema.optional(Schema.NullOr(Schema.Array(LegacyAppPathString))),
-    write: Schema.optional(Schema.NullOr(Schema.Array(LegacyAppPathString)))
+    entries: Schema.optional(nullable(Schema.Array(FileSystemSandboxEntryParam))),
+    globScanMaxDepth: Schema.optional(nullable(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1)))),
+    read: Schema.optional(nullable(Schema.Array(LegacyAppPathString))),
+    write: Schema.optional(nullable(Schema.Array(LegacyAppPathString)))
   })
 })
 
@@ -368,7 +369,7 @@ export interface AdditionalNetworkPermissions {
 }
 export const AdditionalNetworkPermissions: Schema.Codec<AdditionalNetworkPermissions> = lazy(function() {
   return open({
-    enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    enabled: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -378,7 +379,7 @@ export interface AdditionalNetworkPermissionsParam {
 }
 export const AdditionalNetworkPermissionsParam: Schema.Codec<AdditionalNetworkPermissionsParam> = lazy(function() {
   return Schema.Struct({
-    enabled: Schema.optional(Schema.NullOr(Schema.Boolean))
+    enabled: Schema.optional(nullable(Schema.Boolean))
   })
 })
 
@@ -389,8 +390,8 @@ export interface AdditionalPermissionProfile {
 }
 export const AdditionalPermissionProfile: Schema.Codec<AdditionalPermissionProfile> = lazy(function() {
   return openCodec({
-    fileSystem: Schema.optionalKey(Schema.NullOr(AdditionalFileSystemPermissions)),
-    network: Schema.optionalKey(Schema.NullOr(AdditionalNetworkPermissions))
+    fileSystem: Schema.optionalKey(nullable(AdditionalFileSystemPermissions)),
+    network: Schema.optionalKey(nullable(AdditionalNetworkPermissions))
   })
 })
 
@@ -425,9 +426,9 @@ export interface AgentMessageDisplay {
 export const AgentMessageDisplay: Schema.Codec<AgentMessageDisplay> = lazy(function() {
   return open({
     action: Schema.String,
-    blockType: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    checkTrustedContacts: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    cyberTrustedAccess: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    blockType: Schema.optionalKey(nullable(Schema.String)),
+    checkTrustedContacts: Schema.optionalKey(nullable(Schema.Boolean)),
+    cyberTrustedAccess: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -459,7 +460,7 @@ export interface AgentMessageModeration {
 }
 export const AgentMessageModeration: Schema.Codec<AgentMessageModeration> = lazy(function() {
   return open({
-    display: Schema.optionalKey(Schema.NullOr(AgentMessageDisplay)),
+    display: Schema.optionalKey(nullable(AgentMessageDisplay)),
     moderated: Schema.Boolean
   })
 })
@@ -480,7 +481,7 @@ export interface AnalyticsConfig {
 }
 export const AnalyticsConfig: Schema.Codec<AnalyticsConfig> = lazy(function() {
   return open({
-    enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    enabled: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -495,12 +496,12 @@ export interface AppBranding {
 }
 export const AppBranding: Schema.Codec<AppBranding> = lazy(function() {
   return open({
-    category: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    developer: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    category: Schema.optionalKey(nullable(Schema.String)),
+    developer: Schema.optionalKey(nullable(Schema.String)),
     isDiscoverableApp: Schema.Boolean,
-    privacyPolicy: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    termsOfService: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    website: Schema.optionalKey(Schema.NullOr(Schema.String))
+    privacyPolicy: Schema.optionalKey(nullable(Schema.String)),
+    termsOfService: Schema.optionalKey(nullable(Schema.String)),
+    website: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -520,15 +521,15 @@ export interface AppConfig {
 }
 export const AppConfig: Schema.Codec<AppConfig> = lazy(function() {
   return open({
-    approvals_reviewer: Schema.optionalKey(Schema.NullOr(ApprovalsReviewer)),
-    default_tools_approval_mode: Schema.optionalKey(Schema.NullOr(AppToolApproval)),
-    default_tools_enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    destructive_enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+    approvals_reviewer: Schema.optionalKey(nullable(ApprovalsReviewer)),
+    default_tools_approval_mode: Schema.optionalKey(nullable(AppToolApproval)),
+    default_tools_enabled: Schema.optionalKey(nullable(Schema.Boolean)),
+    destructive_enabled: Schema.optionalKey(nullable(Schema.Boolean)),
     enabled: Schema.optionalKey(Schema.Boolean),
-    links: Schema.optionalKey(Schema.NullOr(AppLinksConfig)),
-    omit_tools_from: Schema.optionalKey(Schema.NullOr(Schema.Array(ToolExposureSurface))),
-    open_world_enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    tools: Schema.optionalKey(Schema.NullOr(AppToolsConfig))
+    links: Schema.optionalKey(nullable(AppLinksConfig)),
+    omit_tools_from: Schema.optionalKey(nullable(Schema.Array(ToolExposureSurface))),
+    open_world_enabled: Schema.optionalKey(nullable(Schema.Boolean)),
+    tools: Schema.optionalKey(nullable(AppToolsConfig))
   })
 })
 
@@ -559,19 +560,19 @@ export interface AppInfo {
 }
 export const AppInfo: Schema.Codec<AppInfo> = lazy(function() {
   return open({
-    appMetadata: Schema.optionalKey(Schema.NullOr(AppMetadata)),
-    branding: Schema.optionalKey(Schema.NullOr(AppBranding)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    distributionChannel: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    iconAssets: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    iconDarkAssets: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
+    appMetadata: Schema.optionalKey(nullable(AppMetadata)),
+    branding: Schema.optionalKey(nullable(AppBranding)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    distributionChannel: Schema.optionalKey(nullable(Schema.String)),
+    iconAssets: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.String))),
+    iconDarkAssets: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.String))),
     id: Schema.String,
-    installUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    installUrl: Schema.optionalKey(nullable(Schema.String)),
     isAccessible: Schema.optionalKey(Schema.Boolean),
     isEnabled: Schema.optionalKey(Schema.Boolean),
-    labels: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    logoUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    logoUrlDark: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    labels: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.String))),
+    logoUrl: Schema.optionalKey(nullable(Schema.String)),
+    logoUrlDark: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String,
     pluginDisplayNames: Schema.optionalKey(Schema.Array(Schema.String))
   })
@@ -584,8 +585,8 @@ export interface AppLinkConfig {
 }
 export const AppLinkConfig: Schema.Codec<AppLinkConfig> = lazy(function() {
   return open({
-    approvals_reviewer: Schema.optionalKey(Schema.NullOr(ApprovalsReviewer)),
-    default_tools_approval_mode: Schema.optionalKey(Schema.NullOr(AppToolApproval))
+    approvals_reviewer: Schema.optionalKey(nullable(ApprovalsReviewer)),
+    default_tools_approval_mode: Schema.optionalKey(nullable(AppToolApproval))
   })
 })
 
@@ -622,17 +623,17 @@ export interface AppMetadata {
 }
 export const AppMetadata: Schema.Codec<AppMetadata> = lazy(function() {
   return open({
-    categories: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    developer: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    firstPartyRequiresInstall: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    review: Schema.optionalKey(Schema.NullOr(AppReview)),
-    screenshots: Schema.optionalKey(Schema.NullOr(Schema.Array(AppScreenshot))),
-    seoDescription: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    showInComposerWhenUnlinked: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    subCategories: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    version: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    versionId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    versionNotes: Schema.optionalKey(Schema.NullOr(Schema.String))
+    categories: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    developer: Schema.optionalKey(nullable(Schema.String)),
+    firstPartyRequiresInstall: Schema.optionalKey(nullable(Schema.Boolean)),
+    review: Schema.optionalKey(nullable(AppReview)),
+    screenshots: Schema.optionalKey(nullable(Schema.Array(AppScreenshot))),
+    seoDescription: Schema.optionalKey(nullable(Schema.String)),
+    showInComposerWhenUnlinked: Schema.optionalKey(nullable(Schema.Boolean)),
+    subCategories: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    version: Schema.optionalKey(nullable(Schema.String)),
+    versionId: Schema.optionalKey(nullable(Schema.String)),
+    versionNotes: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -652,8 +653,8 @@ export interface AppScreenshot {
 }
 export const AppScreenshot: Schema.Codec<AppScreenshot> = lazy(function() {
   return open({
-    fileId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    url: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    fileId: Schema.optionalKey(nullable(Schema.String)),
+    url: Schema.optionalKey(nullable(Schema.String)),
     userPrompt: Schema.String
   })
 })
@@ -668,10 +669,10 @@ export interface AppSummary {
 }
 export const AppSummary: Schema.Codec<AppSummary> = lazy(function() {
   return open({
-    category: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    category: Schema.optionalKey(nullable(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
     id: Schema.String,
-    installUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    installUrl: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String
   })
 })
@@ -689,14 +690,14 @@ export interface AppTemplateSummary {
 }
 export const AppTemplateSummary: Schema.Codec<AppTemplateSummary> = lazy(function() {
   return open({
-    canonicalConnectorId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    category: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    logoUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    logoUrlDark: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    canonicalConnectorId: Schema.optionalKey(nullable(Schema.String)),
+    category: Schema.optionalKey(nullable(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    logoUrl: Schema.optionalKey(nullable(Schema.String)),
+    logoUrlDark: Schema.optionalKey(nullable(Schema.String)),
     materializedAppIds: Schema.Array(Schema.String),
     name: Schema.String,
-    reason: Schema.optionalKey(Schema.NullOr(AppTemplateUnavailableReason)),
+    reason: Schema.optionalKey(nullable(AppTemplateUnavailableReason)),
     templateId: Schema.String
   })
 })
@@ -717,8 +718,8 @@ export interface AppToolConfig {
 }
 export const AppToolConfig: Schema.Codec<AppToolConfig> = lazy(function() {
   return open({
-    approval_mode: Schema.optionalKey(Schema.NullOr(AppToolApproval)),
-    enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    approval_mode: Schema.optionalKey(nullable(AppToolApproval)),
+    enabled: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -736,11 +737,11 @@ export interface AppToolSummary {
 export const AppToolSummary: Schema.Codec<AppToolSummary> = lazy(function() {
   return open({
     description: Schema.String,
-    disabledReason: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    disabledReason: Schema.optionalKey(nullable(Schema.String)),
     isEnabled: Schema.optionalKey(Schema.Boolean),
     isReadOnly: Schema.optionalKey(Schema.Boolean),
     name: Schema.String,
-    title: Schema.optionalKey(Schema.NullOr(Schema.String))
+    title: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -769,8 +770,8 @@ export interface ApplicationRequirements {
 }
 export const ApplicationRequirements: Schema.Codec<ApplicationRequirements> = lazy(function() {
   return open({
-    network: Schema.optionalKey(Schema.NullOr(ApplicationNetworkRequirements)),
-    storage: Schema.optionalKey(Schema.NullOr(ApplicationStorageRequirements))
+    network: Schema.optionalKey(nullable(ApplicationNetworkRequirements)),
+    storage: Schema.optionalKey(nullable(ApplicationStorageRequirements))
   })
 })
 
@@ -781,8 +782,8 @@ export interface ApplicationStorageRequirements {
 }
 export const ApplicationStorageRequirements: Schema.Codec<ApplicationStorageRequirements> = lazy(function() {
   return open({
-    defaultProjectParent: Schema.optionalKey(Schema.NullOr(LegacyAppPathString)),
-    projectlessWorkspaceRoot: Schema.optionalKey(Schema.NullOr(LegacyAppPathString))
+    defaultProjectParent: Schema.optionalKey(nullable(LegacyAppPathString)),
+    projectlessWorkspaceRoot: Schema.optionalKey(nullable(LegacyAppPathString))
   })
 })
 
@@ -807,8 +808,8 @@ export const ApplyPatchApprovalParams: Schema.Codec<ApplyPatchApprovalParams> = 
     callId: Schema.String,
     conversationId: ThreadId,
     fileChanges: Schema.Record(Schema.String, FileChange),
-    grantRoot: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    reason: Schema.optionalKey(Schema.NullOr(Schema.String))
+    grantRoot: Schema.optionalKey(nullable(Schema.String)),
+    reason: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -852,7 +853,7 @@ export interface AppsConfig {
 }
 export const AppsConfig: Schema.Codec<AppsConfig> = lazy(function() {
   return open({
-    _default: Schema.optionalKey(Schema.NullOr(AppsDefaultConfig))
+    _default: Schema.optionalKey(nullable(AppsDefaultConfig))
   })
 })
 
@@ -868,8 +869,8 @@ export interface AppsDefaultConfig {
 }
 export const AppsDefaultConfig: Schema.Codec<AppsDefaultConfig> = lazy(function() {
   return open({
-    approvals_reviewer: Schema.optionalKey(Schema.NullOr(ApprovalsReviewer)),
-    default_tools_approval_mode: Schema.optionalKey(Schema.NullOr(AppToolApproval)),
+    approvals_reviewer: Schema.optionalKey(nullable(ApprovalsReviewer)),
+    default_tools_approval_mode: Schema.optionalKey(nullable(AppToolApproval)),
     destructive_enabled: Schema.optionalKey(Schema.Boolean),
     enabled: Schema.optionalKey(Schema.Boolean),
     open_world_enabled: Schema.optionalKey(Schema.Boolean)
@@ -886,7 +887,7 @@ export interface AppsInstalledParams {
 export const AppsInstalledParams: Schema.Codec<AppsInstalledParams> = lazy(function() {
   return Schema.Struct({
     forceRefresh: Schema.optional(Schema.Boolean),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -913,10 +914,10 @@ export interface AppsListParams {
 }
 export const AppsListParams: Schema.Codec<AppsListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
+    cursor: Schema.optional(nullable(Schema.String)),
     forceRefetch: Schema.optional(Schema.Boolean),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    limit: Schema.optional(nullable(UnsignedInt)),
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -932,7 +933,7 @@ export interface AppsListResponse {
 export const AppsListResponse: Schema.Codec<AppsListResponse> = lazy(function() {
   return open({
     data: Schema.Array(AppInfo),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -952,7 +953,7 @@ export const AppsReadParams: Schema.Codec<AppsReadParams> = lazy(function() {
   return Schema.Struct({
     appIds: Schema.Array(Schema.String),
     includeTools: Schema.optional(Schema.Boolean),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -1035,7 +1036,7 @@ export interface AsyncUserInputQuestion {
 }
 export const AsyncUserInputQuestion: Schema.Codec<AsyncUserInputQuestion> = lazy(function() {
   return open({
-    options: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
+    options: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
     title: Schema.String
   })
 })
@@ -1132,8 +1133,8 @@ export interface AutoReviewRequirements {
 }
 export const AutoReviewRequirements: Schema.Codec<AutoReviewRequirements> = lazy(function() {
   return open({
-    ignoreRules: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    requiredOnModels: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String)))
+    ignoreRules: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    requiredOnModels: Schema.optionalKey(nullable(Schema.Array(Schema.String)))
   })
 })
 
@@ -1151,7 +1152,7 @@ export interface BedrockAwsProfile {
 export const BedrockAwsProfile: Schema.Codec<BedrockAwsProfile> = lazy(function() {
   return open({
     name: Schema.String,
-    region: Schema.optionalKey(Schema.NullOr(Schema.String))
+    region: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -1215,7 +1216,7 @@ export interface BedrockEnvironmentCredential {
 }
 export const BedrockEnvironmentCredential: Schema.Codec<BedrockEnvironmentCredential> = lazy(function() {
   return open({
-    region: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    region: Schema.optionalKey(nullable(Schema.String)),
     type: AwsCredentialType
   })
 })
@@ -1270,9 +1271,9 @@ export interface BrowserUseConfig {
 }
 export const BrowserUseConfig: Schema.Codec<BrowserUseConfig> = lazy(function() {
   return open({
-    allow_history_access: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    default_origin_policy: Schema.optionalKey(Schema.NullOr(BrowserUseOriginPolicyConfig)),
-    origins: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, BrowserUseOriginPolicyConfig)))
+    allow_history_access: Schema.optionalKey(nullable(Schema.Boolean)),
+    default_origin_policy: Schema.optionalKey(nullable(BrowserUseOriginPolicyConfig)),
+    origins: Schema.optionalKey(nullable(Schema.Record(Schema.String, BrowserUseOriginPolicyConfig)))
   })
 })
 
@@ -1281,7 +1282,7 @@ export interface BrowserUseExtensionRequirements {
 }
 export const BrowserUseExtensionRequirements: Schema.Codec<BrowserUseExtensionRequirements> = lazy(function() {
   return open({
-    requestHeaders: Schema.optionalKey(Schema.NullOr(Schema.Array(RequestHeader)))
+    requestHeaders: Schema.optionalKey(nullable(Schema.Array(RequestHeader)))
   })
 })
 
@@ -1296,13 +1297,13 @@ export interface BrowserUseOriginPolicy {
 }
 export const BrowserUseOriginPolicy: Schema.Codec<BrowserUseOriginPolicy> = lazy(function() {
   return open({
-    access: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    accessApprovalLifetime: Schema.optionalKey(Schema.NullOr(BrowserUseAccessApprovalLifetime)),
-    autoReview: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    downloads: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    fullCdpAccess: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    persistentApproval: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    uploads: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement))
+    access: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    accessApprovalLifetime: Schema.optionalKey(nullable(BrowserUseAccessApprovalLifetime)),
+    autoReview: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    downloads: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    fullCdpAccess: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    persistentApproval: Schema.optionalKey(nullable(Schema.Boolean)),
+    uploads: Schema.optionalKey(nullable(AllowDenyRequirement))
   })
 })
 
@@ -1314,10 +1315,10 @@ export interface BrowserUseOriginPolicyConfig {
 }
 export const BrowserUseOriginPolicyConfig: Schema.Codec<BrowserUseOriginPolicyConfig> = lazy(function() {
   return open({
-    access: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    downloads: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    full_cdp_access: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    uploads: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement))
+    access: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    downloads: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    full_cdp_access: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    uploads: Schema.optionalKey(nullable(AllowDenyRequirement))
   })
 })
 
@@ -1332,13 +1333,13 @@ export interface BrowserUseRequirements {
 }
 export const BrowserUseRequirements: Schema.Codec<BrowserUseRequirements> = lazy(function() {
   return open({
-    allowGlobalPersistentApproval: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowHistoryAccess: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowWebmcp: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    defaultOriginPolicy: Schema.optionalKey(Schema.NullOr(BrowserUseOriginPolicy)),
-    disableAutoReview: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    extension: Schema.optionalKey(Schema.NullOr(BrowserUseExtensionRequirements)),
-    origins: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, BrowserUseOriginPolicy)))
+    allowGlobalPersistentApproval: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowHistoryAccess: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowWebmcp: Schema.optionalKey(nullable(Schema.Boolean)),
+    defaultOriginPolicy: Schema.optionalKey(nullable(BrowserUseOriginPolicy)),
+    disableAutoReview: Schema.optionalKey(nullable(Schema.Boolean)),
+    extension: Schema.optionalKey(nullable(BrowserUseExtensionRequirements)),
+    origins: Schema.optionalKey(nullable(Schema.Record(Schema.String, BrowserUseOriginPolicy)))
   })
 })
 
@@ -1420,7 +1421,7 @@ export interface ChatgptAuthTokensRefreshParams {
 }
 export const ChatgptAuthTokensRefreshParams: Schema.Codec<ChatgptAuthTokensRefreshParams> = lazy(function() {
   return open({
-    previousAccountId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    previousAccountId: Schema.optionalKey(nullable(Schema.String)),
     reason: ChatgptAuthTokensRefreshReason
   })
 })
@@ -1440,7 +1441,7 @@ export const ChatgptAuthTokensRefreshResponse: Schema.Codec<ChatgptAuthTokensRef
   return Schema.Struct({
     accessToken: Schema.String,
     chatgptAccountId: Schema.String,
-    chatgptPlanType: Schema.optional(Schema.NullOr(Schema.String))
+    chatgptPlanType: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -1457,7 +1458,7 @@ export interface ClientInfo {
 export const ClientInfo: Schema.Codec<ClientInfo> = lazy(function() {
   return Schema.Struct({
     name: Schema.String,
-    title: Schema.optional(Schema.NullOr(Schema.String)),
+    title: Schema.optional(nullable(Schema.String)),
     version: Schema.String
   })
 })
@@ -1548,16 +1549,16 @@ export const CodexErrorInfo: Schema.Codec<CodexErrorInfo> = lazy(function() {
     ],
     {
       httpConnectionFailed: open({
-        httpStatusCode: Schema.optionalKey(Schema.NullOr(Schema.Number))
+        httpStatusCode: Schema.optionalKey(nullable(Schema.Number))
       }),
       responseStreamConnectionFailed: open({
-        httpStatusCode: Schema.optionalKey(Schema.NullOr(Schema.Number))
+        httpStatusCode: Schema.optionalKey(nullable(Schema.Number))
       }),
       responseStreamDisconnected: open({
-        httpStatusCode: Schema.optionalKey(Schema.NullOr(Schema.Number))
+        httpStatusCode: Schema.optionalKey(nullable(Schema.Number))
       }),
       responseTooManyFailedAttempts: open({
-        httpStatusCode: Schema.optionalKey(Schema.NullOr(Schema.Number))
+        httpStatusCode: Schema.optionalKey(nullable(Schema.Number))
       }),
       activeTurnNotSteerable: open({
         turnKind: NonSteerableTurnKind
@@ -1577,7 +1578,7 @@ export interface CollabAgentState {
 }
 export const CollabAgentState: Schema.Codec<CollabAgentState> = lazy(function() {
   return open({
-    message: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    message: Schema.optionalKey(nullable(Schema.String)),
     status: CollabAgentStatus
   })
 })
@@ -1702,10 +1703,10 @@ export interface CollaborationModeMask {
 }
 export const CollaborationModeMask: Schema.Codec<CollaborationModeMask> = lazy(function() {
   return open({
-    mode: Schema.optionalKey(Schema.NullOr(ModeKind)),
-    model: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    mode: Schema.optionalKey(nullable(ModeKind)),
+    model: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String,
-    reasoning_effort: Schema.optionalKey(Schema.NullOr(ReasoningEffort))
+    reasoning_effort: Schema.optionalKey(nullable(ReasoningEffort))
   })
 })
 
@@ -1744,13 +1745,13 @@ export const CommandAction: Schema.Codec<CommandAction> = lazy(function() {
     {
       type: Schema.Literal("listFiles"),
       command: Schema.String,
-      path: Schema.optionalKey(Schema.NullOr(Schema.String))
+      path: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("search"),
       command: Schema.String,
-      path: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      query: Schema.optionalKey(Schema.NullOr(Schema.String))
+      path: Schema.optionalKey(nullable(Schema.String)),
+      query: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("unknown"),
@@ -1886,18 +1887,18 @@ export interface CommandExecParams {
 export const CommandExecParams: Schema.Codec<CommandExecParams> = lazy(function() {
   return Schema.Struct({
     command: Schema.Array(Schema.String),
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
+    cwd: Schema.optional(nullable(Schema.String)),
     disableOutputCap: Schema.optional(Schema.Boolean),
     disableTimeout: Schema.optional(Schema.Boolean),
-    env: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.NullOr(Schema.String)))),
-    outputBytesCap: Schema.optional(Schema.NullOr(UnsignedInt)),
-    permissionProfile: Schema.optional(Schema.NullOr(Schema.String)),
-    processId: Schema.optional(Schema.NullOr(Schema.String)),
-    sandboxPolicy: Schema.optional(Schema.NullOr(SandboxPolicyParam)),
-    size: Schema.optional(Schema.NullOr(CommandExecTerminalSize)),
+    env: Schema.optional(nullable(Schema.Record(Schema.String, nullable(Schema.String)))),
+    outputBytesCap: Schema.optional(nullable(UnsignedInt)),
+    permissionProfile: Schema.optional(nullable(Schema.String)),
+    processId: Schema.optional(nullable(Schema.String)),
+    sandboxPolicy: Schema.optional(nullable(SandboxPolicyParam)),
+    size: Schema.optional(nullable(CommandExecTerminalSize)),
     streamStdin: Schema.optional(Schema.Boolean),
     streamStdoutStderr: Schema.optional(Schema.Boolean),
-    timeoutMs: Schema.optional(Schema.NullOr(Schema.Int)),
+    timeoutMs: Schema.optional(nullable(Schema.Int)),
     tty: Schema.optional(Schema.Boolean)
   })
 })
@@ -1994,7 +1995,7 @@ export interface CommandExecWriteParams {
 export const CommandExecWriteParams: Schema.Codec<CommandExecWriteParams> = lazy(function() {
   return Schema.Struct({
     closeStdin: Schema.optional(Schema.Boolean),
-    deltaBase64: Schema.optional(Schema.NullOr(Schema.String)),
+    deltaBase64: Schema.optional(nullable(Schema.String)),
     processId: Schema.String
   })
 })
@@ -2176,19 +2177,19 @@ export interface CommandExecutionRequestApprovalParams {
 export const CommandExecutionRequestApprovalParams: Schema.Codec<CommandExecutionRequestApprovalParams> =
   lazy(function() {
   return openCodec({
-    additionalPermissions: Schema.optionalKey(Schema.NullOr(AdditionalPermissionProfile)),
-    approvalId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    availableDecisions: Schema.optionalKey(Schema.NullOr(Schema.Array(CommandExecutionApprovalDecision))),
-    command: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    commandActions: Schema.optionalKey(Schema.NullOr(Schema.Array(CommandAction))),
-    cwd: Schema.optionalKey(Schema.NullOr(LegacyAppPathString)),
-    environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    additionalPermissions: Schema.optionalKey(nullable(AdditionalPermissionProfile)),
+    approvalId: Schema.optionalKey(nullable(Schema.String)),
+    availableDecisions: Schema.optionalKey(nullable(Schema.Array(CommandExecutionApprovalDecision))),
+    command: Schema.optionalKey(nullable(Schema.String)),
+    commandActions: Schema.optionalKey(nullable(Schema.Array(CommandAction))),
+    cwd: Schema.optionalKey(nullable(LegacyAppPathString)),
+    environmentId: Schema.optionalKey(nullable(Schema.String)),
     itemId: Schema.String,
     kind: Schema.optionalKey(CommandExecutionApprovalKind),
-    networkApprovalContext: Schema.optionalKey(Schema.NullOr(NetworkApprovalContext)),
-    proposedExecpolicyAmendment: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    proposedNetworkPolicyAmendments: Schema.optionalKey(Schema.NullOr(Schema.Array(NetworkPolicyAmendment))),
-    reason: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    networkApprovalContext: Schema.optionalKey(nullable(NetworkApprovalContext)),
+    proposedExecpolicyAmendment: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    proposedNetworkPolicyAmendments: Schema.optionalKey(nullable(Schema.Array(NetworkPolicyAmendment))),
+    reason: Schema.optionalKey(nullable(Schema.String)),
     startedAtMs: Schema.Number,
     threadId: Schema.String,
     turnId: Schema.String
@@ -2246,9 +2247,9 @@ export interface ComputerUseConfig {
 }
 export const ComputerUseConfig: Schema.Codec<ComputerUseConfig> = lazy(function() {
   return open({
-    default_app_access: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    macos: Schema.optionalKey(Schema.NullOr(ComputerUseMacosConfig)),
-    windows: Schema.optionalKey(Schema.NullOr(ComputerUseWindowsConfig))
+    default_app_access: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    macos: Schema.optionalKey(nullable(ComputerUseMacosConfig)),
+    windows: Schema.optionalKey(nullable(ComputerUseWindowsConfig))
   })
 })
 
@@ -2257,7 +2258,7 @@ export interface ComputerUseMacosConfig {
 }
 export const ComputerUseMacosConfig: Schema.Codec<ComputerUseMacosConfig> = lazy(function() {
   return open({
-    bundle_ids: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, AllowDenyRequirement)))
+    bundle_ids: Schema.optionalKey(nullable(Schema.Record(Schema.String, AllowDenyRequirement)))
   })
 })
 
@@ -2266,7 +2267,7 @@ export interface ComputerUseMacosRequirements {
 }
 export const ComputerUseMacosRequirements: Schema.Codec<ComputerUseMacosRequirements> = lazy(function() {
   return open({
-    bundleIds: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, AllowDenyRequirement)))
+    bundleIds: Schema.optionalKey(nullable(Schema.Record(Schema.String, AllowDenyRequirement)))
   })
 })
 
@@ -2279,11 +2280,11 @@ export interface ComputerUseRequirements {
 }
 export const ComputerUseRequirements: Schema.Codec<ComputerUseRequirements> = lazy(function() {
   return open({
-    allowLockedComputerUse: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowPersistentApproval: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    defaultAppAccess: Schema.optionalKey(Schema.NullOr(AllowDenyRequirement)),
-    macos: Schema.optionalKey(Schema.NullOr(ComputerUseMacosRequirements)),
-    windows: Schema.optionalKey(Schema.NullOr(ComputerUseWindowsRequirements))
+    allowLockedComputerUse: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowPersistentApproval: Schema.optionalKey(nullable(Schema.Boolean)),
+    defaultAppAccess: Schema.optionalKey(nullable(AllowDenyRequirement)),
+    macos: Schema.optionalKey(nullable(ComputerUseMacosRequirements)),
+    windows: Schema.optionalKey(nullable(ComputerUseWindowsRequirements))
   })
 })
 
@@ -2293,8 +2294,8 @@ export interface ComputerUseWindowsConfig {
 }
 export const ComputerUseWindowsConfig: Schema.Codec<ComputerUseWindowsConfig> = lazy(function() {
   return open({
-    aumids: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, AllowDenyRequirement))),
-    exes: Schema.optionalKey(Schema.NullOr(Schema.Array(ComputerUseWindowsExeConfig)))
+    aumids: Schema.optionalKey(nullable(Schema.Record(Schema.String, AllowDenyRequirement))),
+    exes: Schema.optionalKey(nullable(Schema.Array(ComputerUseWindowsExeConfig)))
   })
 })
 
@@ -2307,7 +2308,7 @@ export interface ComputerUseWindowsExeConfig {
 export const ComputerUseWindowsExeConfig: Schema.Codec<ComputerUseWindowsExeConfig> = lazy(function() {
   return open({
     access: AllowDenyRequirement,
-    binary_name: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    binary_name: Schema.optionalKey(nullable(Schema.String)),
     product_name: Schema.String,
     publisher_name: Schema.String
   })
@@ -2322,7 +2323,7 @@ export interface ComputerUseWindowsExeRequirement {
 export const ComputerUseWindowsExeRequirement: Schema.Codec<ComputerUseWindowsExeRequirement> = lazy(function() {
   return open({
     access: AllowDenyRequirement,
-    binaryName: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    binaryName: Schema.optionalKey(nullable(Schema.String)),
     productName: Schema.String,
     publisherName: Schema.String
   })
@@ -2334,8 +2335,8 @@ export interface ComputerUseWindowsRequirements {
 }
 export const ComputerUseWindowsRequirements: Schema.Codec<ComputerUseWindowsRequirements> = lazy(function() {
   return open({
-    aumids: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, AllowDenyRequirement))),
-    exes: Schema.optionalKey(Schema.NullOr(Schema.Array(ComputerUseWindowsExeRequirement)))
+    aumids: Schema.optionalKey(nullable(Schema.Record(Schema.String, AllowDenyRequirement))),
+    exes: Schema.optionalKey(nullable(Schema.Array(ComputerUseWindowsExeRequirement)))
   })
 })
 
@@ -2374,33 +2375,33 @@ export interface Config {
 }
 export const Config: Schema.Codec<Config> = lazy(function() {
   return openCodec({
-    analytics: Schema.optionalKey(Schema.NullOr(AnalyticsConfig)),
-    approval_policy: Schema.optionalKey(Schema.NullOr(AskForApproval)),
-    approvals_reviewer: Schema.optionalKey(Schema.NullOr(ApprovalsReviewer)),
-    apps: Schema.optionalKey(Schema.NullOr(AppsConfig)),
-    browser_use: Schema.optionalKey(Schema.NullOr(BrowserUseConfig)),
-    client_search_provider: Schema.optionalKey(Schema.NullOr(WebSearchProvider)),
-    compact_prompt: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    computer_use: Schema.optionalKey(Schema.NullOr(ComputerUseConfig)),
-    desktop: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
-    developer_instructions: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    forced_chatgpt_workspace_id: Schema.optionalKey(Schema.NullOr(ForcedChatgptWorkspaceIds)),
-    forced_login_method: Schema.optionalKey(Schema.NullOr(ForcedLoginMethod)),
-    instructions: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    model: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    model_auto_compact_token_limit: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    model_auto_compact_token_limit_scope: Schema.optionalKey(Schema.NullOr(AutoCompactTokenLimitScope)),
-    model_context_window: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    model_provider: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    model_reasoning_effort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
-    model_reasoning_summary: Schema.optionalKey(Schema.NullOr(ReasoningSummary)),
-    model_verbosity: Schema.optionalKey(Schema.NullOr(Verbosity)),
-    review_model: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    sandbox_mode: Schema.optionalKey(Schema.NullOr(SandboxMode)),
-    sandbox_workspace_write: Schema.optionalKey(Schema.NullOr(SandboxWorkspaceWrite)),
-    service_tier: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    tools: Schema.optionalKey(Schema.NullOr(ToolsV2)),
-    web_search: Schema.optionalKey(Schema.NullOr(WebSearchMode))
+    analytics: Schema.optionalKey(nullable(AnalyticsConfig)),
+    approval_policy: Schema.optionalKey(nullable(AskForApproval)),
+    approvals_reviewer: Schema.optionalKey(nullable(ApprovalsReviewer)),
+    apps: Schema.optionalKey(nullable(AppsConfig)),
+    browser_use: Schema.optionalKey(nullable(BrowserUseConfig)),
+    client_search_provider: Schema.optionalKey(nullable(WebSearchProvider)),
+    compact_prompt: Schema.optionalKey(nullable(Schema.String)),
+    computer_use: Schema.optionalKey(nullable(ComputerUseConfig)),
+    desktop: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.Unknown))),
+    developer_instructions: Schema.optionalKey(nullable(Schema.String)),
+    forced_chatgpt_workspace_id: Schema.optionalKey(nullable(ForcedChatgptWorkspaceIds)),
+    forced_login_method: Schema.optionalKey(nullable(ForcedLoginMethod)),
+    instructions: Schema.optionalKey(nullable(Schema.String)),
+    model: Schema.optionalKey(nullable(Schema.String)),
+    model_auto_compact_token_limit: Schema.optionalKey(nullable(Schema.Number)),
+    model_auto_compact_token_limit_scope: Schema.optionalKey(nullable(AutoCompactTokenLimitScope)),
+    model_context_window: Schema.optionalKey(nullable(Schema.Number)),
+    model_provider: Schema.optionalKey(nullable(Schema.String)),
+    model_reasoning_effort: Schema.optionalKey(nullable(ReasoningEffort)),
+    model_reasoning_summary: Schema.optionalKey(nullable(ReasoningSummary)),
+    model_verbosity: Schema.optionalKey(nullable(Verbosity)),
+    review_model: Schema.optionalKey(nullable(Schema.String)),
+    sandbox_mode: Schema.optionalKey(nullable(SandboxMode)),
+    sandbox_workspace_write: Schema.optionalKey(nullable(SandboxWorkspaceWrite)),
+    service_tier: Schema.optionalKey(nullable(Schema.String)),
+    tools: Schema.optionalKey(nullable(ToolsV2)),
+    web_search: Schema.optionalKey(nullable(WebSearchMode))
   })
 })
 
@@ -2419,8 +2420,8 @@ export interface ConfigBatchWriteParams {
 export const ConfigBatchWriteParams: Schema.Codec<ConfigBatchWriteParams> = lazy(function() {
   return Schema.Struct({
     edits: Schema.Array(ConfigEdit),
-    expectedVersion: Schema.optional(Schema.NullOr(Schema.String)),
-    filePath: Schema.optional(Schema.NullOr(Schema.String)),
+    expectedVersion: Schema.optional(nullable(Schema.String)),
+    filePath: Schema.optional(nullable(Schema.String)),
     reloadUserConfig: Schema.optional(Schema.Boolean)
   })
 })
@@ -2447,7 +2448,7 @@ export interface ConfigLayer {
 export const ConfigLayer: Schema.Codec<ConfigLayer> = lazy(function() {
   return openCodec({
     config: Schema.Unknown,
-    disabledReason: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    disabledReason: Schema.optionalKey(nullable(Schema.String)),
     name: ConfigLayerSource,
     version: Schema.String
   })
@@ -2557,7 +2558,7 @@ export const ConfigLayerSource: Schema.Codec<ConfigLayerSource> = lazy(function(
     {
       type: Schema.Literal("user"),
       file: AbsolutePathBuf,
-      profile: Schema.optionalKey(Schema.NullOr(Schema.String))
+      profile: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("project"),
@@ -2586,7 +2587,7 @@ export interface ConfigReadParams {
 }
 export const ConfigReadParams: Schema.Codec<ConfigReadParams> = lazy(function() {
   return Schema.Struct({
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
+    cwd: Schema.optional(nullable(Schema.String)),
     includeLayers: Schema.optional(Schema.Boolean)
   })
 })
@@ -2599,7 +2600,7 @@ export interface ConfigReadResponse {
 export const ConfigReadResponse: Schema.Codec<ConfigReadResponse> = lazy(function() {
   return openCodec({
     config: Config,
-    layers: Schema.optionalKey(Schema.NullOr(Schema.Array(ConfigLayer))),
+    layers: Schema.optionalKey(nullable(Schema.Array(ConfigLayer))),
     origins: Schema.Record(Schema.String, ConfigLayerMetadata)
   })
 })
@@ -2652,40 +2653,40 @@ export interface ConfigRequirements {
 }
 export const ConfigRequirements: Schema.Codec<ConfigRequirements> = lazy(function() {
   return openCodec({
-    additionalDeveloperInstructions: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    allowAppshots: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowBrowserAndComputerUse: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowLoginShell: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowManagedHooksOnly: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowRemoteControl: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowedApprovalPolicies: Schema.optionalKey(Schema.NullOr(Schema.Array(AskForApproval))),
-    allowedApprovalsReviewers: Schema.optionalKey(Schema.NullOr(Schema.Array(ApprovalsReviewer))),
-    allowedLoginMethods: Schema.optionalKey(Schema.NullOr(Schema.Array(ForcedLoginMethod))),
-    allowedPermissionProfiles: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.Boolean))),
-    allowedSandboxModes: Schema.optionalKey(Schema.NullOr(Schema.Array(SandboxMode))),
-    allowedWebSearchModes: Schema.optionalKey(Schema.NullOr(Schema.Array(WebSearchMode))),
-    allowedWindowsSandboxImplementations: Schema.optionalKey(Schema.NullOr(Schema.Array(WindowsSandboxImplementation))),
-    application: Schema.optionalKey(Schema.NullOr(ApplicationRequirements)),
-    autoReview: Schema.optionalKey(Schema.NullOr(AutoReviewRequirements)),
-    browserUse: Schema.optionalKey(Schema.NullOr(BrowserUseRequirements)),
-    chatgptBaseUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    checkForUpdateOnStartup: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    cliAuthCredentialsStore: Schema.optionalKey(Schema.NullOr(CliAuthCredentialsStoreMode)),
-    computerUse: Schema.optionalKey(Schema.NullOr(ComputerUseRequirements)),
-    defaultPermissions: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    enforceResidency: Schema.optionalKey(Schema.NullOr(ResidencyRequirement)),
-    featureRequirements: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.Boolean))),
-    feedback: Schema.optionalKey(Schema.NullOr(FeedbackRequirements)),
-    hooks: Schema.optionalKey(Schema.NullOr(ManagedHooksRequirements)),
-    inAppBrowser: Schema.optionalKey(Schema.NullOr(InAppBrowserRequirements)),
-    logDir: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    modelCatalogJson: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    modelProvider: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    modelProviders: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
-    models: Schema.optionalKey(Schema.NullOr(ModelsRequirements)),
-    network: Schema.optionalKey(Schema.NullOr(NetworkRequirements)),
-    otel: Schema.optionalKey(Schema.NullOr(OtelRequirements)),
-    sqliteHome: Schema.optionalKey(Schema.NullOr(Schema.String))
+    additionalDeveloperInstructions: Schema.optionalKey(nullable(Schema.String)),
+    allowAppshots: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowBrowserAndComputerUse: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowLoginShell: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowManagedHooksOnly: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowRemoteControl: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowedApprovalPolicies: Schema.optionalKey(nullable(Schema.Array(AskForApproval))),
+    allowedApprovalsReviewers: Schema.optionalKey(nullable(Schema.Array(ApprovalsReviewer))),
+    allowedLoginMethods: Schema.optionalKey(nullable(Schema.Array(ForcedLoginMethod))),
+    allowedPermissionProfiles: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.Boolean))),
+    allowedSandboxModes: Schema.optionalKey(nullable(Schema.Array(SandboxMode))),
+    allowedWebSearchModes: Schema.optionalKey(nullable(Schema.Array(WebSearchMode))),
+    allowedWindowsSandboxImplementations: Schema.optionalKey(nullable(Schema.Array(WindowsSandboxImplementation))),
+    application: Schema.optionalKey(nullable(ApplicationRequirements)),
+    autoReview: Schema.optionalKey(nullable(AutoReviewRequirements)),
+    browserUse: Schema.optionalKey(nullable(BrowserUseRequirements)),
+    chatgptBaseUrl: Schema.optionalKey(nullable(Schema.String)),
+    checkForUpdateOnStartup: Schema.optionalKey(nullable(Schema.Boolean)),
+    cliAuthCredentialsStore: Schema.optionalKey(nullable(CliAuthCredentialsStoreMode)),
+    computerUse: Schema.optionalKey(nullable(ComputerUseRequirements)),
+    defaultPermissions: Schema.optionalKey(nullable(Schema.String)),
+    enforceResidency: Schema.optionalKey(nullable(ResidencyRequirement)),
+    featureRequirements: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.Boolean))),
+    feedback: Schema.optionalKey(nullable(FeedbackRequirements)),
+    hooks: Schema.optionalKey(nullable(ManagedHooksRequirements)),
+    inAppBrowser: Schema.optionalKey(nullable(InAppBrowserRequirements)),
+    logDir: Schema.optionalKey(nullable(Schema.String)),
+    modelCatalogJson: Schema.optionalKey(nullable(Schema.String)),
+    modelProvider: Schema.optionalKey(nullable(Schema.String)),
+    modelProviders: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.Unknown))),
+    models: Schema.optionalKey(nullable(ModelsRequirements)),
+    network: Schema.optionalKey(nullable(NetworkRequirements)),
+    otel: Schema.optionalKey(nullable(OtelRequirements)),
+    sqliteHome: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -2700,8 +2701,8 @@ export interface ConfigRequirementsReadResponse {
 }
 export const ConfigRequirementsReadResponse: Schema.Codec<ConfigRequirementsReadResponse> = lazy(function() {
   return openCodec({
-    requirements: Schema.optionalKey(Schema.NullOr(ConfigRequirements)),
-    supportsIndependentSpeedModes: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    requirements: Schema.optionalKey(nullable(ConfigRequirements)),
+    supportsIndependentSpeedModes: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -2715,8 +2716,8 @@ export interface ConfigValueWriteParams {
 }
 export const ConfigValueWriteParams: Schema.Codec<ConfigValueWriteParams> = lazy(function() {
   return Schema.Struct({
-    expectedVersion: Schema.optional(Schema.NullOr(Schema.String)),
-    filePath: Schema.optional(Schema.NullOr(Schema.String)),
+    expectedVersion: Schema.optional(nullable(Schema.String)),
+    filePath: Schema.optional(nullable(Schema.String)),
     keyPath: Schema.String,
     mergeStrategy: MergeStrategy,
     value: Schema.Unknown
@@ -2735,9 +2736,9 @@ export interface ConfigWarningNotification {
 }
 export const ConfigWarningNotification: Schema.Codec<ConfigWarningNotification> = lazy(function() {
   return open({
-    details: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    path: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    range: Schema.optionalKey(Schema.NullOr(TextRange)),
+    details: Schema.optionalKey(nullable(Schema.String)),
+    path: Schema.optionalKey(nullable(Schema.String)),
+    range: Schema.optionalKey(nullable(TextRange)),
     summary: Schema.String
   })
 })
@@ -2752,7 +2753,7 @@ export interface ConfigWriteResponse {
 export const ConfigWriteResponse: Schema.Codec<ConfigWriteResponse> = lazy(function() {
   return openCodec({
     filePath: AbsolutePathBuf,
-    overriddenMetadata: Schema.optionalKey(Schema.NullOr(OverriddenMetadata)),
+    overriddenMetadata: Schema.optionalKey(nullable(OverriddenMetadata)),
     status: WriteStatus,
     version: Schema.String
   })
@@ -2803,19 +2804,19 @@ export const ConfiguredHookHandler: Schema.Codec<ConfiguredHookHandler> = lazy(f
   return tagged("type", [
     {
       type: Schema.Literal("command"),
-      additionalContextLimit: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      additionalContextLimit: Schema.optionalKey(nullable(Schema.Number)),
       async: Schema.Boolean,
       command: Schema.String,
-      commandWindows: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      timeoutSec: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      commandWindows: Schema.optionalKey(nullable(Schema.String)),
+      statusMessage: Schema.optionalKey(nullable(Schema.String)),
+      timeoutSec: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("mcp_tool"),
       input: Schema.Record(Schema.String, Schema.Unknown),
       server: Schema.String,
-      statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      timeoutSec: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      statusMessage: Schema.optionalKey(nullable(Schema.String)),
+      timeoutSec: Schema.optionalKey(nullable(Schema.Number)),
       tool: Schema.String
     },
     {
@@ -2834,7 +2835,7 @@ export interface ConfiguredHookMatcherGroup {
 export const ConfiguredHookMatcherGroup: Schema.Codec<ConfiguredHookMatcherGroup> = lazy(function() {
   return openCodec({
     hooks: Schema.Array(ConfiguredHookHandler),
-    matcher: Schema.optionalKey(Schema.NullOr(Schema.String))
+    matcher: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -2853,15 +2854,15 @@ export interface ConnectorMetadata {
 }
 export const ConnectorMetadata: Schema.Codec<ConnectorMetadata> = lazy(function() {
   return open({
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    distributionChannel: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    iconUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    iconUrlDark: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    distributionChannel: Schema.optionalKey(nullable(Schema.String)),
+    iconUrl: Schema.optionalKey(nullable(Schema.String)),
+    iconUrlDark: Schema.optionalKey(nullable(Schema.String)),
     id: Schema.String,
-    installUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    installUrl: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String,
     pluginDisplayNames: Schema.optionalKey(Schema.Array(Schema.String)),
-    toolSummaries: Schema.optionalKey(Schema.NullOr(Schema.Array(AppToolSummary)))
+    toolSummaries: Schema.optionalKey(nullable(Schema.Array(AppToolSummary)))
   })
 })
 
@@ -2889,7 +2890,7 @@ export interface ConsumeAccountRateLimitResetCreditParams {
 export const ConsumeAccountRateLimitResetCreditParams: Schema.Codec<ConsumeAccountRateLimitResetCreditParams> =
   lazy(function() {
   return Schema.Struct({
-    creditId: Schema.optional(Schema.NullOr(Schema.String)),
+    creditId: Schema.optional(nullable(Schema.String)),
     idempotencyKey: Schema.String
   })
 })
@@ -2946,12 +2947,12 @@ export const ContentItem: Schema.Codec<ContentItem> = lazy(function() {
     Schema.Struct({
       type: Schema.Literal("input_image"),
       image_url: Schema.String,
-      detail: Schema.optional(Schema.NullOr(ImageDetailParam))
+      detail: Schema.optional(nullable(ImageDetailParam))
     }),
     Schema.Struct({
       type: Schema.Literal("input_image"),
       file_id: Schema.String,
-      detail: Schema.optional(Schema.NullOr(ImageDetailParam))
+      detail: Schema.optional(nullable(ImageDetailParam))
     }),
     Schema.Struct({
       type: Schema.Literal("input_audio"),
@@ -2963,8 +2964,8 @@ export const ContentItem: Schema.Codec<ContentItem> = lazy(function() {
     }),
     Schema.Struct({
       type: Schema.Literal("output_text"),
-      annotations: Schema.optional(Schema.NullOr(Schema.Array(Schema.Unknown))),
-      logprobs: Schema.optional(Schema.NullOr(Schema.Array(Schema.Unknown))),
+      annotations: Schema.optional(nullable(Schema.Array(Schema.Unknown))),
+      logprobs: Schema.optional(nullable(Schema.Array(Schema.Unknown))),
       text: Schema.String
     })
   ])
@@ -2994,7 +2995,7 @@ export interface CreditsSnapshot {
 }
 export const CreditsSnapshot: Schema.Codec<CreditsSnapshot> = lazy(function() {
   return open({
-    balance: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    balance: Schema.optionalKey(nullable(Schema.String)),
     hasCredits: Schema.Boolean,
     unlimited: Schema.Boolean
   })
@@ -3051,7 +3052,7 @@ export interface DeprecationNoticeNotification {
 }
 export const DeprecationNoticeNotification: Schema.Codec<DeprecationNoticeNotification> = lazy(function() {
   return open({
-    details: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    details: Schema.optionalKey(nullable(Schema.String)),
     summary: Schema.String
   })
 })
@@ -3137,7 +3138,7 @@ export const DynamicToolCallParams: Schema.Codec<DynamicToolCallParams> = lazy(f
   return open({
     arguments: Schema.Unknown,
     callId: Schema.String,
-    namespace: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    namespace: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String,
     tool: Schema.String,
     turnId: Schema.String
@@ -3231,12 +3232,12 @@ export interface EnvironmentAddParams {
 }
 export const EnvironmentAddParams: Schema.Codec<EnvironmentAddParams> = lazy(function() {
   return Schema.Struct({
-    authBearerToken: Schema.optional(Schema.NullOr(Schema.String)),
-    connectTimeoutMs: Schema.optional(Schema.NullOr(UnsignedInt)),
+    authBearerToken: Schema.optional(nullable(Schema.String)),
+    connectTimeoutMs: Schema.optional(nullable(UnsignedInt)),
     environmentId: Schema.String,
     execServerUrl: Schema.String,
-    skills: Schema.optional(Schema.NullOr(EnvironmentSkillsParams)),
-    websocketRequestId: Schema.optional(Schema.NullOr(Schema.String))
+    skills: Schema.optional(nullable(EnvironmentSkillsParams)),
+    websocketRequestId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3277,7 +3278,7 @@ export interface EnvironmentInfoResponse {
 }
 export const EnvironmentInfoResponse: Schema.Codec<EnvironmentInfoResponse> = lazy(function() {
   return open({
-    cwd: Schema.optionalKey(Schema.NullOr(PathUri)),
+    cwd: Schema.optionalKey(nullable(PathUri)),
     shell: EnvironmentShellInfo
   })
 })
@@ -3302,7 +3303,7 @@ export interface EnvironmentSkillsParams {
 }
 export const EnvironmentSkillsParams: Schema.Codec<EnvironmentSkillsParams> = lazy(function() {
   return Schema.Struct({
-    required: Schema.optional(Schema.NullOr(Schema.Array(Schema.String)))
+    required: Schema.optional(nullable(Schema.Array(Schema.String)))
   })
 })
 
@@ -3360,7 +3361,7 @@ export interface EnvironmentStatusResponse {
 }
 export const EnvironmentStatusResponse: Schema.Codec<EnvironmentStatusResponse> = lazy(function() {
   return open({
-    error: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    error: Schema.optionalKey(nullable(Schema.String)),
     status: EnvironmentStatusKind
   })
 })
@@ -3396,13 +3397,13 @@ export interface ExecCommandApprovalParams {
 }
 export const ExecCommandApprovalParams: Schema.Codec<ExecCommandApprovalParams> = lazy(function() {
   return openCodec({
-    approvalId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    approvalId: Schema.optionalKey(nullable(Schema.String)),
     callId: Schema.String,
     command: Schema.Array(Schema.String),
     conversationId: ThreadId,
     cwd: Schema.String,
     parsedCmd: Schema.Array(ParsedCommand),
-    reason: Schema.optionalKey(Schema.NullOr(Schema.String))
+    reason: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -3433,10 +3434,10 @@ export interface ExperimentalFeature {
 }
 export const ExperimentalFeature: Schema.Codec<ExperimentalFeature> = lazy(function() {
   return open({
-    announcement: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    announcement: Schema.optionalKey(nullable(Schema.String)),
     defaultEnabled: Schema.Boolean,
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    displayName: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    displayName: Schema.optionalKey(nullable(Schema.String)),
     enabled: Schema.Boolean,
     name: Schema.String,
     stage: ExperimentalFeatureStage
@@ -3482,9 +3483,9 @@ export interface ExperimentalFeatureListParams {
 }
 export const ExperimentalFeatureListParams: Schema.Codec<ExperimentalFeatureListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3499,7 +3500,7 @@ export interface ExperimentalFeatureListResponse {
 export const ExperimentalFeatureListResponse: Schema.Codec<ExperimentalFeatureListResponse> = lazy(function() {
   return open({
     data: Schema.Array(ExperimentalFeature),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -3540,12 +3541,12 @@ export interface ExternalAgentConfigDetectParams {
 }
 export const ExternalAgentConfigDetectParams: Schema.Codec<ExternalAgentConfigDetectParams> = lazy(function() {
   return Schema.Struct({
-    cwds: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
+    cwds: Schema.optional(nullable(Schema.Array(Schema.String))),
     includeHome: Schema.optional(Schema.Boolean),
-    maxSessionAgeDays: Schema.optional(Schema.NullOr(UnsignedInt)),
-    maxSessions: Schema.optional(Schema.NullOr(UnsignedInt)),
-    migrationSource: Schema.optional(Schema.NullOr(Schema.String)),
-    source: Schema.optional(Schema.NullOr(Schema.String))
+    maxSessionAgeDays: Schema.optional(nullable(UnsignedInt)),
+    maxSessions: Schema.optional(nullable(UnsignedInt)),
+    migrationSource: Schema.optional(nullable(Schema.String)),
+    source: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3597,7 +3598,7 @@ export const ExternalAgentConfigImportHistory: Schema.Codec<ExternalAgentConfigI
     completedAtMs: Schema.Number,
     failures: Schema.Array(ExternalAgentConfigImportItemTypeFailure),
     importId: Schema.String,
-    providerId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    providerId: Schema.optionalKey(nullable(Schema.String)),
     successes: Schema.Array(ExternalAgentConfigImportItemTypeSuccess)
   })
 })
@@ -3637,11 +3638,11 @@ export interface ExternalAgentConfigImportHistoryRecordSuccessParams {
 export const ExternalAgentConfigImportHistoryRecordSuccessParams: Schema.Codec<ExternalAgentConfigImportHistoryRecordSuccessParams> =
   lazy(function() {
   return Schema.Struct({
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
+    cwd: Schema.optional(nullable(Schema.String)),
     itemType: ExternalAgentConfigMigrationItemTypeParam,
-    source: Schema.optional(Schema.NullOr(Schema.String)),
-    target: Schema.optional(Schema.NullOr(Schema.String)),
-    title: Schema.optional(Schema.NullOr(Schema.String))
+    source: Schema.optional(nullable(Schema.String)),
+    target: Schema.optional(nullable(Schema.String)),
+    title: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3671,13 +3672,13 @@ export interface ExternalAgentConfigImportItemTypeFailure {
 export const ExternalAgentConfigImportItemTypeFailure: Schema.Codec<ExternalAgentConfigImportItemTypeFailure> =
   lazy(function() {
   return open({
-    cwd: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    errorType: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    cwd: Schema.optionalKey(nullable(Schema.String)),
+    errorType: Schema.optionalKey(nullable(Schema.String)),
     failureStage: Schema.String,
     itemType: ExternalAgentConfigMigrationItemType,
     message: Schema.String,
-    source: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    subErrorType: Schema.optionalKey(Schema.NullOr(Schema.String))
+    source: Schema.optionalKey(nullable(Schema.String)),
+    subErrorType: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -3694,13 +3695,13 @@ export interface ExternalAgentConfigImportItemTypeFailureParam {
 export const ExternalAgentConfigImportItemTypeFailureParam: Schema.Codec<ExternalAgentConfigImportItemTypeFailureParam> =
   lazy(function() {
   return Schema.Struct({
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
-    errorType: Schema.optional(Schema.NullOr(Schema.String)),
+    cwd: Schema.optional(nullable(Schema.String)),
+    errorType: Schema.optional(nullable(Schema.String)),
     failureStage: Schema.String,
     itemType: ExternalAgentConfigMigrationItemTypeParam,
     message: Schema.String,
-    source: Schema.optional(Schema.NullOr(Schema.String)),
-    subErrorType: Schema.optional(Schema.NullOr(Schema.String))
+    source: Schema.optional(nullable(Schema.String)),
+    subErrorType: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3715,11 +3716,11 @@ export interface ExternalAgentConfigImportItemTypeSuccess {
 export const ExternalAgentConfigImportItemTypeSuccess: Schema.Codec<ExternalAgentConfigImportItemTypeSuccess> =
   lazy(function() {
   return open({
-    cwd: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    cwd: Schema.optionalKey(nullable(Schema.String)),
     itemType: ExternalAgentConfigMigrationItemType,
-    source: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    target: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String))
+    source: Schema.optionalKey(nullable(Schema.String)),
+    target: Schema.optionalKey(nullable(Schema.String)),
+    title: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -3741,9 +3742,9 @@ export interface ExternalAgentConfigImportParams {
 export const ExternalAgentConfigImportParams: Schema.Codec<ExternalAgentConfigImportParams> = lazy(function() {
   return Schema.Struct({
     migrationItems: Schema.Array(ExternalAgentConfigMigrationItemParam),
-    migrationSource: Schema.optional(Schema.NullOr(Schema.String)),
-    providerId: Schema.optional(Schema.NullOr(Schema.String)),
-    source: Schema.optional(Schema.NullOr(Schema.String))
+    migrationSource: Schema.optional(nullable(Schema.String)),
+    providerId: Schema.optional(nullable(Schema.String)),
+    source: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3791,9 +3792,9 @@ export interface ExternalAgentConfigMigrationItem {
 }
 export const ExternalAgentConfigMigrationItem: Schema.Codec<ExternalAgentConfigMigrationItem> = lazy(function() {
   return open({
-    cwd: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    cwd: Schema.optionalKey(nullable(Schema.String)),
     description: Schema.String,
-    details: Schema.optionalKey(Schema.NullOr(MigrationDetails)),
+    details: Schema.optionalKey(nullable(MigrationDetails)),
     itemType: ExternalAgentConfigMigrationItemType
   })
 })
@@ -3809,9 +3810,9 @@ export interface ExternalAgentConfigMigrationItemParam {
 export const ExternalAgentConfigMigrationItemParam: Schema.Codec<ExternalAgentConfigMigrationItemParam> =
   lazy(function() {
   return Schema.Struct({
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
+    cwd: Schema.optional(nullable(Schema.String)),
     description: Schema.String,
-    details: Schema.optional(Schema.NullOr(MigrationDetailsParam)),
+    details: Schema.optional(nullable(MigrationDetailsParam)),
     itemType: ExternalAgentConfigMigrationItemTypeParam
   })
 })
@@ -3917,7 +3918,7 @@ export interface FeedbackRequirements {
 }
 export const FeedbackRequirements: Schema.Codec<FeedbackRequirements> = lazy(function() {
   return open({
-    enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    enabled: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -3937,12 +3938,12 @@ export interface FeedbackSaveParams {
 export const FeedbackSaveParams: Schema.Codec<FeedbackSaveParams> = lazy(function() {
   return Schema.Struct({
     classification: Schema.String,
-    extraLogFiles: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
+    extraLogFiles: Schema.optional(nullable(Schema.Array(Schema.String))),
     includeLogs: Schema.optional(Schema.Boolean),
-    reason: Schema.optional(Schema.NullOr(Schema.String)),
+    reason: Schema.optional(nullable(Schema.String)),
     savePath: LegacyAppPathString,
-    tags: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    tags: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3954,7 +3955,7 @@ export interface FeedbackSaveResponse {
 }
 export const FeedbackSaveResponse: Schema.Codec<FeedbackSaveResponse> = lazy(function() {
   return open({
-    promptHash: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    promptHash: Schema.optionalKey(nullable(Schema.String)),
     savedPath: LegacyAppPathString,
     threadId: Schema.String
   })
@@ -3971,11 +3972,11 @@ export interface FeedbackUploadParams {
 export const FeedbackUploadParams: Schema.Codec<FeedbackUploadParams> = lazy(function() {
   return Schema.Struct({
     classification: Schema.String,
-    extraLogFiles: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
+    extraLogFiles: Schema.optional(nullable(Schema.Array(Schema.String))),
     includeLogs: Schema.optional(Schema.Boolean),
-    reason: Schema.optional(Schema.NullOr(Schema.String)),
-    tags: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    reason: Schema.optional(nullable(Schema.String)),
+    tags: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -3989,7 +3990,7 @@ export interface FeedbackUploadResponse {
 }
 export const FeedbackUploadResponse: Schema.Codec<FeedbackUploadResponse> = lazy(function() {
   return open({
-    promptHash: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    promptHash: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String
   })
 })
@@ -4022,7 +4023,7 @@ export const FileChange: Schema.Codec<FileChange> = lazy(function() {
     },
     {
       type: Schema.Literal("update"),
-      move_path: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      move_path: Schema.optionalKey(nullable(Schema.String)),
       unified_diff: Schema.String
     }
   ])
@@ -4091,9 +4092,9 @@ export interface FileChangeRequestApprovalParams {
 }
 export const FileChangeRequestApprovalParams: Schema.Codec<FileChangeRequestApprovalParams> = lazy(function() {
   return open({
-    grantRoot: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    grantRoot: Schema.optionalKey(nullable(Schema.String)),
     itemId: Schema.String,
-    reason: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    reason: Schema.optionalKey(nullable(Schema.String)),
     startedAtMs: Schema.Number,
     threadId: Schema.String,
     turnId: Schema.String
@@ -4240,7 +4241,7 @@ export const FileSystemSpecialPath: Schema.Codec<FileSystemSpecialPath> = lazy(f
     },
     {
       kind: Schema.Literal("project_roots"),
-      subpath: Schema.optionalKey(Schema.NullOr(LegacyAppPathString))
+      subpath: Schema.optionalKey(nullable(LegacyAppPathString))
     },
     {
       kind: Schema.Literal("tmpdir")
@@ -4251,7 +4252,7 @@ export const FileSystemSpecialPath: Schema.Codec<FileSystemSpecialPath> = lazy(f
     {
       kind: Schema.Literal("unknown"),
       path: Schema.String,
-      subpath: Schema.optionalKey(Schema.NullOr(LegacyAppPathString))
+      subpath: Schema.optionalKey(nullable(LegacyAppPathString))
     }
   ])
 })
@@ -4289,7 +4290,7 @@ export const FileSystemSpecialPathParam: Schema.Codec<FileSystemSpecialPathParam
     }),
     Schema.Struct({
       kind: Schema.Literal("project_roots"),
-      subpath: Schema.optional(Schema.NullOr(LegacyAppPathString))
+      subpath: Schema.optional(nullable(LegacyAppPathString))
     }),
     Schema.Struct({
       kind: Schema.Literal("tmpdir")
@@ -4300,7 +4301,7 @@ export const FileSystemSpecialPathParam: Schema.Codec<FileSystemSpecialPathParam
     Schema.Struct({
       kind: Schema.Literal("unknown"),
       path: Schema.String,
-      subpath: Schema.optional(Schema.NullOr(LegacyAppPathString))
+      subpath: Schema.optional(nullable(LegacyAppPathString))
     })
   ])
 })
@@ -4378,7 +4379,7 @@ export interface FsCreateDirectoryParams {
 export const FsCreateDirectoryParams: Schema.Codec<FsCreateDirectoryParams> = lazy(function() {
   return Schema.Struct({
     path: AbsolutePathBuf,
-    recursive: Schema.optional(Schema.NullOr(Schema.Boolean))
+    recursive: Schema.optional(nullable(Schema.Boolean))
   })
 })
 
@@ -4496,9 +4497,9 @@ export interface FsRemoveParams {
 }
 export const FsRemoveParams: Schema.Codec<FsRemoveParams> = lazy(function() {
   return Schema.Struct({
-    force: Schema.optional(Schema.NullOr(Schema.Boolean)),
+    force: Schema.optional(nullable(Schema.Boolean)),
     path: AbsolutePathBuf,
-    recursive: Schema.optional(Schema.NullOr(Schema.Boolean))
+    recursive: Schema.optional(nullable(Schema.Boolean))
   })
 })
 
@@ -4633,12 +4634,12 @@ export const FunctionCallOutputContentItem: Schema.Codec<FunctionCallOutputConte
     {
       type: Schema.Literal("input_image"),
       image_url: Schema.String,
-      detail: Schema.optionalKey(Schema.NullOr(ImageDetail))
+      detail: Schema.optionalKey(nullable(ImageDetail))
     },
     {
       type: Schema.Literal("input_image"),
       file_id: Schema.String,
-      detail: Schema.optionalKey(Schema.NullOr(ImageDetail))
+      detail: Schema.optionalKey(nullable(ImageDetail))
     },
     {
       type: Schema.Literal("input_audio"),
@@ -4703,12 +4704,12 @@ export const FunctionCallOutputContentItemParam: Schema.Codec<FunctionCallOutput
     Schema.Struct({
       type: Schema.Literal("input_image"),
       image_url: Schema.String,
-      detail: Schema.optional(Schema.NullOr(ImageDetailParam))
+      detail: Schema.optional(nullable(ImageDetailParam))
     }),
     Schema.Struct({
       type: Schema.Literal("input_image"),
       file_id: Schema.String,
-      detail: Schema.optional(Schema.NullOr(ImageDetailParam))
+      detail: Schema.optional(nullable(ImageDetailParam))
     }),
     Schema.Struct({
       type: Schema.Literal("input_audio"),
@@ -4737,7 +4738,7 @@ export interface FuzzyFileSearchParams {
 }
 export const FuzzyFileSearchParams: Schema.Codec<FuzzyFileSearchParams> = lazy(function() {
   return Schema.Struct({
-    cancellationToken: Schema.optional(Schema.NullOr(Schema.String)),
+    cancellationToken: Schema.optional(nullable(Schema.String)),
     query: Schema.String,
     roots: Schema.Array(Schema.String)
   })
@@ -4764,7 +4765,7 @@ export interface FuzzyFileSearchResult {
 export const FuzzyFileSearchResult: Schema.Codec<FuzzyFileSearchResult> = lazy(function() {
   return open({
     file_name: Schema.String,
-    indices: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Number))),
+    indices: Schema.optionalKey(nullable(Schema.Array(Schema.Number))),
     match_type: FuzzyFileSearchMatchType,
     path: Schema.String,
     root: Schema.String,
@@ -4882,7 +4883,7 @@ export const GatewayAuth: Schema.Codec<GatewayAuth> = lazy(function() {
     },
     {
       mode: Schema.Literal("externallyConfigured"),
-      envKey: Schema.optionalKey(Schema.NullOr(Schema.String))
+      envKey: Schema.optionalKey(nullable(Schema.String))
     }
   ])
 })
@@ -4905,9 +4906,9 @@ export interface GatewayOAuthChangedNotification {
 }
 export const GatewayOAuthChangedNotification: Schema.Codec<GatewayOAuthChangedNotification> = lazy(function() {
   return open({
-    authUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    error: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    loginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    authUrl: Schema.optionalKey(nullable(Schema.String)),
+    error: Schema.optionalKey(nullable(Schema.String)),
+    loginId: Schema.optionalKey(nullable(Schema.String)),
     providerId: Schema.String,
     status: GatewayOAuthStatus
   })
@@ -4923,7 +4924,7 @@ export interface GatewayOAuthLoginParams {
 export const GatewayOAuthLoginParams: Schema.Codec<GatewayOAuthLoginParams> = lazy(function() {
   return Schema.Struct({
     deviceAuth: Schema.optional(Schema.Boolean),
-    modelProvider: Schema.optional(Schema.NullOr(Schema.String))
+    modelProvider: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -4932,7 +4933,7 @@ export interface GatewayOAuthLoginResponse {
 }
 export const GatewayOAuthLoginResponse: Schema.Codec<GatewayOAuthLoginResponse> = lazy(function() {
   return open({
-    prompt: Schema.optionalKey(Schema.NullOr(GatewayOAuthPrompt))
+    prompt: Schema.optionalKey(nullable(GatewayOAuthPrompt))
   })
 })
 
@@ -4956,7 +4957,7 @@ export interface GatewayOAuthReadParams {
 }
 export const GatewayOAuthReadParams: Schema.Codec<GatewayOAuthReadParams> = lazy(function() {
   return Schema.Struct({
-    modelProvider: Schema.optional(Schema.NullOr(Schema.String))
+    modelProvider: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -4978,11 +4979,11 @@ export interface GatewayOAuthReadResponse {
 }
 export const GatewayOAuthReadResponse: Schema.Codec<GatewayOAuthReadResponse> = lazy(function() {
   return open({
-    error: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    error: Schema.optionalKey(nullable(Schema.String)),
     providerId: Schema.String,
     providerName: Schema.String,
     required: Schema.Boolean,
-    status: Schema.optionalKey(Schema.NullOr(GatewayOAuthStatus)),
+    status: Schema.optionalKey(nullable(GatewayOAuthStatus)),
     supportsDeviceAuth: Schema.optionalKey(Schema.Boolean)
   })
 })
@@ -5011,8 +5012,8 @@ export interface GcpSetupParams {
 }
 export const GcpSetupParams: Schema.Codec<GcpSetupParams> = lazy(function() {
   return Schema.Struct({
-    credentialFile: Schema.optional(Schema.NullOr(Schema.String)),
-    location: Schema.optional(Schema.NullOr(Schema.String)),
+    credentialFile: Schema.optional(nullable(Schema.String)),
+    location: Schema.optional(nullable(Schema.String)),
     projectId: Schema.String
   })
 })
@@ -5082,12 +5083,12 @@ export interface GetAccountRateLimitsResponse {
 }
 export const GetAccountRateLimitsResponse: Schema.Codec<GetAccountRateLimitsResponse> = lazy(function() {
   return open({
-    accountId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    ordinaryUsageAllowed: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    rateLimitResetCredits: Schema.optionalKey(Schema.NullOr(RateLimitResetCreditsSummary)),
+    accountId: Schema.optionalKey(nullable(Schema.String)),
+    ordinaryUsageAllowed: Schema.optionalKey(nullable(Schema.Boolean)),
+    rateLimitResetCredits: Schema.optionalKey(nullable(RateLimitResetCreditsSummary)),
     rateLimitUpsell: Schema.optionalKey(Schema.Unknown),
     rateLimits: RateLimitSnapshot,
-    rateLimitsByLimitId: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, RateLimitSnapshot)))
+    rateLimitsByLimitId: Schema.optionalKey(nullable(Schema.Record(Schema.String, RateLimitSnapshot)))
   })
 })
 
@@ -5101,10 +5102,10 @@ export interface GetAccountResponse {
 }
 export const GetAccountResponse: Schema.Codec<GetAccountResponse> = lazy(function() {
   return openCodec({
-    account: Schema.optionalKey(Schema.NullOr(Account)),
+    account: Schema.optionalKey(nullable(Account)),
     requiresOpenaiAuth: Schema.Boolean,
-    userId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    workspaceRouting: Schema.optionalKey(Schema.NullOr(WorkspaceRouting))
+    userId: Schema.optionalKey(nullable(Schema.String)),
+    workspaceRouting: Schema.optionalKey(nullable(WorkspaceRouting))
   })
 })
 
@@ -5117,7 +5118,7 @@ export interface GetAccountSecuritySetupResponse {
 }
 export const GetAccountSecuritySetupResponse: Schema.Codec<GetAccountSecuritySetupResponse> = lazy(function() {
   return open({
-    notice: Schema.optionalKey(Schema.NullOr(AccountSecuritySetupNotice))
+    notice: Schema.optionalKey(nullable(AccountSecuritySetupNotice))
   })
 })
 
@@ -5127,7 +5128,7 @@ export interface GetAccountTokenUsageParams {
 }
 export const GetAccountTokenUsageParams: Schema.Codec<GetAccountTokenUsageParams> = lazy(function() {
   return Schema.Struct({
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -5139,9 +5140,9 @@ export interface GetAccountTokenUsageResponse {
 }
 export const GetAccountTokenUsageResponse: Schema.Codec<GetAccountTokenUsageResponse> = lazy(function() {
   return open({
-    dailyUsageBuckets: Schema.optionalKey(Schema.NullOr(Schema.Array(AccountTokenUsageDailyBucket))),
+    dailyUsageBuckets: Schema.optionalKey(nullable(Schema.Array(AccountTokenUsageDailyBucket))),
     summary: AccountTokenUsageSummary,
-    threadUsage: Schema.optionalKey(Schema.NullOr(ThreadUsage))
+    threadUsage: Schema.optionalKey(nullable(ThreadUsage))
   })
 })
 
@@ -5165,9 +5166,9 @@ export interface GitInfo {
 }
 export const GitInfo: Schema.Codec<GitInfo> = lazy(function() {
   return open({
-    branch: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    originUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    sha: Schema.optionalKey(Schema.NullOr(Schema.String))
+    branch: Schema.optionalKey(nullable(Schema.String)),
+    originUrl: Schema.optionalKey(nullable(Schema.String)),
+    sha: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -5177,8 +5178,8 @@ export interface GrantedPermissionProfile {
 }
 export const GrantedPermissionProfile: Schema.Codec<GrantedPermissionProfile> = lazy(function() {
   return Schema.Struct({
-    fileSystem: Schema.optional(Schema.NullOr(AdditionalFileSystemPermissionsParam)),
-    network: Schema.optional(Schema.NullOr(AdditionalNetworkPermissionsParam))
+    fileSystem: Schema.optional(nullable(AdditionalFileSystemPermissionsParam)),
+    network: Schema.optional(nullable(AdditionalNetworkPermissionsParam))
   })
 })
 
@@ -5194,10 +5195,10 @@ export interface GuardianApprovalReview {
 }
 export const GuardianApprovalReview: Schema.Codec<GuardianApprovalReview> = lazy(function() {
   return open({
-    rationale: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    riskLevel: Schema.optionalKey(Schema.NullOr(GuardianRiskLevel)),
+    rationale: Schema.optionalKey(nullable(Schema.String)),
+    riskLevel: Schema.optionalKey(nullable(GuardianRiskLevel)),
     status: GuardianApprovalReviewStatus,
-    userAuthorization: Schema.optionalKey(Schema.NullOr(GuardianUserAuthorization))
+    userAuthorization: Schema.optionalKey(nullable(GuardianUserAuthorization))
   })
 })
 
@@ -5286,16 +5287,16 @@ export const GuardianApprovalReviewAction: Schema.Codec<GuardianApprovalReviewAc
     },
     {
       type: Schema.Literal("mcpToolCall"),
-      connectorId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      connectorName: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      connectorId: Schema.optionalKey(nullable(Schema.String)),
+      connectorName: Schema.optionalKey(nullable(Schema.String)),
       server: Schema.String,
       toolName: Schema.String,
-      toolTitle: Schema.optionalKey(Schema.NullOr(Schema.String))
+      toolTitle: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("requestPermissions"),
       permissions: RequestPermissionProfile,
-      reason: Schema.optionalKey(Schema.NullOr(Schema.String))
+      reason: Schema.optionalKey(nullable(Schema.String))
     }
   ])
 })
@@ -5357,7 +5358,7 @@ export const HookCompletedNotification: Schema.Codec<HookCompletedNotification> 
   return open({
     run: HookRunSummary,
     threadId: Schema.String,
-    turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    turnId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -5511,19 +5512,19 @@ export const HookMetadata: Schema.Codec<HookMetadata> = lazy(function() {
       handlerType: Schema.Literal("command"),
       async: Schema.optionalKey(Schema.Boolean),
       command: Schema.String,
-      additionalContextLimit: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      additionalContextLimit: Schema.optionalKey(nullable(Schema.Number)),
       currentHash: Schema.String,
       displayOrder: Schema.Number,
       enabled: Schema.Boolean,
-      environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      environmentId: Schema.optionalKey(nullable(Schema.String)),
       eventName: HookEventName,
       isManaged: Schema.Boolean,
       key: Schema.String,
-      matcher: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      matcher: Schema.optionalKey(nullable(Schema.String)),
+      pluginId: Schema.optionalKey(nullable(Schema.String)),
       source: HookSource,
       sourcePath: AbsolutePathBuf,
-      statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      statusMessage: Schema.optionalKey(nullable(Schema.String)),
       timeoutSec: Schema.Number,
       trustStatus: HookTrustStatus
     },
@@ -5531,55 +5532,55 @@ export const HookMetadata: Schema.Codec<HookMetadata> = lazy(function() {
       handlerType: Schema.Literal("mcpTool"),
       server: Schema.String,
       tool: Schema.String,
-      additionalContextLimit: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      additionalContextLimit: Schema.optionalKey(nullable(Schema.Number)),
       currentHash: Schema.String,
       displayOrder: Schema.Number,
       enabled: Schema.Boolean,
-      environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      environmentId: Schema.optionalKey(nullable(Schema.String)),
       eventName: HookEventName,
       isManaged: Schema.Boolean,
       key: Schema.String,
-      matcher: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      matcher: Schema.optionalKey(nullable(Schema.String)),
+      pluginId: Schema.optionalKey(nullable(Schema.String)),
       source: HookSource,
       sourcePath: AbsolutePathBuf,
-      statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      statusMessage: Schema.optionalKey(nullable(Schema.String)),
       timeoutSec: Schema.Number,
       trustStatus: HookTrustStatus
     },
     {
       handlerType: Schema.Literal("prompt"),
-      additionalContextLimit: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      additionalContextLimit: Schema.optionalKey(nullable(Schema.Number)),
       currentHash: Schema.String,
       displayOrder: Schema.Number,
       enabled: Schema.Boolean,
-      environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      environmentId: Schema.optionalKey(nullable(Schema.String)),
       eventName: HookEventName,
       isManaged: Schema.Boolean,
       key: Schema.String,
-      matcher: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      matcher: Schema.optionalKey(nullable(Schema.String)),
+      pluginId: Schema.optionalKey(nullable(Schema.String)),
       source: HookSource,
       sourcePath: AbsolutePathBuf,
-      statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      statusMessage: Schema.optionalKey(nullable(Schema.String)),
       timeoutSec: Schema.Number,
       trustStatus: HookTrustStatus
     },
     {
       handlerType: Schema.Literal("agent"),
-      additionalContextLimit: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      additionalContextLimit: Schema.optionalKey(nullable(Schema.Number)),
       currentHash: Schema.String,
       displayOrder: Schema.Number,
       enabled: Schema.Boolean,
-      environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      environmentId: Schema.optionalKey(nullable(Schema.String)),
       eventName: HookEventName,
       isManaged: Schema.Boolean,
       key: Schema.String,
-      matcher: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      matcher: Schema.optionalKey(nullable(Schema.String)),
+      pluginId: Schema.optionalKey(nullable(Schema.String)),
       source: HookSource,
       sourcePath: AbsolutePathBuf,
-      statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      statusMessage: Schema.optionalKey(nullable(Schema.String)),
       timeoutSec: Schema.Number,
       trustStatus: HookTrustStatus
     }
@@ -5656,9 +5657,9 @@ export interface HookRunSummary {
 }
 export const HookRunSummary: Schema.Codec<HookRunSummary> = lazy(function() {
   return open({
-    completedAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    completedAt: Schema.optionalKey(nullable(Schema.Number)),
     displayOrder: Schema.Number,
-    durationMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    durationMs: Schema.optionalKey(nullable(Schema.Number)),
     entries: Schema.Array(HookOutputEntry),
     eventName: HookEventName,
     executionMode: HookExecutionMode,
@@ -5669,7 +5670,7 @@ export const HookRunSummary: Schema.Codec<HookRunSummary> = lazy(function() {
     sourcePath: LegacyAppPathString,
     startedAt: Schema.Number,
     status: HookRunStatus,
-    statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String))
+    statusMessage: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -5716,7 +5717,7 @@ export const HookStartedNotification: Schema.Codec<HookStartedNotification> = la
   return open({
     run: HookRunSummary,
     threadId: Schema.String,
-    turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    turnId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -5749,7 +5750,7 @@ export interface HooksListParams {
 export const HooksListParams: Schema.Codec<HooksListParams> = lazy(function() {
   return Schema.Struct({
     cwds: Schema.optional(Schema.Array(Schema.String)),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -5786,7 +5787,7 @@ export const ImageGenerationFailure: Schema.Codec<ImageGenerationFailure> = lazy
     {
       type: Schema.Literal("usageLimitExceeded"),
       limitId: Schema.String,
-      resetsAt: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      resetsAt: Schema.optionalKey(nullable(Schema.Number))
     }
   ])
 })
@@ -5809,7 +5810,7 @@ export interface InAppBrowserRequirements {
 }
 export const InAppBrowserRequirements: Schema.Codec<InAppBrowserRequirements> = lazy(function() {
   return open({
-    allowExternalBrowserSettingsImport: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    allowExternalBrowserSettingsImport: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -5855,9 +5856,9 @@ export const InitializeCapabilities: Schema.Codec<InitializeCapabilities> = lazy
   return Schema.Struct({
     experimentalApi: Schema.optional(Schema.Boolean),
     explicitGatewayOauth: Schema.optional(Schema.Boolean),
-    extensions: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
+    extensions: Schema.optional(nullable(Schema.Record(Schema.String, Schema.Unknown))),
     mcpServerOpenaiFormElicitation: Schema.optional(Schema.Boolean),
-    optOutNotificationMethods: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
+    optOutNotificationMethods: Schema.optional(nullable(Schema.Array(Schema.String))),
     requestAttestation: Schema.optional(Schema.Boolean),
     requiredHumanApproval: Schema.optional(Schema.Boolean)
   })
@@ -5869,7 +5870,7 @@ export interface InitializeParams {
 }
 export const InitializeParams: Schema.Codec<InitializeParams> = lazy(function() {
   return Schema.Struct({
-    capabilities: Schema.optional(Schema.NullOr(InitializeCapabilities)),
+    capabilities: Schema.optional(nullable(InitializeCapabilities)),
     clientInfo: ClientInfo
   })
 })
@@ -5922,7 +5923,7 @@ export const InstalledApp: Schema.Codec<InstalledApp> = lazy(function() {
     callable: Schema.Boolean,
     enabled: Schema.Boolean,
     id: Schema.String,
-    runtimeName: Schema.optionalKey(Schema.NullOr(Schema.String))
+    runtimeName: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -5938,7 +5939,7 @@ export interface InternalChatMessageMetadataPassthrough {
 export const InternalChatMessageMetadataPassthrough: Schema.Codec<InternalChatMessageMetadataPassthrough> =
   lazy(function() {
   return Schema.Struct({
-    turn_id: Schema.optional(Schema.NullOr(Schema.String))
+    turn_id: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -5957,7 +5958,7 @@ export interface ItemCompletedNotification {
 export const ItemCompletedNotification: Schema.Codec<ItemCompletedNotification> = lazy(function() {
   return openCodec({
     completedAtMs: Schema.Number,
-    contentTokenCount: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    contentTokenCount: Schema.optionalKey(nullable(Schema.Number)),
     item: ThreadItem,
     threadId: Schema.String,
     turnId: Schema.String
@@ -6003,7 +6004,7 @@ export const ItemGuardianApprovalReviewCompletedNotification: Schema.Codec<ItemG
     review: GuardianApprovalReview,
     reviewId: Schema.String,
     startedAtMs: Schema.Number,
-    targetItemId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    targetItemId: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String,
     turnId: Schema.String
   })
@@ -6043,7 +6044,7 @@ export const ItemGuardianApprovalReviewStartedNotification: Schema.Codec<ItemGua
     review: GuardianApprovalReview,
     reviewId: Schema.String,
     startedAtMs: Schema.Number,
-    targetItemId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    targetItemId: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String,
     turnId: Schema.String
   })
@@ -6095,11 +6096,11 @@ export interface ListMcpServerStatusParams {
 }
 export const ListMcpServerStatusParams: Schema.Codec<ListMcpServerStatusParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    detail: Schema.optional(Schema.NullOr(McpServerStatusDetail)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    serverName: Schema.optional(Schema.NullOr(Schema.String)),
-    threadId: Schema.optional(Schema.NullOr(Schema.String))
+    cursor: Schema.optional(nullable(Schema.String)),
+    detail: Schema.optional(nullable(McpServerStatusDetail)),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    serverName: Schema.optional(nullable(Schema.String)),
+    threadId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -6114,7 +6115,7 @@ export interface ListMcpServerStatusResponse {
 export const ListMcpServerStatusResponse: Schema.Codec<ListMcpServerStatusResponse> = lazy(function() {
   return open({
     data: Schema.Array(McpServerStatus),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -6131,10 +6132,10 @@ export const LocalShellAction: Schema.Codec<LocalShellAction> = lazy(function() 
   return Schema.Struct({
     type: Schema.Literal("exec"),
     command: Schema.Array(Schema.String),
-    env: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    timeout_ms: Schema.optional(Schema.NullOr(UnsignedInt)),
-    user: Schema.optional(Schema.NullOr(Schema.String)),
-    working_directory: Schema.optional(Schema.NullOr(Schema.String))
+    env: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
+    timeout_ms: Schema.optional(nullable(UnsignedInt)),
+    user: Schema.optional(nullable(Schema.String)),
+    working_directory: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -6200,7 +6201,7 @@ export const LoginAccountParams: Schema.Codec<LoginAccountParams> = lazy(functio
     }),
     Schema.Struct({
       type: Schema.Literal("chatgpt"),
-      appBrand: Schema.optional(Schema.NullOr(LoginAppBrand)),
+      appBrand: Schema.optional(nullable(LoginAppBrand)),
       codexStreamlinedLogin: Schema.optional(Schema.Boolean),
       useHostedLoginSuccessPage: Schema.optional(Schema.Boolean)
     }),
@@ -6211,7 +6212,7 @@ export const LoginAccountParams: Schema.Codec<LoginAccountParams> = lazy(functio
       type: Schema.Literal("chatgptAuthTokens"),
       accessToken: Schema.String,
       chatgptAccountId: Schema.String,
-      chatgptPlanType: Schema.optional(Schema.NullOr(Schema.String))
+      chatgptPlanType: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("amazonBedrock"),
@@ -6223,7 +6224,7 @@ export const LoginAccountParams: Schema.Codec<LoginAccountParams> = lazy(functio
       accessKeyId: Schema.String,
       region: Schema.String,
       secretAccessKey: Schema.String,
-      sessionToken: Schema.optional(Schema.NullOr(Schema.String))
+      sessionToken: Schema.optional(nullable(Schema.String))
     })
   ])
 })
@@ -6329,8 +6330,8 @@ export const ManagedHooksRequirements: Schema.Codec<ManagedHooksRequirements> = 
     SubagentStart: Schema.Array(ConfiguredHookMatcherGroup),
     SubagentStop: Schema.Array(ConfiguredHookMatcherGroup),
     UserPromptSubmit: Schema.Array(ConfiguredHookMatcherGroup),
-    managedDir: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    windowsManagedDir: Schema.optionalKey(Schema.NullOr(Schema.String))
+    managedDir: Schema.optionalKey(nullable(Schema.String)),
+    windowsManagedDir: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -6341,9 +6342,9 @@ export interface MarketplaceAddParams {
 }
 export const MarketplaceAddParams: Schema.Codec<MarketplaceAddParams> = lazy(function() {
   return Schema.Struct({
-    refName: Schema.optional(Schema.NullOr(Schema.String)),
+    refName: Schema.optional(nullable(Schema.String)),
     source: Schema.String,
-    sparsePaths: Schema.optional(Schema.NullOr(Schema.Array(Schema.String)))
+    sparsePaths: Schema.optional(nullable(Schema.Array(Schema.String)))
   })
 })
 
@@ -6365,7 +6366,7 @@ export interface MarketplaceInterface {
 }
 export const MarketplaceInterface: Schema.Codec<MarketplaceInterface> = lazy(function() {
   return open({
-    displayName: Schema.optionalKey(Schema.NullOr(Schema.String))
+    displayName: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -6395,7 +6396,7 @@ export interface MarketplaceRemoveResponse {
 }
 export const MarketplaceRemoveResponse: Schema.Codec<MarketplaceRemoveResponse> = lazy(function() {
   return open({
-    installedRoot: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
+    installedRoot: Schema.optionalKey(nullable(AbsolutePathBuf)),
     marketplaceName: Schema.String
   })
 })
@@ -6416,7 +6417,7 @@ export interface MarketplaceUpgradeParams {
 }
 export const MarketplaceUpgradeParams: Schema.Codec<MarketplaceUpgradeParams> = lazy(function() {
   return Schema.Struct({
-    marketplaceName: Schema.optional(Schema.NullOr(Schema.String))
+    marketplaceName: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -6474,9 +6475,9 @@ export interface McpElicitationBooleanSchema {
 }
 export const McpElicitationBooleanSchema: Schema.Codec<McpElicitationBooleanSchema> = lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.Boolean)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationBooleanType
   })
 })
@@ -6520,11 +6521,11 @@ export interface McpElicitationLegacyTitledEnumSchema {
 export const McpElicitationLegacyTitledEnumSchema: Schema.Codec<McpElicitationLegacyTitledEnumSchema> =
   lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
     enum: Schema.Array(Schema.String),
-    enumNames: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    enumNames: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationStringType
   })
 })
@@ -6550,11 +6551,11 @@ export interface McpElicitationNumberSchema {
 }
 export const McpElicitationNumberSchema: Schema.Codec<McpElicitationNumberSchema> = lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    maximum: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    minimum: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.Number)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    maximum: Schema.optionalKey(nullable(Schema.Number)),
+    minimum: Schema.optionalKey(nullable(Schema.Number)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationNumberType
   })
 })
@@ -6596,9 +6597,9 @@ export interface McpElicitationSchema {
 }
 export const McpElicitationSchema: Schema.Codec<McpElicitationSchema> = lazy(function() {
   return open({
-    $schema: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    $schema: Schema.optionalKey(nullable(Schema.String)),
     properties: Schema.Record(Schema.String, McpElicitationPrimitiveSchema),
-    required: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
+    required: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
     type: McpElicitationObjectType
   })
 })
@@ -6630,12 +6631,12 @@ export interface McpElicitationStringSchema {
 }
 export const McpElicitationStringSchema: Schema.Codec<McpElicitationStringSchema> = lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    format: Schema.optionalKey(Schema.NullOr(McpElicitationStringFormat)),
-    maxLength: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    minLength: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    format: Schema.optionalKey(nullable(McpElicitationStringFormat)),
+    maxLength: Schema.optionalKey(nullable(Schema.Number)),
+    minLength: Schema.optionalKey(nullable(Schema.Number)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationStringType
   })
 })
@@ -6666,12 +6667,12 @@ export interface McpElicitationTitledMultiSelectEnumSchema {
 export const McpElicitationTitledMultiSelectEnumSchema: Schema.Codec<McpElicitationTitledMultiSelectEnumSchema> =
   lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    description: Schema.optionalKey(nullable(Schema.String)),
     items: McpElicitationTitledEnumItems,
-    maxItems: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    minItems: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    maxItems: Schema.optionalKey(nullable(Schema.Number)),
+    minItems: Schema.optionalKey(nullable(Schema.Number)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationArrayType
   })
 })
@@ -6686,10 +6687,10 @@ export interface McpElicitationTitledSingleSelectEnumSchema {
 export const McpElicitationTitledSingleSelectEnumSchema: Schema.Codec<McpElicitationTitledSingleSelectEnumSchema> =
   lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
     oneOf: Schema.Array(McpElicitationConstOption),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationStringType
   })
 })
@@ -6717,12 +6718,12 @@ export interface McpElicitationUntitledMultiSelectEnumSchema {
 export const McpElicitationUntitledMultiSelectEnumSchema: Schema.Codec<McpElicitationUntitledMultiSelectEnumSchema> =
   lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    description: Schema.optionalKey(nullable(Schema.String)),
     items: McpElicitationUntitledEnumItems,
-    maxItems: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    minItems: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    maxItems: Schema.optionalKey(nullable(Schema.Number)),
+    minItems: Schema.optionalKey(nullable(Schema.Number)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationArrayType
   })
 })
@@ -6737,10 +6738,10 @@ export interface McpElicitationUntitledSingleSelectEnumSchema {
 export const McpElicitationUntitledSingleSelectEnumSchema: Schema.Codec<McpElicitationUntitledSingleSelectEnumSchema> =
   lazy(function() {
   return open({
-    default: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    default: Schema.optionalKey(nullable(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
     enum: Schema.Array(Schema.String),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     type: McpElicitationStringType
   })
 })
@@ -6759,12 +6760,12 @@ export interface McpResourceReadParams {
 }
 export const McpResourceReadParams: Schema.Codec<McpResourceReadParams> = lazy(function() {
   return Schema.Struct({
-    _meta: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
-    connectorId: Schema.optional(Schema.NullOr(Schema.String)),
-    originCallId: Schema.optional(Schema.NullOr(Schema.String)),
+    _meta: Schema.optional(nullable(Schema.Record(Schema.String, Schema.Unknown))),
+    connectorId: Schema.optional(nullable(Schema.String)),
+    originCallId: Schema.optional(nullable(Schema.String)),
     server: Schema.String,
-    target: Schema.optional(Schema.NullOr(McpResourceReadTarget)),
-    threadId: Schema.optional(Schema.NullOr(Schema.String)),
+    target: Schema.optional(nullable(McpResourceReadTarget)),
+    threadId: Schema.optional(nullable(Schema.String)),
     uri: Schema.String
   })
 })
@@ -6777,7 +6778,7 @@ export interface McpResourceReadResponse {
 export const McpResourceReadResponse: Schema.Codec<McpResourceReadResponse> = lazy(function() {
   return open({
     contents: Schema.Array(ResourceContent),
-    originCallId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    originCallId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -6789,7 +6790,7 @@ export interface McpResourceReadTarget {
 export const McpResourceReadTarget: Schema.Codec<McpResourceReadTarget> = lazy(function() {
   return Schema.Struct({
     connectorId: Schema.String,
-    linkId: Schema.NullOr(Schema.String)
+    linkId: nullable(Schema.String)
   })
 })
 
@@ -6919,7 +6920,7 @@ export const McpServerElicitationRequestParams: Schema.Codec<McpServerElicitatio
       title: Schema.String,
       serverName: Schema.String,
       threadId: Schema.String,
-      turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+      turnId: Schema.optionalKey(nullable(Schema.String))
     },
     {
       mode: Schema.Literal("form"),
@@ -6928,7 +6929,7 @@ export const McpServerElicitationRequestParams: Schema.Codec<McpServerElicitatio
       requestedSchema: McpElicitationSchema,
       serverName: Schema.String,
       threadId: Schema.String,
-      turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+      turnId: Schema.optionalKey(nullable(Schema.String))
     },
     {
       mode: Schema.Literal("openai/form"),
@@ -6937,7 +6938,7 @@ export const McpServerElicitationRequestParams: Schema.Codec<McpServerElicitatio
       requestedSchema: Schema.Unknown,
       serverName: Schema.String,
       threadId: Schema.String,
-      turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+      turnId: Schema.optionalKey(nullable(Schema.String))
     },
     {
       mode: Schema.Literal("openaiForm"),
@@ -6946,7 +6947,7 @@ export const McpServerElicitationRequestParams: Schema.Codec<McpServerElicitatio
       requestedSchema: Schema.Unknown,
       serverName: Schema.String,
       threadId: Schema.String,
-      turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+      turnId: Schema.optionalKey(nullable(Schema.String))
     },
     {
       mode: Schema.Literal("url"),
@@ -6956,7 +6957,7 @@ export const McpServerElicitationRequestParams: Schema.Codec<McpServerElicitatio
       url: Schema.String,
       serverName: Schema.String,
       threadId: Schema.String,
-      turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+      turnId: Schema.optionalKey(nullable(Schema.String))
     }
   ])
 })
@@ -7060,12 +7061,12 @@ export interface McpServerInfo {
 }
 export const McpServerInfo: Schema.Codec<McpServerInfo> = lazy(function() {
   return open({
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    icons: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Unknown))),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    icons: Schema.optionalKey(nullable(Schema.Array(Schema.Unknown))),
     name: Schema.String,
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     version: Schema.String,
-    websiteUrl: Schema.optionalKey(Schema.NullOr(Schema.String))
+    websiteUrl: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7104,11 +7105,11 @@ export interface McpServerOauthLoginCompletedNotification {
 export const McpServerOauthLoginCompletedNotification: Schema.Codec<McpServerOauthLoginCompletedNotification> =
   lazy(function() {
   return open({
-    error: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    loginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    error: Schema.optionalKey(nullable(Schema.String)),
+    loginId: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String,
     success: Schema.Boolean,
-    threadId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    threadId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7122,11 +7123,11 @@ export interface McpServerOauthLoginParams {
 }
 export const McpServerOauthLoginParams: Schema.Codec<McpServerOauthLoginParams> = lazy(function() {
   return Schema.Struct({
-    clientRegistration: Schema.optional(Schema.NullOr(McpServerOauthClientRegistration)),
+    clientRegistration: Schema.optional(nullable(McpServerOauthClientRegistration)),
     name: Schema.String,
-    scopes: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
-    threadId: Schema.optional(Schema.NullOr(Schema.String)),
-    timeoutSecs: Schema.optional(Schema.NullOr(Schema.Int))
+    scopes: Schema.optional(nullable(Schema.Array(Schema.String))),
+    threadId: Schema.optional(nullable(Schema.String)),
+    timeoutSecs: Schema.optional(nullable(Schema.Int))
   })
 })
 
@@ -7141,7 +7142,7 @@ export interface McpServerOauthLoginResponse {
 export const McpServerOauthLoginResponse: Schema.Codec<McpServerOauthLoginResponse> = lazy(function() {
   return open({
     authorizationUrl: Schema.String,
-    loginId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    loginId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7190,17 +7191,17 @@ export interface McpServerStatus {
 export const McpServerStatus: Schema.Codec<McpServerStatus> = lazy(function() {
   return open({
     authStatus: McpAuthStatus,
-    httpOrigin: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    httpOrigin: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String,
-    pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    pluginId: Schema.optionalKey(nullable(Schema.String)),
     resourceTemplates: Schema.Array(ResourceTemplate),
     resources: Schema.Array(Resource),
-    runtimeStatus: Schema.optionalKey(Schema.NullOr(McpServerConnectionStatus)),
+    runtimeStatus: Schema.optionalKey(nullable(McpServerConnectionStatus)),
     serverCapabilities: Schema.optionalKey(Schema.Unknown),
-    serverInfo: Schema.optionalKey(Schema.NullOr(McpServerInfo)),
+    serverInfo: Schema.optionalKey(nullable(McpServerInfo)),
     toolListMeta: Schema.optionalKey(Schema.Unknown),
     tools: Schema.Record(Schema.String, Tool),
-    toolsError: Schema.optionalKey(Schema.NullOr(Schema.String))
+    toolsError: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7218,11 +7219,11 @@ export interface McpServerStatusUpdatedNotification {
 }
 export const McpServerStatusUpdatedNotification: Schema.Codec<McpServerStatusUpdatedNotification> = lazy(function() {
   return open({
-    error: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    failureReason: Schema.optionalKey(Schema.NullOr(McpServerStartupFailureReason)),
+    error: Schema.optionalKey(nullable(Schema.String)),
+    failureReason: Schema.optionalKey(nullable(McpServerStartupFailureReason)),
     name: Schema.String,
     status: McpServerStartupState,
-    threadId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    threadId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7253,7 +7254,7 @@ export const McpServerToolCallResponse: Schema.Codec<McpServerToolCallResponse> 
   return open({
     _meta: Schema.optionalKey(Schema.Unknown),
     content: Schema.Array(Schema.Unknown),
-    isError: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+    isError: Schema.optionalKey(nullable(Schema.Boolean)),
     structuredContent: Schema.optionalKey(Schema.Unknown)
   })
 })
@@ -7267,11 +7268,11 @@ export interface McpToolCallAppContext {
 }
 export const McpToolCallAppContext: Schema.Codec<McpToolCallAppContext> = lazy(function() {
   return open({
-    actionName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    appName: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    actionName: Schema.optionalKey(nullable(Schema.String)),
+    appName: Schema.optionalKey(nullable(Schema.String)),
     connectorId: Schema.String,
-    linkId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    resourceUri: Schema.optionalKey(Schema.NullOr(Schema.String))
+    linkId: Schema.optionalKey(nullable(Schema.String)),
+    resourceUri: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7358,7 +7359,7 @@ export interface MemoryStatusParams {
 }
 export const MemoryStatusParams: Schema.Codec<MemoryStatusParams> = lazy(function() {
   return Schema.Struct({
-    minConsolidatedThreads: Schema.optional(Schema.NullOr(UnsignedInt))
+    minConsolidatedThreads: Schema.optional(nullable(UnsignedInt))
   })
 })
 
@@ -7486,10 +7487,10 @@ export interface MisalignmentErrorDetails {
 }
 export const MisalignmentErrorDetails: Schema.Codec<MisalignmentErrorDetails> = lazy(function() {
   return open({
-    detailedExplanation: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    errorType: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    reviewTarget: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    steer: Schema.optionalKey(Schema.NullOr(MisalignmentSteer))
+    detailedExplanation: Schema.optionalKey(nullable(Schema.String)),
+    errorType: Schema.optionalKey(nullable(Schema.String)),
+    reviewTarget: Schema.optionalKey(nullable(Schema.String)),
+    steer: Schema.optionalKey(nullable(MisalignmentSteer))
   })
 })
 
@@ -7509,7 +7510,7 @@ export interface MockExperimentalMethodParams {
 }
 export const MockExperimentalMethodParams: Schema.Codec<MockExperimentalMethodParams> = lazy(function() {
   return Schema.Struct({
-    value: Schema.optional(Schema.NullOr(Schema.String))
+    value: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -7520,7 +7521,7 @@ export interface MockExperimentalMethodResponse {
 }
 export const MockExperimentalMethodResponse: Schema.Codec<MockExperimentalMethodResponse> = lazy(function() {
   return open({
-    echoed: Schema.optionalKey(Schema.NullOr(Schema.String))
+    echoed: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7581,10 +7582,10 @@ export interface Model {
 export const Model: Schema.Codec<Model> = lazy(function() {
   return open({
     additionalSpeedTiers: Schema.optionalKey(Schema.Array(Schema.String)),
-    availabilityNux: Schema.optionalKey(Schema.NullOr(ModelAvailabilityNux)),
-    availableAccessPrograms: Schema.optionalKey(Schema.NullOr(ModelAccessPrograms)),
+    availabilityNux: Schema.optionalKey(nullable(ModelAvailabilityNux)),
+    availableAccessPrograms: Schema.optionalKey(nullable(ModelAccessPrograms)),
     defaultReasoningEffort: ReasoningEffort,
-    defaultServiceTier: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    defaultServiceTier: Schema.optionalKey(nullable(Schema.String)),
     description: Schema.String,
     displayName: Schema.String,
     hidden: Schema.Boolean,
@@ -7592,13 +7593,13 @@ export const Model: Schema.Codec<Model> = lazy(function() {
     inputModalities: Schema.optionalKey(Schema.Array(InputModality)),
     isDefault: Schema.Boolean,
     model: Schema.String,
-    modelSpecialty: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    multiAgentVersion: Schema.optionalKey(Schema.NullOr(MultiAgentVersion)),
+    modelSpecialty: Schema.optionalKey(nullable(Schema.String)),
+    multiAgentVersion: Schema.optionalKey(nullable(MultiAgentVersion)),
     serviceTiers: Schema.optionalKey(Schema.Array(ModelServiceTier)),
     supportedReasoningEfforts: Schema.Array(ReasoningEffortOption),
     supportsPersonality: Schema.optionalKey(Schema.Boolean),
-    upgrade: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    upgradeInfo: Schema.optionalKey(Schema.NullOr(ModelUpgradeInfo))
+    upgrade: Schema.optionalKey(nullable(Schema.String)),
+    upgradeInfo: Schema.optionalKey(nullable(ModelUpgradeInfo))
   })
 })
 
@@ -7634,10 +7635,10 @@ export interface ModelListParams {
 }
 export const ModelListParams: Schema.Codec<ModelListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    includeHidden: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    modelProvider: Schema.optional(Schema.NullOr(Schema.String))
+    cursor: Schema.optional(nullable(Schema.String)),
+    includeHidden: Schema.optional(nullable(Schema.Boolean)),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    modelProvider: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -7652,7 +7653,7 @@ export interface ModelListResponse {
 export const ModelListResponse: Schema.Codec<ModelListResponse> = lazy(function() {
   return open({
     data: Schema.Array(Model),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7762,7 +7763,7 @@ export interface ModelProviderSummary {
 }
 export const ModelProviderSummary: Schema.Codec<ModelProviderSummary> = lazy(function() {
   return openCodec({
-    baseUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    baseUrl: Schema.optionalKey(nullable(Schema.String)),
     canEdit: Schema.Boolean,
     id: Schema.String,
     name: Schema.String,
@@ -7804,7 +7805,7 @@ export interface ModelSafetyBufferingUpdatedNotification {
 export const ModelSafetyBufferingUpdatedNotification: Schema.Codec<ModelSafetyBufferingUpdatedNotification> =
   lazy(function() {
   return open({
-    fasterModel: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    fasterModel: Schema.optionalKey(nullable(Schema.String)),
     model: Schema.String,
     reasons: Schema.Array(Schema.String),
     showBufferingUi: Schema.Boolean,
@@ -7837,11 +7838,11 @@ export interface ModelUpgradeInfo {
 }
 export const ModelUpgradeInfo: Schema.Codec<ModelUpgradeInfo> = lazy(function() {
   return open({
-    migrationMarkdown: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    migrationMarkdown: Schema.optionalKey(nullable(Schema.String)),
     model: Schema.String,
-    modelLink: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    retirementAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    upgradeCopy: Schema.optionalKey(Schema.NullOr(Schema.String))
+    modelLink: Schema.optionalKey(nullable(Schema.String)),
+    retirementAt: Schema.optionalKey(nullable(Schema.Number)),
+    upgradeCopy: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -7868,7 +7869,7 @@ export interface ModelsRequirements {
 }
 export const ModelsRequirements: Schema.Codec<ModelsRequirements> = lazy(function() {
   return open({
-    newThread: Schema.optionalKey(Schema.NullOr(NewThreadModelDefaults))
+    newThread: Schema.optionalKey(nullable(NewThreadModelDefaults))
   })
 })
 
@@ -8011,20 +8012,20 @@ export interface NetworkRequirements {
 }
 export const NetworkRequirements: Schema.Codec<NetworkRequirements> = lazy(function() {
   return open({
-    allowLocalBinding: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowUnixSockets: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    allowUpstreamProxy: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    allowedDomains: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    dangerouslyAllowAllUnixSockets: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    dangerouslyAllowNonLoopbackProxy: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    deniedDomains: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    domains: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, NetworkDomainPermission))),
-    enabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    httpPort: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    managedAllowedDomainsOnly: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    reviewDomains: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    socksPort: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    unixSockets: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, NetworkUnixSocketPermission)))
+    allowLocalBinding: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowUnixSockets: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    allowUpstreamProxy: Schema.optionalKey(nullable(Schema.Boolean)),
+    allowedDomains: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    dangerouslyAllowAllUnixSockets: Schema.optionalKey(nullable(Schema.Boolean)),
+    dangerouslyAllowNonLoopbackProxy: Schema.optionalKey(nullable(Schema.Boolean)),
+    deniedDomains: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    domains: Schema.optionalKey(nullable(Schema.Record(Schema.String, NetworkDomainPermission))),
+    enabled: Schema.optionalKey(nullable(Schema.Boolean)),
+    httpPort: Schema.optionalKey(nullable(Schema.Number)),
+    managedAllowedDomainsOnly: Schema.optionalKey(nullable(Schema.Boolean)),
+    reviewDomains: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    socksPort: Schema.optionalKey(nullable(Schema.Number)),
+    unixSockets: Schema.optionalKey(nullable(Schema.Record(Schema.String, NetworkUnixSocketPermission)))
   })
 })
 
@@ -8040,9 +8041,9 @@ export interface NewThreadModelDefaults {
 }
 export const NewThreadModelDefaults: Schema.Codec<NewThreadModelDefaults> = lazy(function() {
   return open({
-    model: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    modelReasoningEffort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
-    serviceTier: Schema.optionalKey(Schema.NullOr(Schema.String))
+    model: Schema.optionalKey(nullable(Schema.String)),
+    modelReasoningEffort: Schema.optionalKey(nullable(ReasoningEffort)),
+    serviceTier: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -8053,34 +8054,34 @@ export const NonSteerableTurnKind: Schema.Codec<NonSteerableTurnKind> = lazy(fun
 
 export type NullableGatewayOAuthLoginParams = GatewayOAuthLoginParams | null
 export const NullableGatewayOAuthLoginParams: Schema.Codec<NullableGatewayOAuthLoginParams> = lazy(function() {
-  return Schema.NullOr(GatewayOAuthLoginParams)
+  return nullable(GatewayOAuthLoginParams)
 })
 
 export type NullableGatewayOAuthReadParams = GatewayOAuthReadParams | null
 export const NullableGatewayOAuthReadParams: Schema.Codec<NullableGatewayOAuthReadParams> = lazy(function() {
-  return Schema.NullOr(GatewayOAuthReadParams)
+  return nullable(GatewayOAuthReadParams)
 })
 
 export type NullableGetAccountRateLimitsParams = GetAccountRateLimitsParams | null
 export const NullableGetAccountRateLimitsParams: Schema.Codec<NullableGetAccountRateLimitsParams> = lazy(function() {
-  return Schema.NullOr(GetAccountRateLimitsParams)
+  return nullable(GetAccountRateLimitsParams)
 })
 
 export type NullableGetAccountTokenUsageParams = GetAccountTokenUsageParams | null
 export const NullableGetAccountTokenUsageParams: Schema.Codec<NullableGetAccountTokenUsageParams> = lazy(function() {
-  return Schema.NullOr(GetAccountTokenUsageParams)
+  return nullable(GetAccountTokenUsageParams)
 })
 
 /** Experimental: needs the `experimentalApi` capability. */
 export type NullableRemoteControlDisableParams = RemoteControlDisableParams | null
 export const NullableRemoteControlDisableParams: Schema.Codec<NullableRemoteControlDisableParams> = lazy(function() {
-  return Schema.NullOr(RemoteControlDisableParams)
+  return nullable(RemoteControlDisableParams)
 })
 
 /** Experimental: needs the `experimentalApi` capability. */
 export type NullableRemoteControlEnableParams = RemoteControlEnableParams | null
 export const NullableRemoteControlEnableParams: Schema.Codec<NullableRemoteControlEnableParams> = lazy(function() {
-  return Schema.NullOr(RemoteControlEnableParams)
+  return nullable(RemoteControlEnableParams)
 })
 
 export type OtelExporter =
@@ -8112,12 +8113,12 @@ export const OtelExporter: Schema.Codec<OtelExporter> = lazy(function() {
       endpoint: Schema.String,
       headers: Schema.Record(Schema.String, Schema.String),
       protocol: OtelHttpProtocol,
-      tls: Schema.optionalKey(Schema.NullOr(OtelTlsConfig))
+      tls: Schema.optionalKey(nullable(OtelTlsConfig))
     }),
     "otlp-grpc": open({
       endpoint: Schema.String,
       headers: Schema.Record(Schema.String, Schema.String),
-      tls: Schema.optionalKey(Schema.NullOr(OtelTlsConfig))
+      tls: Schema.optionalKey(nullable(OtelTlsConfig))
     })
   })
 })
@@ -8142,17 +8143,17 @@ export interface OtelRequirements {
 }
 export const OtelRequirements: Schema.Codec<OtelRequirements> = lazy(function() {
   return openCodec({
-    environment: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    exporter: Schema.optionalKey(Schema.NullOr(OtelExporter)),
-    log_agent_responses: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    log_guardian_assessments: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    log_sse_deltas: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    log_user_prompt: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    metrics_exporter: Schema.optionalKey(Schema.NullOr(OtelExporter)),
-    span_attributes: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    tool_result: Schema.optionalKey(Schema.NullOr(OtelToolResultLogConfig)),
-    trace_exporter: Schema.optionalKey(Schema.NullOr(OtelExporter)),
-    tracestate: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.Record(Schema.String, Schema.String))))
+    environment: Schema.optionalKey(nullable(Schema.String)),
+    exporter: Schema.optionalKey(nullable(OtelExporter)),
+    log_agent_responses: Schema.optionalKey(nullable(Schema.Boolean)),
+    log_guardian_assessments: Schema.optionalKey(nullable(Schema.Boolean)),
+    log_sse_deltas: Schema.optionalKey(nullable(Schema.Boolean)),
+    log_user_prompt: Schema.optionalKey(nullable(Schema.Boolean)),
+    metrics_exporter: Schema.optionalKey(nullable(OtelExporter)),
+    span_attributes: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.String))),
+    tool_result: Schema.optionalKey(nullable(OtelToolResultLogConfig)),
+    trace_exporter: Schema.optionalKey(nullable(OtelExporter)),
+    tracestate: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.Record(Schema.String, Schema.String))))
   })
 })
 
@@ -8163,9 +8164,9 @@ export interface OtelTlsConfig {
 }
 export const OtelTlsConfig: Schema.Codec<OtelTlsConfig> = lazy(function() {
   return open({
-    "ca-certificate": Schema.optionalKey(Schema.NullOr(Schema.String)),
-    "client-certificate": Schema.optionalKey(Schema.NullOr(Schema.String)),
-    "client-private-key": Schema.optionalKey(Schema.NullOr(Schema.String))
+    "ca-certificate": Schema.optionalKey(nullable(Schema.String)),
+    "client-certificate": Schema.optionalKey(nullable(Schema.String)),
+    "client-private-key": Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -8231,13 +8232,13 @@ export const ParsedCommand: Schema.Codec<ParsedCommand> = lazy(function() {
     {
       type: Schema.Literal("list_files"),
       cmd: Schema.String,
-      path: Schema.optionalKey(Schema.NullOr(Schema.String))
+      path: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("search"),
       cmd: Schema.String,
-      path: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      query: Schema.optionalKey(Schema.NullOr(Schema.String))
+      path: Schema.optionalKey(nullable(Schema.String)),
+      query: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("unknown"),
@@ -8274,7 +8275,7 @@ export const PatchChangeKind: Schema.Codec<PatchChangeKind> = lazy(function() {
     },
     {
       type: Schema.Literal("update"),
-      move_path: Schema.optionalKey(Schema.NullOr(Schema.String))
+      move_path: Schema.optionalKey(nullable(Schema.String))
     }
   ])
 })
@@ -8299,9 +8300,9 @@ export interface PermissionProfileListParams {
 }
 export const PermissionProfileListParams: Schema.Codec<PermissionProfileListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt))
+    cursor: Schema.optional(nullable(Schema.String)),
+    cwd: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt))
   })
 })
 
@@ -8316,7 +8317,7 @@ export interface PermissionProfileListResponse {
 export const PermissionProfileListResponse: Schema.Codec<PermissionProfileListResponse> = lazy(function() {
   return open({
     data: Schema.Array(PermissionProfileSummary),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -8331,7 +8332,7 @@ export interface PermissionProfileSummary {
 export const PermissionProfileSummary: Schema.Codec<PermissionProfileSummary> = lazy(function() {
   return open({
     allowed: Schema.Boolean,
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
     id: Schema.String
   })
 })
@@ -8350,10 +8351,10 @@ export interface PermissionsRequestApprovalParams {
 export const PermissionsRequestApprovalParams: Schema.Codec<PermissionsRequestApprovalParams> = lazy(function() {
   return openCodec({
     cwd: LegacyAppPathString,
-    environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    environmentId: Schema.optionalKey(nullable(Schema.String)),
     itemId: Schema.String,
     permissions: RequestPermissionProfile,
-    reason: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    reason: Schema.optionalKey(nullable(Schema.String)),
     startedAtMs: Schema.Number,
     threadId: Schema.String,
     turnId: Schema.String
@@ -8371,7 +8372,7 @@ export const PermissionsRequestApprovalResponse: Schema.Codec<PermissionsRequest
   return Schema.Struct({
     permissions: GrantedPermissionProfile,
     scope: Schema.optional(PermissionGrantScope),
-    strictAutoReview: Schema.optional(Schema.NullOr(Schema.Boolean))
+    strictAutoReview: Schema.optional(nullable(Schema.Boolean))
   })
 })
 
@@ -8493,14 +8494,14 @@ export const PluginDetail: Schema.Codec<PluginDetail> = lazy(function() {
   return openCodec({
     appTemplates: Schema.Array(AppTemplateSummary),
     apps: Schema.Array(AppSummary),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
     hooks: Schema.Array(PluginHookSummary),
     marketplaceName: Schema.String,
-    marketplacePath: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
+    marketplacePath: Schema.optionalKey(nullable(AbsolutePathBuf)),
     mcpServers: Schema.Array(Schema.String),
-    onboardingSkill: Schema.optionalKey(Schema.NullOr(SkillSummary)),
-    scheduledTasks: Schema.optionalKey(Schema.NullOr(Schema.Array(ScheduledTaskSummary))),
-    shareUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    onboardingSkill: Schema.optionalKey(nullable(SkillSummary)),
+    scheduledTasks: Schema.optionalKey(nullable(Schema.Array(ScheduledTaskSummary))),
+    shareUrl: Schema.optionalKey(nullable(Schema.String)),
     skills: Schema.Array(SkillSummary),
     summary: PluginSummary
   })
@@ -8541,10 +8542,10 @@ export interface PluginInstallParams {
 }
 export const PluginInstallParams: Schema.Codec<PluginInstallParams> = lazy(function() {
   return Schema.Struct({
-    installAttemptId: Schema.optional(Schema.NullOr(Schema.String)),
-    marketplacePath: Schema.optional(Schema.NullOr(AbsolutePathBuf)),
+    installAttemptId: Schema.optional(nullable(Schema.String)),
+    marketplacePath: Schema.optional(nullable(AbsolutePathBuf)),
     pluginName: Schema.String,
-    remoteMarketplaceName: Schema.optional(Schema.NullOr(Schema.String))
+    remoteMarketplaceName: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -8580,8 +8581,8 @@ export interface PluginInstalledParams {
 }
 export const PluginInstalledParams: Schema.Codec<PluginInstalledParams> = lazy(function() {
   return Schema.Struct({
-    cwds: Schema.optional(Schema.NullOr(Schema.Array(AbsolutePathBuf))),
-    installSuggestionPluginNames: Schema.optional(Schema.NullOr(Schema.Array(Schema.String)))
+    cwds: Schema.optional(nullable(Schema.Array(AbsolutePathBuf))),
+    installSuggestionPluginNames: Schema.optional(nullable(Schema.Array(Schema.String)))
   })
 })
 
@@ -8629,25 +8630,25 @@ export interface PluginInterface {
 }
 export const PluginInterface: Schema.Codec<PluginInterface> = lazy(function() {
   return open({
-    brandColor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    brandColor: Schema.optionalKey(nullable(Schema.String)),
     capabilities: Schema.Array(Schema.String),
-    category: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    composerIcon: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
-    composerIconUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    defaultPrompt: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    developerName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    displayName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    logo: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
-    logoDark: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
-    logoUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    logoUrlDark: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    longDescription: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    privacyPolicyUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    category: Schema.optionalKey(nullable(Schema.String)),
+    composerIcon: Schema.optionalKey(nullable(AbsolutePathBuf)),
+    composerIconUrl: Schema.optionalKey(nullable(Schema.String)),
+    defaultPrompt: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    developerName: Schema.optionalKey(nullable(Schema.String)),
+    displayName: Schema.optionalKey(nullable(Schema.String)),
+    logo: Schema.optionalKey(nullable(AbsolutePathBuf)),
+    logoDark: Schema.optionalKey(nullable(AbsolutePathBuf)),
+    logoUrl: Schema.optionalKey(nullable(Schema.String)),
+    logoUrlDark: Schema.optionalKey(nullable(Schema.String)),
+    longDescription: Schema.optionalKey(nullable(Schema.String)),
+    privacyPolicyUrl: Schema.optionalKey(nullable(Schema.String)),
     screenshotUrls: Schema.Array(Schema.String),
     screenshots: Schema.Array(AbsolutePathBuf),
-    shortDescription: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    termsOfServiceUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    websiteUrl: Schema.optionalKey(Schema.NullOr(Schema.String))
+    shortDescription: Schema.optionalKey(nullable(Schema.String)),
+    termsOfServiceUrl: Schema.optionalKey(nullable(Schema.String)),
+    websiteUrl: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -8683,9 +8684,9 @@ export interface PluginListParams {
 }
 export const PluginListParams: Schema.Codec<PluginListParams> = lazy(function() {
   return Schema.Struct({
-    cwds: Schema.optional(Schema.NullOr(Schema.Array(AbsolutePathBuf))),
+    cwds: Schema.optional(nullable(Schema.Array(AbsolutePathBuf))),
     forceRefetch: Schema.optional(Schema.Boolean),
-    marketplaceKinds: Schema.optional(Schema.NullOr(Schema.Array(PluginListMarketplaceKind)))
+    marketplaceKinds: Schema.optional(nullable(Schema.Array(PluginListMarketplaceKind)))
   })
 })
 
@@ -8716,9 +8717,9 @@ export interface PluginMarketplaceEntry {
 }
 export const PluginMarketplaceEntry: Schema.Codec<PluginMarketplaceEntry> = lazy(function() {
   return openCodec({
-    interface: Schema.optionalKey(Schema.NullOr(MarketplaceInterface)),
+    interface: Schema.optionalKey(nullable(MarketplaceInterface)),
     name: Schema.String,
-    path: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
+    path: Schema.optionalKey(nullable(AbsolutePathBuf)),
     plugins: Schema.Array(PluginSummary)
   })
 })
@@ -8730,9 +8731,9 @@ export interface PluginReadParams {
 }
 export const PluginReadParams: Schema.Codec<PluginReadParams> = lazy(function() {
   return Schema.Struct({
-    marketplacePath: Schema.optional(Schema.NullOr(AbsolutePathBuf)),
+    marketplacePath: Schema.optional(nullable(AbsolutePathBuf)),
     pluginName: Schema.String,
-    remoteMarketplaceName: Schema.optional(Schema.NullOr(Schema.String))
+    remoteMarketplaceName: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -8775,7 +8776,7 @@ export interface PluginReconcileParams {
 }
 export const PluginReconcileParams: Schema.Codec<PluginReconcileParams> = lazy(function() {
   return Schema.Struct({
-    reason: Schema.optional(Schema.NullOr(Schema.String))
+    reason: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -8816,10 +8817,10 @@ export interface PluginSearchParams {
 }
 export const PluginSearchParams: Schema.Codec<PluginSearchParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    cwds: Schema.optional(Schema.NullOr(Schema.Array(AbsolutePathBuf))),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    scope: Schema.optional(Schema.NullOr(PluginSearchScope)),
+    cursor: Schema.optional(nullable(Schema.String)),
+    cwds: Schema.optional(nullable(Schema.Array(AbsolutePathBuf))),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    scope: Schema.optional(nullable(PluginSearchScope)),
     searchTerm: Schema.String
   })
 })
@@ -8832,7 +8833,7 @@ export interface PluginSearchResponse {
 export const PluginSearchResponse: Schema.Codec<PluginSearchResponse> = lazy(function() {
   return openCodec({
     data: Schema.Array(PluginSearchResult),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -8844,7 +8845,7 @@ export interface PluginSearchResult {
 export const PluginSearchResult: Schema.Codec<PluginSearchResult> = lazy(function() {
   return openCodec({
     marketplaceName: Schema.String,
-    marketplacePath: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
+    marketplacePath: Schema.optionalKey(nullable(AbsolutePathBuf)),
     plugin: PluginSummary
   })
 })
@@ -8880,7 +8881,7 @@ export const PluginShareCheckoutResponse: Schema.Codec<PluginShareCheckoutRespon
     pluginName: Schema.String,
     pluginPath: AbsolutePathBuf,
     remotePluginId: Schema.String,
-    remoteVersion: Schema.optionalKey(Schema.NullOr(Schema.String))
+    remoteVersion: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -8897,14 +8898,14 @@ export interface PluginShareContext {
 }
 export const PluginShareContext: Schema.Codec<PluginShareContext> = lazy(function() {
   return open({
-    canPublishToWorkspace: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    creatorAccountUserId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    creatorName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    discoverability: Schema.optionalKey(Schema.NullOr(PluginShareDiscoverability)),
+    canPublishToWorkspace: Schema.optionalKey(nullable(Schema.Boolean)),
+    creatorAccountUserId: Schema.optionalKey(nullable(Schema.String)),
+    creatorName: Schema.optionalKey(nullable(Schema.String)),
+    discoverability: Schema.optionalKey(nullable(PluginShareDiscoverability)),
     remotePluginId: Schema.String,
-    remoteVersion: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    sharePrincipals: Schema.optionalKey(Schema.NullOr(Schema.Array(PluginSharePrincipal))),
-    shareUrl: Schema.optionalKey(Schema.NullOr(Schema.String))
+    remoteVersion: Schema.optionalKey(nullable(Schema.String)),
+    sharePrincipals: Schema.optionalKey(nullable(Schema.Array(PluginSharePrincipal))),
+    shareUrl: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -8941,7 +8942,7 @@ export interface PluginShareListItem {
 }
 export const PluginShareListItem: Schema.Codec<PluginShareListItem> = lazy(function() {
   return openCodec({
-    localPluginPath: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
+    localPluginPath: Schema.optionalKey(nullable(AbsolutePathBuf)),
     plugin: PluginSummary
   })
 })
@@ -9001,10 +9002,10 @@ export interface PluginShareSaveParams {
 }
 export const PluginShareSaveParams: Schema.Codec<PluginShareSaveParams> = lazy(function() {
   return Schema.Struct({
-    discoverability: Schema.optional(Schema.NullOr(PluginShareDiscoverabilityParam)),
+    discoverability: Schema.optional(nullable(PluginShareDiscoverabilityParam)),
     pluginPath: AbsolutePathBuf,
-    remotePluginId: Schema.optional(Schema.NullOr(Schema.String)),
-    shareTargets: Schema.optional(Schema.NullOr(Schema.Array(PluginShareTarget)))
+    remotePluginId: Schema.optional(nullable(Schema.String)),
+    shareTargets: Schema.optional(nullable(Schema.Array(PluginShareTarget)))
   })
 })
 
@@ -9015,7 +9016,7 @@ export interface PluginShareSaveResponse {
 }
 export const PluginShareSaveResponse: Schema.Codec<PluginShareSaveResponse> = lazy(function() {
   return open({
-    canPublishToWorkspace: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+    canPublishToWorkspace: Schema.optionalKey(nullable(Schema.Boolean)),
     remotePluginId: Schema.String,
     shareUrl: Schema.String
   })
@@ -9086,7 +9087,7 @@ export interface PluginSkillReadResponse {
 }
 export const PluginSkillReadResponse: Schema.Codec<PluginSkillReadResponse> = lazy(function() {
   return open({
-    contents: Schema.optionalKey(Schema.NullOr(Schema.String))
+    contents: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -9127,16 +9128,16 @@ export const PluginSource: Schema.Codec<PluginSource> = lazy(function() {
     },
     {
       type: Schema.Literal("git"),
-      path: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      refName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      sha: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      path: Schema.optionalKey(nullable(Schema.String)),
+      refName: Schema.optionalKey(nullable(Schema.String)),
+      sha: Schema.optionalKey(nullable(Schema.String)),
       url: Schema.String
     },
     {
       type: Schema.Literal("npm"),
       package: Schema.String,
-      registry: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      version: Schema.optionalKey(Schema.NullOr(Schema.String))
+      registry: Schema.optionalKey(nullable(Schema.String)),
+      version: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("remote")
@@ -9182,23 +9183,23 @@ export const PluginSummary: Schema.Codec<PluginSummary> = lazy(function() {
   return openCodec({
     authPolicy: PluginAuthPolicy,
     availability: Schema.optionalKey(PluginAvailability),
-    disabledReason: Schema.optionalKey(Schema.NullOr(PluginDisabledReason)),
-    eligiblePlanTypes: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
+    disabledReason: Schema.optionalKey(nullable(PluginDisabledReason)),
+    eligiblePlanTypes: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
     enabled: Schema.Boolean,
     id: Schema.String,
     installPolicy: PluginInstallPolicy,
-    installPolicySource: Schema.optionalKey(Schema.NullOr(PluginInstallPolicySource)),
+    installPolicySource: Schema.optionalKey(nullable(PluginInstallPolicySource)),
     installed: Schema.Boolean,
-    installedAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    interface: Schema.optionalKey(Schema.NullOr(PluginInterface)),
+    installedAt: Schema.optionalKey(nullable(Schema.Number)),
+    interface: Schema.optionalKey(nullable(PluginInterface)),
     keywords: Schema.optionalKey(Schema.Array(Schema.String)),
-    localVersion: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    mustShowInstallationInterstitial: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+    localVersion: Schema.optionalKey(nullable(Schema.String)),
+    mustShowInstallationInterstitial: Schema.optionalKey(nullable(Schema.Boolean)),
     name: Schema.String,
-    remotePluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    shareContext: Schema.optionalKey(Schema.NullOr(PluginShareContext)),
+    remotePluginId: Schema.optionalKey(nullable(Schema.String)),
+    shareContext: Schema.optionalKey(nullable(PluginShareContext)),
     source: PluginSource,
-    version: Schema.optionalKey(Schema.NullOr(Schema.String))
+    version: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -9282,7 +9283,7 @@ export interface ProcessExitedNotification {
 export const ProcessExitedNotification: Schema.Codec<ProcessExitedNotification> = lazy(function() {
   return open({
     exitCode: Schema.Number,
-    outputDrainTimedOut: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+    outputDrainTimedOut: Schema.optionalKey(nullable(Schema.Boolean)),
     processHandle: Schema.String,
     stderr: Schema.String,
     stderrCapReached: Schema.Boolean,
@@ -9450,13 +9451,13 @@ export const ProcessSpawnParams: Schema.Codec<ProcessSpawnParams> = lazy(functio
   return Schema.Struct({
     command: Schema.Array(Schema.String),
     cwd: AbsolutePathBuf,
-    env: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.NullOr(Schema.String)))),
-    outputBytesCap: Schema.optional(Schema.NullOr(UnsignedInt)),
+    env: Schema.optional(nullable(Schema.Record(Schema.String, nullable(Schema.String)))),
+    outputBytesCap: Schema.optional(nullable(UnsignedInt)),
     processHandle: Schema.String,
-    size: Schema.optional(Schema.NullOr(ProcessTerminalSize)),
+    size: Schema.optional(nullable(ProcessTerminalSize)),
     streamStdin: Schema.optional(Schema.Boolean),
     streamStdoutStderr: Schema.optional(Schema.Boolean),
-    timeoutMs: Schema.optional(Schema.NullOr(Schema.Int)),
+    timeoutMs: Schema.optional(nullable(Schema.Int)),
     tty: Schema.optional(Schema.Boolean)
   })
 })
@@ -9507,7 +9508,7 @@ export interface ProcessWriteStdinParams {
 export const ProcessWriteStdinParams: Schema.Codec<ProcessWriteStdinParams> = lazy(function() {
   return Schema.Struct({
     closeStdin: Schema.optional(Schema.Boolean),
-    deltaBase64: Schema.optional(Schema.NullOr(Schema.String)),
+    deltaBase64: Schema.optional(nullable(Schema.String)),
     processHandle: Schema.String
   })
 })
@@ -9544,7 +9545,7 @@ export const Project: Schema.Codec<Project> = lazy(function() {
     metadata: Schema.Record(Schema.String, Schema.String),
     name: Schema.String,
     position: Schema.Number,
-    recencyAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    recencyAt: Schema.optionalKey(nullable(Schema.Number)),
     roots: Schema.Array(ProjectRoot),
     updatedAt: Schema.Number
   })
@@ -9576,7 +9577,7 @@ export interface ProjectCreateParams {
 export const ProjectCreateParams: Schema.Codec<ProjectCreateParams> = lazy(function() {
   return Schema.Struct({
     idempotencyKey: Schema.String,
-    metadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
+    metadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
     name: Schema.String,
     roots: Schema.Array(ProjectRootParam)
   })
@@ -9621,10 +9622,10 @@ export interface ProjectImportParams {
 export const ProjectImportParams: Schema.Codec<ProjectImportParams> = lazy(function() {
   return Schema.Struct({
     idempotencyKey: Schema.String,
-    metadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
+    metadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
     name: Schema.String,
     roots: Schema.Array(ProjectRootParam),
-    threads: Schema.optional(Schema.NullOr(Schema.Array(Schema.String)))
+    threads: Schema.optional(nullable(Schema.Array(Schema.String)))
   })
 })
 
@@ -9649,10 +9650,10 @@ export interface ProjectListParams {
 }
 export const ProjectListParams: Schema.Codec<ProjectListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    sortDirection: Schema.optional(Schema.NullOr(SortDirection)),
-    sortKey: Schema.optional(Schema.NullOr(ProjectSortKey))
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    sortDirection: Schema.optional(nullable(SortDirection)),
+    sortKey: Schema.optional(nullable(ProjectSortKey))
   })
 })
 
@@ -9664,7 +9665,7 @@ export interface ProjectListResponse {
 export const ProjectListResponse: Schema.Codec<ProjectListResponse> = lazy(function() {
   return open({
     data: Schema.Array(Project),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -9675,7 +9676,7 @@ export interface ProjectMoveParams {
 }
 export const ProjectMoveParams: Schema.Codec<ProjectMoveParams> = lazy(function() {
   return Schema.Struct({
-    beforeProjectId: Schema.optional(Schema.NullOr(Schema.String)),
+    beforeProjectId: Schema.optional(nullable(Schema.String)),
     projectId: Schema.String
   })
 })
@@ -9741,10 +9742,10 @@ export interface ProjectUpdateParams {
 }
 export const ProjectUpdateParams: Schema.Codec<ProjectUpdateParams> = lazy(function() {
   return Schema.Struct({
-    metadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    name: Schema.optional(Schema.NullOr(Schema.String)),
+    metadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
+    name: Schema.optional(nullable(Schema.String)),
     projectId: Schema.String,
-    roots: Schema.optional(Schema.NullOr(Schema.Array(ProjectRootParam)))
+    roots: Schema.optional(nullable(Schema.Array(ProjectRootParam)))
   })
 })
 
@@ -9791,14 +9792,14 @@ export const ProviderSettings: Schema.Codec<ProviderSettings> = lazy(function() 
     },
     {
       type: Schema.Literal("bedrock"),
-      profile: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      region: Schema.optionalKey(Schema.NullOr(Schema.String))
+      profile: Schema.optionalKey(nullable(Schema.String)),
+      region: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("gcp"),
-      credentialFile: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      location: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      projectId: Schema.optionalKey(Schema.NullOr(Schema.String))
+      credentialFile: Schema.optionalKey(nullable(Schema.String)),
+      location: Schema.optionalKey(nullable(Schema.String)),
+      projectId: Schema.optionalKey(nullable(Schema.String))
     }
   ])
 })
@@ -9832,22 +9833,22 @@ export const ProviderSettingsPatch: Schema.Codec<ProviderSettingsPatch> = lazy(f
   return Schema.Union([
     Schema.Struct({
       type: Schema.Literal("customGateway"),
-      baseUrl: Schema.optional(Schema.NullOr(Schema.String)),
-      envKey: Schema.optional(Schema.NullOr(Schema.String)),
+      baseUrl: Schema.optional(nullable(Schema.String)),
+      envKey: Schema.optional(nullable(Schema.String)),
       name: Schema.optional(Schema.String),
-      providerId: Schema.optional(Schema.NullOr(Schema.String))
+      providerId: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("bedrock"),
-      profile: Schema.optional(Schema.NullOr(Schema.String)),
+      profile: Schema.optional(nullable(Schema.String)),
       providerId: BedrockProviderId,
-      region: Schema.optional(Schema.NullOr(Schema.String))
+      region: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("gcp"),
-      credentialFile: Schema.optional(Schema.NullOr(Schema.String)),
-      location: Schema.optional(Schema.NullOr(Schema.String)),
-      projectId: Schema.optional(Schema.NullOr(Schema.String)),
+      credentialFile: Schema.optional(nullable(Schema.String)),
+      location: Schema.optional(nullable(Schema.String)),
+      projectId: Schema.optional(nullable(Schema.String)),
       providerId: GcpProviderId
     })
   ])
@@ -9865,7 +9866,7 @@ export const QueuedSubmission: Schema.Codec<QueuedSubmission> = lazy(function() 
     clientUserMessageId: Schema.String,
     id: Schema.String,
     input: Schema.Array(UserInput),
-    responsesapiClientMetadata: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String)))
+    responsesapiClientMetadata: Schema.optionalKey(nullable(Schema.Record(Schema.String, Schema.String)))
   })
 })
 
@@ -9902,13 +9903,13 @@ export interface RateLimitResetCredit {
 }
 export const RateLimitResetCredit: Schema.Codec<RateLimitResetCredit> = lazy(function() {
   return open({
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    expiresAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    expiresAt: Schema.optionalKey(nullable(Schema.Number)),
     grantedAt: Schema.Number,
     id: Schema.String,
     resetType: RateLimitResetType,
     status: RateLimitResetCreditStatus,
-    title: Schema.optionalKey(Schema.NullOr(Schema.String))
+    title: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -9931,7 +9932,7 @@ export interface RateLimitResetCreditsSummary {
 export const RateLimitResetCreditsSummary: Schema.Codec<RateLimitResetCreditsSummary> = lazy(function() {
   return open({
     availableCount: Schema.Number,
-    credits: Schema.optionalKey(Schema.NullOr(Schema.Array(RateLimitResetCredit)))
+    credits: Schema.optionalKey(nullable(Schema.Array(RateLimitResetCredit)))
   })
 })
 
@@ -9956,16 +9957,16 @@ export interface RateLimitSnapshot {
 }
 export const RateLimitSnapshot: Schema.Codec<RateLimitSnapshot> = lazy(function() {
   return open({
-    credits: Schema.optionalKey(Schema.NullOr(CreditsSnapshot)),
-    individualLimit: Schema.optionalKey(Schema.NullOr(SpendControlLimitSnapshot)),
-    limitId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    limitName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    normalModelSlug: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    planType: Schema.optionalKey(Schema.NullOr(PlanType)),
-    primary: Schema.optionalKey(Schema.NullOr(RateLimitWindow)),
-    rateLimitReachedType: Schema.optionalKey(Schema.NullOr(RateLimitReachedType)),
-    secondary: Schema.optionalKey(Schema.NullOr(RateLimitWindow)),
-    spendControlReached: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
+    credits: Schema.optionalKey(nullable(CreditsSnapshot)),
+    individualLimit: Schema.optionalKey(nullable(SpendControlLimitSnapshot)),
+    limitId: Schema.optionalKey(nullable(Schema.String)),
+    limitName: Schema.optionalKey(nullable(Schema.String)),
+    normalModelSlug: Schema.optionalKey(nullable(Schema.String)),
+    planType: Schema.optionalKey(nullable(PlanType)),
+    primary: Schema.optionalKey(nullable(RateLimitWindow)),
+    rateLimitReachedType: Schema.optionalKey(nullable(RateLimitReachedType)),
+    secondary: Schema.optionalKey(nullable(RateLimitWindow)),
+    spendControlReached: Schema.optionalKey(nullable(Schema.Boolean))
   })
 })
 
@@ -9976,9 +9977,9 @@ export interface RateLimitWindow {
 }
 export const RateLimitWindow: Schema.Codec<RateLimitWindow> = lazy(function() {
   return open({
-    resetsAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    resetsAt: Schema.optionalKey(nullable(Schema.Number)),
     usedPercent: Schema.Number,
-    windowDurationMins: Schema.optionalKey(Schema.NullOr(Schema.Number))
+    windowDurationMins: Schema.optionalKey(nullable(Schema.Number))
   })
 })
 
@@ -9995,8 +9996,8 @@ export const RawResponseCompletedNotification: Schema.Codec<RawResponseCompleted
     responseId: Schema.String,
     threadId: Schema.String,
     turnId: Schema.String,
-    usage: Schema.optionalKey(Schema.NullOr(TokenUsageBreakdown)),
-    usageMetadata: Schema.optionalKey(Schema.NullOr(ResponseUsageMetadata))
+    usage: Schema.optionalKey(nullable(TokenUsageBreakdown)),
+    usageMetadata: Schema.optionalKey(nullable(ResponseUsageMetadata))
   })
 })
 
@@ -10355,14 +10356,14 @@ export interface RemoteControlClient {
 }
 export const RemoteControlClient: Schema.Codec<RemoteControlClient> = lazy(function() {
   return open({
-    appVersion: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    appVersion: Schema.optionalKey(nullable(Schema.String)),
     clientId: Schema.String,
-    deviceModel: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    deviceType: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    displayName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    lastSeenAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    osVersion: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    platform: Schema.optionalKey(Schema.NullOr(Schema.String))
+    deviceModel: Schema.optionalKey(nullable(Schema.String)),
+    deviceType: Schema.optionalKey(nullable(Schema.String)),
+    displayName: Schema.optionalKey(nullable(Schema.String)),
+    lastSeenAt: Schema.optionalKey(nullable(Schema.Number)),
+    osVersion: Schema.optionalKey(nullable(Schema.String)),
+    platform: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -10381,10 +10382,10 @@ export interface RemoteControlClientsListParams {
 }
 export const RemoteControlClientsListParams: Schema.Codec<RemoteControlClientsListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
+    cursor: Schema.optional(nullable(Schema.String)),
     environmentId: Schema.String,
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    order: Schema.optional(Schema.NullOr(RemoteControlClientsListOrder))
+    limit: Schema.optional(nullable(UnsignedInt)),
+    order: Schema.optional(nullable(RemoteControlClientsListOrder))
   })
 })
 
@@ -10396,7 +10397,7 @@ export interface RemoteControlClientsListResponse {
 export const RemoteControlClientsListResponse: Schema.Codec<RemoteControlClientsListResponse> = lazy(function() {
   return open({
     data: Schema.Array(RemoteControlClient),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -10443,7 +10444,7 @@ export interface RemoteControlDisableResponse {
 }
 export const RemoteControlDisableResponse: Schema.Codec<RemoteControlDisableResponse> = lazy(function() {
   return open({
-    environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    environmentId: Schema.optionalKey(nullable(Schema.String)),
     installationId: Schema.String,
     serverName: Schema.String,
     status: RemoteControlConnectionStatus
@@ -10468,7 +10469,7 @@ export interface RemoteControlEnableResponse {
 }
 export const RemoteControlEnableResponse: Schema.Codec<RemoteControlEnableResponse> = lazy(function() {
   return open({
-    environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    environmentId: Schema.optionalKey(nullable(Schema.String)),
     installationId: Schema.String,
     serverName: Schema.String,
     status: RemoteControlConnectionStatus
@@ -10496,7 +10497,7 @@ export const RemoteControlPairingStartResponse: Schema.Codec<RemoteControlPairin
   return open({
     environmentId: Schema.String,
     expiresAt: Schema.Number,
-    manualPairingCode: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    manualPairingCode: Schema.optionalKey(nullable(Schema.String)),
     pairingCode: Schema.String
   })
 })
@@ -10508,8 +10509,8 @@ export interface RemoteControlPairingStatusParams {
 }
 export const RemoteControlPairingStatusParams: Schema.Codec<RemoteControlPairingStatusParams> = lazy(function() {
   return Schema.Struct({
-    manualPairingCode: Schema.optional(Schema.NullOr(Schema.String)),
-    pairingCode: Schema.optional(Schema.NullOr(Schema.String))
+    manualPairingCode: Schema.optional(nullable(Schema.String)),
+    pairingCode: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -10533,7 +10534,7 @@ export interface RemoteControlStatusChangedNotification {
 export const RemoteControlStatusChangedNotification: Schema.Codec<RemoteControlStatusChangedNotification> =
   lazy(function() {
   return open({
-    environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    environmentId: Schema.optionalKey(nullable(Schema.String)),
     installationId: Schema.String,
     serverName: Schema.String,
     status: RemoteControlConnectionStatus
@@ -10549,7 +10550,7 @@ export interface RemoteControlStatusReadResponse {
 }
 export const RemoteControlStatusReadResponse: Schema.Codec<RemoteControlStatusReadResponse> = lazy(function() {
   return open({
-    environmentId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    environmentId: Schema.optionalKey(nullable(Schema.String)),
     installationId: Schema.String,
     serverName: Schema.String,
     status: RemoteControlConnectionStatus
@@ -10584,8 +10585,8 @@ export interface RequestPermissionProfile {
 }
 export const RequestPermissionProfile: Schema.Codec<RequestPermissionProfile> = lazy(function() {
   return openCodec({
-    fileSystem: Schema.optionalKey(Schema.NullOr(AdditionalFileSystemPermissions)),
-    network: Schema.optionalKey(Schema.NullOr(AdditionalNetworkPermissions))
+    fileSystem: Schema.optionalKey(nullable(AdditionalFileSystemPermissions)),
+    network: Schema.optionalKey(nullable(AdditionalNetworkPermissions))
   })
 })
 
@@ -10610,12 +10611,12 @@ export const Resource: Schema.Codec<Resource> = lazy(function() {
   return open({
     _meta: Schema.optionalKey(Schema.Unknown),
     annotations: Schema.optionalKey(Schema.Unknown),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    icons: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Unknown))),
-    mimeType: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    icons: Schema.optionalKey(nullable(Schema.Array(Schema.Unknown))),
+    mimeType: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String,
-    size: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    size: Schema.optionalKey(nullable(Schema.Number)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     uri: Schema.String
   })
 })
@@ -10640,14 +10641,14 @@ export const ResourceContent: Schema.Codec<ResourceContent> = lazy(function() {
   return Schema.Union([
     open({
       _meta: Schema.optionalKey(Schema.Unknown),
-      mimeType: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      mimeType: Schema.optionalKey(nullable(Schema.String)),
       text: Schema.String,
       uri: Schema.String
     }),
     open({
       _meta: Schema.optionalKey(Schema.Unknown),
       blob: Schema.String,
-      mimeType: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      mimeType: Schema.optionalKey(nullable(Schema.String)),
       uri: Schema.String
     })
   ])
@@ -10665,10 +10666,10 @@ export interface ResourceTemplate {
 export const ResourceTemplate: Schema.Codec<ResourceTemplate> = lazy(function() {
   return open({
     annotations: Schema.optionalKey(Schema.Unknown),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    mimeType: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    mimeType: Schema.optionalKey(nullable(Schema.String)),
     name: Schema.String,
-    title: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    title: Schema.optionalKey(nullable(Schema.String)),
     uriTemplate: Schema.String
   })
 })
@@ -10820,126 +10821,126 @@ export const ResponseItem: Schema.Codec<ResponseItem> = lazy(function() {
   return Schema.Union([
     Schema.Struct({
       type: Schema.Literal("additional_tools"),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
       role: Schema.String,
       tools: Schema.Array(Schema.Unknown)
     }),
     Schema.Struct({
       type: Schema.Literal("message"),
       content: Schema.Array(ContentItem),
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
-      phase: Schema.optional(Schema.NullOr(MessagePhaseParam)),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
+      phase: Schema.optional(nullable(MessagePhaseParam)),
       role: Schema.String,
-      status: Schema.optional(Schema.NullOr(Schema.String))
+      status: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("agent_message"),
       author: Schema.String,
       content: Schema.Array(AgentMessageInputContent),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
       recipient: Schema.String
     }),
     Schema.Struct({
       type: Schema.Literal("reasoning"),
-      content: Schema.optional(Schema.NullOr(Schema.Array(ReasoningItemContent))),
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
+      content: Schema.optional(nullable(Schema.Array(ReasoningItemContent))),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
       summary: Schema.Array(ReasoningItemReasoningSummary)
     }),
     Schema.Struct({
       type: Schema.Literal("local_shell_call"),
       action: LocalShellAction,
-      call_id: Schema.optional(Schema.NullOr(Schema.String)),
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
+      call_id: Schema.optional(nullable(Schema.String)),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
       status: LocalShellStatus
     }),
     Schema.Struct({
       type: Schema.Literal("function_call"),
       arguments: Schema.String,
       call_id: Schema.String,
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      encrypted_function_args: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      encrypted_function_args: Schema.optional(nullable(Schema.Array(Schema.String))),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
       name: Schema.String,
-      namespace: Schema.optional(Schema.NullOr(Schema.String)),
-      status: Schema.optional(Schema.NullOr(Schema.String))
+      namespace: Schema.optional(nullable(Schema.String)),
+      status: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("tool_search_call"),
       arguments: Schema.Unknown,
-      call_id: Schema.optional(Schema.NullOr(Schema.String)),
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
+      call_id: Schema.optional(nullable(Schema.String)),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
       execution: Schema.String,
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
-      status: Schema.optional(Schema.NullOr(Schema.String))
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
+      status: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("function_call_output"),
-      call_id: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
-      name: Schema.optional(Schema.NullOr(Schema.String)),
-      namespace: Schema.optional(Schema.NullOr(Schema.String)),
+      call_id: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
+      name: Schema.optional(nullable(Schema.String)),
+      namespace: Schema.optional(nullable(Schema.String)),
       output: FunctionCallOutputBodyParam
     }),
     Schema.Struct({
       type: Schema.Literal("custom_tool_call"),
       call_id: Schema.String,
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
       input: Schema.String,
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
       name: Schema.String,
-      namespace: Schema.optional(Schema.NullOr(Schema.String)),
-      status: Schema.optional(Schema.NullOr(Schema.String))
+      namespace: Schema.optional(nullable(Schema.String)),
+      status: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("custom_tool_call_output"),
       call_id: Schema.String,
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
-      name: Schema.optional(Schema.NullOr(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
+      name: Schema.optional(nullable(Schema.String)),
       output: FunctionCallOutputBodyParam
     }),
     Schema.Struct({
       type: Schema.Literal("tool_search_output"),
-      call_id: Schema.optional(Schema.NullOr(Schema.String)),
+      call_id: Schema.optional(nullable(Schema.String)),
       execution: Schema.String,
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
       status: Schema.String,
       tools: Schema.Array(Schema.Unknown)
     }),
     Schema.Struct({
       type: Schema.Literal("web_search_call"),
-      action: Schema.optional(Schema.NullOr(ResponsesApiWebSearchAction)),
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
-      status: Schema.optional(Schema.NullOr(Schema.String))
+      action: Schema.optional(nullable(ResponsesApiWebSearchAction)),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
+      status: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("image_generation_call"),
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough)),
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough)),
       result: Schema.String,
-      revised_prompt: Schema.optional(Schema.NullOr(Schema.String)),
+      revised_prompt: Schema.optional(nullable(Schema.String)),
       status: Schema.String
     }),
     Schema.Struct({
       type: Schema.Literal("compaction"),
       encrypted_content: Schema.String,
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough))
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough))
     }),
     Schema.Struct({
       type: Schema.Literal("configuration_update"),
@@ -10950,9 +10951,9 @@ export const ResponseItem: Schema.Codec<ResponseItem> = lazy(function() {
     }),
     Schema.Struct({
       type: Schema.Literal("context_compaction"),
-      encrypted_content: Schema.optional(Schema.NullOr(Schema.String)),
-      id: Schema.optional(Schema.NullOr(Schema.String)),
-      internal_chat_message_metadata_passthrough: Schema.optional(Schema.NullOr(InternalChatMessageMetadataPassthrough))
+      encrypted_content: Schema.optional(nullable(Schema.String)),
+      id: Schema.optional(nullable(Schema.String)),
+      internal_chat_message_metadata_passthrough: Schema.optional(nullable(InternalChatMessageMetadataPassthrough))
     }),
     Schema.Struct({
       type: Schema.Literal("other")
@@ -10967,7 +10968,7 @@ export interface ResponseUsageMetadata {
 }
 export const ResponseUsageMetadata: Schema.Codec<ResponseUsageMetadata> = lazy(function() {
   return open({
-    amount: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    amount: Schema.optionalKey(nullable(Schema.String)),
     metadata: Schema.optionalKey(Schema.Unknown)
   })
 })
@@ -10994,17 +10995,17 @@ export const ResponsesApiWebSearchAction: Schema.Codec<ResponsesApiWebSearchActi
   return Schema.Union([
     Schema.Struct({
       type: Schema.Literal("search"),
-      queries: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
-      query: Schema.optional(Schema.NullOr(Schema.String))
+      queries: Schema.optional(nullable(Schema.Array(Schema.String))),
+      query: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("open_page"),
-      url: Schema.optional(Schema.NullOr(Schema.String))
+      url: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("find_in_page"),
-      pattern: Schema.optional(Schema.NullOr(Schema.String)),
-      url: Schema.optional(Schema.NullOr(Schema.String))
+      pattern: Schema.optional(nullable(Schema.String)),
+      url: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("other")
@@ -11097,7 +11098,7 @@ export interface ReviewStartParams {
 }
 export const ReviewStartParams: Schema.Codec<ReviewStartParams> = lazy(function() {
   return Schema.Struct({
-    delivery: Schema.optional(Schema.NullOr(ReviewDelivery)),
+    delivery: Schema.optional(nullable(ReviewDelivery)),
     target: ReviewTarget,
     threadId: Schema.String
   })
@@ -11149,7 +11150,7 @@ export const ReviewTarget: Schema.Codec<ReviewTarget> = lazy(function() {
     Schema.Struct({
       type: Schema.Literal("commit"),
       sha: Schema.String,
-      title: Schema.optional(Schema.NullOr(Schema.String))
+      title: Schema.optional(nullable(Schema.String))
     }),
     Schema.Struct({
       type: Schema.Literal("custom"),
@@ -11327,7 +11328,7 @@ export const ScheduledTaskSchedule: Schema.Codec<ScheduledTaskSchedule> = lazy(f
   return tagged("type", [
     {
       type: Schema.Literal("hourly"),
-      days: Schema.optionalKey(Schema.NullOr(Schema.Array(ScheduledTaskWeekday))),
+      days: Schema.optionalKey(nullable(Schema.Array(ScheduledTaskWeekday))),
       intervalHours: Schema.Number
     },
     {
@@ -11425,8 +11426,8 @@ export interface ServerDiagnosticsProcess {
 export const ServerDiagnosticsProcess: Schema.Codec<ServerDiagnosticsProcess> = lazy(function() {
   return open({
     id: Schema.Number,
-    physicalFootprintBytes: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    residentMemoryBytes: Schema.optionalKey(Schema.NullOr(Schema.Number))
+    physicalFootprintBytes: Schema.optionalKey(nullable(Schema.Number)),
+    residentMemoryBytes: Schema.optionalKey(nullable(Schema.Number))
   })
 })
 
@@ -11462,7 +11463,7 @@ export const SessionMigration: Schema.Codec<SessionMigration> = lazy(function() 
   return open({
     cwd: Schema.String,
     path: Schema.String,
-    title: Schema.optionalKey(Schema.NullOr(Schema.String))
+    title: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -11476,7 +11477,7 @@ export const SessionMigrationParam: Schema.Codec<SessionMigrationParam> = lazy(f
   return Schema.Struct({
     cwd: Schema.String,
     path: Schema.String,
-    title: Schema.optional(Schema.NullOr(Schema.String))
+    title: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -11510,9 +11511,9 @@ export interface Settings {
 }
 export const Settings: Schema.Codec<Settings> = lazy(function() {
   return open({
-    developer_instructions: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    developer_instructions: Schema.optionalKey(nullable(Schema.String)),
     model: Schema.String,
-    reasoning_effort: Schema.optionalKey(Schema.NullOr(ReasoningEffort))
+    reasoning_effort: Schema.optionalKey(nullable(ReasoningEffort))
   })
 })
 
@@ -11530,9 +11531,9 @@ export interface SettingsParam {
 }
 export const SettingsParam: Schema.Codec<SettingsParam> = lazy(function() {
   return Schema.Struct({
-    developer_instructions: Schema.optional(Schema.NullOr(Schema.String)),
+    developer_instructions: Schema.optional(nullable(Schema.String)),
     model: Schema.String,
-    reasoning_effort: Schema.optional(Schema.NullOr(ReasoningEffortParam))
+    reasoning_effort: Schema.optional(nullable(ReasoningEffortParam))
   })
 })
 
@@ -11570,14 +11571,14 @@ export interface SkillInterface {
 }
 export const SkillInterface: Schema.Codec<SkillInterface> = lazy(function() {
   return open({
-    brandColor: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    defaultPrompt: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    displayName: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    iconLarge: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
-    iconLargeUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    iconSmall: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
-    iconSmallUrl: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    shortDescription: Schema.optionalKey(Schema.NullOr(Schema.String))
+    brandColor: Schema.optionalKey(nullable(Schema.String)),
+    defaultPrompt: Schema.optionalKey(nullable(Schema.String)),
+    displayName: Schema.optionalKey(nullable(Schema.String)),
+    iconLarge: Schema.optionalKey(nullable(AbsolutePathBuf)),
+    iconLargeUrl: Schema.optionalKey(nullable(Schema.String)),
+    iconSmall: Schema.optionalKey(nullable(AbsolutePathBuf)),
+    iconSmallUrl: Schema.optionalKey(nullable(Schema.String)),
+    shortDescription: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -11596,15 +11597,15 @@ export interface SkillMetadata {
 }
 export const SkillMetadata: Schema.Codec<SkillMetadata> = lazy(function() {
   return open({
-    dependencies: Schema.optionalKey(Schema.NullOr(SkillDependencies)),
+    dependencies: Schema.optionalKey(nullable(SkillDependencies)),
     description: Schema.String,
     enabled: Schema.Boolean,
-    interface: Schema.optionalKey(Schema.NullOr(SkillInterface)),
+    interface: Schema.optionalKey(nullable(SkillInterface)),
     name: Schema.String,
     path: LegacyAppPathString,
-    pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    pluginId: Schema.optionalKey(nullable(Schema.String)),
     scope: SkillScope,
-    shortDescription: Schema.optionalKey(Schema.NullOr(Schema.String))
+    shortDescription: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -11644,10 +11645,10 @@ export const SkillSummary: Schema.Codec<SkillSummary> = lazy(function() {
   return open({
     description: Schema.String,
     enabled: Schema.Boolean,
-    interface: Schema.optionalKey(Schema.NullOr(SkillInterface)),
+    interface: Schema.optionalKey(nullable(SkillInterface)),
     name: Schema.String,
-    path: Schema.optionalKey(Schema.NullOr(LegacyAppPathString)),
-    shortDescription: Schema.optionalKey(Schema.NullOr(Schema.String))
+    path: Schema.optionalKey(nullable(LegacyAppPathString)),
+    shortDescription: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -11661,11 +11662,11 @@ export interface SkillToolDependency {
 }
 export const SkillToolDependency: Schema.Codec<SkillToolDependency> = lazy(function() {
   return open({
-    command: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    transport: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    command: Schema.optionalKey(nullable(Schema.String)),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    transport: Schema.optionalKey(nullable(Schema.String)),
     type: Schema.String,
-    url: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    url: Schema.optionalKey(nullable(Schema.String)),
     value: Schema.String
   })
 })
@@ -11693,8 +11694,8 @@ export interface SkillsConfigWriteParams {
 export const SkillsConfigWriteParams: Schema.Codec<SkillsConfigWriteParams> = lazy(function() {
   return Schema.Struct({
     enabled: Schema.Boolean,
-    name: Schema.optional(Schema.NullOr(Schema.String)),
-    path: Schema.optional(Schema.NullOr(AbsolutePathBuf))
+    name: Schema.optional(nullable(Schema.String)),
+    path: Schema.optional(nullable(AbsolutePathBuf))
   })
 })
 
@@ -11819,9 +11820,9 @@ export type SubAgentSource =
 export const SubAgentSource: Schema.Codec<SubAgentSource> = lazy(function() {
   return keyed(["review", "compact", "memory_consolidation"], {
     thread_spawn: open({
-      agent_nickname: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      agent_path: Schema.optionalKey(Schema.NullOr(AgentPath)),
-      agent_role: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      agent_nickname: Schema.optionalKey(nullable(Schema.String)),
+      agent_path: Schema.optionalKey(nullable(AgentPath)),
+      agent_role: Schema.optionalKey(nullable(Schema.String)),
       depth: Schema.Number,
       parent_thread_id: ThreadId
     }),
@@ -11874,7 +11875,7 @@ export interface TextElement {
 export const TextElement: Schema.Codec<TextElement> = lazy(function() {
   return open({
     byteRange: ByteRange,
-    placeholder: Schema.optionalKey(Schema.NullOr(Schema.String))
+    placeholder: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -11888,7 +11889,7 @@ export interface TextElementParam {
 export const TextElementParam: Schema.Codec<TextElementParam> = lazy(function() {
   return Schema.Struct({
     byteRange: ByteRangeParam,
-    placeholder: Schema.optional(Schema.NullOr(Schema.String))
+    placeholder: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -11995,7 +11996,7 @@ export interface Thread {
   /** Usually the first user message in the thread, if available. */
   readonly preview: string
   /** Canonical project assignment owned by app-server, if any. */
-  readonly projectId: string | null
+  readonly projectId?: string | null
   /**
    * Current configured reasoning effort when loaded, otherwise the latest persisted effort. Null when unset
    * or unavailable. This is not per-turn execution telemetry.
@@ -12026,37 +12027,37 @@ export interface Thread {
 }
 export const Thread: Schema.Codec<Thread> = lazy(function() {
   return openCodec({
-    agentNickname: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    agentRole: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    attachedToThreadId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    canAcceptDirectInput: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+    agentNickname: Schema.optionalKey(nullable(Schema.String)),
+    agentRole: Schema.optionalKey(nullable(Schema.String)),
+    attachedToThreadId: Schema.optionalKey(nullable(Schema.String)),
+    canAcceptDirectInput: Schema.optionalKey(nullable(Schema.Boolean)),
     cliVersion: Schema.String,
     createdAt: Schema.Number,
     cwd: AbsolutePathBuf,
-    daybreakEnabled: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-    environments: Schema.optionalKey(Schema.NullOr(Schema.Array(ThreadEnvironment))),
+    daybreakEnabled: Schema.optionalKey(nullable(Schema.Boolean)),
+    environments: Schema.optionalKey(nullable(Schema.Array(ThreadEnvironment))),
     ephemeral: Schema.Boolean,
-    extra: Schema.optionalKey(Schema.NullOr(ThreadExtra)),
-    forkedFromId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    gitInfo: Schema.optionalKey(Schema.NullOr(GitInfo)),
+    extra: Schema.optionalKey(nullable(ThreadExtra)),
+    forkedFromId: Schema.optionalKey(nullable(Schema.String)),
+    gitInfo: Schema.optionalKey(nullable(GitInfo)),
     historyMode: Schema.optionalKey(ThreadHistoryMode),
     id: Schema.String,
-    model: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    model: Schema.optionalKey(nullable(Schema.String)),
     modelProvider: Schema.String,
-    name: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    originator: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    parentThreadId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    path: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    name: Schema.optionalKey(nullable(Schema.String)),
+    originator: Schema.optionalKey(nullable(Schema.String)),
+    parentThreadId: Schema.optionalKey(nullable(Schema.String)),
+    path: Schema.optionalKey(nullable(Schema.String)),
     preview: Schema.String,
-    projectId: Schema.NullOr(Schema.String),
-    reasoningEffort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
-    recencyAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    section: Schema.optionalKey(Schema.NullOr(ThreadSection)),
-    sectionEnteredAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    projectId: Schema.optionalKey(nullable(Schema.String)),
+    reasoningEffort: Schema.optionalKey(nullable(ReasoningEffort)),
+    recencyAt: Schema.optionalKey(nullable(Schema.Number)),
+    section: Schema.optionalKey(nullable(ThreadSection)),
+    sectionEnteredAt: Schema.optionalKey(nullable(Schema.Number)),
     sessionId: Schema.String,
     source: SessionSource,
     status: ThreadStatus,
-    threadSource: Schema.optionalKey(Schema.NullOr(ThreadSource)),
+    threadSource: Schema.optionalKey(nullable(ThreadSource)),
     turns: Schema.Array(Turn),
     updatedAt: Schema.Number
   })
@@ -12173,8 +12174,8 @@ export interface ThreadAttachmentListParams {
 }
 export const ThreadAttachmentListParams: Schema.Codec<ThreadAttachmentListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt)),
     threadId: Schema.String
   })
 })
@@ -12187,7 +12188,7 @@ export interface ThreadAttachmentListResponse {
 export const ThreadAttachmentListResponse: Schema.Codec<ThreadAttachmentListResponse> = lazy(function() {
   return open({
     data: Schema.Array(ThreadAttachment),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -12221,11 +12222,11 @@ export interface ThreadAttachmentOwnerListParams {
 }
 export const ThreadAttachmentOwnerListParams: Schema.Codec<ThreadAttachmentOwnerListParams> = lazy(function() {
   return Schema.Struct({
-    archived: Schema.optional(Schema.NullOr(Schema.Boolean)),
+    archived: Schema.optional(nullable(Schema.Boolean)),
     attachmentType: Schema.String,
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
+    cursor: Schema.optional(nullable(Schema.String)),
     identityKey: Schema.String,
-    limit: Schema.optional(Schema.NullOr(UnsignedInt))
+    limit: Schema.optional(nullable(UnsignedInt))
   })
 })
 
@@ -12237,7 +12238,7 @@ export interface ThreadAttachmentOwnerListResponse {
 export const ThreadAttachmentOwnerListResponse: Schema.Codec<ThreadAttachmentOwnerListResponse> = lazy(function() {
   return open({
     data: Schema.Array(ThreadAttachmentOwner),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -12295,12 +12296,12 @@ export interface ThreadBackgroundTerminal {
 export const ThreadBackgroundTerminal: Schema.Codec<ThreadBackgroundTerminal> = lazy(function() {
   return open({
     command: Schema.String,
-    cpuPercent: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    cpuPercent: Schema.optionalKey(nullable(Schema.Number)),
     cwd: LegacyAppPathString,
     itemId: Schema.String,
-    osPid: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    osPid: Schema.optionalKey(nullable(Schema.Number)),
     processId: Schema.String,
-    rssKb: Schema.optionalKey(Schema.NullOr(Schema.Number))
+    rssKb: Schema.optionalKey(nullable(Schema.Number))
   })
 })
 
@@ -12335,8 +12336,8 @@ export interface ThreadBackgroundTerminalsListParams {
 export const ThreadBackgroundTerminalsListParams: Schema.Codec<ThreadBackgroundTerminalsListParams> =
   lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt)),
     threadId: Schema.String
   })
 })
@@ -12354,7 +12355,7 @@ export const ThreadBackgroundTerminalsListResponse: Schema.Codec<ThreadBackgroun
   lazy(function() {
   return open({
     data: Schema.Array(ThreadBackgroundTerminal),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -12591,29 +12592,29 @@ export interface ThreadForkParams {
 }
 export const ThreadForkParams: Schema.Codec<ThreadForkParams> = lazy(function() {
   return Schema.Struct({
-    approvalPolicy: Schema.optional(Schema.NullOr(AskForApprovalParam)),
-    approvalsReviewer: Schema.optional(Schema.NullOr(ApprovalsReviewerParam)),
+    approvalPolicy: Schema.optional(nullable(AskForApprovalParam)),
+    approvalsReviewer: Schema.optional(nullable(ApprovalsReviewerParam)),
     attachToSource: Schema.optional(Schema.Boolean),
-    baseInstructions: Schema.optional(Schema.NullOr(Schema.String)),
-    beforeTurnId: Schema.optional(Schema.NullOr(Schema.String)),
-    config: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
+    baseInstructions: Schema.optional(nullable(Schema.String)),
+    beforeTurnId: Schema.optional(nullable(Schema.String)),
+    config: Schema.optional(nullable(Schema.Record(Schema.String, Schema.Unknown))),
+    cwd: Schema.optional(nullable(Schema.String)),
     deferGoalContinuation: Schema.optional(Schema.Boolean),
-    developerInstructions: Schema.optional(Schema.NullOr(Schema.String)),
+    developerInstructions: Schema.optional(nullable(Schema.String)),
     ephemeral: Schema.optional(Schema.Boolean),
     excludeTurns: Schema.optional(Schema.Boolean),
     experimentalDisablePredictionMcp: Schema.optional(Schema.Boolean),
     experimentalPredictionMode: Schema.optional(Schema.Boolean),
-    lastTurnId: Schema.optional(Schema.NullOr(Schema.String)),
-    model: Schema.optional(Schema.NullOr(Schema.String)),
-    modelProvider: Schema.optional(Schema.NullOr(Schema.String)),
-    path: Schema.optional(Schema.NullOr(Schema.String)),
-    permissions: Schema.optional(Schema.NullOr(Schema.String)),
-    runtimeWorkspaceRoots: Schema.optional(Schema.NullOr(Schema.Array(AbsolutePathBuf))),
-    sandbox: Schema.optional(Schema.NullOr(SandboxModeParam)),
-    serviceTier: Schema.optional(Schema.NullOr(Schema.String)),
+    lastTurnId: Schema.optional(nullable(Schema.String)),
+    model: Schema.optional(nullable(Schema.String)),
+    modelProvider: Schema.optional(nullable(Schema.String)),
+    path: Schema.optional(nullable(Schema.String)),
+    permissions: Schema.optional(nullable(Schema.String)),
+    runtimeWorkspaceRoots: Schema.optional(nullable(Schema.Array(AbsolutePathBuf))),
+    sandbox: Schema.optional(nullable(SandboxModeParam)),
+    serviceTier: Schema.optional(nullable(Schema.String)),
     threadId: Schema.String,
-    threadSource: Schema.optional(Schema.NullOr(ThreadSource))
+    threadSource: Schema.optional(nullable(ThreadSource))
   })
 })
 
@@ -12669,7 +12670,7 @@ export interface ThreadForkResponse {
 }
 export const ThreadForkResponse: Schema.Codec<ThreadForkResponse> = lazy(function() {
   return openCodec({
-    activePermissionProfile: Schema.optionalKey(Schema.NullOr(ActivePermissionProfile)),
+    activePermissionProfile: Schema.optionalKey(nullable(ActivePermissionProfile)),
     approvalPolicy: AskForApproval,
     approvalsReviewer: ApprovalsReviewer,
     cwd: AbsolutePathBuf,
@@ -12678,10 +12679,10 @@ export const ThreadForkResponse: Schema.Codec<ThreadForkResponse> = lazy(functio
     model: Schema.String,
     modelProvider: Schema.String,
     multiAgentMode: Schema.optionalKey(MultiAgentMode),
-    reasoningEffort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
+    reasoningEffort: Schema.optionalKey(nullable(ReasoningEffort)),
     runtimeWorkspaceRoots: Schema.optionalKey(Schema.Array(AbsolutePathBuf)),
     sandbox: SandboxPolicy,
-    serviceTier: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    serviceTier: Schema.optionalKey(nullable(Schema.String)),
     thread: Thread
   })
 })
@@ -12703,7 +12704,7 @@ export const ThreadGoal: Schema.Codec<ThreadGoal> = lazy(function() {
     status: ThreadGoalStatus,
     threadId: Schema.String,
     timeUsedSeconds: Schema.Number,
-    tokenBudget: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    tokenBudget: Schema.optionalKey(nullable(Schema.Number)),
     tokensUsed: Schema.Number,
     updatedAt: Schema.Number
   })
@@ -12716,7 +12717,7 @@ export interface ThreadGoalClearParams {
 }
 export const ThreadGoalClearParams: Schema.Codec<ThreadGoalClearParams> = lazy(function() {
   return Schema.Struct({
-    origin: Schema.optional(Schema.NullOr(ThreadGoalMutationOrigin)),
+    origin: Schema.optional(nullable(ThreadGoalMutationOrigin)),
     threadId: Schema.String
   })
 })
@@ -12753,7 +12754,7 @@ export interface ThreadGoalGetResponse {
 }
 export const ThreadGoalGetResponse: Schema.Codec<ThreadGoalGetResponse> = lazy(function() {
   return open({
-    goal: Schema.optionalKey(Schema.NullOr(ThreadGoal))
+    goal: Schema.optionalKey(nullable(ThreadGoal))
   })
 })
 
@@ -12773,11 +12774,11 @@ export interface ThreadGoalSetParams {
 }
 export const ThreadGoalSetParams: Schema.Codec<ThreadGoalSetParams> = lazy(function() {
   return Schema.Struct({
-    objective: Schema.optional(Schema.NullOr(Schema.String)),
-    origin: Schema.optional(Schema.NullOr(ThreadGoalMutationOrigin)),
-    status: Schema.optional(Schema.NullOr(ThreadGoalStatusParam)),
+    objective: Schema.optional(nullable(Schema.String)),
+    origin: Schema.optional(nullable(ThreadGoalMutationOrigin)),
+    status: Schema.optional(nullable(ThreadGoalStatusParam)),
     threadId: Schema.String,
-    tokenBudget: Schema.optional(Schema.NullOr(Schema.Int))
+    tokenBudget: Schema.optional(nullable(Schema.Int))
   })
 })
 
@@ -12824,7 +12825,7 @@ export const ThreadGoalUpdatedNotification: Schema.Codec<ThreadGoalUpdatedNotifi
   return open({
     goal: ThreadGoal,
     threadId: Schema.String,
-    turnId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    turnId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -12870,7 +12871,7 @@ export interface ThreadGuardianReviewResponse {
 }
 export const ThreadGuardianReviewResponse: Schema.Codec<ThreadGuardianReviewResponse> = lazy(function() {
   return open({
-    assessment: Schema.optionalKey(Schema.NullOr(ThreadGuardianAssessment)),
+    assessment: Schema.optionalKey(nullable(ThreadGuardianAssessment)),
     callId: Schema.String
   })
 })
@@ -13275,124 +13276,124 @@ export const ThreadItem: Schema.Codec<ThreadItem> = lazy(function() {
   return tagged("type", [
     {
       type: Schema.Literal("userMessage"),
-      clientId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      clientId: Schema.optionalKey(nullable(Schema.String)),
       content: Schema.Array(UserInput),
       id: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("hookPrompt"),
       fragments: Schema.Array(HookPromptFragment),
       id: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("agentMessage"),
-      delivery: Schema.optionalKey(Schema.NullOr(AgentMessageDelivery)),
+      delivery: Schema.optionalKey(nullable(AgentMessageDelivery)),
       id: Schema.String,
-      memoryCitation: Schema.optionalKey(Schema.NullOr(MemoryCitation)),
-      moderation: Schema.optionalKey(Schema.NullOr(AgentMessageModeration)),
-      phase: Schema.optionalKey(Schema.NullOr(MessagePhase)),
-      questions: Schema.optionalKey(Schema.NullOr(Schema.Array(AsyncUserInputQuestion))),
+      memoryCitation: Schema.optionalKey(nullable(MemoryCitation)),
+      moderation: Schema.optionalKey(nullable(AgentMessageModeration)),
+      phase: Schema.optionalKey(nullable(MessagePhase)),
+      questions: Schema.optionalKey(nullable(Schema.Array(AsyncUserInputQuestion))),
       text: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("functionCallOutput"),
       id: Schema.String,
       name: Schema.String,
-      namespace: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      namespace: Schema.optionalKey(nullable(Schema.String)),
       output: FunctionCallOutputBody,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("plan"),
       id: Schema.String,
       text: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("reasoning"),
       content: Schema.optionalKey(Schema.Array(Schema.String)),
       id: Schema.String,
       summary: Schema.optionalKey(Schema.Array(Schema.String)),
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("commandExecution"),
-      aggregatedOutput: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      aggregatedOutput: Schema.optionalKey(nullable(Schema.String)),
       command: Schema.String,
       commandActions: Schema.Array(CommandAction),
       cwd: LegacyAppPathString,
-      durationMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      exitCode: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      durationMs: Schema.optionalKey(nullable(Schema.Number)),
+      exitCode: Schema.optionalKey(nullable(Schema.Number)),
       id: Schema.String,
-      pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      processId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      scriptPath: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      pluginId: Schema.optionalKey(nullable(Schema.String)),
+      processId: Schema.optionalKey(nullable(Schema.String)),
+      scriptPath: Schema.optionalKey(nullable(Schema.String)),
       source: Schema.optionalKey(CommandExecutionSource),
       status: CommandExecutionStatus,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("fileChange"),
       changes: Schema.Array(FileUpdateChange),
       id: Schema.String,
       status: PatchApplyStatus,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("mcpToolCall"),
-      appContext: Schema.optionalKey(Schema.NullOr(McpToolCallAppContext)),
+      appContext: Schema.optionalKey(nullable(McpToolCallAppContext)),
       arguments: Schema.Unknown,
-      durationMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      error: Schema.optionalKey(Schema.NullOr(McpToolCallError)),
+      durationMs: Schema.optionalKey(nullable(Schema.Number)),
+      error: Schema.optionalKey(nullable(McpToolCallError)),
       id: Schema.String,
-      mcpAppResourceUri: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      mcpAppUi: Schema.optionalKey(Schema.NullOr(McpAppUi)),
-      pluginId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      readOnlyHint: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-      result: Schema.optionalKey(Schema.NullOr(McpToolCallResult)),
+      mcpAppResourceUri: Schema.optionalKey(nullable(Schema.String)),
+      mcpAppUi: Schema.optionalKey(nullable(McpAppUi)),
+      pluginId: Schema.optionalKey(nullable(Schema.String)),
+      readOnlyHint: Schema.optionalKey(nullable(Schema.Boolean)),
+      result: Schema.optionalKey(nullable(McpToolCallResult)),
       server: Schema.String,
       status: McpToolCallStatus,
       tool: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("dynamicToolCall"),
       arguments: Schema.Unknown,
-      contentItems: Schema.optionalKey(Schema.NullOr(Schema.Array(DynamicToolCallOutputContentItem))),
-      durationMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      contentItems: Schema.optionalKey(nullable(Schema.Array(DynamicToolCallOutputContentItem))),
+      durationMs: Schema.optionalKey(nullable(Schema.Number)),
       id: Schema.String,
-      namespace: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      namespace: Schema.optionalKey(nullable(Schema.String)),
       status: DynamicToolCallStatus,
-      success: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+      success: Schema.optionalKey(nullable(Schema.Boolean)),
       tool: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("collabAgentToolCall"),
       agentsStates: Schema.Record(Schema.String, CollabAgentState),
       id: Schema.String,
-      model: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      prompt: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      reasoningEffort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
+      model: Schema.optionalKey(nullable(Schema.String)),
+      prompt: Schema.optionalKey(nullable(Schema.String)),
+      reasoningEffort: Schema.optionalKey(nullable(ReasoningEffort)),
       receiverThreadIds: Schema.Array(Schema.String),
       senderThreadId: Schema.String,
       status: CollabAgentToolCallStatus,
       tool: CollabAgentTool,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("subAgentActivity"),
@@ -13400,81 +13401,81 @@ export const ThreadItem: Schema.Codec<ThreadItem> = lazy(function() {
       agentThreadId: Schema.String,
       id: Schema.String,
       kind: SubAgentActivityKind,
-      model: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      reasoningEffort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      model: Schema.optionalKey(nullable(Schema.String)),
+      reasoningEffort: Schema.optionalKey(nullable(ReasoningEffort)),
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("webSearch"),
-      action: Schema.optionalKey(Schema.NullOr(WebSearchAction)),
+      action: Schema.optionalKey(nullable(WebSearchAction)),
       id: Schema.String,
       query: Schema.String,
-      results: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Unknown))),
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      results: Schema.optionalKey(nullable(Schema.Array(Schema.Unknown))),
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("imageView"),
       id: Schema.String,
       path: LegacyAppPathString,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("sleep"),
       durationMs: Schema.Number,
       id: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("imageGeneration"),
       fileId: Schema.String,
-      failure: Schema.optionalKey(Schema.NullOr(ImageGenerationFailure)),
-      generationId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      failure: Schema.optionalKey(nullable(ImageGenerationFailure)),
+      generationId: Schema.optionalKey(nullable(Schema.String)),
       id: Schema.String,
       inputImages: Schema.optionalKey(Schema.Array(ImageGenerationInputImage)),
-      revisedPrompt: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      savedPath: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
+      revisedPrompt: Schema.optionalKey(nullable(Schema.String)),
+      savedPath: Schema.optionalKey(nullable(AbsolutePathBuf)),
       status: Schema.String,
-      transparentBackground: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      transparentBackground: Schema.optionalKey(nullable(Schema.Boolean)),
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("imageGeneration"),
       result: Schema.String,
-      failure: Schema.optionalKey(Schema.NullOr(ImageGenerationFailure)),
-      generationId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      failure: Schema.optionalKey(nullable(ImageGenerationFailure)),
+      generationId: Schema.optionalKey(nullable(Schema.String)),
       id: Schema.String,
       inputImages: Schema.optionalKey(Schema.Array(ImageGenerationInputImage)),
-      revisedPrompt: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      savedPath: Schema.optionalKey(Schema.NullOr(AbsolutePathBuf)),
+      revisedPrompt: Schema.optionalKey(nullable(Schema.String)),
+      savedPath: Schema.optionalKey(nullable(AbsolutePathBuf)),
       status: Schema.String,
-      transparentBackground: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      transparentBackground: Schema.optionalKey(nullable(Schema.Boolean)),
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("enteredReviewMode"),
       id: Schema.String,
       review: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("exitedReviewMode"),
       id: Schema.String,
       review: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     },
     {
       type: Schema.Literal("contextCompaction"),
       id: Schema.String,
-      completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number))
+      completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
+      startedAtMs: Schema.optionalKey(nullable(Schema.Number))
     }
   ])
 })
@@ -13496,10 +13497,10 @@ export interface ThreadItemEntry {
 }
 export const ThreadItemEntry: Schema.Codec<ThreadItemEntry> = lazy(function() {
   return openCodec({
-    completedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    completedAtMs: Schema.optionalKey(nullable(Schema.Number)),
     item: ThreadItem,
     outputDeferred: Schema.optionalKey(Schema.Boolean),
-    startedAtMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    startedAtMs: Schema.optionalKey(nullable(Schema.Number)),
     turnId: Schema.String
   })
 })
@@ -13563,12 +13564,12 @@ export interface ThreadItemsListParams {
 }
 export const ThreadItemsListParams: Schema.Codec<ThreadItemsListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(ThreadItemsListCursor)),
-    deferOutput: Schema.optional(Schema.NullOr(ThreadItemOutputDeferral)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    sortDirection: Schema.optional(Schema.NullOr(SortDirection)),
+    cursor: Schema.optional(nullable(ThreadItemsListCursor)),
+    deferOutput: Schema.optional(nullable(ThreadItemOutputDeferral)),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    sortDirection: Schema.optional(nullable(SortDirection)),
     threadId: Schema.String,
-    turnId: Schema.optional(Schema.NullOr(Schema.String))
+    turnId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -13587,9 +13588,9 @@ export interface ThreadItemsListResponse {
 }
 export const ThreadItemsListResponse: Schema.Codec<ThreadItemsListResponse> = lazy(function() {
   return openCodec({
-    backwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    backwardsCursor: Schema.optionalKey(nullable(Schema.String)),
     data: Schema.Array(ThreadItemEntry),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -13726,24 +13727,24 @@ export interface ThreadListParams {
 }
 export const ThreadListParams: Schema.Codec<ThreadListParams> = lazy(function() {
   return Schema.Struct({
-    ancestorThreadId: Schema.optional(Schema.NullOr(Schema.String)),
-    archived: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    attachedToThreadId: Schema.optional(Schema.NullOr(Schema.String)),
+    ancestorThreadId: Schema.optional(nullable(Schema.String)),
+    archived: Schema.optional(nullable(Schema.Boolean)),
+    attachedToThreadId: Schema.optional(nullable(Schema.String)),
     currentAccountOnly: Schema.optional(Schema.Boolean),
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    cwd: Schema.optional(Schema.NullOr(ThreadListCwdFilter)),
-    excludedThreadIds: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
+    cursor: Schema.optional(nullable(Schema.String)),
+    cwd: Schema.optional(nullable(ThreadListCwdFilter)),
+    excludedThreadIds: Schema.optional(nullable(Schema.Array(Schema.String))),
     includeAttachedThreads: Schema.optional(Schema.Boolean),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    modelProviders: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
-    originators: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
-    parentThreadId: Schema.optional(Schema.NullOr(Schema.String)),
-    projectId: Schema.optional(Schema.NullOr(Schema.String)),
-    searchTerm: Schema.optional(Schema.NullOr(Schema.String)),
-    sectionId: Schema.optional(Schema.NullOr(Schema.String)),
-    sortDirection: Schema.optional(Schema.NullOr(SortDirection)),
-    sortKey: Schema.optional(Schema.NullOr(ThreadSortKey)),
-    sourceKinds: Schema.optional(Schema.NullOr(Schema.Array(ThreadSourceKind))),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    modelProviders: Schema.optional(nullable(Schema.Array(Schema.String))),
+    originators: Schema.optional(nullable(Schema.Array(Schema.String))),
+    parentThreadId: Schema.optional(nullable(Schema.String)),
+    projectId: Schema.optional(nullable(Schema.String)),
+    searchTerm: Schema.optional(nullable(Schema.String)),
+    sectionId: Schema.optional(nullable(Schema.String)),
+    sortDirection: Schema.optional(nullable(SortDirection)),
+    sortKey: Schema.optional(nullable(ThreadSortKey)),
+    sourceKinds: Schema.optional(nullable(Schema.Array(ThreadSourceKind))),
     useStateDbOnly: Schema.optional(Schema.Boolean)
   })
 })
@@ -13771,10 +13772,10 @@ export interface ThreadListResponse {
 }
 export const ThreadListResponse: Schema.Codec<ThreadListResponse> = lazy(function() {
   return openCodec({
-    backwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    backwardsCursor: Schema.optionalKey(nullable(Schema.String)),
     data: Schema.Array(Thread),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    readStates: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, ThreadReadState)))
+    nextCursor: Schema.optionalKey(nullable(Schema.String)),
+    readStates: Schema.optionalKey(nullable(Schema.Record(Schema.String, ThreadReadState)))
   })
 })
 
@@ -13786,8 +13787,8 @@ export interface ThreadLoadedListParams {
 }
 export const ThreadLoadedListParams: Schema.Codec<ThreadLoadedListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt))
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt))
   })
 })
 
@@ -13803,7 +13804,7 @@ export interface ThreadLoadedListResponse {
 export const ThreadLoadedListResponse: Schema.Codec<ThreadLoadedListResponse> = lazy(function() {
   return open({
     data: Schema.Array(Schema.String),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -13853,7 +13854,7 @@ export interface ThreadMemoryReadResponse {
 }
 export const ThreadMemoryReadResponse: Schema.Codec<ThreadMemoryReadResponse> = lazy(function() {
   return open({
-    summary: Schema.optionalKey(Schema.NullOr(Schema.String))
+    summary: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -13876,9 +13877,9 @@ export interface ThreadMetadataGitInfoUpdateParams {
 }
 export const ThreadMetadataGitInfoUpdateParams: Schema.Codec<ThreadMetadataGitInfoUpdateParams> = lazy(function() {
   return Schema.Struct({
-    branch: Schema.optional(Schema.NullOr(Schema.String)),
-    originUrl: Schema.optional(Schema.NullOr(Schema.String)),
-    sha: Schema.optional(Schema.NullOr(Schema.String))
+    branch: Schema.optional(nullable(Schema.String)),
+    originUrl: Schema.optional(nullable(Schema.String)),
+    sha: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -13906,9 +13907,9 @@ export interface ThreadMetadataUpdateParams {
 }
 export const ThreadMetadataUpdateParams: Schema.Codec<ThreadMetadataUpdateParams> = lazy(function() {
   return Schema.Struct({
-    daybreakEnabled: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    gitInfo: Schema.optional(Schema.NullOr(ThreadMetadataGitInfoUpdateParams)),
-    projectId: Schema.optional(Schema.NullOr(Schema.String)),
+    daybreakEnabled: Schema.optional(nullable(Schema.Boolean)),
+    gitInfo: Schema.optional(nullable(ThreadMetadataGitInfoUpdateParams)),
+    projectId: Schema.optional(nullable(Schema.String)),
     threadId: Schema.String
   })
 })
@@ -13929,7 +13930,7 @@ export interface ThreadNameUpdatedNotification {
 export const ThreadNameUpdatedNotification: Schema.Codec<ThreadNameUpdatedNotification> = lazy(function() {
   return open({
     threadId: Schema.String,
-    threadName: Schema.optionalKey(Schema.NullOr(Schema.String))
+    threadName: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -13967,7 +13968,7 @@ export const ThreadPredictionResult: Schema.Codec<ThreadPredictionResult> = lazy
   return tagged("type", [
     {
       type: Schema.Literal("completed"),
-      text: Schema.optionalKey(Schema.NullOr(Schema.String))
+      text: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("failed")
@@ -14004,7 +14005,7 @@ export interface ThreadPrepareApprovedPlanParams {
 }
 export const ThreadPrepareApprovedPlanParams: Schema.Codec<ThreadPrepareApprovedPlanParams> = lazy(function() {
   return Schema.Struct({
-    attachmentPath: Schema.optional(Schema.NullOr(Schema.String)),
+    attachmentPath: Schema.optional(nullable(Schema.String)),
     markdown: Schema.String,
     threadId: Schema.String
   })
@@ -14022,12 +14023,12 @@ export const ThreadPrepareApprovedPlanResponse: Schema.Codec<ThreadPrepareApprov
 })
 
 export interface ThreadProjectUpdatedNotification {
-  readonly projectId: string | null
+  readonly projectId?: string | null
   readonly threadId: string
 }
 export const ThreadProjectUpdatedNotification: Schema.Codec<ThreadProjectUpdatedNotification> = lazy(function() {
   return open({
-    projectId: Schema.NullOr(Schema.String),
+    projectId: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String
   })
 })
@@ -14044,7 +14045,7 @@ export const ThreadQueueAddParams: Schema.Codec<ThreadQueueAddParams> = lazy(fun
   return Schema.Struct({
     clientUserMessageId: Schema.String,
     input: Schema.Array(UserInputParam),
-    responsesapiClientMetadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
+    responsesapiClientMetadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
     threadId: Schema.String
   })
 })
@@ -14100,8 +14101,8 @@ export interface ThreadQueueListParams {
 }
 export const ThreadQueueListParams: Schema.Codec<ThreadQueueListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt)),
     threadId: Schema.String
   })
 })
@@ -14115,7 +14116,7 @@ export interface ThreadQueueListResponse {
 export const ThreadQueueListResponse: Schema.Codec<ThreadQueueListResponse> = lazy(function() {
   return openCodec({
     data: Schema.Array(QueuedSubmission),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -14146,7 +14147,7 @@ export interface ThreadQueueStartParams {
 }
 export const ThreadQueueStartParams: Schema.Codec<ThreadQueueStartParams> = lazy(function() {
   return Schema.Struct({
-    queuedSubmissionId: Schema.optional(Schema.NullOr(Schema.String)),
+    queuedSubmissionId: Schema.optional(nullable(Schema.String)),
     threadId: Schema.String
   })
 })
@@ -14173,7 +14174,7 @@ export const ThreadQueueUpdateParams: Schema.Codec<ThreadQueueUpdateParams> = la
   return Schema.Struct({
     input: Schema.Array(UserInputParam),
     queuedSubmissionId: Schema.String,
-    responsesapiClientMetadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
+    responsesapiClientMetadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
     threadId: Schema.String
   })
 })
@@ -14214,7 +14215,7 @@ export interface ThreadReadResponse {
 }
 export const ThreadReadResponse: Schema.Codec<ThreadReadResponse> = lazy(function() {
   return openCodec({
-    readState: Schema.optionalKey(Schema.NullOr(ThreadReadState)),
+    readState: Schema.optionalKey(nullable(ThreadReadState)),
     thread: Thread
   })
 })
@@ -14229,7 +14230,7 @@ export interface ThreadReadState {
 }
 export const ThreadReadState: Schema.Codec<ThreadReadState> = lazy(function() {
   return openCodec({
-    firstUnread: Schema.optionalKey(Schema.NullOr(ThreadUnreadPosition)),
+    firstUnread: Schema.optionalKey(nullable(ThreadUnreadPosition)),
     revision: Schema.String
   })
 })
@@ -14398,10 +14399,10 @@ export interface ThreadRealtimeAudioChunk {
 export const ThreadRealtimeAudioChunk: Schema.Codec<ThreadRealtimeAudioChunk> = lazy(function() {
   return open({
     data: Schema.String,
-    itemId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    itemId: Schema.optionalKey(nullable(Schema.String)),
     numChannels: Schema.Number,
     sampleRate: Schema.Number,
-    samplesPerChannel: Schema.optionalKey(Schema.NullOr(Schema.Number))
+    samplesPerChannel: Schema.optionalKey(nullable(Schema.Number))
   })
 })
 
@@ -14422,10 +14423,10 @@ export interface ThreadRealtimeAudioChunkParam {
 export const ThreadRealtimeAudioChunkParam: Schema.Codec<ThreadRealtimeAudioChunkParam> = lazy(function() {
   return Schema.Struct({
     data: Schema.String,
-    itemId: Schema.optional(Schema.NullOr(Schema.String)),
+    itemId: Schema.optional(nullable(Schema.String)),
     numChannels: UnsignedInt,
     sampleRate: UnsignedInt,
-    samplesPerChannel: Schema.optional(Schema.NullOr(UnsignedInt))
+    samplesPerChannel: Schema.optional(nullable(UnsignedInt))
   })
 })
 
@@ -14465,7 +14466,7 @@ export interface ThreadRealtimeClosedNotification {
 }
 export const ThreadRealtimeClosedNotification: Schema.Codec<ThreadRealtimeClosedNotification> = lazy(function() {
   return open({
-    reason: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    reason: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String
   })
 })
@@ -14744,26 +14745,26 @@ export interface ThreadRealtimeStartParams {
 export const ThreadRealtimeStartParams: Schema.Codec<ThreadRealtimeStartParams> = lazy(function() {
   return Schema.Struct({
     backendReasoningStatus: Schema.optional(Schema.Boolean),
-    clientManagedHandoffs: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    codexResponseHandoffChannelPrefixes: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Array(Schema.String)))),
-    codexResponseHandoffMode: Schema.optional(Schema.NullOr(CodexResponseHandoffMode)),
-    codexResponseItemPrefix: Schema.optional(Schema.NullOr(Schema.String)),
-    codexResponsesAsItems: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    delegationAckFiller: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    flushTranscriptTailOnSessionEnd: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    includeStartupContext: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    initialItems: Schema.optional(Schema.NullOr(Schema.Array(ThreadRealtimeInitialItem))),
-    model: Schema.optional(Schema.NullOr(Schema.String)),
+    clientManagedHandoffs: Schema.optional(nullable(Schema.Boolean)),
+    codexResponseHandoffChannelPrefixes: Schema.optional(nullable(Schema.Record(Schema.String, Schema.Array(Schema.String)))),
+    codexResponseHandoffMode: Schema.optional(nullable(CodexResponseHandoffMode)),
+    codexResponseItemPrefix: Schema.optional(nullable(Schema.String)),
+    codexResponsesAsItems: Schema.optional(nullable(Schema.Boolean)),
+    delegationAckFiller: Schema.optional(nullable(Schema.Boolean)),
+    flushTranscriptTailOnSessionEnd: Schema.optional(nullable(Schema.Boolean)),
+    includeStartupContext: Schema.optional(nullable(Schema.Boolean)),
+    initialItems: Schema.optional(nullable(Schema.Array(ThreadRealtimeInitialItem))),
+    model: Schema.optional(nullable(Schema.String)),
     outputModality: RealtimeOutputModality,
-    prompt: Schema.optional(Schema.NullOr(Schema.String)),
-    realtimeEndInstructions: Schema.optional(Schema.NullOr(Schema.String)),
-    realtimeSessionId: Schema.optional(Schema.NullOr(Schema.String)),
-    realtimeStartInstructions: Schema.optional(Schema.NullOr(Schema.String)),
+    prompt: Schema.optional(nullable(Schema.String)),
+    realtimeEndInstructions: Schema.optional(nullable(Schema.String)),
+    realtimeSessionId: Schema.optional(nullable(Schema.String)),
+    realtimeStartInstructions: Schema.optional(nullable(Schema.String)),
     threadId: Schema.String,
-    transport: Schema.optional(Schema.NullOr(ThreadRealtimeStartTransport)),
-    version: Schema.optional(Schema.NullOr(RealtimeConversationVersionParam)),
-    voice: Schema.optional(Schema.NullOr(RealtimeVoiceParam)),
-    voiceSessionId: Schema.optional(Schema.NullOr(Schema.String))
+    transport: Schema.optional(nullable(ThreadRealtimeStartTransport)),
+    version: Schema.optional(nullable(RealtimeConversationVersionParam)),
+    voice: Schema.optional(nullable(RealtimeVoiceParam)),
+    voiceSessionId: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -14823,7 +14824,7 @@ export interface ThreadRealtimeStartedNotification {
 }
 export const ThreadRealtimeStartedNotification: Schema.Codec<ThreadRealtimeStartedNotification> = lazy(function() {
   return open({
-    realtimeSessionId: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    realtimeSessionId: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String,
     version: RealtimeConversationVersion
   })
@@ -14906,9 +14907,9 @@ export interface ThreadResumeInitialTurnsPageParams {
 }
 export const ThreadResumeInitialTurnsPageParams: Schema.Codec<ThreadResumeInitialTurnsPageParams> = lazy(function() {
   return Schema.Struct({
-    itemsView: Schema.optional(Schema.NullOr(TurnItemsViewParam)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    sortDirection: Schema.optional(Schema.NullOr(SortDirection))
+    itemsView: Schema.optional(nullable(TurnItemsViewParam)),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    sortDirection: Schema.optional(nullable(SortDirection))
   })
 })
 
@@ -14988,23 +14989,23 @@ export interface ThreadResumeParams {
 }
 export const ThreadResumeParams: Schema.Codec<ThreadResumeParams> = lazy(function() {
   return Schema.Struct({
-    approvalPolicy: Schema.optional(Schema.NullOr(AskForApprovalParam)),
-    approvalsReviewer: Schema.optional(Schema.NullOr(ApprovalsReviewerParam)),
-    baseInstructions: Schema.optional(Schema.NullOr(Schema.String)),
-    config: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
-    developerInstructions: Schema.optional(Schema.NullOr(Schema.String)),
+    approvalPolicy: Schema.optional(nullable(AskForApprovalParam)),
+    approvalsReviewer: Schema.optional(nullable(ApprovalsReviewerParam)),
+    baseInstructions: Schema.optional(nullable(Schema.String)),
+    config: Schema.optional(nullable(Schema.Record(Schema.String, Schema.Unknown))),
+    cwd: Schema.optional(nullable(Schema.String)),
+    developerInstructions: Schema.optional(nullable(Schema.String)),
     excludeTurns: Schema.optional(Schema.Boolean),
-    history: Schema.optional(Schema.NullOr(Schema.Array(ResponseItem))),
-    initialTurnsPage: Schema.optional(Schema.NullOr(ThreadResumeInitialTurnsPageParams)),
-    model: Schema.optional(Schema.NullOr(Schema.String)),
-    modelProvider: Schema.optional(Schema.NullOr(Schema.String)),
-    path: Schema.optional(Schema.NullOr(Schema.String)),
-    permissions: Schema.optional(Schema.NullOr(Schema.String)),
-    personality: Schema.optional(Schema.NullOr(PersonalityParam)),
-    runtimeWorkspaceRoots: Schema.optional(Schema.NullOr(Schema.Array(AbsolutePathBuf))),
-    sandbox: Schema.optional(Schema.NullOr(SandboxModeParam)),
-    serviceTier: Schema.optional(Schema.NullOr(Schema.String)),
+    history: Schema.optional(nullable(Schema.Array(ResponseItem))),
+    initialTurnsPage: Schema.optional(nullable(ThreadResumeInitialTurnsPageParams)),
+    model: Schema.optional(nullable(Schema.String)),
+    modelProvider: Schema.optional(nullable(Schema.String)),
+    path: Schema.optional(nullable(Schema.String)),
+    permissions: Schema.optional(nullable(Schema.String)),
+    personality: Schema.optional(nullable(PersonalityParam)),
+    runtimeWorkspaceRoots: Schema.optional(nullable(Schema.Array(AbsolutePathBuf))),
+    sandbox: Schema.optional(nullable(SandboxModeParam)),
+    serviceTier: Schema.optional(nullable(Schema.String)),
     threadId: Schema.String
   })
 })
@@ -15083,24 +15084,24 @@ export interface ThreadResumeResponse {
 }
 export const ThreadResumeResponse: Schema.Codec<ThreadResumeResponse> = lazy(function() {
   return openCodec({
-    activePermissionProfile: Schema.optionalKey(Schema.NullOr(ActivePermissionProfile)),
+    activePermissionProfile: Schema.optionalKey(nullable(ActivePermissionProfile)),
     approvalPolicy: AskForApproval,
     approvalsReviewer: ApprovalsReviewer,
-    collaborationMode: Schema.optionalKey(Schema.NullOr(CollaborationMode)),
+    collaborationMode: Schema.optionalKey(nullable(CollaborationMode)),
     cwd: AbsolutePathBuf,
     disabledPluginIds: Schema.optionalKey(Schema.Array(Schema.String)),
-    initialTurnsPage: Schema.optionalKey(Schema.NullOr(TurnsPage)),
+    initialTurnsPage: Schema.optionalKey(nullable(TurnsPage)),
     instructionSources: Schema.optionalKey(Schema.Array(LegacyAppPathString)),
-    itemsBackwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    itemsBackwardsCursor: Schema.optionalKey(nullable(Schema.String)),
     model: Schema.String,
     modelProvider: Schema.String,
     multiAgentMode: Schema.optionalKey(MultiAgentMode),
-    reasoningEffort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
+    reasoningEffort: Schema.optionalKey(nullable(ReasoningEffort)),
     runtimeWorkspaceRoots: Schema.optionalKey(Schema.Array(AbsolutePathBuf)),
     sandbox: SandboxPolicy,
-    serviceTier: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    serviceTier: Schema.optionalKey(nullable(Schema.String)),
     thread: Thread,
-    turnsBackwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    turnsBackwardsCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -15144,9 +15145,9 @@ export interface ThreadRevertResponse {
 }
 export const ThreadRevertResponse: Schema.Codec<ThreadRevertResponse> = lazy(function() {
   return openCodec({
-    itemsBackwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    itemsBackwardsCursor: Schema.optionalKey(nullable(Schema.String)),
     thread: Thread,
-    turnsBackwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    turnsBackwardsCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -15203,14 +15204,14 @@ export const ThreadSampleParams: Schema.Codec<ThreadSampleParams> = lazy(functio
   return Schema.Struct({
     allowInProgressTurn: Schema.optional(Schema.Boolean),
     disableMcp: Schema.optional(Schema.Boolean),
-    effort: Schema.optional(Schema.NullOr(ReasoningEffortParam)),
+    effort: Schema.optional(nullable(ReasoningEffortParam)),
     expectedTurnId: Schema.String,
-    interruptOnCancel: Schema.optional(Schema.NullOr(Schema.Boolean)),
+    interruptOnCancel: Schema.optional(nullable(Schema.Boolean)),
     prompt: Schema.String,
-    responsesapiClientMetadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
+    responsesapiClientMetadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
     threadId: Schema.String,
-    threadSource: Schema.optional(Schema.NullOr(ThreadSource)),
-    turnTrigger: Schema.optional(Schema.NullOr(Schema.String))
+    threadSource: Schema.optional(nullable(ThreadSource)),
+    turnTrigger: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -15226,12 +15227,12 @@ export interface ThreadSampleResponse {
 }
 export const ThreadSampleResponse: Schema.Codec<ThreadSampleResponse> = lazy(function() {
   return open({
-    cachedInputTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    inputTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    outputTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    cachedInputTokens: Schema.optionalKey(nullable(Schema.Number)),
+    inputTokens: Schema.optionalKey(nullable(Schema.Number)),
+    outputTokens: Schema.optionalKey(nullable(Schema.Number)),
     responseId: Schema.String,
     sourceTurnId: Schema.String,
-    text: Schema.optionalKey(Schema.NullOr(Schema.String))
+    text: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -15282,8 +15283,8 @@ export interface ThreadSearchOccurrencesParams {
 }
 export const ThreadSearchOccurrencesParams: Schema.Codec<ThreadSearchOccurrencesParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt)),
     searchTerm: Schema.String,
     threadId: Schema.String
   })
@@ -15299,7 +15300,7 @@ export interface ThreadSearchOccurrencesResponse {
 export const ThreadSearchOccurrencesResponse: Schema.Codec<ThreadSearchOccurrencesResponse> = lazy(function() {
   return open({
     data: Schema.Array(ThreadSearchOccurrence),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -15332,15 +15333,15 @@ export interface ThreadSearchParams {
 }
 export const ThreadSearchParams: Schema.Codec<ThreadSearchParams> = lazy(function() {
   return Schema.Struct({
-    archived: Schema.optional(Schema.NullOr(Schema.Boolean)),
+    archived: Schema.optional(nullable(Schema.Boolean)),
     currentAccountOnly: Schema.optional(Schema.Boolean),
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
+    cursor: Schema.optional(nullable(Schema.String)),
     includeAttachedThreads: Schema.optional(Schema.Boolean),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
+    limit: Schema.optional(nullable(UnsignedInt)),
     searchTerm: Schema.String,
-    sortDirection: Schema.optional(Schema.NullOr(SortDirection)),
-    sortKey: Schema.optional(Schema.NullOr(ThreadSearchSortKey)),
-    sourceKinds: Schema.optional(Schema.NullOr(Schema.Array(ThreadSourceKind)))
+    sortDirection: Schema.optional(nullable(SortDirection)),
+    sortKey: Schema.optional(nullable(ThreadSearchSortKey)),
+    sourceKinds: Schema.optional(nullable(Schema.Array(ThreadSourceKind)))
   })
 })
 
@@ -15361,9 +15362,9 @@ export interface ThreadSearchResponse {
 }
 export const ThreadSearchResponse: Schema.Codec<ThreadSearchResponse> = lazy(function() {
   return openCodec({
-    backwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    backwardsCursor: Schema.optionalKey(nullable(Schema.String)),
     data: Schema.Array(ThreadSearchResult),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -15414,7 +15415,7 @@ export interface ThreadSection {
 }
 export const ThreadSection: Schema.Codec<ThreadSection> = lazy(function() {
   return open({
-    appearance: Schema.optionalKey(Schema.NullOr(ThreadSectionAppearance)),
+    appearance: Schema.optionalKey(nullable(ThreadSectionAppearance)),
     id: Schema.String,
     name: Schema.String
   })
@@ -15427,8 +15428,8 @@ export interface ThreadSectionAppearance {
 }
 export const ThreadSectionAppearance: Schema.Codec<ThreadSectionAppearance> = lazy(function() {
   return open({
-    color: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    icon: Schema.optionalKey(Schema.NullOr(Schema.String))
+    color: Schema.optionalKey(nullable(Schema.String)),
+    icon: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -15445,20 +15446,20 @@ export interface ThreadSectionAppearanceParam {
 }
 export const ThreadSectionAppearanceParam: Schema.Codec<ThreadSectionAppearanceParam> = lazy(function() {
   return Schema.Struct({
-    color: Schema.optional(Schema.NullOr(Schema.String)),
-    icon: Schema.optional(Schema.NullOr(Schema.String))
+    color: Schema.optional(nullable(Schema.String)),
+    icon: Schema.optional(nullable(Schema.String))
   })
 })
 
 /** Broadcast after a successful move into, within, or out of a section. */
 export interface ThreadSectionChangedNotification {
   /** Destination section, or `null` when the thread was removed from its section. */
-  readonly sectionId: string | null
+  readonly sectionId?: string | null
   readonly threadId: string
 }
 export const ThreadSectionChangedNotification: Schema.Codec<ThreadSectionChangedNotification> = lazy(function() {
   return open({
-    sectionId: Schema.NullOr(Schema.String),
+    sectionId: Schema.optionalKey(nullable(Schema.String)),
     threadId: Schema.String
   })
 })
@@ -15471,7 +15472,7 @@ export interface ThreadSectionCreateParams {
 }
 export const ThreadSectionCreateParams: Schema.Codec<ThreadSectionCreateParams> = lazy(function() {
   return Schema.Struct({
-    appearance: Schema.optional(Schema.NullOr(ThreadSectionAppearanceParam)),
+    appearance: Schema.optional(nullable(ThreadSectionAppearanceParam)),
     name: Schema.String
   })
 })
@@ -15514,8 +15515,8 @@ export interface ThreadSectionListParams {
 }
 export const ThreadSectionListParams: Schema.Codec<ThreadSectionListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt))
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt))
   })
 })
 
@@ -15528,7 +15529,7 @@ export interface ThreadSectionListResponse {
 export const ThreadSectionListResponse: Schema.Codec<ThreadSectionListResponse> = lazy(function() {
   return open({
     data: Schema.Array(ThreadSection),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -15543,8 +15544,8 @@ export interface ThreadSectionMoveParams {
 }
 export const ThreadSectionMoveParams: Schema.Codec<ThreadSectionMoveParams> = lazy(function() {
   return Schema.Struct({
-    beforeThreadId: Schema.optional(Schema.NullOr(Schema.String)),
-    sectionId: Schema.NullOr(Schema.String),
+    beforeThreadId: Schema.optional(nullable(Schema.String)),
+    sectionId: nullable(Schema.String),
     threadId: Schema.String
   })
 })
@@ -15567,7 +15568,7 @@ export interface ThreadSectionUpdateParams {
 }
 export const ThreadSectionUpdateParams: Schema.Codec<ThreadSectionUpdateParams> = lazy(function() {
   return Schema.Struct({
-    appearance: Schema.optional(Schema.NullOr(ThreadSectionAppearanceParam)),
+    appearance: Schema.optional(nullable(ThreadSectionAppearanceParam)),
     name: Schema.String,
     sectionId: Schema.String
   })
@@ -15639,21 +15640,21 @@ export interface ThreadSettings {
 }
 export const ThreadSettings: Schema.Codec<ThreadSettings> = lazy(function() {
   return openCodec({
-    activePermissionProfile: Schema.optionalKey(Schema.NullOr(ActivePermissionProfile)),
+    activePermissionProfile: Schema.optionalKey(nullable(ActivePermissionProfile)),
     approvalPolicy: AskForApproval,
     approvalsReviewer: ApprovalsReviewer,
     collaborationMode: CollaborationMode,
     cwd: AbsolutePathBuf,
     disabledPluginIds: Schema.optionalKey(Schema.Array(Schema.String)),
-    effort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
-    environments: Schema.optionalKey(Schema.NullOr(Schema.Array(ThreadEnvironment))),
+    effort: Schema.optionalKey(nullable(ReasoningEffort)),
+    environments: Schema.optionalKey(nullable(Schema.Array(ThreadEnvironment))),
     model: Schema.String,
     modelProvider: Schema.String,
     multiAgentMode: Schema.optionalKey(MultiAgentMode),
-    personality: Schema.optionalKey(Schema.NullOr(Personality)),
+    personality: Schema.optionalKey(nullable(Personality)),
     sandboxPolicy: SandboxPolicy,
-    serviceTier: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    summary: Schema.optionalKey(Schema.NullOr(ReasoningSummary))
+    serviceTier: Schema.optionalKey(nullable(Schema.String)),
+    summary: Schema.optionalKey(nullable(ReasoningSummary))
   })
 })
 
@@ -15706,20 +15707,20 @@ export interface ThreadSettingsUpdateParams {
 }
 export const ThreadSettingsUpdateParams: Schema.Codec<ThreadSettingsUpdateParams> = lazy(function() {
   return Schema.Struct({
-    approvalPolicy: Schema.optional(Schema.NullOr(AskForApprovalParam)),
-    approvalsReviewer: Schema.optional(Schema.NullOr(ApprovalsReviewerParam)),
-    collaborationMode: Schema.optional(Schema.NullOr(CollaborationModeParam)),
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
-    disabledPluginIds: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
-    effort: Schema.optional(Schema.NullOr(ReasoningEffortParam)),
-    environments: Schema.optional(Schema.NullOr(Schema.Array(TurnEnvironmentParams))),
-    model: Schema.optional(Schema.NullOr(Schema.String)),
-    multiAgentMode: Schema.optional(Schema.NullOr(MultiAgentModeParam)),
-    permissions: Schema.optional(Schema.NullOr(Schema.String)),
-    personality: Schema.optional(Schema.NullOr(PersonalityParam)),
-    sandboxPolicy: Schema.optional(Schema.NullOr(SandboxPolicyParam)),
-    serviceTier: Schema.optional(Schema.NullOr(Schema.String)),
-    summary: Schema.optional(Schema.NullOr(ReasoningSummaryParam)),
+    approvalPolicy: Schema.optional(nullable(AskForApprovalParam)),
+    approvalsReviewer: Schema.optional(nullable(ApprovalsReviewerParam)),
+    collaborationMode: Schema.optional(nullable(CollaborationModeParam)),
+    cwd: Schema.optional(nullable(Schema.String)),
+    disabledPluginIds: Schema.optional(nullable(Schema.Array(Schema.String))),
+    effort: Schema.optional(nullable(ReasoningEffortParam)),
+    environments: Schema.optional(nullable(Schema.Array(TurnEnvironmentParams))),
+    model: Schema.optional(nullable(Schema.String)),
+    multiAgentMode: Schema.optional(nullable(MultiAgentModeParam)),
+    permissions: Schema.optional(nullable(Schema.String)),
+    personality: Schema.optional(nullable(PersonalityParam)),
+    sandboxPolicy: Schema.optional(nullable(SandboxPolicyParam)),
+    serviceTier: Schema.optional(nullable(Schema.String)),
+    summary: Schema.optional(nullable(ReasoningSummaryParam)),
     threadId: Schema.String
   })
 })
@@ -15762,7 +15763,7 @@ export const ThreadShellCommandParams: Schema.Codec<ThreadShellCommandParams> = 
   return Schema.Struct({
     command: Schema.String,
     threadId: Schema.String,
-    timeoutMs: Schema.optional(Schema.NullOr(Schema.Int))
+    timeoutMs: Schema.optional(nullable(Schema.Int))
   })
 })
 
@@ -15909,32 +15910,32 @@ export interface ThreadStartParams {
 export const ThreadStartParams: Schema.Codec<ThreadStartParams> = lazy(function() {
   return Schema.Struct({
     allowProviderModelFallback: Schema.optional(Schema.Boolean),
-    approvalPolicy: Schema.optional(Schema.NullOr(AskForApprovalParam)),
-    approvalsReviewer: Schema.optional(Schema.NullOr(ApprovalsReviewerParam)),
-    baseInstructions: Schema.optional(Schema.NullOr(Schema.String)),
-    config: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
-    daybreakEnabled: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    developerInstructions: Schema.optional(Schema.NullOr(Schema.String)),
-    dynamicTools: Schema.optional(Schema.NullOr(Schema.Array(DynamicToolSpec))),
-    environments: Schema.optional(Schema.NullOr(Schema.Array(TurnEnvironmentParams))),
-    ephemeral: Schema.optional(Schema.NullOr(Schema.Boolean)),
+    approvalPolicy: Schema.optional(nullable(AskForApprovalParam)),
+    approvalsReviewer: Schema.optional(nullable(ApprovalsReviewerParam)),
+    baseInstructions: Schema.optional(nullable(Schema.String)),
+    config: Schema.optional(nullable(Schema.Record(Schema.String, Schema.Unknown))),
+    cwd: Schema.optional(nullable(Schema.String)),
+    daybreakEnabled: Schema.optional(nullable(Schema.Boolean)),
+    developerInstructions: Schema.optional(nullable(Schema.String)),
+    dynamicTools: Schema.optional(nullable(Schema.Array(DynamicToolSpec))),
+    environments: Schema.optional(nullable(Schema.Array(TurnEnvironmentParams))),
+    ephemeral: Schema.optional(nullable(Schema.Boolean)),
     experimentalRawEvents: Schema.optional(Schema.Boolean),
-    historyMode: Schema.optional(Schema.NullOr(ThreadHistoryModeParam)),
-    mockExperimentalField: Schema.optional(Schema.NullOr(Schema.String)),
-    model: Schema.optional(Schema.NullOr(Schema.String)),
-    modelProvider: Schema.optional(Schema.NullOr(Schema.String)),
-    multiAgentMode: Schema.optional(Schema.NullOr(MultiAgentModeParam)),
-    permissions: Schema.optional(Schema.NullOr(Schema.String)),
-    personality: Schema.optional(Schema.NullOr(PersonalityParam)),
-    projectId: Schema.optional(Schema.NullOr(Schema.String)),
-    runtimeWorkspaceRoots: Schema.optional(Schema.NullOr(Schema.Array(AbsolutePathBuf))),
-    sandbox: Schema.optional(Schema.NullOr(SandboxModeParam)),
-    selectedCapabilityRoots: Schema.optional(Schema.NullOr(Schema.Array(SelectedCapabilityRoot))),
-    serviceName: Schema.optional(Schema.NullOr(Schema.String)),
-    serviceTier: Schema.optional(Schema.NullOr(Schema.String)),
-    sessionStartSource: Schema.optional(Schema.NullOr(ThreadStartSource)),
-    threadSource: Schema.optional(Schema.NullOr(ThreadSource))
+    historyMode: Schema.optional(nullable(ThreadHistoryModeParam)),
+    mockExperimentalField: Schema.optional(nullable(Schema.String)),
+    model: Schema.optional(nullable(Schema.String)),
+    modelProvider: Schema.optional(nullable(Schema.String)),
+    multiAgentMode: Schema.optional(nullable(MultiAgentModeParam)),
+    permissions: Schema.optional(nullable(Schema.String)),
+    personality: Schema.optional(nullable(PersonalityParam)),
+    projectId: Schema.optional(nullable(Schema.String)),
+    runtimeWorkspaceRoots: Schema.optional(nullable(Schema.Array(AbsolutePathBuf))),
+    sandbox: Schema.optional(nullable(SandboxModeParam)),
+    selectedCapabilityRoots: Schema.optional(nullable(Schema.Array(SelectedCapabilityRoot))),
+    serviceName: Schema.optional(nullable(Schema.String)),
+    serviceTier: Schema.optional(nullable(Schema.String)),
+    sessionStartSource: Schema.optional(nullable(ThreadStartSource)),
+    threadSource: Schema.optional(nullable(ThreadSource))
   })
 })
 
@@ -15990,7 +15991,7 @@ export interface ThreadStartResponse {
 }
 export const ThreadStartResponse: Schema.Codec<ThreadStartResponse> = lazy(function() {
   return openCodec({
-    activePermissionProfile: Schema.optionalKey(Schema.NullOr(ActivePermissionProfile)),
+    activePermissionProfile: Schema.optionalKey(nullable(ActivePermissionProfile)),
     approvalPolicy: AskForApproval,
     approvalsReviewer: ApprovalsReviewer,
     cwd: AbsolutePathBuf,
@@ -15999,10 +16000,10 @@ export const ThreadStartResponse: Schema.Codec<ThreadStartResponse> = lazy(funct
     model: Schema.String,
     modelProvider: Schema.String,
     multiAgentMode: Schema.optionalKey(MultiAgentMode),
-    reasoningEffort: Schema.optionalKey(Schema.NullOr(ReasoningEffort)),
+    reasoningEffort: Schema.optionalKey(nullable(ReasoningEffort)),
     runtimeWorkspaceRoots: Schema.optionalKey(Schema.Array(AbsolutePathBuf)),
     sandbox: SandboxPolicy,
-    serviceTier: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    serviceTier: Schema.optionalKey(nullable(Schema.String)),
     thread: Thread
   })
 })
@@ -16113,16 +16114,16 @@ export const ThreadTimelineEntry: Schema.Codec<ThreadTimelineEntry> = lazy(funct
     {
       type: Schema.Literal("turnStarted"),
       position: Schema.Number,
-      started_at: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      started_at: Schema.optionalKey(nullable(Schema.Number)),
       turn_id: Schema.String
     },
     {
       type: Schema.Literal("turnCompleted"),
-      completed_at: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      duration_ms: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-      error: Schema.optionalKey(Schema.NullOr(TurnError)),
+      completed_at: Schema.optionalKey(nullable(Schema.Number)),
+      duration_ms: Schema.optionalKey(nullable(Schema.Number)),
+      error: Schema.optionalKey(nullable(TurnError)),
       position: Schema.Number,
-      started_at: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+      started_at: Schema.optionalKey(nullable(Schema.Number)),
       status: TurnStatus,
       turn_id: Schema.String
     }
@@ -16143,8 +16144,8 @@ export interface ThreadTimelineListParams {
 }
 export const ThreadTimelineListParams: Schema.Codec<ThreadTimelineListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
+    cursor: Schema.optional(nullable(Schema.String)),
+    limit: Schema.optional(nullable(UnsignedInt)),
     threadId: Schema.String
   })
 })
@@ -16163,9 +16164,9 @@ export interface ThreadTimelineListResponse {
 }
 export const ThreadTimelineListResponse: Schema.Codec<ThreadTimelineListResponse> = lazy(function() {
   return openCodec({
-    activeRealtimeSessionAtPageStart: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    activeRealtimeSessionAtPageStart: Schema.optionalKey(nullable(Schema.String)),
     data: Schema.Array(ThreadTimelineEntry),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -16177,7 +16178,7 @@ export interface ThreadTokenUsage {
 export const ThreadTokenUsage: Schema.Codec<ThreadTokenUsage> = lazy(function() {
   return open({
     last: TokenUsageBreakdown,
-    modelContextWindow: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    modelContextWindow: Schema.optionalKey(nullable(Schema.Number)),
     total: TokenUsageBreakdown
   })
 })
@@ -16209,10 +16210,10 @@ export interface ThreadTurnsListParams {
 }
 export const ThreadTurnsListParams: Schema.Codec<ThreadTurnsListParams> = lazy(function() {
   return Schema.Struct({
-    cursor: Schema.optional(Schema.NullOr(Schema.String)),
-    itemsView: Schema.optional(Schema.NullOr(TurnItemsViewParam)),
-    limit: Schema.optional(Schema.NullOr(UnsignedInt)),
-    sortDirection: Schema.optional(Schema.NullOr(SortDirection)),
+    cursor: Schema.optional(nullable(Schema.String)),
+    itemsView: Schema.optional(nullable(TurnItemsViewParam)),
+    limit: Schema.optional(nullable(UnsignedInt)),
+    sortDirection: Schema.optional(nullable(SortDirection)),
     threadId: Schema.String
   })
 })
@@ -16233,9 +16234,9 @@ export interface ThreadTurnsListResponse {
 }
 export const ThreadTurnsListResponse: Schema.Codec<ThreadTurnsListResponse> = lazy(function() {
   return openCodec({
-    backwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    backwardsCursor: Schema.optionalKey(nullable(Schema.String)),
     data: Schema.Array(Turn),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -16324,9 +16325,9 @@ export interface ThreadUsage {
 export const ThreadUsage: Schema.Codec<ThreadUsage> = lazy(function() {
   return open({
     estimatedUsageCreditsMicros: Schema.Number,
-    estimatedUsageUsdMicros: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    estimatedUsageUsdMicros: Schema.optionalKey(nullable(Schema.Number)),
     groups: Schema.Array(ThreadUsageBreakdownGroup),
-    nativeUsageUsdMicros: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    nativeUsageUsdMicros: Schema.optionalKey(nullable(Schema.Number)),
     threadId: Schema.String
   })
 })
@@ -16344,15 +16345,15 @@ export interface ThreadUsageBreakdownGroup {
 }
 export const ThreadUsageBreakdownGroup: Schema.Codec<ThreadUsageBreakdownGroup> = lazy(function() {
   return open({
-    cachedInputTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    cachedInputTokens: Schema.optionalKey(nullable(Schema.Number)),
     estimatedUsageCreditsMicros: Schema.Number,
-    inputTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    model: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    netNewInputTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    outputTokens: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    reasoningEffort: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    speed: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    totalTokens: Schema.optionalKey(Schema.NullOr(Schema.Number))
+    inputTokens: Schema.optionalKey(nullable(Schema.Number)),
+    model: Schema.optionalKey(nullable(Schema.String)),
+    netNewInputTokens: Schema.optionalKey(nullable(Schema.Number)),
+    outputTokens: Schema.optionalKey(nullable(Schema.Number)),
+    reasoningEffort: Schema.optionalKey(nullable(Schema.String)),
+    speed: Schema.optionalKey(nullable(Schema.String)),
+    totalTokens: Schema.optionalKey(nullable(Schema.Number))
   })
 })
 
@@ -16391,12 +16392,12 @@ export const Tool: Schema.Codec<Tool> = lazy(function() {
   return open({
     _meta: Schema.optionalKey(Schema.Unknown),
     annotations: Schema.optionalKey(Schema.Unknown),
-    description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    icons: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Unknown))),
+    description: Schema.optionalKey(nullable(Schema.String)),
+    icons: Schema.optionalKey(nullable(Schema.Array(Schema.Unknown))),
     inputSchema: Schema.Unknown,
     name: Schema.String,
     outputSchema: Schema.optionalKey(Schema.Unknown),
-    title: Schema.optionalKey(Schema.NullOr(Schema.String))
+    title: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -16446,7 +16447,7 @@ export interface ToolRequestUserInputParams {
 }
 export const ToolRequestUserInputParams: Schema.Codec<ToolRequestUserInputParams> = lazy(function() {
   return open({
-    autoResolutionMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    autoResolutionMs: Schema.optionalKey(nullable(Schema.Number)),
     isBlocking: Schema.Boolean,
     itemId: Schema.String,
     questions: Schema.Array(ToolRequestUserInputQuestion),
@@ -16472,7 +16473,7 @@ export const ToolRequestUserInputQuestion: Schema.Codec<ToolRequestUserInputQues
     id: Schema.String,
     isOther: Schema.optionalKey(Schema.Boolean),
     isSecret: Schema.optionalKey(Schema.Boolean),
-    options: Schema.optionalKey(Schema.NullOr(Schema.Array(ToolRequestUserInputOption))),
+    options: Schema.optionalKey(nullable(Schema.Array(ToolRequestUserInputOption))),
     question: Schema.String
   })
 })
@@ -16492,7 +16493,7 @@ export interface ToolsV2 {
 }
 export const ToolsV2: Schema.Codec<ToolsV2> = lazy(function() {
   return open({
-    web_search: Schema.optionalKey(Schema.NullOr(WebSearchToolConfig))
+    web_search: Schema.optionalKey(nullable(WebSearchToolConfig))
   })
 })
 
@@ -16524,14 +16525,14 @@ export interface Turn {
 }
 export const Turn: Schema.Codec<Turn> = lazy(function() {
   return openCodec({
-    completedAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    durationMs: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    error: Schema.optionalKey(Schema.NullOr(TurnError)),
+    completedAt: Schema.optionalKey(nullable(Schema.Number)),
+    durationMs: Schema.optionalKey(nullable(Schema.Number)),
+    error: Schema.optionalKey(nullable(TurnError)),
     id: Schema.String,
     items: Schema.Array(ThreadItem),
     itemsView: Schema.optionalKey(TurnItemsView),
-    rootTurnId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    startedAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    rootTurnId: Schema.optionalKey(nullable(Schema.String)),
+    startedAt: Schema.optionalKey(nullable(Schema.Number)),
     status: TurnStatus
   })
 })
@@ -16574,7 +16575,7 @@ export const TurnEnvironmentParams: Schema.Codec<TurnEnvironmentParams> = lazy(f
   return Schema.Struct({
     cwd: LegacyAppPathString,
     environmentId: Schema.String,
-    runtimeWorkspaceRoots: Schema.optional(Schema.NullOr(Schema.Array(LegacyAppPathString)))
+    runtimeWorkspaceRoots: Schema.optional(nullable(Schema.Array(LegacyAppPathString)))
   })
 })
 
@@ -16587,10 +16588,10 @@ export interface TurnError {
 }
 export const TurnError: Schema.Codec<TurnError> = lazy(function() {
   return openCodec({
-    additionalDetails: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    codexErrorInfo: Schema.optionalKey(Schema.NullOr(CodexErrorInfo)),
+    additionalDetails: Schema.optionalKey(nullable(Schema.String)),
+    codexErrorInfo: Schema.optionalKey(nullable(CodexErrorInfo)),
     message: Schema.String,
-    misalignment: Schema.optionalKey(Schema.NullOr(MisalignmentErrorDetails))
+    misalignment: Schema.optionalKey(nullable(MisalignmentErrorDetails))
   })
 })
 
@@ -16671,7 +16672,7 @@ export interface TurnPlanUpdatedNotification {
 }
 export const TurnPlanUpdatedNotification: Schema.Codec<TurnPlanUpdatedNotification> = lazy(function() {
   return open({
-    explanation: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    explanation: Schema.optionalKey(nullable(Schema.String)),
     plan: Schema.Array(TurnPlanStep),
     threadId: Schema.String,
     turnId: Schema.String
@@ -16711,12 +16712,12 @@ export interface TurnSettingsUpdateParams {
 }
 export const TurnSettingsUpdateParams: Schema.Codec<TurnSettingsUpdateParams> = lazy(function() {
   return Schema.Struct({
-    approvalsReviewer: Schema.optional(Schema.NullOr(ApprovalsReviewerParam)),
-    effort: Schema.optional(Schema.NullOr(ReasoningEffortParam)),
-    environments: Schema.optional(Schema.NullOr(Schema.Array(TurnEnvironmentParams))),
-    model: Schema.optional(Schema.NullOr(Schema.String)),
-    serviceTier: Schema.optional(Schema.NullOr(Schema.String)),
-    summary: Schema.optional(Schema.NullOr(ReasoningSummaryParam)),
+    approvalsReviewer: Schema.optional(nullable(ApprovalsReviewerParam)),
+    effort: Schema.optional(nullable(ReasoningEffortParam)),
+    environments: Schema.optional(nullable(Schema.Array(TurnEnvironmentParams))),
+    model: Schema.optional(nullable(Schema.String)),
+    serviceTier: Schema.optional(nullable(Schema.String)),
+    summary: Schema.optional(nullable(ReasoningSummaryParam)),
     threadId: Schema.String,
     turnId: Schema.String
   })
@@ -16874,34 +16875,34 @@ export interface TurnStartParams {
 }
 export const TurnStartParams: Schema.Codec<TurnStartParams> = lazy(function() {
   return Schema.Struct({
-    additionalContext: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, AdditionalContextEntry))),
-    approvalPolicy: Schema.optional(Schema.NullOr(AskForApprovalParam)),
-    approvalsReviewer: Schema.optional(Schema.NullOr(ApprovalsReviewerParam)),
-    clientUserMessageId: Schema.optional(Schema.NullOr(Schema.String)),
-    collaborationMode: Schema.optional(Schema.NullOr(CollaborationModeParam)),
-    cwd: Schema.optional(Schema.NullOr(Schema.String)),
-    cyberAccessProgram: Schema.optional(Schema.NullOr(CyberAccessProgramParam)),
-    disabledPluginIds: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
-    effort: Schema.optional(Schema.NullOr(ReasoningEffortParam)),
-    environments: Schema.optional(Schema.NullOr(Schema.Array(TurnEnvironmentParams))),
+    additionalContext: Schema.optional(nullable(Schema.Record(Schema.String, AdditionalContextEntry))),
+    approvalPolicy: Schema.optional(nullable(AskForApprovalParam)),
+    approvalsReviewer: Schema.optional(nullable(ApprovalsReviewerParam)),
+    clientUserMessageId: Schema.optional(nullable(Schema.String)),
+    collaborationMode: Schema.optional(nullable(CollaborationModeParam)),
+    cwd: Schema.optional(nullable(Schema.String)),
+    cyberAccessProgram: Schema.optional(nullable(CyberAccessProgramParam)),
+    disabledPluginIds: Schema.optional(nullable(Schema.Array(Schema.String))),
+    effort: Schema.optional(nullable(ReasoningEffortParam)),
+    environments: Schema.optional(nullable(Schema.Array(TurnEnvironmentParams))),
     input: Schema.Array(UserInputParam),
-    model: Schema.optional(Schema.NullOr(Schema.String)),
-    multiAgentMode: Schema.optional(Schema.NullOr(MultiAgentModeParam)),
+    model: Schema.optional(nullable(Schema.String)),
+    multiAgentMode: Schema.optional(nullable(MultiAgentModeParam)),
     outputSchema: Schema.optionalKey(Schema.Unknown),
-    parentTurnId: Schema.optional(Schema.NullOr(Schema.String)),
-    permissions: Schema.optional(Schema.NullOr(Schema.String)),
-    personality: Schema.optional(Schema.NullOr(PersonalityParam)),
-    responsesapiClientMetadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    responsesapiClientMetadataPatch: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    rootTurnId: Schema.optional(Schema.NullOr(Schema.String)),
-    runtimeWorkspaceRoots: Schema.optional(Schema.NullOr(Schema.Array(AbsolutePathBuf))),
-    sandboxPolicy: Schema.optional(Schema.NullOr(SandboxPolicyParam)),
-    serviceTier: Schema.optional(Schema.NullOr(Schema.String)),
-    serviceTierForTurn: Schema.optional(Schema.NullOr(Schema.String)),
-    summary: Schema.optional(Schema.NullOr(ReasoningSummaryParam)),
+    parentTurnId: Schema.optional(nullable(Schema.String)),
+    permissions: Schema.optional(nullable(Schema.String)),
+    personality: Schema.optional(nullable(PersonalityParam)),
+    responsesapiClientMetadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
+    responsesapiClientMetadataPatch: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
+    rootTurnId: Schema.optional(nullable(Schema.String)),
+    runtimeWorkspaceRoots: Schema.optional(nullable(Schema.Array(AbsolutePathBuf))),
+    sandboxPolicy: Schema.optional(nullable(SandboxPolicyParam)),
+    serviceTier: Schema.optional(nullable(Schema.String)),
+    serviceTierForTurn: Schema.optional(nullable(Schema.String)),
+    summary: Schema.optional(nullable(ReasoningSummaryParam)),
     threadId: Schema.String,
-    toolOutput: Schema.optional(Schema.NullOr(TurnToolOutput)),
-    turnTrigger: Schema.optional(Schema.NullOr(Schema.String))
+    toolOutput: Schema.optional(nullable(TurnToolOutput)),
+    turnTrigger: Schema.optional(nullable(Schema.String))
   })
 })
 
@@ -16965,12 +16966,12 @@ export interface TurnSteerParams {
 }
 export const TurnSteerParams: Schema.Codec<TurnSteerParams> = lazy(function() {
   return Schema.Struct({
-    additionalContext: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, AdditionalContextEntry))),
-    clientUserMessageId: Schema.optional(Schema.NullOr(Schema.String)),
+    additionalContext: Schema.optional(nullable(Schema.Record(Schema.String, AdditionalContextEntry))),
+    clientUserMessageId: Schema.optional(nullable(Schema.String)),
     expectedTurnId: Schema.String,
     input: Schema.Array(UserInputParam),
-    responsesapiClientMetadata: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
-    responsesapiClientMetadataPatch: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.String))),
+    responsesapiClientMetadata: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
+    responsesapiClientMetadataPatch: Schema.optional(nullable(Schema.Record(Schema.String, Schema.String))),
     threadId: Schema.String
   })
 })
@@ -16994,7 +16995,7 @@ export interface TurnToolOutput {
 export const TurnToolOutput: Schema.Codec<TurnToolOutput> = lazy(function() {
   return Schema.Struct({
     name: Schema.String,
-    namespace: Schema.optional(Schema.NullOr(Schema.String)),
+    namespace: Schema.optional(nullable(Schema.String)),
     output: FunctionCallOutputBodyParam,
     retain: Schema.optional(Schema.Boolean)
   })
@@ -17007,9 +17008,9 @@ export interface TurnsPage {
 }
 export const TurnsPage: Schema.Codec<TurnsPage> = lazy(function() {
   return openCodec({
-    backwardsCursor: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    backwardsCursor: Schema.optionalKey(nullable(Schema.String)),
     data: Schema.Array(Turn),
-    nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+    nextCursor: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -17075,16 +17076,16 @@ export const UserInput: Schema.Codec<UserInput> = lazy(function() {
     {
       type: Schema.Literal("image"),
       url: Schema.String,
-      detail: Schema.optionalKey(Schema.NullOr(ImageDetail))
+      detail: Schema.optionalKey(nullable(ImageDetail))
     },
     {
       type: Schema.Literal("image"),
       fileId: Schema.String,
-      detail: Schema.optionalKey(Schema.NullOr(ImageDetail))
+      detail: Schema.optionalKey(nullable(ImageDetail))
     },
     {
       type: Schema.Literal("localImage"),
-      detail: Schema.optionalKey(Schema.NullOr(ImageDetail)),
+      detail: Schema.optionalKey(nullable(ImageDetail)),
       path: Schema.String
     },
     {
@@ -17173,16 +17174,16 @@ export const UserInputParam: Schema.Codec<UserInputParam> = lazy(function() {
     Schema.Struct({
       type: Schema.Literal("image"),
       url: Schema.String,
-      detail: Schema.optional(Schema.NullOr(ImageDetailParam))
+      detail: Schema.optional(nullable(ImageDetailParam))
     }),
     Schema.Struct({
       type: Schema.Literal("image"),
       fileId: Schema.String,
-      detail: Schema.optional(Schema.NullOr(ImageDetailParam))
+      detail: Schema.optional(nullable(ImageDetailParam))
     }),
     Schema.Struct({
       type: Schema.Literal("localImage"),
-      detail: Schema.optional(Schema.NullOr(ImageDetailParam)),
+      detail: Schema.optional(nullable(ImageDetailParam)),
       path: Schema.String
     }),
     Schema.Struct({
@@ -17289,9 +17290,9 @@ export interface UserVerificationEnrollResponse {
 }
 export const UserVerificationEnrollResponse: Schema.Codec<UserVerificationEnrollResponse> = lazy(function() {
   return open({
-    algorithm: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    algorithm: Schema.optionalKey(nullable(Schema.String)),
     credentialId: Schema.String,
-    publicKey: Schema.optionalKey(Schema.NullOr(Schema.String))
+    publicKey: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -17421,9 +17422,9 @@ export interface UserVerificationStatusResponse {
 }
 export const UserVerificationStatusResponse: Schema.Codec<UserVerificationStatusResponse> = lazy(function() {
   return open({
-    credentialId: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    unavailableMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    unavailableReason: Schema.optionalKey(Schema.NullOr(UserVerificationUnavailableReason))
+    credentialId: Schema.optionalKey(nullable(Schema.String)),
+    unavailableMessage: Schema.optionalKey(nullable(Schema.String)),
+    unavailableReason: Schema.optionalKey(nullable(UserVerificationUnavailableReason))
   })
 })
 
@@ -17488,7 +17489,7 @@ export interface WarningNotification {
 export const WarningNotification: Schema.Codec<WarningNotification> = lazy(function() {
   return open({
     message: Schema.String,
-    threadId: Schema.optionalKey(Schema.NullOr(Schema.String))
+    threadId: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -17516,17 +17517,17 @@ export const WebSearchAction: Schema.Codec<WebSearchAction> = lazy(function() {
   return tagged("type", [
     {
       type: Schema.Literal("search"),
-      queries: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-      query: Schema.optionalKey(Schema.NullOr(Schema.String))
+      queries: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+      query: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("openPage"),
-      url: Schema.optionalKey(Schema.NullOr(Schema.String))
+      url: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("findInPage"),
-      pattern: Schema.optionalKey(Schema.NullOr(Schema.String)),
-      url: Schema.optionalKey(Schema.NullOr(Schema.String))
+      pattern: Schema.optionalKey(nullable(Schema.String)),
+      url: Schema.optionalKey(nullable(Schema.String))
     },
     {
       type: Schema.Literal("other")
@@ -17547,10 +17548,10 @@ export interface WebSearchLocation {
 }
 export const WebSearchLocation: Schema.Codec<WebSearchLocation> = lazy(function() {
   return open({
-    city: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    country: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    region: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    timezone: Schema.optionalKey(Schema.NullOr(Schema.String))
+    city: Schema.optionalKey(nullable(Schema.String)),
+    country: Schema.optionalKey(nullable(Schema.String)),
+    region: Schema.optionalKey(nullable(Schema.String)),
+    timezone: Schema.optionalKey(nullable(Schema.String))
   })
 })
 
@@ -17572,9 +17573,9 @@ export interface WebSearchToolConfig {
 }
 export const WebSearchToolConfig: Schema.Codec<WebSearchToolConfig> = lazy(function() {
   return open({
-    allowed_domains: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-    context_size: Schema.optionalKey(Schema.NullOr(WebSearchContextSize)),
-    location: Schema.optionalKey(Schema.NullOr(WebSearchLocation))
+    allowed_domains: Schema.optionalKey(nullable(Schema.Array(Schema.String))),
+    context_size: Schema.optionalKey(nullable(WebSearchContextSize)),
+    location: Schema.optionalKey(nullable(WebSearchLocation))
   })
 })
 
@@ -17605,7 +17606,7 @@ export interface WindowsSandboxSetupCompletedNotification {
 export const WindowsSandboxSetupCompletedNotification: Schema.Codec<WindowsSandboxSetupCompletedNotification> =
   lazy(function() {
   return open({
-    error: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    error: Schema.optionalKey(nullable(Schema.String)),
     mode: WindowsSandboxSetupMode,
     success: Schema.Boolean
   })
@@ -17628,7 +17629,7 @@ export interface WindowsSandboxSetupStartParams {
 }
 export const WindowsSandboxSetupStartParams: Schema.Codec<WindowsSandboxSetupStartParams> = lazy(function() {
   return Schema.Struct({
-    cwd: Schema.optional(Schema.NullOr(AbsolutePathBuf)),
+    cwd: Schema.optional(nullable(AbsolutePathBuf)),
     mode: WindowsSandboxSetupModeParam
   })
 })
@@ -17667,8 +17668,8 @@ export interface WorkspaceMessage {
 }
 export const WorkspaceMessage: Schema.Codec<WorkspaceMessage> = lazy(function() {
   return open({
-    archivedAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-    createdAt: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+    archivedAt: Schema.optionalKey(nullable(Schema.Number)),
+    createdAt: Schema.optionalKey(nullable(Schema.Number)),
     messageBody: Schema.String,
     messageId: Schema.String,
     messageType: WorkspaceMessageType

@@ -1,0 +1,34 @@
+/**
+ * What a handle needs of an answer, and nothing else: a thread is not lost because a newer server describes it in another
+ * way.
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type { AppServer } from "../AppServer.ts"
+import { type AppServerError, DecodeFailed, make as appServerError } from "../AppServerError.ts"
+
+const requestFor = <A>(schema: Schema.Codec<A>) => {
+  const decode = Schema.decodeUnknownEffect(schema)
+  return (server: AppServer["Service"], method: string, params: object): Effect.Effect<A, AppServerError> =>
+    Effect.flatMap(server.requestRaw(method, params), (answer) =>
+      Effect.mapError(
+        decode(answer),
+        (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
+      ))
+}
+
+const ThreadOpened = Schema.Struct({
+  thread: Schema.Struct({ id: Schema.String }),
+  approvalPolicy: Schema.optionalKey(Schema.Unknown),
+  approvalsReviewer: Schema.optionalKey(Schema.Unknown),
+  sandbox: Schema.optionalKey(Schema.Unknown)
+})
+
+/** A thread's id and the rights that the server says it has. */
+export type ThreadOpened = typeof ThreadOpened.Type
+
+/** Sends `thread/start`, `thread/resume` or `thread/fork`. */
+export const requestThread = requestFor(ThreadOpened)
+
+/** Sends `turn/start`. */
+export const requestTurn = requestFor(Schema.Struct({ turn: Schema.Struct({ id: Schema.String }) }))

@@ -1,0 +1,68 @@
+/** Between the JSON of the wire and the types of the protocol. */
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { type AppServerError, InvalidRequest, make as appServerError } from "../AppServerError.ts"
+import * as Protocol from "../Protocol.ts"
+import type { IncomingNotification, Step } from "./jsonRpcPeer.ts"
+
+/** A member of what the server sent, whatever that is. */
+export const field = (value: unknown, name: string): unknown =>
+  Predicate.isObject(value) && Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
+
+const idOf = (...candidates: ReadonlyArray<unknown>): string | undefined => candidates.find(Predicate.isString)
+
+/** The thread that a message is about. Legacy requests call it a conversation. */
+export const threadIdOf = (params: unknown): string | undefined =>
+  idOf(field(params, "threadId"), field(field(params, "thread"), "id"), field(params, "conversationId"))
+
+/** The turn that a message is about. */
+export const turnIdOf = (params: unknown): string | undefined =>
+  idOf(field(params, "turnId"), field(field(params, "turn"), "id"))
+
+/** What the protocol says of a method, if it has it. */
+export const specOf = <A extends object>(table: A, method: string): A[keyof A] | undefined =>
+  Object.hasOwn(table, method) ? table[method as keyof A] : undefined
+
+type Decoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
+
+const decoders = new WeakMap<object, Decoder>()
+
+/**
+ * Reads what the server sent. A value of the protocol's shape is handed out as it is, with whatever else it has; only one
+ * with something odd in it is rebuilt. Decoders are made when they are first needed.
+ */
+export const decoderOf = (schema: Schema.ConstraintDecoder<unknown>): Decoder => {
+  const existing = decoders.get(schema)
+  if (existing !== undefined) return existing
+  const is = Schema.is(schema)
+  const decode = Schema.decodeUnknownResult(schema)
+  const decoder: Decoder = (value) => is(value) ? Result.succeed(value) : decode(value)
+  decoders.set(schema, decoder)
+  return decoder
+}
+
+/** A notification of the protocol, of a newer one, or one that cannot be read. */
+export const decodeNotification = (message: IncomingNotification, step: Step): Protocol.ServerNotification => {
+  const spec = specOf(Protocol.serverNotifications, message.method)
+  if (spec === undefined) return message as Protocol.UnrecognizedNotification
+  const params = decoderOf(spec.params)(message.params)
+  if (Result.isFailure(params)) {
+    step.report(`Cannot read a ${message.method} notification: ${params.failure.message}`)
+    return { method: "malformed", raw: message }
+  }
+  return (params.success === message.params ? message : { ...message, params: params.success }) as Protocol.Notification
+}
+
+/** The params of a request as they are sent. What the protocol does not have fails, and nothing is sent. */
+export const encodeParams = (method: string, params: unknown): Effect.Effect<unknown, AppServerError> => {
+  const spec = specOf(Protocol.clientRequests, method)
+  if (spec?.params === undefined) return Effect.succeed(params)
+  return Effect.mapError(
+    Schema.encodeUnknownEffect(spec.params as Schema.Codec<unknown>)(params ?? spec.defaultParams, {
+      onExcessProperty: "error"
+    }),
+    (error) => appServerError(new InvalidRequest({ method, description: error.message }))
+  )
+}

@@ -1,0 +1,305 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Redacted from "effect/Redacted"
+import * as References from "effect/References"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import { fileURLToPath } from "node:url"
+import * as AppServer from "../src/AppServer.ts"
+import type { AppServerError } from "../src/AppServerError.ts"
+import * as StdioTransport from "../src/StdioTransport.ts"
+import * as CodexEnvironment from "./CodexEnvironment.ts"
+import * as ModelServer from "./ModelServer.ts"
+
+const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
+
+const layer = (options: StdioTransport.Options & AppServer.Options) =>
+  AppServer.layer(options).pipe(Layer.provide(StdioTransport.layer(options)), Layer.provide(NodeServices.layer))
+
+const fake = (mode: string, options: StdioTransport.Options & AppServer.Options = {}) =>
+  layer({ ...options, codexPath: fakePath, env: { FAKE_MODE: mode, ...options.env } })
+
+/** The real binary in a home of its own. */
+const real = (options: StdioTransport.Options & AppServer.Options = {}) =>
+  Layer.unwrap(
+    Effect.map(CodexEnvironment.CodexEnvironment, ({ env, workspace }) => layer({ cwd: workspace, ...options, env }))
+  ).pipe(
+    Layer.provide(Layer.orDie(CodexEnvironment.layer())),
+    Layer.provide(ModelServer.layer),
+    Layer.provide(NodeServices.layer)
+  )
+
+const buildError = (server: Layer.Layer<AppServer.AppServer, AppServerError>) =>
+  Effect.flip(Effect.scoped(Layer.build(server)))
+
+const isAlive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Starts a fake in a scope of its own and gives the pids of it and its descendants. */
+const startFake = Effect.fnUntraced(function*(mode: string, options: StdioTransport.Options = {}) {
+  const fs = yield* FileSystem.FileSystem
+  const file = yield* fs.makeTempFileScoped()
+  const scope = yield* Scope.make()
+  yield* Layer.buildWithScope(fake(mode, { ...options, env: { FAKE_PIDS: file } }), scope)
+  const pids = JSON.parse(yield* fs.readFileString(file)) as Array<number>
+  return { scope, pids }
+})
+
+const awaitGone = (pids: ReadonlyArray<number>) =>
+  Effect.sync(() => pids.filter(isAlive)).pipe(
+    Effect.repeat({ until: (alive) => alive.length === 0, schedule: Schedule.spaced("20 millis"), times: 100 })
+  )
+
+describe("StdioTransport", () => {
+  describe("cannot start", () => {
+    it.live("a binary that is not there", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(layer({ codexPath: "/nowhere/codex" }))
+        assert(reason._tag === "SpawnFailed")
+        assert.strictEqual(reason.command, "/nowhere/codex")
+        assert.include(reason.message, "/nowhere/codex")
+      }))
+
+    it.live("a file that is not executable", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(layer({ codexPath: fileURLToPath(import.meta.url) }))
+        assert.strictEqual(reason._tag, "SpawnFailed")
+      }))
+
+    it.live("in a directory that is not there", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(fake("", { cwd: "/nowhere/at/all" }))
+        assert(reason._tag === "SpawnFailed")
+        assert.include(reason.message, "working directory /nowhere/at/all does not exist")
+      }))
+
+    it.live("with a configuration that the real server refuses: the reason is what it said on stderr", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(real({ config: { approval_policy: "untrusted" } }))
+        assert(reason._tag === "ConnectionClosed")
+        assert.strictEqual(reason.exitCode, 1)
+        assert.include(reason.stderrTail, "untrusted")
+        assert.include(reason.message, "exited with code 1")
+      }))
+
+    it.live("a server that leaves before it has answered", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(fake("exit-early"))
+        assert(reason._tag === "ConnectionClosed")
+        assert.deepInclude(reason, { exitCode: 3, signal: undefined, stderrTail: "config is bad" })
+      }))
+
+    it.live("a server that never answers, and leaves no process", () =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const file = yield* fs.makeTempFileScoped()
+        const { reason } = yield* buildError(fake("mute", { requestTimeout: "1 second", env: { FAKE_PIDS: file } }))
+        assert(reason._tag === "RequestTimeout")
+        assert.strictEqual(reason.method, "initialize")
+        assert.deepStrictEqual(yield* awaitGone(JSON.parse(yield* fs.readFileString(file))), [])
+      }).pipe(Effect.provide(NodeServices.layer)))
+
+    it.live("a server that does not say who it is", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(fake("nameless"))
+        assert(reason._tag === "InitializeFailed")
+      }))
+
+    it.live("a server that refuses the client", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(fake("refuse"))
+        assert(reason._tag === "InitializeFailed")
+        assert.include(reason.message, "Invalid clientInfo.name")
+      }))
+  })
+
+  describe("starts", () => {
+    it.live("the binary that npm installed, with configuration overrides", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        assert.strictEqual(server.metadata.serverVersion, "0.169.0")
+        const { config } = yield* server.request("config/read", {})
+        assert.strictEqual(config.model, "quo\"ted = é")
+        assert.deepStrictEqual(config.sandbox_workspace_write?.writable_roots, ["/a b", "/c"])
+        assert.strictEqual(config.sandbox_workspace_write?.network_access, true)
+      }).pipe(Effect.provide(real({
+        config: {
+          model: "quo\"ted = é",
+          sandbox_workspace_write: { writable_roots: ["/a b", "/c"] },
+          "sandbox_workspace_write.network_access": true
+        }
+      }))))
+
+    it.live("with the arguments in their order", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const answer = yield* server.requestRaw("model/list", {})
+        assert.deepStrictEqual((answer as { args: unknown }).args, [
+          "-c",
+          "a=1",
+          "-c",
+          "b.c=[true]",
+          "app-server",
+          "--more"
+        ])
+      }).pipe(Effect.provide(fake("", { config: { a: 1, "b.c": [true] }, args: ["--more"] }))))
+  })
+
+  describe("reads", () => {
+    it.live("past everything that is not a message", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        assert.deepStrictEqual((yield* server.request("model/list")).data, [])
+      }).pipe(Effect.provide(fake("junk"))))
+
+    it.live("a line of 20 MB", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const answer = yield* server.requestRaw("model/list", {})
+        assert.strictEqual((answer as { pad: string }).pad, "é".repeat(10 * 1024 * 1024))
+      }).pipe(Effect.provide(fake("big-line"))))
+
+    it.live("no line over the limit: it is skipped, and the log says so", () => {
+      const logged: Array<string> = []
+      return Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const error = yield* Effect.flip(server.request("model/list", {}, { timeout: "2 seconds" }))
+        assert.strictEqual(error.reason._tag, "RequestTimeout")
+        assert.isTrue(logged.some((message) => message.includes("longer than 1000 bytes")))
+      }).pipe(
+        Effect.provide(fake("big-line", { maxLineBytes: 1000 })),
+        Effect.provide(Logger.layer([Logger.make(({ message }) => {
+          logged.push(String(message))
+        })]))
+      )
+    })
+
+    it.live("stderr however much there is, and logs it at debug level", () => {
+      let lines = 0
+      return Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        yield* server.request("model/list")
+        yield* Effect.sync(() => lines).pipe(
+          Effect.repeat({ until: (count) => count >= 20_000, schedule: Schedule.spaced("20 millis") }),
+          Effect.timeout("10 seconds")
+        )
+      }).pipe(
+        Effect.provide(fake("stderr-flood")),
+        Effect.provide(Logger.layer([Logger.make(({ logLevel, message }) => {
+          if (logLevel === "Debug" && String(message).startsWith("line ")) lines++
+        })])),
+        Effect.provideService(References.MinimumLogLevel, "Debug")
+      )
+    })
+  })
+
+  describe("reports the end", () => {
+    it.live("of a server that is killed half-way through a line", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const { reason } = yield* Effect.flip(server.request("model/list"))
+        assert(reason._tag === "ConnectionClosed")
+        assert.deepInclude(reason, { exitCode: undefined, signal: "SIGKILL" })
+        assert.include(reason.message, "killed by SIGKILL")
+        const later = yield* Effect.flip(server.request("model/list"))
+        assert.deepStrictEqual(later.reason, reason)
+      }).pipe(Effect.provide(fake("half-line"))))
+
+    it.live("after the last words", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        assert.deepStrictEqual((yield* server.request("model/list")).data, [])
+        yield* Effect.flip(server.request("model/list")).pipe(
+          Effect.repeat({ until: ({ reason }) => reason._tag === "ConnectionClosed" && reason.exitCode === 7 }),
+          Effect.timeout("5 seconds")
+        )
+      }).pipe(Effect.provide(fake("last-words"))))
+
+    it.live("of the real server, when it is killed while a request waits", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const { process: { id } } = yield* server.request("server/diagnostics")
+        const waiting = yield* Effect.forkChild(
+          Effect.flip(
+            server.request("command/exec", { command: ["sleep", "30"], sandboxPolicy: { type: "dangerFullAccess" } })
+          )
+        )
+        yield* Effect.yieldNow
+        yield* server.request("thread/loaded/list")
+        process.kill(id, "SIGKILL")
+        const { reason } = yield* Fiber.join(waiting)
+        assert(reason._tag === "ConnectionClosed")
+        assert.strictEqual(reason.signal, "SIGKILL")
+      }).pipe(Effect.provide(real())))
+
+    it.live("without secrets", () =>
+      Effect.gen(function*() {
+        const { reason } = yield* buildError(
+          fake("secrets exit-early", { env: { MY_KEY: Redacted.make("correct horse battery") } })
+        )
+        assert(reason._tag === "ConnectionClosed")
+        assert.include(reason.stderrTail, "config is bad")
+        for (const secret of ["correct horse battery", "abc.def.ghi", "hunter2", "sk-abcdefghijklmnop"]) {
+          assert.notInclude(`${reason.message} ${JSON.stringify(reason)}`, secret)
+        }
+      }))
+  })
+
+  describe("leaves no process behind", () => {
+    it.live("when the scope closes", () =>
+      Effect.gen(function*() {
+        const { pids, scope } = yield* startFake("")
+        assert.isTrue(pids.every(isAlive))
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(pids.filter(isAlive), [])
+      }).pipe(Effect.provide(NodeServices.layer)))
+
+    it.live("when the server ignores the end of stdin and SIGTERM, and has a child that does so too", () =>
+      Effect.gen(function*() {
+        const { pids, scope } = yield* startFake("stubborn grandchild", {
+          closeTimeout: "200 millis",
+          killTimeout: "200 millis"
+        })
+        assert.strictEqual(pids.length, 2)
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(yield* awaitGone(pids), [])
+      }).pipe(Effect.provide(NodeServices.layer)))
+
+    it.live("when the server was killed and its child lives", () =>
+      Effect.gen(function*() {
+        const { pids, scope } = yield* startFake("grandchild", { killTimeout: "200 millis" })
+        process.kill(pids[0]!, "SIGKILL")
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(yield* awaitGone(pids), [])
+      }).pipe(Effect.provide(NodeServices.layer)))
+
+    it.live("of the real server, when the fiber that uses it is interrupted", () =>
+      Effect.gen(function*() {
+        let pid = 0
+        const fiber = yield* Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          pid = (yield* server.request("server/diagnostics")).process.id
+          return yield* Effect.never
+        }).pipe(Effect.provide(real()), Effect.forkChild)
+        yield* Effect.sync(() => pid).pipe(
+          Effect.repeat({ until: (pid) => pid !== 0, schedule: Schedule.spaced("10 millis") }),
+          Effect.timeout("10 seconds")
+        )
+        assert.isTrue(isAlive(pid))
+        yield* Fiber.interrupt(fiber)
+        assert.isFalse(isAlive(pid))
+      }))
+  })
+})

@@ -1,0 +1,389 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import * as AppServer from "../../src/AppServer.ts"
+import * as AppServerError from "../../src/AppServerError.ts"
+import * as Codex from "../../src/Codex.ts"
+import * as Fake from "../FakeTransport.ts"
+
+const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+
+const openThread = Effect.fnUntraced(function*(id: string) {
+  const codex = yield* Codex.Codex
+  const fake = yield* Fake.FakeTransport
+  const thread = yield* Effect.forkChild(codex.startThread())
+  yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse(id))
+  return yield* Fiber.join(thread)
+})
+
+const killed = AppServerError.make(
+  new AppServerError.ConnectionClosed({ description: "gone", exitCode: 1, signal: undefined, stderrTail: "boom" })
+)
+
+const methods = (events: ReadonlyArray<{ readonly method: unknown }>) => events.map((event) => event.method)
+
+describe("a turn", () => {
+  it.effect("is heard whole when all of it, its end included, comes before the answer to turn/start", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const events = yield* Effect.forkChild(Stream.runCollect(thread.stream("hi")))
+      const { id } = yield* fake.takeMethod("turn/start")
+      yield* fake.emit(
+        Fake.turnStarted("t", "u"),
+        Fake.delta("t", "u", "i", "he"),
+        Fake.delta("t", "u", "i", "llo"),
+        Fake.messageCompleted("t", "u", "i", "hello"),
+        Fake.turnCompleted("t", "u")
+      )
+      yield* fake.emit({ id, result: { turn: Fake.turn("u") } })
+      assert.deepStrictEqual(methods(yield* Fiber.join(events)), [
+        "turn/started",
+        "item/agentMessage/delta",
+        "item/agentMessage/delta",
+        "item/completed",
+        "turn/completed"
+      ])
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is heard whole when the answer and all of it come in one batch", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const result = yield* Effect.forkChild(thread.run("hi"))
+      const { id } = yield* fake.takeMethod("turn/start")
+      yield* fake.emit(
+        { id, result: { turn: Fake.turn("u") } },
+        Fake.turnStarted("t", "u"),
+        Fake.messageCompleted("t", "u", "i", "hello"),
+        Fake.turnCompleted("t", "u")
+      )
+      assert.strictEqual((yield* Fiber.join(result)).finalResponse, "hello")
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("hears nothing of other threads, other turns and what comes after its end", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const turn = yield* Effect.forkChild(thread.turn("hi"))
+      const { id } = yield* fake.takeMethod("turn/start")
+      yield* fake.emit(Fake.messageCompleted("t", "before", "old", "late item of an earlier turn"))
+      yield* fake.emit({ id, result: { turn: Fake.turn("u") } })
+      const { events, result } = yield* Fiber.join(turn)
+      yield* fake.emit(
+        Fake.turnStarted("t", "u"),
+        Fake.turnStarted("sub-agent", "w"),
+        Fake.messageCompleted("sub-agent", "w", "x", "sub-agent"),
+        Fake.turnCompleted("sub-agent", "w"),
+        Fake.messageCompleted("other", "u", "y", "same turn id, other thread"),
+        Fake.messageCompleted("t", "before", "old", "late"),
+        Fake.turnCompleted("t", "before"),
+        { method: "thread/status/changed", params: { threadId: "t", status: { type: "idle" } } },
+        Fake.messageCompleted("t", "u", "i", "mine"),
+        Fake.turnCompleted("t", "u"),
+        Fake.messageCompleted("t", "u", "j", "after the end")
+      )
+      assert.deepStrictEqual(methods(yield* Stream.runCollect(events)), [
+        "turn/started",
+        "item/completed",
+        "turn/completed"
+      ])
+      const { finalResponse, items } = yield* result
+      assert.strictEqual(finalResponse, "mine")
+      assert.strictEqual(items.length, 1)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("keeps apart a hundred turns whose events come message by message", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const ids = Array.from({ length: 100 }, (_, index) => `t${index}`)
+      const threads = yield* Effect.forEach(ids, openThread)
+      const results = yield* Effect.forkChild(
+        Effect.forEach(threads, (thread) => thread.run("hi"), { concurrency: "unbounded" })
+      )
+      let started = 0
+      yield* Effect.forEach(ids, () =>
+        Effect.flatMap(fake.takeMethod("turn/start"), (request) => {
+          started++
+          return fake.reply(request, { turn: Fake.turn(`turn of ${request.params.threadId}`) })
+        }))
+      for (let round = 0; round < 20; round++) {
+        yield* fake.emit(...ids.map((id) => Fake.delta(id, `turn of ${id}`, "i", `${round} `)))
+      }
+      yield* fake.emit(...ids.map((id) => Fake.messageCompleted(id, `turn of ${id}`, "i", `answer of ${id}`)))
+      yield* fake.emit(...ids.map((id) => Fake.turnCompleted(id, `turn of ${id}`)))
+      assert.strictEqual(started, 100)
+      assert.deepStrictEqual(
+        (yield* Fiber.join(results)).map((result) => result.finalResponse),
+        ids.map((id) => `answer of ${id}`)
+      )
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("fails, with all that was buffered delivered first, when the connection ends", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const starting = yield* Effect.forkChild(thread.turn("hi"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      const turn = yield* Fiber.join(starting)
+      const seen: Array<unknown> = []
+      yield* fake.emit(Fake.turnStarted("t", "u"), Fake.delta("t", "u", "i", "half"))
+      yield* fake.end(killed)
+      const failure = yield* Effect.flip(
+        Stream.runForEach(turn.events, (event) => Effect.sync(() => seen.push(event.method)))
+      )
+      assert.deepStrictEqual(failure, killed)
+      assert.deepStrictEqual(seen, ["turn/started", "item/agentMessage/delta"])
+      assert.deepStrictEqual(yield* Effect.flip(turn.result), killed)
+      assert.deepStrictEqual(yield* Effect.flip(turn.steer("more")), killed)
+      assert.deepStrictEqual(yield* Effect.flip(thread.run("again")), killed)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("ends also when its end cannot be read whole", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const end = (turn: object) =>
+        Effect.gen(function*() {
+          const result = yield* Effect.forkChild(Effect.result(thread.run("hi")))
+          yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: { id: "u" } })
+          yield* fake.emit(Fake.messageCompleted("t", "u", "i", "hello"), {
+            method: "turn/completed",
+            params: { threadId: "t", turn }
+          })
+          return yield* Fiber.join(result)
+        })
+
+      const completed = yield* end({ id: "u", status: "completed", items: "none" })
+      assert(Result.isSuccess(completed))
+      assert.deepInclude(completed.success, { status: "completed", finalResponse: "hello" })
+
+      const failed = yield* end({
+        id: "u",
+        status: "failed",
+        error: { message: "no", codexErrorInfo: "other" },
+        items: 0
+      })
+      assert(Result.isFailure(failed) && failed.failure._tag === "TurnFailed")
+      assert.strictEqual(failed.failure.codexErrorInfo, "other")
+
+      const silent = yield* end({ id: "u", status: 7 })
+      assert(Result.isFailure(silent) && silent.failure._tag === "AppServerError")
+      assert.strictEqual(silent.failure.reason._tag, "DecodeFailed")
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("passes on events that a newer server sends of it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const events = yield* Effect.forkChild(Stream.runCollect(thread.stream("hi")))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      const unknown = { method: "turn/dreamt", params: { threadId: "t", turnId: "u", of: "sheep" }, emittedAtMs: 5 }
+      const odd = {
+        method: "item/completed",
+        params: { threadId: "t", turnId: "u", completedAtMs: 1, item: { type: "dream", id: "d", of: ["sheep"] } }
+      }
+      yield* fake.emit(unknown, odd, Fake.turnCompleted("t", "u"))
+      assert.deepStrictEqual<unknown>((yield* Fiber.join(events)).slice(0, 2), [unknown, odd])
+    }).pipe(Effect.provide(layer)))
+})
+
+describe("interrupting", () => {
+  const interrupted = (id: string) => Fake.turnCompleted("t", id, "interrupted")
+
+  it.effect("a fiber that waits for the answer to turn/start waits for it, and interrupts the turn that it names", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(thread.run("hi"))
+      const start = yield* fake.takeMethod("turn/start")
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(run))
+      yield* Effect.yieldNow
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      const interrupt = yield* fake.takeMethod("turn/interrupt")
+      // The server does not know the turn by its id before `turn/started`.
+      assert.deepStrictEqual(interrupt.params, { threadId: "t", turnId: "" })
+      yield* fake.reply(interrupt, {})
+      assert.strictEqual(interrupting.pollUnsafe(), undefined)
+      yield* fake.emit(interrupted("u"))
+      yield* Fiber.join(interrupting)
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(run)))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("a fiber whose turn has started interrupts it by its id, once, and waits for its end", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(thread.run("hi"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      yield* Effect.yieldNow
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(run))
+      const interrupt = yield* fake.takeMethod("turn/interrupt")
+      assert.deepStrictEqual(interrupt.params, { threadId: "t", turnId: "u" })
+      yield* fake.reply(interrupt, {})
+      assert.strictEqual(interrupting.pollUnsafe(), undefined)
+      yield* fake.emit(interrupted("u"))
+      yield* Fiber.join(interrupting)
+      assert.strictEqual(fake.sent.filter((message) => message.method === "turn/interrupt").length, 1)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("does not wait forever for a server that does not answer", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(thread.run("hi"))
+      yield* fake.takeMethod("turn/start")
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(run))
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(interrupting)
+
+      const second = yield* Effect.forkChild(thread.run("hi"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("v") })
+      yield* Effect.yieldNow
+      const again = yield* Effect.forkChild(Fiber.interrupt(second))
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(again)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("ends at once when the connection ends", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(thread.run("hi"))
+      yield* fake.takeMethod("turn/start")
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(run))
+      yield* Effect.yieldNow
+      yield* fake.end(killed)
+      yield* Fiber.join(interrupting)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("happens when the scope of a turn closes, not when the turn has ended", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const scope = yield* Scope.make()
+      const starting = yield* Effect.forkChild(Scope.provide(thread.turn("hi"), scope))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* Fiber.join(starting)
+      yield* fake.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u"))
+      yield* Effect.yieldNow
+      yield* Scope.close(scope, Exit.void)
+      assert.isFalse(fake.sent.some((message) => message.method === "turn/interrupt"))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("happens when a stream is left early", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const first = yield* Effect.forkChild(Stream.runCollect(Stream.take(thread.stream("hi"), 1)))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      const interrupt = yield* fake.takeMethod("turn/interrupt")
+      yield* fake.reply(interrupt, {})
+      yield* fake.emit(interrupted("u"))
+      assert.strictEqual((yield* Fiber.join(first)).length, 1)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("one of two runs that share a turn leaves it running, the last one ends it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const first = yield* Effect.forkChild(thread.run("one"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      const second = yield* Effect.forkChild(thread.run("two"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(first)
+      assert.isFalse(fake.sent.some((message) => message.method === "turn/interrupt"))
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(second))
+      yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
+      yield* fake.emit(interrupted("u"))
+      yield* Fiber.join(interrupting)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("after turn/start got no answer in time asks the server to drop whatever it starts", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(Effect.flip(thread.run("hi")))
+      yield* fake.takeMethod("turn/start")
+      yield* TestClock.adjust("60 seconds")
+      const failure = yield* Fiber.join(run)
+      assert(failure._tag === "AppServerError" && failure.reason._tag === "RequestTimeout")
+      assert.deepStrictEqual((yield* fake.takeMethod("turn/interrupt")).params, { threadId: "t", turnId: "" })
+    }).pipe(Effect.provide(layer)))
+})
+
+describe("compaction", () => {
+  it.effect("is done when its turn is", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const compacting = yield* Effect.forkChild(thread.compact)
+      yield* fake.reply(yield* fake.takeMethod("thread/compact/start"), {})
+      yield* fake.emit(Fake.turnStarted("t", "c"))
+      yield* Effect.yieldNow
+      assert.strictEqual(compacting.pollUnsafe(), undefined)
+      yield* fake.emit(Fake.turnCompleted("t", "c"))
+      yield* Fiber.join(compacting)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("that fails is a TurnFailed", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const compacting = yield* Effect.forkChild(Effect.flip(thread.compact))
+      const { id } = yield* fake.takeMethod("thread/compact/start")
+      yield* fake.emit(
+        Fake.turnStarted("t", "c"),
+        Fake.turnCompleted("t", "c", "failed", {
+          error: { message: "too much", codexErrorInfo: "contextWindowExceeded" }
+        }),
+        { id, result: {} }
+      )
+      const failure = yield* Fiber.join(compacting)
+      assert(failure._tag === "TurnFailed")
+      assert.strictEqual(failure.codexErrorInfo, "contextWindowExceeded")
+    }).pipe(Effect.provide(layer)))
+})
+
+describe("a slow reader of one turn", () => {
+  it.effect("holds up no other turn and gets the whole text in fewer pieces", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const slow = yield* openThread("slow")
+      const fast = yield* openThread("fast")
+      const gate = yield* Deferred.make<void>()
+      let pieces = 0
+      const slowText = yield* Effect.forkChild(
+        slow.stream("hi").pipe(
+          Stream.tap((event) => event.method === "turn/started" ? Deferred.await(gate) : Effect.sync(() => pieces++)),
+          Stream.filter((event) => event.method === "item/agentMessage/delta"),
+          Stream.runFold(() => "", (text, event) => text + event.params.delta)
+        )
+      )
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("s") })
+      const fastResult = yield* Effect.forkChild(fast.run("hi"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("f") })
+      yield* fake.emit(Fake.turnStarted("slow", "s"), Fake.turnStarted("fast", "f"))
+      const count = 50_000
+      for (let at = 0; at < count; at += 1000) {
+        yield* fake.emit(...Array.from({ length: 1000 }, (_, index) => Fake.delta("slow", "s", "i", `${at + index} `)))
+      }
+      yield* fake.emit(Fake.turnCompleted("slow", "s"))
+      yield* fake.emit(Fake.messageCompleted("fast", "f", "j", "quick"), Fake.turnCompleted("fast", "f"))
+      assert.strictEqual((yield* Fiber.join(fastResult)).finalResponse, "quick")
+      yield* Deferred.succeed(gate, undefined)
+      assert.strictEqual(yield* Fiber.join(slowText), Array.from({ length: count }, (_, index) => `${index} `).join(""))
+      assert.isBelow(pieces, 3_000)
+    }).pipe(Effect.provide(layer)))
+})
