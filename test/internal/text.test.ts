@@ -1,0 +1,34 @@
+import { assert, describe, it } from "@effect/vitest"
+import { makeRedact } from "../../src/internal/redact.ts"
+import { encodeToml } from "../../src/internal/toml.ts"
+
+describe("encodeToml", () => {
+  it("writes every kind of value", () => {
+    assert.strictEqual(encodeToml("plain"), "\"plain\"")
+    assert.strictEqual(encodeToml("q\"uo\\te\n\u0001\u007f é"), "\"q\\\"uo\\\\te\\n\\u0001\\u007f é\"")
+    assert.strictEqual(encodeToml(1.5), "1.5")
+    assert.strictEqual(encodeToml(1e21), "1e+21")
+    assert.deepStrictEqual([NaN, Infinity, -Infinity].map(encodeToml), ["nan", "inf", "-inf"])
+    assert.strictEqual(encodeToml([true, ["a"], []]), "[true, [\"a\"], []]")
+    assert.strictEqual(encodeToml({ a: 1, "b c": { d: "e" } }), "{ a = 1, \"b c\" = { d = \"e\" } }")
+  })
+})
+
+describe("redaction", () => {
+  it("removes given secrets and what looks like a credential, and nothing else", () => {
+    const redact = makeRedact(["correct horse", ""])
+    assert.strictEqual(redact("open correct horse now"), "open <redacted> now")
+    assert.strictEqual(redact("Authorization: Bearer abc.DEF-123"), "Authorization: <redacted> <redacted>")
+    assert.strictEqual(redact("key sk-proj-abcdefgh12345"), "key <redacted>")
+    assert.strictEqual(redact("jwt eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.sig"), "jwt <redacted>")
+    assert.strictEqual(
+      redact("{\"api_key\": \"hunter2\", \"model\": \"m\"}"),
+      "{\"api_key\": <redacted>, \"model\": \"m\"}"
+    )
+    assert.strictEqual(redact("\u001b[31mred\u001b[0m"), "red")
+    assert.strictEqual(
+      redact("error: failed to load configuration: unknown variant `x`"),
+      "error: failed to load configuration: unknown variant `x`"
+    )
+  })
+})
