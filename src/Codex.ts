@@ -2,7 +2,8 @@
  * The front door: open threads, find stored ones, list models.
  *
  * ```ts
- * import { NodeRuntime, NodeServices } from "@effect/platform-node"
+ * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+ * import * as NodeServices from "@effect/platform-node/NodeServices"
  * import { Console, Effect } from "effect"
  * import { Codex } from "effect-codex"
  *

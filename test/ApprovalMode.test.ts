@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { assertFailure, assertSuccess } from "@effect/vitest/utils"
-import { ApprovalMode, AppServer, Codex, Sandbox } from "effect-codex"
+import { ApprovalMode, AppServer, type AppServerError, Codex, Sandbox } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -152,7 +152,7 @@ describe("ApprovalMode", () => {
       yield* fake.reply(yield* fake.take, Fake.threadResponse("t"))
       const thread = yield* Fiber.join(opening)
       const before = fake.sent.length
-      const conflicts = [
+      const conflicts: ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }>> = [
         codex.startThread({ approvalMode: bypass, sandbox }),
         codex.resumeThread("t", { approvalMode: bypass, sandbox }),
         codex.forkThread("t", { approvalMode: bypass, sandbox }),
@@ -160,7 +160,7 @@ describe("ApprovalMode", () => {
       ]
       for (const conflict of conflicts) {
         assertFailure(
-          yield* Effect.result(Effect.mapError(conflict, (error: { readonly _tag: string }) => error._tag)),
+          yield* Effect.result(Effect.mapError(conflict, (error) => error._tag)),
           "SandboxConflictError"
         )
       }
@@ -230,7 +230,7 @@ describe("a thread with other rights than were asked for", () => {
       return yield* Fiber.join(opening)
     }).pipe(Effect.provide(layer, { local: true }))
 
-  const refused = Effect.fnUntraced(function*(options: Codex.StartOptions, effective: object, setting: string) {
+  const refused = Effect.fnUntraced(function*(options: Codex.StartOptions, effective: object, setting: AppServerError.SettingsNotApplied["setting"]) {
     const result = yield* open(options, effective)
     assert(Result.isFailure(result) && result.failure._tag === "AppServerError")
     assert(result.failure.reason._tag === "SettingsNotApplied")

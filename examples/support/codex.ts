@@ -1,0 +1,59 @@
+/**
+ * Codex for the examples: the real `codex app-server`, by default with a scripted model in this process, so that no
+ * account is needed. With `CODEX_LIVE=1` it is your own Codex, with your login and configuration.
+ */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Codex } from "effect-codex"
+import * as Config from "effect/Config"
+import * as Console from "effect/Console"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as CodexEnvironment from "../../test/CodexEnvironment.ts"
+import * as ModelServer from "../../test/ModelServer.ts"
+
+export { deltas, functionCall, hang, reasoning, reply, text } from "../../test/ModelServer.ts"
+
+/** What the scripted model answers: replies in their order, or one for each request. */
+export type Script = ReadonlyArray<ModelServer.Reply> | ((request: ModelServer.ModelRequest) => ModelServer.Reply)
+
+/** How the app-server is started. */
+export class CodexOptions extends Context.Service<CodexOptions, Codex.StdioOptions>()("examples/CodexOptions") {}
+
+const scripted = (script: Script) =>
+  Layer.effect(
+    CodexOptions,
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
+      yield* typeof script === "function" ? model.respond(script) : model.enqueue(...script)
+      yield* Console.log("Model: scripted, in this process. Set CODEX_LIVE=1 to use your own Codex login.\n")
+      return { cwd: workspace, env }
+    })
+  ).pipe(
+    Layer.provide(CodexEnvironment.layer()),
+    Layer.provide(ModelServer.layer),
+    Layer.provide(NodeServices.layer)
+  )
+
+const live = Layer.effect(
+  CodexOptions,
+  Effect.as(Console.log("Model: live, with your own Codex login and configuration.\n"), {})
+)
+
+/** Decides between the scripted and the live model, and says which it is. */
+export const layerOptions = (script: Script) =>
+  Layer.unwrap(
+    Effect.map(
+      Config.Boolean("CODEX_LIVE").pipe(Config.withDefault(false)),
+      (isLive) => isLive ? live : scripted(script)
+    )
+  )
+
+/** One app-server process. */
+export const layerProcess = Layer.unwrap(Effect.map(CodexOptions, Codex.layerStdio)).pipe(
+  Layer.provide(NodeServices.layer)
+)
+
+/** Codex, on a process of its own. */
+export const layerCodex = (script: Script) => Layer.provide(layerProcess, layerOptions(script))

@@ -1,0 +1,27 @@
+/** Two threads stream at once over one connection, and their events do not mix. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { Codex } from "effect-codex"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { deltas, layerCodex, reply } from "./support/codex.ts"
+
+const tell = Effect.fn(function*(subject: string) {
+  const codex = yield* Codex.Codex
+  const thread = yield* codex.startThread({ sandbox: "read-only" })
+  const turn = yield* thread.turn(`Tell me about ${subject}`)
+  yield* Stream.runForEach(turn.text, (text) => Console.log(`${subject.padEnd(8)} ${text}`))
+  return (yield* turn.result).finalResponse
+}, Effect.scoped)
+
+const program = Effect.gen(function*() {
+  const answers = yield* Effect.all([tell("fibers"), tell("streams")], { concurrency: "unbounded" })
+  yield* Console.log(`\n${answers.join("\n")}`)
+})
+
+const model = layerCodex((request) => {
+  const subject = request.lastUserText?.split(" ").at(-1) ?? "nothing"
+  return reply([deltas([`${subject} `, "are ", "lightweight ", "and ", "safe."], { pace: "100 millis" })])
+})
+
+program.pipe(Effect.provide(model), NodeRuntime.runMain)
