@@ -1,5 +1,5 @@
 /**
- * Writes `src/internal/generated` from the JSON Schema that the pinned `codex` binary prints about its own protocol.
+ * Writes `src/internal/protocol/generated` from the JSON Schema that the pinned `codex` binary prints about its own protocol.
  *
  *     node scripts/generate.ts [--out DIR]
  *
@@ -541,7 +541,9 @@ class Emitter {
     return fields.map((field) => {
       const type = this.type(field.type)
       const orUndefined = field.optional && !this.open && type !== "unknown" ? " | undefined" : ""
-      return `${docComment(field)}readonly ${key(field.name)}${this.isOptional(field) ? "?" : ""}: ${type}${orUndefined}`
+      return `${docComment(field)}readonly ${key(field.name)}${
+        this.isOptional(field) ? "?" : ""
+      }: ${type}${orUndefined}`
     })
   }
 
@@ -1038,7 +1040,7 @@ const program = Effect.gen(function*() {
   const path = yield* Path.Path
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
   const { values } = Util.parseArgs({ options: { out: { type: "string" } } })
-  const out = values.out ?? path.join(import.meta.dirname, "..", "src", "internal", "generated")
+  const out = values.out ?? path.join(import.meta.dirname, "..", "src", "internal", "protocol", "generated")
   const { command, version } = yield* findCodex
 
   const bundle = Effect.fnUntraced(function*(...flags: ReadonlyArray<string>) {

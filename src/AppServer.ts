@@ -24,9 +24,17 @@ import {
   make as appServerError,
   RequestTimeout
 } from "./AppServerError.ts"
-import { decodeNotification, decoderOf, encodeParams, field, specOf, threadIdOf, turnIdOf } from "./internal/codec.ts"
-import { declineOf } from "./internal/decline.ts"
-import { EventBuffer } from "./internal/eventBuffer.ts"
+import {
+  decodeNotification,
+  decoderOf,
+  encodeParams,
+  field,
+  specOf,
+  threadIdOf,
+  turnIdOf
+} from "./internal/connection/codec.ts"
+import { declineOf } from "./internal/connection/decline.ts"
+import { EventBuffer } from "./internal/connection/eventBuffer.ts"
 import {
   type Answer,
   type IncomingNotification,
@@ -34,8 +42,8 @@ import {
   makePeer,
   type RequestId,
   type Step
-} from "./internal/jsonRpcPeer.ts"
-import { mergeDeltas } from "./internal/mergeDeltas.ts"
+} from "./internal/connection/jsonRpcPeer.ts"
+import { mergeDeltas } from "./internal/connection/mergeDeltas.ts"
 import * as Metadata from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
 import { Transport } from "./Transport.ts"

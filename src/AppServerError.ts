@@ -30,9 +30,6 @@ const OptionalNumber = Schema.UndefinedOr(Schema.Number)
 
 const show = (value: string | undefined): string => value === undefined ? "missing" : JSON.stringify(value)
 
-const lines = (...parts: ReadonlyArray<string | undefined>): string =>
-  parts.filter((part) => part !== undefined && part !== "").join("\n")
-
 /**
  * The app-server process could not be started: the binary is missing or not executable, no binary is published for this
  * platform, or the working directory does not exist.
@@ -90,10 +87,10 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("Co
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message(): string {
-    return lines(
-      `The connection to codex app-server has ended: ${this.description}`,
-      this.stderrTail === "" ? undefined : `stderr:\n${this.stderrTail}`
-    )
+    const ended = `The connection to codex app-server has ended: ${this.description}`
+    // The last words are the reason, if there is one; `stderrTail` has more.
+    const lastWords = this.stderrTail.split("\n").slice(-5).join("\n")
+    return lastWords === "" ? ended : `${ended}\n${lastWords}`
   }
 }
 

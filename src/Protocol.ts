@@ -24,21 +24,21 @@
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"
-import { type ServerNotifications, serverNotifications } from "./internal/generated/methods.ts"
-import type { ThreadNotificationMethod, TurnNotificationMethod } from "./internal/generated/methods.ts"
-import type { NotificationSpec } from "./internal/methodSpec.ts"
-import { lazy, type MalformedVariant, tagged, type Unrecognized } from "./internal/openSchema.ts"
+import { type ServerNotifications, serverNotifications } from "./internal/protocol/generated/methods.ts"
+import type { ThreadNotificationMethod, TurnNotificationMethod } from "./internal/protocol/generated/methods.ts"
+import type { NotificationSpec } from "./internal/protocol/methodSpec.ts"
+import { lazy, type MalformedVariant, tagged, type Unrecognized } from "./internal/protocol/openSchema.ts"
 
-export * from "./internal/generated/definitions.ts"
-export * from "./internal/generated/methods.ts"
-export type { NotificationSpec, RequestSpec } from "./internal/methodSpec.ts"
+export * from "./internal/protocol/generated/definitions.ts"
+export * from "./internal/protocol/generated/methods.ts"
+export type { NotificationSpec, RequestSpec } from "./internal/protocol/methodSpec.ts"
 export type {
   MalformedObject,
   MalformedVariant,
   Unrecognized,
   UnrecognizedObject,
   UnrecognizedVariant
-} from "./internal/openSchema.ts"
+} from "./internal/protocol/openSchema.ts"
 
 /**
  * A notification with a known method.

@@ -10,9 +10,9 @@ import type { ApprovalOptions, SandboxConflictError, TurnFields, TurnInput } fro
 import type { AppServer } from "./AppServer.ts"
 import type { AppServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
-import { resolveTurnOptions } from "./internal/approvalOptions.ts"
-import { compactThread } from "./internal/compactThread.ts"
-import { type OpenTurns, startTurn } from "./internal/startTurn.ts"
+import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
+import { compactThread } from "./internal/threads/compactThread.ts"
+import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
 import type * as Protocol from "./Protocol.ts"
 import * as Turn from "./Turn.ts"
 
@@ -114,6 +114,10 @@ export const make = (server: AppServer["Service"], open: OpenTurns, id: string):
     setName: Effect.fn("Thread.setName")(function*(name) {
       yield* server.request("thread/name/set", { threadId: id, name })
     }),
-    compact: Effect.withSpan(compactThread(server, id), "Thread.compact")
+    compact: compactThread(server, id).pipe(
+      Effect.flatMap(({ state, turn }) => Turn.resultOf(state, turn)),
+      Effect.asVoid,
+      Effect.withSpan("Thread.compact")
+    )
   }
 }

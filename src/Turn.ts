@@ -10,8 +10,8 @@ import * as Stream from "effect/Stream"
 import type { AppServer } from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
-import { requestInterrupt } from "./internal/interruptTurn.ts"
-import type { TurnState } from "./internal/turnState.ts"
+import { requestInterrupt } from "./internal/threads/interruptTurn.ts"
+import type { TurnState } from "./internal/threads/turnState.ts"
 import * as Protocol from "./Protocol.ts"
 
 /**

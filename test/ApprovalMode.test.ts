@@ -230,12 +230,14 @@ describe("a thread with other rights than were asked for", () => {
       return yield* Fiber.join(opening)
     }).pipe(Effect.provide(layer, { local: true }))
 
-  const refused = Effect.fnUntraced(function*(options: Codex.StartOptions, effective: object, setting: AppServerError.SettingsNotApplied["setting"]) {
-    const result = yield* open(options, effective)
-    assert(Result.isFailure(result) && result.failure._tag === "AppServerError")
-    assert(result.failure.reason._tag === "SettingsNotApplied")
-    assert.deepInclude(result.failure.reason, { method: "thread/start", threadId: "t", setting })
-  })
+  const refused = Effect.fnUntraced(
+    function*(options: Codex.StartOptions, effective: object, setting: AppServerError.SettingsNotApplied["setting"]) {
+      const result = yield* open(options, effective)
+      assert(Result.isFailure(result) && result.failure._tag === "AppServerError")
+      assert(result.failure.reason._tag === "SettingsNotApplied")
+      assert.deepInclude(result.failure.reason, { method: "thread/start", threadId: "t", setting })
+    }
+  )
 
   it.effect("is not handed out", () =>
     Effect.gen(function*() {

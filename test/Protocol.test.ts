@@ -119,7 +119,7 @@ describe("the generated protocol", () => {
       const path = yield* Path.Path
       const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
       const root = path.join(import.meta.dirname, "..")
-      const checkedIn = path.join(root, "src", "internal", "generated")
+      const checkedIn = path.join(root, "src", "internal", "protocol", "generated")
       const fresh = yield* fs.makeTempDirectoryScoped()
       const script = path.join(root, "scripts", "generate.ts")
       yield* spawner.string(ChildProcess.make(process.execPath, [script, "--out", fresh]))

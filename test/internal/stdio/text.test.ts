@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { makeRedact } from "../../src/internal/redact.ts"
-import { encodeToml } from "../../src/internal/toml.ts"
+import { makeRedact } from "../../../src/internal/stdio/redact.ts"
+import { encodeToml } from "../../../src/internal/stdio/toml.ts"
 
 describe("encodeToml", () => {
   it("writes every kind of value", () => {

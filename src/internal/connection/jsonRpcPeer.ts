@@ -19,8 +19,8 @@ import {
   make as appServerError,
   Overloaded,
   RequestRejected
-} from "../AppServerError.ts"
-import type { Connection } from "../Transport.ts"
+} from "../../AppServerError.ts"
+import type { Connection } from "../../Transport.ts"
 
 export type RequestId = string | number
 

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
-import type { AppServerError } from "../AppServerError.ts"
+import type { AppServerError } from "../../AppServerError.ts"
 import type { Step } from "./jsonRpcPeer.ts"
 
 /** Joins an event with the one before it, where they are deltas of the same text. */

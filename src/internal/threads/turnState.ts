@@ -9,12 +9,12 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { NotificationListener } from "../AppServer.ts"
-import { type AppServerError, DecodeFailed, make as appServerError } from "../AppServerError.ts"
-import * as Protocol from "../Protocol.ts"
-import { append, EventBuffer } from "./eventBuffer.ts"
-import type { Step } from "./jsonRpcPeer.ts"
-import { mergeDeltas } from "./mergeDeltas.ts"
+import type { NotificationListener } from "../../AppServer.ts"
+import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
+import * as Protocol from "../../Protocol.ts"
+import { append, EventBuffer } from "../connection/eventBuffer.ts"
+import type { Step } from "../connection/jsonRpcPeer.ts"
+import { mergeDeltas } from "../connection/mergeDeltas.ts"
 
 const errorOf = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
   Result.isFailure(outcome) ? outcome.failure : undefined

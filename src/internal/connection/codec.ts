@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { type AppServerError, InvalidRequest, make as appServerError } from "../AppServerError.ts"
-import * as Protocol from "../Protocol.ts"
+import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
+import * as Protocol from "../../Protocol.ts"
 import type { IncomingNotification, Step } from "./jsonRpcPeer.ts"
 
 /** A member of what the server sent, whatever that is. */

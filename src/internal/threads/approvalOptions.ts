@@ -9,10 +9,15 @@ import {
   type SandboxConflictError,
   type ThreadInput,
   type TurnInput
-} from "../ApprovalMode.ts"
-import { type AppServerError, InvalidRequest, make as appServerError, SettingsNotApplied } from "../AppServerError.ts"
-import type * as Protocol from "../Protocol.ts"
-import * as Sandbox from "../Sandbox.ts"
+} from "../../ApprovalMode.ts"
+import {
+  type AppServerError,
+  InvalidRequest,
+  make as appServerError,
+  SettingsNotApplied
+} from "../../AppServerError.ts"
+import type * as Protocol from "../../Protocol.ts"
+import * as Sandbox from "../../Sandbox.ts"
 import type { ThreadOpened } from "./answers.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"

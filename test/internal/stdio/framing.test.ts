@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import { makeLineSplitter } from "../../src/internal/framing.ts"
+import { makeLineSplitter } from "../../../src/internal/stdio/framing.ts"
 
 const encode = (text: string) => new TextEncoder().encode(text)
 

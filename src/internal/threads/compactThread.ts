@@ -1,9 +1,9 @@
 /** Compaction answers at once and is then done by a turn of its own, which is waited for here. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import type { AppServer, NotificationListener } from "../AppServer.ts"
-import type { AppServerError } from "../AppServerError.ts"
-import { resultOf, type TurnFailed } from "../Turn.ts"
+import type { AppServer, NotificationListener } from "../../AppServer.ts"
+import type { AppServerError } from "../../AppServerError.ts"
+import type * as Protocol from "../../Protocol.ts"
 import { interruptAndSettle } from "./interruptTurn.ts"
 import { TurnState } from "./turnState.ts"
 
@@ -24,17 +24,17 @@ const listenForNextTurn = (server: AppServer["Service"], threadId: string) => {
   return { state, turnId: () => turnId ?? "", close: server.listen(threadId, listener) }
 }
 
+/** Has a thread compacted, and gives the turn that did it. */
 export const compactThread = (
   server: AppServer["Service"],
   threadId: string
-): Effect.Effect<void, TurnFailed | AppServerError> =>
+): Effect.Effect<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> =>
   Effect.acquireUseRelease(
     Effect.sync(() => listenForNextTurn(server, threadId)),
     (next) =>
       server.request("thread/compact/start", { threadId }).pipe(
         Effect.andThen(Deferred.await(next.state.completion)),
-        Effect.flatMap((turn) => resultOf(next.state, turn)),
-        Effect.asVoid,
+        Effect.map((turn) => ({ state: next.state, turn })),
         Effect.onInterrupt(() => interruptAndSettle(server, next.state, next.turnId()))
       ),
     (next) => Effect.sync(next.close)

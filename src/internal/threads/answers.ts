@@ -4,8 +4,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { AppServer } from "../AppServer.ts"
-import { type AppServerError, DecodeFailed, make as appServerError } from "../AppServerError.ts"
+import type { AppServer } from "../../AppServer.ts"
+import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 
 const requestFor = <A>(schema: Schema.Codec<A>) => {
   const decode = Schema.decodeUnknownEffect(schema)

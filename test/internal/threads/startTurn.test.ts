@@ -8,10 +8,10 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
-import * as AppServer from "../../src/AppServer.ts"
-import * as AppServerError from "../../src/AppServerError.ts"
-import * as Codex from "../../src/Codex.ts"
-import * as Fake from "../FakeTransport.ts"
+import * as AppServer from "../../../src/AppServer.ts"
+import * as AppServerError from "../../../src/AppServerError.ts"
+import * as Codex from "../../../src/Codex.ts"
+import * as Fake from "../../FakeTransport.ts"
 
 const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
 

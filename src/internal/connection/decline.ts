@@ -1,5 +1,5 @@
 /** The answers that grant nothing, for the server's requests that nobody handles. */
-import type * as Protocol from "../Protocol.ts"
+import type * as Protocol from "../../Protocol.ts"
 import type { Answer } from "./jsonRpcPeer.ts"
 
 type Declines = { readonly [M in keyof Protocol.ServerRequests]?: Protocol.ServerRequests[M]["result"] }

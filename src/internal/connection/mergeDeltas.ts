@@ -1,6 +1,6 @@
 /** Which notifications are pieces of one growing text, and how two neighbours become one. */
 import * as Predicate from "effect/Predicate"
-import type * as Protocol from "../Protocol.ts"
+import type * as Protocol from "../../Protocol.ts"
 
 const deltaMethods = new Set([
   "item/agentMessage/delta",

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { existsSync } from "node:fs"
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
-import { make, SpawnFailed } from "../AppServerError.ts"
+import { make, SpawnFailed } from "../../AppServerError.ts"
 
 const targets: Record<string, string> = {
   "linux-x64": "x86_64-unknown-linux-musl",

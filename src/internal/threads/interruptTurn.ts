@@ -3,8 +3,8 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import type { AppServer } from "../AppServer.ts"
-import type { AppServerError } from "../AppServerError.ts"
+import type { AppServer } from "../../AppServer.ts"
+import type { AppServerError } from "../../AppServerError.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** How long an abandoned turn is waited for, so that nobody waits forever for a server that does not answer. */
