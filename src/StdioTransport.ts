@@ -9,7 +9,6 @@
  *
  * @since 0.1.0
  */
-import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,14 +18,13 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import type * as Pull from "effect/Pull"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type AppServerError, ConnectionClosed, make as appServerError, SpawnFailed } from "./AppServerError.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
-import { makeLineSplitter } from "./internal/stdio/framing.ts"
+import { linesOf } from "./internal/stdio/framing.ts"
 import { makeRedact } from "./internal/stdio/redact.ts"
 import { encodeToml, type TomlValue } from "./internal/stdio/toml.ts"
 import { type Connection, Transport } from "./Transport.ts"
@@ -120,32 +118,6 @@ interface ProcessExit {
 
 /** The spawner reports death by signal as an error that names the signal in its text only. */
 const signalOf = (cause: Cause.Cause<unknown>): string | undefined => /'(SIG[A-Z0-9]+)'/.exec(Cause.pretty(cause))?.[1]
-
-const linesOf = <E>(
-  bytes: Stream.Stream<Uint8Array, E>,
-  maxLineBytes?: number
-): Stream.Stream<string, E> =>
-  Stream.suspend(() => {
-    const splitter = makeLineSplitter(maxLineBytes)
-    const report = Effect.suspend(() => {
-      const dropped = splitter.takeDropped()
-      return dropped === 0
-        ? Effect.void
-        : Effect.logWarning(`Skipped ${dropped} line(s) longer than ${maxLineBytes} bytes`)
-    })
-    const last = Stream.suspend(() => {
-      const rest = splitter.rest()
-      return rest === "" ? Stream.empty : Stream.make(rest)
-    })
-    const lines = Stream.transformPull(bytes, (pull) => {
-      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E> = Effect.flatMap(pull, (chunks) => {
-        const complete = chunks.flatMap(splitter.push)
-        return Arr.isReadonlyArrayNonEmpty(complete) ? Effect.as(report, complete) : Effect.andThen(report, next)
-      })
-      return Effect.succeed(next)
-    })
-    return Stream.concat(lines, last)
-  })
 
 /**
  * Starts the process and connects to it, for as long as the scope lives.

@@ -2,6 +2,11 @@
  * Splits bytes into lines at `\n` and nowhere else (U+2028 is data), in time linear in the bytes: a line that spans
  * chunks is joined once, when its end arrives.
  */
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import type * as Pull from "effect/Pull"
+import * as Stream from "effect/Stream"
+
 const newline = 0x0a
 const carriageReturn = 0x0d
 
@@ -88,3 +93,30 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
 
 const stripCarriageReturn = (line: string): string =>
   line.charCodeAt(line.length - 1) === carriageReturn ? line.slice(0, -1) : line
+
+/** The lines of a stream of bytes. Lines longer than `maxLineBytes` are left out, and the log says so. */
+export const linesOf = <E>(
+  bytes: Stream.Stream<Uint8Array, E>,
+  maxLineBytes?: number
+): Stream.Stream<string, E> =>
+  Stream.suspend(() => {
+    const splitter = makeLineSplitter(maxLineBytes)
+    const report = Effect.suspend(() => {
+      const dropped = splitter.takeDropped()
+      return dropped === 0
+        ? Effect.void
+        : Effect.logWarning(`Skipped ${dropped} line(s) longer than ${maxLineBytes} bytes`)
+    })
+    const last = Stream.suspend(() => {
+      const rest = splitter.rest()
+      return rest === "" ? Stream.empty : Stream.make(rest)
+    })
+    const lines = Stream.transformPull(bytes, (pull) => {
+      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E> = Effect.flatMap(pull, (chunks) => {
+        const complete = chunks.flatMap(splitter.push)
+        return Arr.isReadonlyArrayNonEmpty(complete) ? Effect.as(report, complete) : Effect.andThen(report, next)
+      })
+      return Effect.succeed(next)
+    })
+    return Stream.concat(lines, last)
+  })
