@@ -780,10 +780,26 @@ interface Client {
 /** What a request is answered with, and what follows the answer. */
 interface Outcome {
   readonly result: unknown
-  readonly then?: Effect.Effect<unknown>
+  readonly after?: Effect.Effect<unknown>
 }
 
 const echo: Script = (turn) => text(turn.text)
+
+const page = <A>(
+  data: ReadonlyArray<A>,
+  params: { readonly cursor?: string | null | undefined; readonly limit?: number | null | undefined }
+) => {
+  const start = Number(params.cursor ?? 0)
+  const end = start + (params.limit ?? 50)
+  return { data: data.slice(start, end), nextCursor: end < data.length ? String(end) : null }
+}
+
+const interrupt = (active: ActiveTurn) => Deferred.fail(active.interrupted, new Cancelled())
+
+const compaction = (turn: FakeTurn["Service"]) => {
+  const item = { type: "contextCompaction", id: turn.newId("compaction") }
+  return Effect.andThen(itemStarted(item), itemCompleted(item))
+}
 
 const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: Options) {
   const threads = new Map<string, StoredThread>()
@@ -1049,26 +1065,17 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
   ) {
     const { active, run } = yield* startTurn(thread, params, script)
     const answer = result(active.stored.id)
-    if (options.eventsBeforeAnswer !== true) return { result: answer, then: Effect.sync(() => runTurn(run)) }
+    if (options.eventsBeforeAnswer !== true) return { result: answer, after: Effect.sync(() => runTurn(run)) }
     yield* run
     return { result: answer }
   })
-
-  const page = <A>(
-    data: ReadonlyArray<A>,
-    params: { readonly cursor?: string | null | undefined; readonly limit?: number | null | undefined }
-  ) => {
-    const start = Number(params.cursor ?? 0)
-    const end = start + (params.limit ?? 50)
-    return { data: data.slice(start, end), nextCursor: end < data.length ? String(end) : null }
-  }
 
   const handlers: Record<string, (params: any) => Effect.Effect<Outcome, Refused>> = {
     "model/list": (params) => Effect.succeed({ result: page([modelEntry], params) }),
     "thread/start": (params: Protocol.ThreadStartParams) =>
       Effect.map(createThread(params), (thread) => ({
         result: openedJson(thread),
-        then: notify("thread/started", { thread: threadJson(thread) })
+        after: notify("thread/started", { thread: threadJson(thread) })
       })),
     "thread/resume": Effect.fnUntraced(function*(params: Protocol.ThreadResumeParams) {
       const loaded = threads.get(params.threadId)
@@ -1085,7 +1092,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       const opened = openedJson(thread)
       return {
         result: params.excludeTurns === true ? opened : { ...opened, thread: threadJson(thread, true) },
-        then: notify("thread/started", { thread: threadJson(thread) })
+        after: notify("thread/started", { thread: threadJson(thread) })
       }
     }),
     "thread/list": (params: Protocol.ThreadListParams) =>
@@ -1112,7 +1119,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       const thread = threads.get(params.threadId)
       if (thread === undefined) return yield* refuse(`thread not found: ${params.threadId}`)
       thread.name = params.name
-      return { result: {}, then: notify("thread/name/updated", { threadId: thread.id, threadName: thread.name }) }
+      return { result: {}, after: notify("thread/name/updated", { threadId: thread.id, threadName: thread.name }) }
     }),
     "thread/archive": Effect.fnUntraced(function*(params: Protocol.ThreadArchiveParams) {
       const thread = yield* storedOf(params.threadId)
@@ -1120,7 +1127,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       thread.loaded = false
       return {
         result: {},
-        then: Effect.andThen(
+        after: Effect.andThen(
           notify("thread/status/changed", { threadId: thread.id, status: { type: "notLoaded" } }),
           notify("thread/archived", { threadId: thread.id })
         )
@@ -1134,15 +1141,11 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       thread.archived = false
       return {
         result: { thread: threadJson(thread) },
-        then: notify("thread/unarchived", { threadId: thread.id })
+        after: notify("thread/unarchived", { threadId: thread.id })
       }
     }),
     "thread/compact/start": Effect.fnUntraced(function*(params: Protocol.ThreadCompactStartParams) {
       const thread = yield* threadOf(params)
-      const compaction = (turn: FakeTurn["Service"]) => {
-        const item = { type: "contextCompaction", id: turn.newId("compaction") }
-        return Effect.andThen(itemStarted(item), itemCompleted(item))
-      }
       return yield* begin(thread, { threadId: thread.id, input: [] }, compaction, () => ({}))
     }),
     "turn/start": Effect.fnUntraced(function*(params: Protocol.TurnStartParams) {
@@ -1170,17 +1173,15 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     "turn/interrupt": Effect.fnUntraced(function*(params: Protocol.TurnInterruptParams) {
       const { active } = yield* threadOf(params)
       if (params.turnId === "") {
-        return { result: {}, ...(active === undefined ? {} : { then: interrupt(active) }) }
+        return { result: {}, ...(active === undefined ? {} : { after: interrupt(active) }) }
       }
       if (active === undefined || !active.started) return yield* refuse("no active turn to interrupt")
       if (active.stored.id !== params.turnId) {
         return yield* refuse(`expected active turn id ${params.turnId} but found ${active.stored.id}`)
       }
-      return { result: {}, then: interrupt(active) }
+      return { result: {}, after: interrupt(active) }
     })
   }
-
-  const interrupt = (active: ActiveTurn) => Deferred.fail(active.interrupted, new Cancelled())
 
   const initialize = (client: Client, params: Protocol.InitializeParams): Effect.Effect<Outcome, Refused> => {
     if (client.initialized) return refuse("Already initialized")
@@ -1229,7 +1230,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       Usual: () =>
         Effect.matchEffect(usualOutcome(client, request), {
           onFailure: ({ code, message }) => reject(code ?? -32600, message),
-          onSuccess: ({ result, then }) => Effect.andThen(sendTo(client, { id, result }), then ?? Effect.void)
+          onSuccess: ({ result, after }) => Effect.andThen(sendTo(client, { id, result }), after ?? Effect.void)
         }),
       Result: ({ result }) => sendTo(client, { id, result }),
       Rejected: ({ code, data, message }) => reject(code, message, data),
