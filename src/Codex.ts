@@ -34,7 +34,6 @@ import * as AppServer from "./AppServer.ts"
 import type { AppServerError } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
-import type { OpenTurns } from "./internal/threads/startTurn.ts"
 import type { Metadata } from "./Metadata.ts"
 import type * as Protocol from "./Protocol.ts"
 import * as StdioTransport from "./StdioTransport.ts"
@@ -139,7 +138,6 @@ const pages = <A>(
 
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
-  const open: OpenTurns = new Map()
 
   return Codex.of({
     metadata: server.metadata,
@@ -147,19 +145,19 @@ const make = Effect.gen(function*() {
       const params = yield* resolveThreadOptions("thread/start", withDefaultMode(options))
       const response = yield* requestThread(server, "thread/start", params)
       yield* verifyApplied("thread/start", params, response)
-      return Thread.make(server, open, response.thread.id)
+      return Thread.make(server, response.thread.id)
     }),
     resumeThread: Effect.fn("Codex.resumeThread")(function*(id, options = {}) {
       const fields = yield* resolveThreadOptions("thread/resume", options)
       const response = yield* requestThread(server, "thread/resume", { ...fields, threadId: id, excludeTurns: true })
       yield* verifyApplied("thread/resume", fields, response)
-      return Thread.make(server, open, response.thread.id)
+      return Thread.make(server, response.thread.id)
     }),
     forkThread: Effect.fn("Codex.forkThread")(function*(id, options = {}) {
       const fields = yield* resolveThreadOptions("thread/fork", options)
       const response = yield* requestThread(server, "thread/fork", { ...fields, threadId: id, excludeTurns: true })
       yield* verifyApplied("thread/fork", fields, response)
-      return Thread.make(server, open, response.thread.id)
+      return Thread.make(server, response.thread.id)
     }),
     listThreads: (options) => pages((cursor) => server.request("thread/list", { ...options, cursor })),
     archiveThread: Effect.fn("Codex.archiveThread")(function*(id) {
@@ -180,10 +178,12 @@ const withDefaultMode = (options: StartOptions): StartOptions =>
 /**
  * Codex on any {@link AppServer.AppServer}, and so on any transport.
  *
+ * It is built anew for each `AppServer` that it is provided with, also where programs with different servers are nested.
+ *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Codex, never, AppServer.AppServer> = Layer.effect(Codex, make)
+export const layer: Layer.Layer<Codex, never, AppServer.AppServer> = Layer.fresh(Layer.effect(Codex, make))
 
 /**
  * How `layerStdio` starts the process and connects to it.

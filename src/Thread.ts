@@ -12,7 +12,7 @@ import type { AppServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
-import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
+import { startTurn } from "./internal/threads/startTurn.ts"
 import type * as Protocol from "./Protocol.ts"
 import * as Turn from "./Turn.ts"
 
@@ -79,34 +79,26 @@ export interface Thread {
 }
 
 /** @internal */
-export const make = (server: AppServer["Service"], open: OpenTurns, id: string): Thread => {
-  const start = Effect.fnUntraced(function*(
-    input: Input.Input,
-    options: TurnOptions,
-    listening: Parameters<typeof startTurn>[3]
-  ) {
+export const make = (server: AppServer["Service"], id: string): Thread => {
+  const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
     const fields = yield* resolveTurnOptions(options)
     const items = yield* Input.validate("turn/start", input)
-    return yield* startTurn(server, open, { ...fields, threadId: id, input: items }, listening)
+    const { state, turnId } = yield* startTurn(server, { ...fields, threadId: id, input: items })
+    return Turn.make(server, state, turnId)
   })
 
   return {
     id,
-    run: Effect.fn("Thread.run")(function*(input, options = {}) {
+    run: Effect.fn("Thread.run")(function*(input, options) {
       yield* Effect.annotateCurrentSpan({ threadId: id })
-      const { state, turnId } = yield* start(input, options, { keepLog: false })
-      return yield* Turn.make(server, state, turnId).result
+      const turn = yield* start(input, options)
+      return yield* turn.result
     }, Effect.scoped),
-    turn: Effect.fn("Thread.turn")(function*(input, options = {}) {
+    turn: Effect.fn("Thread.turn")(function*(input, options) {
       yield* Effect.annotateCurrentSpan({ threadId: id })
-      const { state, turnId } = yield* start(input, options, { keepLog: true })
-      return Turn.make(server, state, turnId)
+      return yield* start(input, options)
     }),
-    stream: (input, options = {}) =>
-      Stream.unwrap(
-        Effect.map(start(input, options, { keepLog: true }), ({ state, turnId }) =>
-          Turn.make(server, state, turnId).events)
-      ),
+    stream: (input, options) => Stream.unwrap(Effect.map(start(input, options), (turn) => turn.events)),
     read: Effect.fn("Thread.read")(function*(options = {}) {
       const { thread } = yield* server.request("thread/read", { ...options, threadId: id })
       return thread

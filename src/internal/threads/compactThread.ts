@@ -9,7 +9,7 @@ import { TurnState } from "./turnState.ts"
 
 /** The answer to `thread/compact/start` does not name the turn: it is the next one that the thread starts. */
 const listenForNextTurn = (server: AppServer["Service"], threadId: string) => {
-  const state = new TurnState(threadId, { keepLog: false })
+  const state = new TurnState(threadId)
   let turnId: string | undefined
   const listener: NotificationListener = {
     onNotification(event, id, step) {

@@ -11,86 +11,105 @@ import { requestTurn } from "./answers.ts"
 import { bounded, interruptAndSettle, requestInterrupt } from "./interruptTurn.ts"
 import { TurnState } from "./turnState.ts"
 
-interface OpenTurn {
+/** A turn that is held by one handle or more. */
+interface HeldTurn {
+  readonly id: string
   readonly state: TurnState
-  readonly close: () => void
+  readonly stopListening: () => void
   handles: number
 }
 
-/** The turns of a connection that a program holds a handle of. */
-export type OpenTurns = Map<string, OpenTurn>
+/** What a connection's program holds and what it is about to hold. */
+interface OpenTurns {
+  readonly held: Map<string, HeldTurn>
+  /** The `turn/start` requests that are not answered yet, by thread. */
+  readonly starting: Map<string, Set<Fiber.Fiber<unknown, unknown>>>
+}
+
+const openTurns = new WeakMap<AppServer["Service"], OpenTurns>()
+
+const openTurnsOf = (server: AppServer["Service"]): OpenTurns => {
+  let open = openTurns.get(server)
+  if (open === undefined) {
+    open = { held: new Map(), starting: new Map() }
+    openTurns.set(server, open)
+  }
+  return open
+}
 
 /** For steps taken outside the reader, which may wake fibers at once. */
 const now: Step = { defer: (action) => action(), report: () => {} }
 
-/** Listens to a thread, before a request that makes a turn is sent. */
-export const listen = (server: AppServer["Service"], threadId: string, options: { readonly keepLog: boolean }) => {
-  const state = new TurnState(threadId, options)
-  return { state, close: server.listen(threadId, state) }
+/** The server lets `turn/start` join a turn that runs, so a turn that is answered with may be held already. */
+const claim = (open: OpenTurns, turnId: string, state: TurnState, stopListening: () => void): HeldTurn => {
+  const held = open.held.get(turnId)
+  if (held !== undefined) {
+    stopListening()
+    held.handles++
+    return held
+  }
+  state.bind(turnId, now)
+  const turn: HeldTurn = { id: turnId, state, stopListening, handles: 1 }
+  open.held.set(turnId, turn)
+  return turn
 }
 
-/**
- * Holds a turn for as long as the scope lives. The server lets `turn/start` join a turn that runs, so several handles may
- * hold one turn; when the last is gone and the turn still runs, it is interrupted.
- */
-const hold = Effect.fnUntraced(function*(
-  server: AppServer["Service"],
-  open: OpenTurns,
-  listening: ReturnType<typeof listen>,
-  turnId: string
-): Effect.fn.Return<TurnState, never, Scope.Scope> {
-  let turn = open.get(turnId)
-  if (turn === undefined) {
-    listening.state.bind(turnId, now)
-    turn = { ...listening, handles: 0 }
-    open.set(turnId, turn)
-  } else {
-    listening.close()
-  }
-  const held = turn
-  held.handles++
-  yield* Effect.addFinalizer(() =>
-    Effect.suspend(() => {
-      held.handles--
-      if (held.handles > 0) return Effect.void
-      open.delete(turnId)
-      return Effect.ensuring(interruptAndSettle(server, held.state, turnId), Effect.sync(held.close))
-    })
-  )
-  return held.state
-})
+/** Gives up one handle. When the last is gone and the turn still runs, it is interrupted. */
+const release = (server: AppServer["Service"], open: OpenTurns, turn: HeldTurn): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    turn.handles--
+    const starting = open.starting.get(turn.state.threadId)
+    // A start that is on its way may be about to join this turn.
+    if (turn.handles === 0 && turn.state.outcome === undefined && starting !== undefined) {
+      yield* bounded(Fiber.awaitAll(starting))
+    }
+    if (turn.handles > 0 || open.held.get(turn.id) !== turn) return
+    open.held.delete(turn.id)
+    yield* interruptAndSettle(server, turn.state, turn.id)
+    turn.stopListening()
+  })
 
 /**
- * Sends `turn/start` and holds the turn.
+ * Sends `turn/start` and holds the turn for as long as the scope lives.
  *
  * The request has a fiber of its own. If ours is interrupted while it waits, the answer is still awaited, because only it
  * names the turn, and the turn is then interrupted.
  */
 export const startTurn = (
   server: AppServer["Service"],
-  open: OpenTurns,
-  params: Protocol.TurnStartParams,
-  options: { readonly keepLog: boolean }
+  params: Protocol.TurnStartParams
 ): Effect.Effect<{ readonly state: TurnState; readonly turnId: string }, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
-      const listening = listen(server, params.threadId, options)
-      const request = yield* requestTurn(server, "turn/start", params).pipe(Effect.interruptible, Effect.forkDetach)
+      const { threadId } = params
+      const open = openTurnsOf(server)
+      const state = new TurnState(threadId)
+      const stopListening = server.listen(threadId, state)
+      const request = yield* requestTurn(server, "turn/start", params).pipe(
+        Effect.map(({ turn }) => claim(open, turn.id, state, stopListening)),
+        Effect.interruptible,
+        Effect.forkDetach
+      )
+      const starting = open.starting.get(threadId) ?? new Set()
+      open.starting.set(threadId, starting.add(request))
+      request.addObserver(() => {
+        starting.delete(request)
+        if (starting.size === 0 && open.starting.get(threadId) === starting) open.starting.delete(threadId)
+      })
+
       const started = yield* Effect.exit(restore(Fiber.join(request)))
       if (Exit.isSuccess(started)) {
-        const turnId = started.value.turn.id
-        return { state: yield* hold(server, open, listening, turnId), turnId }
+        const turn = started.value
+        yield* Effect.addFinalizer(() => release(server, open, turn))
+        return { state: turn.state, turnId: turn.id }
       }
-      yield* bounded(
-        Fiber.join(request).pipe(
-          Effect.flatMap(({ turn }) => Effect.scoped(hold(server, open, listening, turn.id)))
-        )
-      )
+
+      yield* bounded(Effect.flatMap(Fiber.join(request), (turn) => release(server, open, turn)))
       yield* Fiber.interrupt(request)
-      listening.close()
-      if (isUnanswered(started) && !isBusy(open, params.threadId)) {
+      stopListening()
+      if (isUnanswered(started) && !isBusy(open, threadId)) {
         // The server may still act on it. Nobody would hear of that turn, so whatever the thread starts is interrupted.
-        yield* Effect.forkDetach(Effect.ignore(requestInterrupt(server, listening.state, "")))
+        yield* Effect.forkDetach(Effect.ignore(requestInterrupt(server, state, "")))
       }
       return yield* Effect.failCause(started.cause)
     })
@@ -101,4 +120,4 @@ const isUnanswered = (exit: Exit.Exit<unknown, AppServerError>): boolean =>
   exit.cause.reasons.some((reason) => reason._tag === "Fail" && reason.error.reason._tag === "RequestTimeout")
 
 const isBusy = (open: OpenTurns, threadId: string): boolean =>
-  [...open.values()].some(({ state }) => state.threadId === threadId && state.outcome === undefined)
+  [...open.held.values()].some(({ state }) => state.threadId === threadId && state.outcome === undefined)

@@ -44,13 +44,12 @@ export class TurnState implements NotificationListener {
 
   private turnId: string | undefined
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
-  private readonly log: Array<Protocol.TurnNotification> | undefined
+  /** All events, for subscribers that come late. */
+  private readonly log: Array<Protocol.TurnNotification> = []
   private readonly subscribers = new Set<EventBuffer<Protocol.TurnNotification>>()
 
-  /** With `keepLog`, subscribers that come late get all events too. */
-  constructor(threadId: string, options: { readonly keepLog: boolean }) {
+  constructor(threadId: string) {
     this.threadId = threadId
-    this.log = options.keepLog ? [] : undefined
   }
 
   onNotification(event: Protocol.ServerNotification, turnId: string | undefined, step: Step): void {
@@ -61,11 +60,6 @@ export class TurnState implements NotificationListener {
 
   onEnd(error: AppServerError, step: Step): void {
     this.finish(Result.fail(error), step)
-  }
-
-  /** The ids of the turns that something was said of so far. */
-  get earlyTurnIds(): ReadonlySet<string> {
-    return new Set(this.early.map(([turnId]) => turnId))
   }
 
   /** Names the turn. */
@@ -90,7 +84,7 @@ export class TurnState implements NotificationListener {
   }
 
   private add(event: Protocol.TurnNotification, step: Step): void {
-    if (this.log !== undefined) append(this.log, event, mergeDeltas)
+    append(this.log, event, mergeDeltas)
     for (const subscriber of this.subscribers) subscriber.offer(event, step)
     switch (event.method) {
       case "turn/started":
