@@ -1,6 +1,10 @@
 /**
- * The kit for testing programs that use Codex, without a model, a login or a network.
+ * The kit for testing programs that use Codex, without a login or a network: a scripted app-server in memory, the real one
+ * with a scripted model, and recordings.
  *
  * @since 0.1.0
  */
+export * as CodexEnvironment from "./testing/CodexEnvironment.ts"
 export * as FakeAppServer from "./testing/FakeAppServer.ts"
+export * as ModelServer from "./testing/ModelServer.ts"
+export * as TestCodex from "./testing/TestCodex.ts"

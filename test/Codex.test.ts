@@ -2,8 +2,8 @@ import { assert, layer } from "@effect/vitest"
 import { AppServer, Codex } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import * as CodexEnvironment from "./CodexEnvironment.ts"
-import * as ModelServer from "./ModelServer.ts"
+import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
+import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 /** A thread that has had a turn, and so is stored. */

@@ -14,8 +14,8 @@ import { fileURLToPath } from "node:url"
 import * as AppServer from "../src/AppServer.ts"
 import type { AppServerError } from "../src/AppServerError.ts"
 import * as StdioTransport from "../src/StdioTransport.ts"
-import * as CodexEnvironment from "./CodexEnvironment.ts"
-import * as ModelServer from "./ModelServer.ts"
+import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
+import * as ModelServer from "../src/testing/ModelServer.ts"
 
 const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
 

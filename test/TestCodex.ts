@@ -4,6 +4,7 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { AppServer, AppServerError, Codex, StdioTransport, Transport } from "effect-codex"
+import { CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -15,8 +16,6 @@ import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import * as CodexEnvironment from "./CodexEnvironment.ts"
-import * as ModelServer from "./ModelServer.ts"
 
 /** A message as it was on the wire: a request or a notification has a method, an answer has none. */
 const Message = Schema.Struct({
@@ -94,16 +93,7 @@ export const layerProcess = (
     ))))
 
 /** A home and a model for processes that a test starts itself, with {@link layerProcess}. */
-export const layerEnvironment = (
-  options?: CodexEnvironment.Options
-): Layer.Layer<
-  CodexEnvironment.CodexEnvironment | ModelServer.ModelServer | NodeServices.NodeServices,
-  PlatformError.PlatformError
-> =>
-  CodexEnvironment.layer(options).pipe(
-    Layer.provideMerge(ModelServer.layer),
-    Layer.provideMerge(NodeServices.layer)
-  )
+export const layerEnvironment = Kit.layerEnvironment
 
 /** A process, a home and a model. */
 export const layer = (

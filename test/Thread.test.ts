@@ -7,8 +7,8 @@ import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import * as CodexEnvironment from "./CodexEnvironment.ts"
-import * as ModelServer from "./ModelServer.ts"
+import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
+import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())

@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as ModelServer from "./ModelServer.ts"
+import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())

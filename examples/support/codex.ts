@@ -4,15 +4,14 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Codex } from "effect-codex"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Config from "effect/Config"
 import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as CodexEnvironment from "../../test/CodexEnvironment.ts"
-import * as ModelServer from "../../test/ModelServer.ts"
 
-export { deltas, functionCall, hang, reasoning, reply, text } from "../../test/ModelServer.ts"
+export const { deltas, functionCall, hang, reasoning, reply, text } = ModelServer
 
 /** What the scripted model answers: replies in their order, or one for each request. */
 export type Script = ReadonlyArray<ModelServer.Reply> | ((request: ModelServer.ModelRequest) => ModelServer.Reply)

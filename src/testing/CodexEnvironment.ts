@@ -16,7 +16,7 @@ import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
-import { encodeToml, type TomlValue } from "../src/internal/stdio/toml.ts"
+import { encodeToml, type TomlValue } from "../internal/stdio/toml.ts"
 import { ModelServer } from "./ModelServer.ts"
 
 /**

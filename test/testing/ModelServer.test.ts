@@ -17,8 +17,8 @@ import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as CodexEnvironment from "./CodexEnvironment.ts"
-import * as ModelServer from "./ModelServer.ts"
+import * as CodexEnvironment from "../../src/testing/CodexEnvironment.ts"
+import * as ModelServer from "../../src/testing/ModelServer.ts"
 import * as RawAppServer from "./RawAppServer.ts"
 
 const CodexLayer = CodexEnvironment.layer().pipe(

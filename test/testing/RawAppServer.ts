@@ -13,7 +13,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Fs from "node:fs"
 import { createRequire } from "node:module"
 import * as Path from "node:path"
-import { CodexEnvironment } from "./CodexEnvironment.ts"
+import { CodexEnvironment } from "../../src/testing/CodexEnvironment.ts"
 
 const Message = Schema.Struct({
   id: Schema.optionalKey(Schema.Union([Schema.Number, Schema.String])),
