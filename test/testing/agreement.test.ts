@@ -1,0 +1,300 @@
+/**
+ * The fake is honest only as far as it does what the real server does, so the same programs run on both here, and what
+ * they observe is compared.
+ */
+import { assert, layer } from "@effect/vitest"
+import { AppServer, Codex, type Protocol, Sandbox, type Turn } from "effect-codex"
+import { FakeAppServer, ModelServer, TestCodex } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+
+type Program = Effect.Effect<unknown, unknown, Codex.Codex | AppServer.AppServer | Scope.Scope>
+
+interface Conversation {
+  /** What the model of the real server says. */
+  readonly replies: ReadonlyArray<ModelServer.Reply>
+  /** What the fake does. */
+  readonly script: FakeAppServer.Script
+  readonly program: Program
+}
+
+/** An item without what differs from run to run, or what the fake does not claim to know. */
+const normaliseItem = (item: Protocol.ThreadItem): unknown => {
+  switch (item.type) {
+    case "userMessage":
+      return [item.type, item.content.map((input) => input.type === "text" ? input.text : input.type)]
+    case "agentMessage":
+      return [item.type, item.text, item.phase]
+    case "reasoning":
+      return [item.type, item.summary]
+    case "commandExecution":
+      return [item.type, item.status, item.exitCode ?? null, item.aggregatedOutput?.trim() ?? null]
+    case "fileChange":
+      return [item.type, item.status, item.changes.map(({ kind }) => kind.type)]
+    case "dynamicToolCall":
+      return [item.type, item.status, item.tool, item.arguments, item.success ?? null, item.contentItems ?? null]
+    default:
+      return [item.type]
+  }
+}
+
+const normalise = (event: Turn.TurnEvent): ReadonlyArray<unknown> => {
+  switch (event.method) {
+    case "turn/started":
+      return [[event.method, event.params.turn.status]]
+    case "turn/completed": {
+      const { error, items, status } = event.params.turn
+      return [[event.method, status, error?.codexErrorInfo ?? null, items.map(normaliseItem)]]
+    }
+    case "item/started":
+    case "item/completed":
+      return [[event.method, normaliseItem(event.params.item)]]
+    case "item/agentMessage/delta":
+    case "item/reasoning/summaryTextDelta":
+      return [[event.method, event.params.delta]]
+    case "error":
+      return [[event.method, event.params.error.codexErrorInfo, event.params.willRetry]]
+    case "thread/tokenUsage/updated":
+      return [[event.method, event.params.tokenUsage.last.inputTokens, event.params.tokenUsage.last.outputTokens]]
+    // The real server sends the output of quick commands with the item only, and each diff three times.
+    case "item/commandExecution/outputDelta":
+    case "turn/diff/updated":
+      return []
+    default:
+      return [[event.method]]
+  }
+}
+
+const eventsOf = (options?: Codex.StartOptions) =>
+  Effect.gen(function*() {
+    const codex = yield* Codex.Codex
+    const thread = yield* codex.startThread(options)
+    const events = yield* Stream.runCollect(thread.stream("go"))
+    return events.flatMap(normalise)
+  })
+
+const tags = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A, E>) =>
+  Effect.map(Effect.result(effect), (result) =>
+    Result.isSuccess(result)
+      ? "ok"
+      : result.failure._tag === "AppServerError"
+      ? (result.failure as unknown as { readonly reason: { readonly _tag: string } }).reason._tag
+      : result.failure._tag)
+
+const usage = { inputTokens: 7, outputTokens: 3 }
+
+const conversations: Record<string, Conversation> = {
+  "a message in pieces": {
+    replies: [ModelServer.reply([ModelServer.deltas(["he", "llo"])], { usage })],
+    script: () => Effect.andThen(FakeAppServer.deltas(["he", "llo"]), FakeAppServer.usage(usage)),
+    program: eventsOf()
+  },
+  "reasoning, commentary and a final answer": {
+    replies: [
+      ModelServer.reply([
+        ModelServer.reasoning("why not"),
+        ModelServer.deltas(["hm"], { phase: "commentary" }),
+        ModelServer.deltas(["yes"], { phase: "final_answer" })
+      ], { usage })
+    ],
+    script: () =>
+      Stream.make(
+        FakeAppServer.reasoning("why not"),
+        FakeAppServer.text("hm", { phase: "commentary" }),
+        FakeAppServer.text("yes", { phase: "final_answer" }),
+        FakeAppServer.usage(usage)
+      ),
+    program: eventsOf()
+  },
+  "a turn that fails": {
+    replies: [ModelServer.httpError(500)],
+    script: () => FakeAppServer.fail("it broke", "internalServerError"),
+    program: eventsOf()
+  },
+  "a turn that is interrupted once it has started": {
+    replies: [ModelServer.hang()],
+    script: () => FakeAppServer.silence,
+    program: Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread()
+      const turn = yield* thread.turn("go")
+      yield* Stream.runHead(Stream.filter(turn.events, ({ method }) => method === "item/completed"))
+      yield* turn.interrupt
+      const { status } = yield* turn.result
+      return [status, (yield* Stream.runCollect(turn.events)).flatMap(normalise)]
+    })
+  },
+  "a command with output": {
+    replies: [
+      ModelServer.functionCall("exec_command", { cmd: "sleep 0.4; echo hi", login: false }),
+      ModelServer.reply([ModelServer.deltas(["done"])], { usage })
+    ],
+    script: () =>
+      Stream.make(
+        FakeAppServer.command("sleep 0.4; echo hi", { output: "hi" }),
+        FakeAppServer.usage({ inputTokens: 1, outputTokens: 1 }),
+        FakeAppServer.text("done"),
+        FakeAppServer.usage(usage)
+      ),
+    program: eventsOf({ approvalMode: "dangerously_bypass_approvals_and_sandbox" })
+  },
+  "a command that nobody approves": {
+    replies: [
+      ModelServer.functionCall("exec_command", { cmd: "touch x", login: false }),
+      ModelServer.reply([ModelServer.deltas(["well"])], { usage })
+    ],
+    script: () =>
+      Stream.make(
+        FakeAppServer.command("touch x", { approval: true }),
+        FakeAppServer.usage({ inputTokens: 1, outputTokens: 1 }),
+        FakeAppServer.text("well"),
+        FakeAppServer.usage(usage)
+      ),
+    program: eventsOf({ approvalPolicy: "untrusted", approvalsReviewer: "user" })
+  },
+  "a tool of the client": {
+    replies: [
+      ModelServer.functionCall("lookup", { id: 1 }),
+      ModelServer.reply([ModelServer.deltas(["open"])], { usage })
+    ],
+    script: () =>
+      Stream.make(
+        FakeAppServer.toolCall("lookup", { id: 1 }),
+        FakeAppServer.usage({ inputTokens: 1, outputTokens: 1 }),
+        FakeAppServer.text("open"),
+        FakeAppServer.usage(usage)
+      ),
+    program: Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      yield* server.handle(
+        "item/tool/call",
+        () => Effect.succeed({ success: true, contentItems: [{ type: "inputText", text: "ticket is open" }] } as const)
+      )
+      return yield* eventsOf({
+        dynamicTools: [{
+          type: "function",
+          name: "lookup",
+          description: "Looks up",
+          inputSchema: { type: "object", properties: {}, additionalProperties: true }
+        }]
+      })
+    })
+  },
+  "a patch": {
+    replies: [
+      ModelServer.customToolCall("apply_patch", "*** Begin Patch\n*** Add File: new.txt\n+hello\n*** End Patch"),
+      ModelServer.reply([ModelServer.deltas(["patched"])], { usage })
+    ],
+    script: () =>
+      Stream.make(
+        FakeAppServer.fileChange([{ path: "new.txt", kind: "add", diff: "+hello" }]),
+        FakeAppServer.usage({ inputTokens: 1, outputTokens: 1 }),
+        FakeAppServer.text("patched"),
+        FakeAppServer.usage(usage)
+      ),
+    program: eventsOf({ approvalMode: "dangerously_bypass_approvals_and_sandbox" })
+  },
+  "the life of a thread": {
+    replies: ["one", "two", "three", "four"].map((text) => ModelServer.text(text)),
+    script: (turn) => FakeAppServer.text(turn.text),
+    program: Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({ sandbox: "read-only" })
+      const seen: Array<unknown> = [
+        yield* tags(codex.resumeThread(thread.id)),
+        yield* tags(codex.forkThread(thread.id)),
+        yield* tags(thread.read()),
+        yield* tags(thread.read({ includeTurns: true }))
+      ]
+      yield* thread.run("one")
+      yield* thread.setName("mine")
+      seen.push(
+        (yield* thread.read()).name,
+        (yield* thread.read({ includeTurns: true })).turns.map((
+          { items, status }
+        ) => [status, items.map(normaliseItem)]),
+        yield* tags(codex.resumeThread(thread.id, { approvalMode: "deny_all" }))
+      )
+      yield* thread.run("two", { approvalMode: "deny_all", sandboxPolicy: Sandbox.dangerFullAccess })
+      const server = yield* AppServer.AppServer
+      const { approvalPolicy, approvalsReviewer, sandbox } = yield* server.request("thread/resume", {
+        threadId: thread.id,
+        excludeTurns: true
+      })
+      const fork = yield* codex.forkThread(thread.id, { approvalMode: "auto_review" })
+      yield* fork.run("three")
+      seen.push(
+        [approvalPolicy, approvalsReviewer, sandbox],
+        (yield* fork.read({ includeTurns: true })).turns.length,
+        fork.id !== thread.id
+      )
+      yield* codex.archiveThread(fork.id)
+      seen.push(
+        yield* tags(codex.resumeThread(fork.id)),
+        yield* tags(fork.run("archived")),
+        yield* tags(codex.archiveThread("00000000-0000-7000-8000-000000000000"))
+      )
+      yield* codex.unarchiveThread(fork.id)
+      const resumed = yield* codex.resumeThread(fork.id)
+      yield* resumed.compact
+      seen.push(
+        (yield* resumed.read({ includeTurns: true })).turns.map(({ items }) => items.map(({ type }) => type)),
+        yield* tags(codex.resumeThread("00000000-0000-7000-8000-000000000000"))
+      )
+      return seen
+    })
+  },
+  "steering and interrupting when there is no turn": {
+    replies: [ModelServer.text("one")],
+    script: () => FakeAppServer.text("one"),
+    program: Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const thread = yield* codex.startThread()
+      const turn = yield* thread.turn("go")
+      yield* turn.result
+      return [
+        yield* tags(turn.steer("more")),
+        yield* tags(server.request("turn/interrupt", { threadId: thread.id, turnId: turn.id })),
+        yield* tags(server.request("turn/interrupt", { threadId: thread.id, turnId: "" })),
+        yield* tags(turn.interrupt)
+      ]
+    })
+  },
+  "joining a turn": {
+    replies: [ModelServer.hang()],
+    script: () => FakeAppServer.silence,
+    program: Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread()
+      const turn = yield* thread.turn("go")
+      yield* Stream.runHead(Stream.filter(turn.events, ({ method }) => method === "item/completed"))
+      const joined = yield* thread.turn("and more")
+      const results = yield* Effect.forkChild(Effect.all([turn.result, joined.result], { concurrency: 2 }))
+      yield* turn.interrupt
+      return [joined.id === turn.id, (yield* Fiber.join(results)).map(({ status }) => status)]
+    })
+  }
+}
+
+const fakeLayer = (script: FakeAppServer.Script) =>
+  Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provide(FakeAppServer.layer(script)))
+
+layer(TestCodex.layer(), { excludeTestServices: true })("the fake and the real server agree on", (it) => {
+  for (const [name, { program, replies, script }] of Object.entries(conversations)) {
+    it.effect(name, () =>
+      Effect.gen(function*() {
+        const model = yield* ModelServer.ModelServer
+        // Not queued: a turn that is interrupted early may leave its reply to the next conversation.
+        const rest = replies.slice()
+        yield* model.respond(() => rest.shift() ?? ModelServer.httpError(500))
+        const real = yield* Effect.scoped(program)
+        const fake = yield* program.pipe(Effect.scoped, Effect.provide(fakeLayer(script)))
+        assert.deepStrictEqual(fake, real)
+      }))
+  }
+})
