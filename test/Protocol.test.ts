@@ -12,8 +12,10 @@ import * as SchemaAST from "effect/SchemaAST"
 
 type AnyCodec = Schema.Codec<unknown>
 
-const clientRequests: Record<string, { readonly result: AnyCodec }> = Protocol.clientRequests
-const serverRequests: Record<string, { readonly params: AnyCodec | undefined }> = Protocol.serverRequests
+const clientRequests: Record<string, { readonly params: AnyCodec | undefined; readonly result: AnyCodec }> =
+  Protocol.clientRequests
+const serverRequests: Record<string, { readonly params: AnyCodec | undefined; readonly result: AnyCodec }> =
+  Protocol.serverRequests
 const serverNotifications: Record<string, { readonly params: AnyCodec }> = Protocol.serverNotifications
 
 /** Everything that the server sends; what it consists of is reached through it. */
@@ -352,7 +354,32 @@ describe("what the server sends", () => {
 const strictly = (schema: AnyCodec, value: unknown) =>
   Schema.encodeUnknownEffect(schema, { onExcessProperty: "error" })(value)
 
+const sent: ReadonlyArray<readonly [name: string, schema: AnyCodec]> = [
+  ...Object.entries(clientRequests).flatMap(([method, spec]) =>
+    spec.params === undefined ? [] : [[method, spec.params] as const]
+  ),
+  ...Object.entries(serverRequests).map(([method, spec]) => [method, spec.result] as const)
+]
+
+/** What is left of a value on the wire. JSON has no bigint, which an unknown value may be. */
+const overTheWire = (value: unknown): unknown =>
+  JSON.parse(JSON.stringify(value, (_, inner) => typeof inner === "bigint" ? String(inner) : inner))
+
 describe("what the client sends", () => {
+  it.effect("is read by the other end as it was written, for every method", () =>
+    Effect.gen(function*() {
+      let count = 0
+      for (const [method, schema] of sent) {
+        for (const value of yield* samples(schema)) {
+          const wire = overTheWire(yield* strictly(schema, value))
+          const read = yield* strictly(schema, yield* decode(schema, wire))
+          assert.deepStrictEqual(overTheWire(read), wire, method)
+          count++
+        }
+      }
+      assert.isAbove(count, 1_000)
+    }))
+
   it.effect("is encoded as it is, without the optional fields that are not there", () =>
     Effect.gen(function*() {
       const params: Protocol.TurnStartParams = {

@@ -17,6 +17,26 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const examplesOf = (text: string): ReadonlyArray<string> =>
   [...text.matchAll(/^[ *]*```ts\n([\s\S]*?)^[ *]*```$/gm)].map(([, code]) => code!.replace(/^ \* ?/gm, ""))
 
+describe("the testing guide", () => {
+  it.effect("shows the tests that are run here, to the letter", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const guide = yield* fs.readFileString(path.join(root, "docs/testing.md"))
+      const shown = new Map(
+        examplesOf(guide).flatMap((code) => {
+          const [, name] = /^\/\/ (\S+)\n/.exec(code) ?? []
+          return name === undefined ? [] : [[name, code.slice(code.indexOf("\n") + 1)] as const]
+        })
+      )
+      const files = yield* fs.readDirectory(path.join(root, "test/guide"))
+      assert.sameMembers([...shown.keys()], files)
+      for (const [name, code] of shown) {
+        assert.strictEqual(code, yield* fs.readFileString(path.join(root, "test/guide", name)))
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+})
+
 describe("the examples in the docs", () => {
   it.live("compile", () =>
     Effect.gen(function*() {
@@ -25,8 +45,12 @@ describe("the examples in the docs", () => {
       const spawner = yield* ChildProcessSpawner
       // Within the package, so that `effect-codex` means its sources.
       const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
-      const modules = (yield* fs.readDirectory(path.join(root, "src"))).filter((file) => file.endsWith(".ts"))
-      const sources = ["README.md", ...modules.map((file) => path.join("src", file))]
+      const modulesIn = (directory: string) =>
+        Effect.map(
+          fs.readDirectory(path.join(root, directory)),
+          (files) => files.filter((file) => file.endsWith(".ts")).map((file) => path.join(directory, file))
+        )
+      const sources = ["README.md", ...(yield* modulesIn("src")), ...(yield* modulesIn("src/testing"))]
       let count = 0
       for (const source of sources) {
         const examples = examplesOf(yield* fs.readFileString(path.join(root, source)))

@@ -8,17 +8,25 @@
  * **Example** (A whole turn)
  *
  * ```ts
- * const server = yield* ModelServer.ModelServer
- * yield* server.enqueue(
- *   ModelServer.functionCall("exec_command", { cmd: "ls" }, { callId: "call_ls" }),
- *   ModelServer.reply([
- *     ModelServer.reasoning("Reading the listing"),
- *     ModelServer.deltas(["Two ", "files."], { phase: "final_answer" })
- *   ], { usage: { inputTokens: 120, outputTokens: 8 } })
- * )
- * // … run a turn …
- * const [, second] = yield* server.requests
- * second?.functionCallOutput("call_ls")
+ * import { Effect } from "effect"
+ * import { Codex } from "effect-codex"
+ * import { ModelServer } from "effect-codex/testing"
+ *
+ * export const listing = Effect.gen(function*() {
+ *   const model = yield* ModelServer.ModelServer
+ *   yield* model.enqueue(
+ *     ModelServer.functionCall("exec_command", { cmd: "ls" }, { callId: "call_ls" }),
+ *     ModelServer.reply([
+ *       ModelServer.reasoning("Reading the listing"),
+ *       ModelServer.deltas(["Two ", "files."], { phase: "final_answer" })
+ *     ], { usage: { inputTokens: 120, outputTokens: 8 } })
+ *   )
+ *   const codex = yield* Codex.Codex
+ *   const thread = yield* codex.startThread()
+ *   yield* thread.run("What is here?")
+ *   const [, second] = yield* model.requests
+ *   return second?.functionCallOutput("call_ls")
+ * })
  * ```
  *
  * @since 0.1.0

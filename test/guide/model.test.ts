@@ -1,0 +1,40 @@
+import { assert, layer } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { ModelServer, TestCodex } from "effect-codex/testing"
+import { Reviewer } from "./Reviewer.ts"
+
+/** The service on the real app-server, which asks a scripted model. */
+const reviewer = Reviewer.layer.pipe(Layer.provideMerge(TestCodex.layer()))
+
+layer(reviewer, { excludeTestServices: true })("Reviewer, on the real app-server", (it) => {
+  it.effect("shows the change to the model, and gives its answer", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      yield* model.enqueue(ModelServer.text("Use const"))
+      const { review } = yield* Reviewer
+      assert.strictEqual(yield* review("+ let x"), "Use const")
+      const [request] = yield* model.requests
+      assert.strictEqual(request?.lastUserText, "Review this change:\n+ let x")
+    }))
+
+  it.effect("cannot write, whatever the model wants", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      yield* model.respond((request) => {
+        const output = request.functionCallOutput("write")
+        return output === undefined
+          ? ModelServer.functionCall("exec_command", { cmd: "echo hi > x; ls" }, { callId: "write" })
+          : ModelServer.text(output)
+      })
+      const { review } = yield* Reviewer
+      assert.notMatch(yield* review("+ let x"), /^x$/m)
+    }))
+
+  it.effect("tells why there is no review", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      yield* model.enqueue(ModelServer.httpError(503, { error: { code: "server_is_overloaded" } }))
+      const { review } = yield* Reviewer
+      assert.strictEqual((yield* Effect.flip(review("+ let x"))).reason, "serverOverloaded")
+    }))
+})
