@@ -15,7 +15,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import {
   type AppServerError,
   DecodeFailed,
@@ -34,16 +34,17 @@ import {
   turnIdOf
 } from "./internal/connection/codec.ts"
 import { declineOf } from "./internal/connection/decline.ts"
-import { EventBuffer } from "./internal/connection/eventBuffer.ts"
+import { EventBuffer, streamOf } from "./internal/connection/eventBuffer.ts"
 import {
   type Answer,
+  immediately,
   type IncomingNotification,
   type IncomingRequest,
   makePeer,
   type RequestId,
   type Step
 } from "./internal/connection/jsonRpcPeer.ts"
-import { mergeDeltas } from "./internal/connection/mergeDeltas.ts"
+import { packageVersion } from "./internal/version.ts"
 import * as Metadata from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
 import { Transport } from "./Transport.ts"
@@ -81,6 +82,8 @@ export interface Options {
 export interface RequestOptions {
   /** How long this request may wait for its answer. Default: the connection's `requestTimeout`. */
   readonly timeout?: Duration.Input | undefined
+  /** Called when the request is handed to the transport. A request that never was can be repeated safely. */
+  readonly onSent?: (() => void) | undefined
 }
 
 /**
@@ -96,8 +99,7 @@ export type RequestArgs<M extends keyof Protocol.ClientRequests> = undefined ext
 /**
  * Hears the notifications of one thread, in the reader's own step. It must be quick and must not throw.
  *
- * @category models
- * @since 0.1.0
+ * @internal
  */
 export interface NotificationListener {
   readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, step: Step) => void
@@ -114,6 +116,8 @@ export interface NotificationListener {
 export class AppServer extends Context.Service<AppServer, {
   /** Who the server is. */
   readonly metadata: Metadata.Metadata
+  /** How long a request may wait for its answer, unless it says otherwise. */
+  readonly requestTimeout: Duration.Duration
   /**
    * Sends a request and waits for its answer.
    *
@@ -151,12 +155,15 @@ export class AppServer extends Context.Service<AppServer, {
   /**
    * Adds a listener to a thread's notifications and returns what removes it. This is what turns are made of; a program
    * wants `notifications`.
+   *
+   * @internal
    */
   readonly listen: (threadId: string, listener: NotificationListener) => () => void
 }>()("effect-codex/AppServer") {}
 
-/** What only reads can be repeated: a request that the server refused as overloaded was not acted on. */
-const isRead = (method: string): boolean => /(?:\/list|\/read|^fs\/(?:read|getMetadata).*)$/i.test(method)
+/** What changes nothing, or no more when it is repeated, can be repeated. */
+const isRepeatable = (method: string): boolean =>
+  method === "turn/interrupt" || /(?:\/list|\/read|^fs\/(?:read|getMetadata).*)$/i.test(method)
 
 const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 6 }))
 
@@ -168,6 +175,15 @@ const decline = (request: IncomingRequest, why: string): Effect.Effect<Answer> =
     Effect.logWarning(`${effect} ${request.method}${threadId === undefined ? "" : ` of thread ${threadId}`}: ${why}`),
     answer
   )
+}
+
+/** A listener that throws must not be felt by the others. */
+const guarded = (tell: () => void, step: Step): void => {
+  try {
+    tell()
+  } catch (error) {
+    step.report(`A listener to notifications has thrown: ${String(error)}`)
+  }
 }
 
 type Handler = (params: unknown) => Effect.Effect<unknown, unknown>
@@ -192,7 +208,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     for (const subscriber of subscribers) subscriber.offer(event, step)
     if (listening === undefined) return
     const turnId = turnIdOf(message.params)
-    for (const listener of listening) listener.onNotification(event, turnId, step)
+    for (const listener of listening) guarded(() => listener.onNotification(event, turnId, step), step)
   }
 
   const onRequest = (request: IncomingRequest): Effect.Effect<Answer> => {
@@ -225,7 +241,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     onEnd: (error, step) => {
       for (const subscriber of subscribers) subscriber.close(error, step)
       for (const listening of listeners.values()) {
-        for (const listener of listening) listener.onEnd(error, step)
+        for (const listener of listening) guarded(() => listener.onEnd(error, step), step)
       }
       subscribers.clear()
       listeners.clear()
@@ -233,13 +249,13 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   })
 
   const window = yield* Semaphore.make(options.maxInFlight ?? 64)
-  const defaultTimeout = options.requestTimeout ?? Duration.seconds(60)
+  const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
 
-  const send = (method: string, params: unknown): Effect.Effect<unknown, AppServerError> => {
-    const sent = peer.request(method, params)
+  const send = (method: string, params: unknown, onSent?: () => void): Effect.Effect<unknown, AppServerError> => {
+    const sent = peer.request(method, params, onSent)
     // An interrupt must not wait behind what it interrupts.
     const bounded = method === "turn/interrupt" ? sent : window.withPermit(sent)
-    return isRead(method)
+    return isRepeatable(method)
       ? Effect.retry(bounded, { schedule: overloadSchedule, while: (error) => error.reason._tag === "Overloaded" })
       : bounded
   }
@@ -247,8 +263,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const requestRaw = Effect.fn("AppServer.request")(
     function*(method: string, params?: unknown, requestOptions?: RequestOptions) {
       yield* Effect.annotateCurrentSpan({ "rpc.system": "jsonrpc", "rpc.method": method })
-      const timeout = requestOptions?.timeout ?? defaultTimeout
-      return yield* Effect.timeoutOrElse(send(method, yield* encodeParams(method, params)), {
+      const timeout = requestOptions?.timeout ?? requestTimeout
+      return yield* Effect.timeoutOrElse(send(method, yield* encodeParams(method, params), requestOptions?.onSent), {
         duration: timeout,
         orElse: () =>
           Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(timeout) })))
@@ -275,7 +291,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const listen = (threadId: string, listener: NotificationListener) => {
     const ended = peer.ended()
     if (ended !== undefined) {
-      listener.onEnd(ended, { defer: (action) => action(), report: () => {} })
+      listener.onEnd(ended, immediately)
       return () => {}
     }
     let listening = listeners.get(threadId)
@@ -291,17 +307,15 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     }
   }
 
-  const notifications = Stream.unwrap(
-    Effect.acquireRelease(
-      Effect.sync(() => {
-        const buffer = new EventBuffer<Protocol.ServerNotification>(mergeDeltas)
-        const ended = peer.ended()
-        if (ended === undefined) subscribers.add(buffer)
-        else buffer.close(ended)
-        return buffer
-      }),
-      (buffer) => Effect.sync(() => subscribers.delete(buffer))
-    ).pipe(Effect.map((buffer) => buffer.stream))
+  const notifications = streamOf(
+    () => {
+      const buffer = new EventBuffer<Protocol.ServerNotification>()
+      const ended = peer.ended()
+      if (ended === undefined) subscribers.add(buffer)
+      else buffer.close(ended)
+      return buffer
+    },
+    (buffer) => subscribers.delete(buffer)
   )
 
   const handle: AppServer["Service"]["handle"] = (method, handler) =>
@@ -315,7 +329,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       )
     })
 
-  const initialized = yield* request("initialize", {
+  const initialized = yield* requestRaw("initialize", {
     clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
     capabilities: {
       experimentalApi: options.experimentalApi ?? true,
@@ -341,11 +355,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   )
   yield* peer.notify("initialized")
 
-  return AppServer.of({ metadata, request, requestRaw, notifications, handle, listen })
+  return AppServer.of({ metadata, requestTimeout, request, requestRaw, notifications, handle, listen })
 })
-
-/** This package's version; a test holds it against package.json. */
-const packageVersion = "0.1.0"
 
 /**
  * Connects over the given {@link Transport} and initializes the server.

@@ -95,7 +95,8 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("Co
 }
 
 /**
- * The server did not answer a request in time. Whether it acted on it is unknown.
+ * The server did not answer a request in time. Whether it acted on it is unknown, unless the request was still waiting to
+ * be sent (see `onSent` of a request's options). A turn that is started later all the same is interrupted.
  *
  * @category errors
  * @since 0.1.0
@@ -178,7 +179,8 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
 
 /**
  * The server opened a thread with other approval or sandbox settings than were asked for, so the thread is not handed
- * out. This happens when a thread is resumed that is already loaded: the server then ignores every override.
+ * out. This happens when a thread is resumed that is already loaded: the server then ignores every override. What the server
+ * has opened stays loaded there; a fork can be archived by its `threadId`.
  *
  * @category errors
  * @since 0.1.0
@@ -186,7 +188,7 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
 export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()("SettingsNotApplied", {
   method: Schema.String,
   threadId: Schema.String,
-  setting: Schema.Literals(["approvalPolicy", "approvalsReviewer", "sandbox"]),
+  setting: Schema.Literals(["approvalPolicy", "approvalsReviewer", "sandbox", "permissions"]),
   requested: Schema.Unknown,
   effective: Schema.Unknown
 }) {

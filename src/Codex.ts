@@ -34,6 +34,7 @@ import * as AppServer from "./AppServer.ts"
 import type { AppServerError } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
+import { OpenTurns } from "./internal/threads/startTurn.ts"
 import type { Metadata } from "./Metadata.ts"
 import type * as Protocol from "./Protocol.ts"
 import * as StdioTransport from "./StdioTransport.ts"
@@ -138,6 +139,7 @@ const pages = <A>(
 
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
+  const open = new OpenTurns()
 
   return Codex.of({
     metadata: server.metadata,
@@ -145,19 +147,19 @@ const make = Effect.gen(function*() {
       const params = yield* resolveThreadOptions("thread/start", withDefaultMode(options))
       const response = yield* requestThread(server, "thread/start", params)
       yield* verifyApplied("thread/start", params, response)
-      return Thread.make(server, response.thread.id)
+      return Thread.make(server, open, response.thread.id)
     }),
     resumeThread: Effect.fn("Codex.resumeThread")(function*(id, options = {}) {
       const fields = yield* resolveThreadOptions("thread/resume", options)
       const response = yield* requestThread(server, "thread/resume", { ...fields, threadId: id, excludeTurns: true })
       yield* verifyApplied("thread/resume", fields, response)
-      return Thread.make(server, response.thread.id)
+      return Thread.make(server, open, response.thread.id)
     }),
     forkThread: Effect.fn("Codex.forkThread")(function*(id, options = {}) {
       const fields = yield* resolveThreadOptions("thread/fork", options)
       const response = yield* requestThread(server, "thread/fork", { ...fields, threadId: id, excludeTurns: true })
       yield* verifyApplied("thread/fork", fields, response)
-      return Thread.make(server, response.thread.id)
+      return Thread.make(server, open, response.thread.id)
     }),
     listThreads: (options) => pages((cursor) => server.request("thread/list", { ...options, cursor })),
     archiveThread: Effect.fn("Codex.archiveThread")(function*(id) {

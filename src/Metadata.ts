@@ -3,9 +3,9 @@
  *
  * @since 0.1.0
  */
+import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import { InitializeFailed } from "./AppServerError.ts"
-import type * as Protocol from "./Protocol.ts"
 
 /**
  * The identity of the connected server.
@@ -31,8 +31,8 @@ export interface Metadata {
   readonly platformOs: string | undefined
 }
 
-const filled = (value: string | null | undefined): string | undefined => {
-  const trimmed = value?.trim()
+const filled = (value: unknown): string | undefined => {
+  const trimmed = Predicate.isString(value) ? value.trim() : ""
   return trimmed === "" ? undefined : trimmed
 }
 
@@ -56,31 +56,22 @@ const parseUserAgent = (userAgent: string): NameAndVersion => {
     : { name: userAgent.slice(0, space), version: userAgent.slice(space) }
 }
 
-/**
- * What some servers add to the answer to `initialize`; Codex 0.169 does not.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ServerInfo {
-  readonly name?: string | null | undefined
-  readonly version?: string | null | undefined
-}
+const member = (value: unknown, name: string): unknown =>
+  Predicate.isObject(value) && Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
 
 /**
- * Reads the server's identity from its answer to `initialize`: from `serverInfo` where it is given, else from the user
+ * Reads the server's identity from its answer to `initialize`: from `serverInfo`, which some servers add, else from the user
  * agent. Fails, with all three parts, if there is no user agent, no name or no version.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const fromInitialize = (
-  response: Partial<Protocol.InitializeResponse> & { readonly serverInfo?: ServerInfo | null | undefined }
-): Result.Result<Metadata, InitializeFailed> => {
-  const userAgent = filled(response.userAgent)
+export const fromInitialize = (response: unknown): Result.Result<Metadata, InitializeFailed> => {
+  const userAgent = filled(member(response, "userAgent"))
+  const serverInfo = member(response, "serverInfo")
   const parsed = parseUserAgent(userAgent ?? "")
-  const serverName = filled(response.serverInfo?.name) ?? filled(parsed.name)
-  const serverVersion = filled(response.serverInfo?.version) ?? filled(parsed.version)
+  const serverName = filled(member(serverInfo, "name")) ?? filled(parsed.name)
+  const serverVersion = filled(member(serverInfo, "version")) ?? filled(parsed.version)
   if (userAgent === undefined || serverName === undefined || serverVersion === undefined) {
     return Result.fail(
       new InitializeFailed({
@@ -95,8 +86,8 @@ export const fromInitialize = (
     userAgent,
     serverName,
     serverVersion,
-    codexHome: response.codexHome,
-    platformFamily: response.platformFamily,
-    platformOs: response.platformOs
+    codexHome: filled(member(response, "codexHome")),
+    platformFamily: filled(member(response, "platformFamily")),
+    platformOs: filled(member(response, "platformOs"))
   })
 }

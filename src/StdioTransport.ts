@@ -16,6 +16,8 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as PlatformError from "effect/PlatformError"
+import * as Predicate from "effect/Predicate"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Queue from "effect/Queue"
@@ -77,6 +79,7 @@ export interface Options {
 
 const stderrTailLines = 40
 const stderrTailChars = 8_192
+const stderrLineChars = 4_096
 
 /** After stdout has ended, how long the exit code and the last of stderr are waited for. */
 const exitGrace = Duration.millis(250)
@@ -96,8 +99,8 @@ const makeStderrTail = (redact: (text: string) => string) => {
   return {
     text: () => tail.join("\n").slice(-stderrTailChars),
     add: (line: string) => {
-      const redacted = redact(line)
-      tail.push(redacted.length > stderrTailChars ? `${redacted.slice(0, stderrTailChars)}…` : redacted)
+      const redacted = redact(line.length > stderrLineChars ? `${line.slice(0, stderrLineChars)}…` : line)
+      tail.push(redacted)
       if (tail.length > stderrTailLines) tail.shift()
       return Effect.logDebug(redacted)
     }
@@ -137,23 +140,28 @@ export const connect: (
     const redact = makeRedact(
       Object.values(options.env ?? {}).flatMap((value) => Redacted.isRedacted(value) ? [Redacted.value(value)] : [])
     )
-    const child = yield* spawner.spawn(ChildProcess.make(command, argv(options), {
+    const args = yield* Effect.try({
+      try: () => argv(options),
+      catch: (cause) =>
+        appServerError(
+          new SpawnFailed({
+            command,
+            cwd: options.cwd,
+            description: `config cannot be written as TOML: ${String(cause)}`
+          })
+        )
+    })
+    const child = yield* spawner.spawn(ChildProcess.make(command, args, {
       cwd: options.cwd,
       env: { ...options.env },
       extendEnv: true,
       windowsHide: true,
       forceKillAfter: options.killTimeout ?? Duration.seconds(2)
     })).pipe(
-      Effect.mapError((cause) =>
-        appServerError(
-          new SpawnFailed({
-            command,
-            cwd: options.cwd,
-            description: describeSpawnError(cause, command, options.cwd),
-            cause
-          })
-        )
-      )
+      Effect.mapError(({ reason }) => describeSpawnError(reason, command, options.cwd)),
+      // Node throws some errors instead of reporting them, as for arguments that are too long.
+      Effect.catchDefect((defect) => Effect.fail(`the system refused it (${codeOf(defect)})`)),
+      Effect.mapError((description) => appServerError(new SpawnFailed({ command, cwd: options.cwd, description })))
     )
 
     const outgoing = yield* Queue.unbounded<string, Cause.Done>()
@@ -190,7 +198,7 @@ export const connect: (
       )
     )
 
-    const closed = Effect.gen(function*() {
+    const closed = Effect.fnUntraced(function*(cause?: Cause.Cause<unknown>) {
       const exit = yield* Fiber.join(exited).pipe(
         Effect.tap(() => Fiber.await(stderrDrained).pipe(Effect.timeoutOption(exitGrace))),
         Effect.timeoutOption(exitGrace)
@@ -200,7 +208,8 @@ export const connect: (
           description: describeExit(exit),
           exitCode: Option.getOrUndefined(exit)?.exitCode,
           signal: Option.getOrUndefined(exit)?.signal,
-          stderrTail: stderr.text()
+          stderrTail: stderr.text(),
+          ...(cause === undefined ? {} : { cause: Cause.squash(cause) })
         })
       )
     })
@@ -209,24 +218,35 @@ export const connect: (
       incoming: child.stdout.pipe(
         Stream.interruptWhen(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
         (bytes) => linesOf(bytes, options.maxLineBytes),
-        Stream.catchCause(() => Stream.empty),
-        Stream.concat(Stream.fromEffect(closed))
+        Stream.catchCause((cause) => Stream.fromEffect(closed(cause))),
+        Stream.concat(Stream.fromEffect(closed()))
       ),
       send: (line) => Effect.asVoid(Queue.offer(outgoing, line + "\n"))
     }
   }
 )
 
+const codeOf = (error: unknown): string =>
+  Predicate.hasProperty(error, "code") && Predicate.isString(error.code) ? error.code : "for no reason that it gave"
+
+/** The error itself is not kept: it has the whole command line, and with it the configuration, in its text. */
 const describeSpawnError = (
-  cause: { readonly reason: { readonly _tag: string }; readonly message: string },
+  reason: PlatformError.PlatformError["reason"],
   command: string,
   cwd: string | undefined
 ): string => {
-  if (cause.reason._tag !== "NotFound") return cause.message
-  // The spawner checks the directory first and reports it by its path; otherwise it is the binary that is missing.
-  return cwd !== undefined && cause.message.includes("access")
-    ? `the working directory ${cwd} does not exist`
-    : `there is no binary at ${command}`
+  // The spawner looks for the directory before it starts anything.
+  const isDirectory = "method" in reason && reason.method === "access"
+  switch (reason._tag) {
+    case "NotFound":
+      return isDirectory ? `the working directory ${cwd} does not exist` : `there is no binary at ${command}`
+    case "PermissionDenied":
+      return isDirectory ? `the working directory ${cwd} may not be used` : `${command} may not be run`
+    case "BadArgument":
+      return reason.description ?? "an argument is not valid"
+    default:
+      return `the system refused it (${reason._tag}, ${codeOf(reason.cause)})`
+  }
 }
 
 /**

@@ -12,7 +12,7 @@ import type { AppServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
-import { startTurn } from "./internal/threads/startTurn.ts"
+import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
 import type * as Protocol from "./Protocol.ts"
 import * as Turn from "./Turn.ts"
 
@@ -74,16 +74,19 @@ export interface Thread {
    */
   readonly read: (options?: ReadOptions) => Effect.Effect<Protocol.Thread, AppServerError>
   readonly setName: (name: string) => Effect.Effect<void, AppServerError>
-  /** Has the model summarize the history so far, to make room, and waits until that is done. */
+  /**
+   * Has the model summarize the history so far, to make room, and waits until that is done. The server interrupts a turn
+   * that is running.
+   */
   readonly compact: Effect.Effect<void, Turn.TurnFailed | AppServerError>
 }
 
 /** @internal */
-export const make = (server: AppServer["Service"], id: string): Thread => {
+export const make = (server: AppServer["Service"], open: OpenTurns, id: string): Thread => {
   const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
     const fields = yield* resolveTurnOptions(options)
     const items = yield* Input.validate("turn/start", input)
-    const { state, turnId } = yield* startTurn(server, { ...fields, threadId: id, input: items })
+    const { state, turnId } = yield* startTurn(server, open, { ...fields, threadId: id, input: items })
     return Turn.make(server, state, turnId)
   })
 
@@ -106,9 +109,14 @@ export const make = (server: AppServer["Service"], id: string): Thread => {
     setName: Effect.fn("Thread.setName")(function*(name) {
       yield* server.request("thread/name/set", { threadId: id, name })
     }),
-    compact: compactThread(server, id).pipe(
-      Effect.flatMap(({ state, turn }) => Turn.resultOf(state, turn)),
-      Effect.asVoid,
+    compact: compactThread(server, open, id).pipe(
+      Effect.flatMap(({ state, turn }) =>
+        Turn.resultOf(state, turn).pipe(
+          Effect.flatMap((result) =>
+            result.status === "completed" ? Effect.void : Turn.failure(state, turn, "the compaction was interrupted")
+          )
+        )
+      ),
       Effect.withSpan("Thread.compact")
     )
   }

@@ -10,6 +10,7 @@ import * as Stream from "effect/Stream"
 import type { AppServer } from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
+import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { requestInterrupt } from "./internal/threads/interruptTurn.ts"
 import type { TurnState } from "./internal/threads/turnState.ts"
 import * as Protocol from "./Protocol.ts"
@@ -112,6 +113,20 @@ const finalResponse = (items: ReadonlyArray<Protocol.ThreadItem>): string | unde
 }
 
 /** @internal */
+export const failure = (state: TurnState, turn: Protocol.Turn, detail: string): Effect.Effect<never, TurnFailed> =>
+  Effect.fail(
+    new TurnFailed({
+      threadId: state.threadId,
+      turnId: turn.id,
+      detail,
+      codexErrorInfo: turn.error?.codexErrorInfo ?? undefined,
+      additionalDetails: turn.error?.additionalDetails ?? undefined,
+      items: state.items.slice(),
+      usage: state.usage
+    })
+  )
+
+/** @internal */
 export const resultOf = (
   state: TurnState,
   turn: Protocol.Turn
@@ -135,17 +150,7 @@ export const resultOf = (
     case "interrupted":
       return ended("interrupted")
     case "failed":
-      return Effect.fail(
-        new TurnFailed({
-          threadId: state.threadId,
-          turnId: turn.id,
-          detail: turn.error?.message ?? "the server gave no reason",
-          codexErrorInfo: turn.error?.codexErrorInfo ?? undefined,
-          additionalDetails: turn.error?.additionalDetails ?? undefined,
-          items,
-          usage: state.usage
-        })
-      )
+      return failure(state, turn, turn.error?.message ?? "the server gave no reason")
     default:
       return Effect.fail(appServerError(
         new DecodeFailed({
@@ -163,36 +168,32 @@ export const resultOf = (
  * @internal
  */
 export const textOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<string, E> =>
-  Stream.suspend(() => {
-    const sent = new Map<string, number>()
-    return Stream.mapAccum(events, () => undefined, (_, event): readonly [undefined, ReadonlyArray<string>] => {
+  Stream.mapAccum(
+    events,
+    () => new Map<string, number>(),
+    (sent, event): readonly [Map<string, number>, ReadonlyArray<string>] => {
       switch (event.method) {
         case "item/agentMessage/delta": {
           const { delta, itemId } = event.params
           sent.set(itemId, (sent.get(itemId) ?? 0) + delta.length)
-          return [undefined, [delta]]
+          return [sent, [delta]]
         }
         case "item/completed": {
           const { item } = event.params
-          if (item.type !== "agentMessage") return [undefined, []]
+          if (item.type !== "agentMessage") return [sent, []]
           const rest = item.text.slice(sent.get(item.id) ?? 0)
           sent.delete(item.id)
-          return [undefined, rest === "" ? [] : [rest]]
+          return [sent, rest === "" ? [] : [rest]]
         }
         default:
-          return [undefined, []]
+          return [sent, []]
       }
-    })
-  })
+    }
+  )
 
 /** @internal */
 export const make = (server: AppServer["Service"], state: TurnState, id: string): Turn => {
-  const events = Stream.unwrap(
-    Effect.acquireRelease(
-      Effect.sync(() => state.subscribe()),
-      (buffer) => Effect.sync(() => state.unsubscribe(buffer))
-    ).pipe(Effect.map((buffer) => buffer.stream))
-  )
+  const events = streamOf(() => state.subscribe(), (buffer) => state.unsubscribe(buffer))
   return {
     id,
     threadId: state.threadId,

@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+export * as Cassette from "./testing/Cassette.ts"
 export * as CodexEnvironment from "./testing/CodexEnvironment.ts"
 export * as FakeAppServer from "./testing/FakeAppServer.ts"
 export * as ModelServer from "./testing/ModelServer.ts"

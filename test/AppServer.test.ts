@@ -304,6 +304,31 @@ describe("AppServer", () => {
         assert.deepStrictEqual(seen, ["turn/started", "turn/completed"])
       }).pipe(Effect.provide(layer())))
 
+    it.effect("reaches everyone, whatever one of them does about it", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const throwing = yield* Effect.forkChild(server.request("model/list"))
+        throwing.addObserver(() => {
+          throw new Error("a bug in an observer")
+        })
+        const first = yield* fake.take
+        const others = yield* Effect.forEach([1, 2], () =>
+          Effect.forkChild(Effect.exit(server.request("thread/loaded/list"))))
+        const [second, third] = [yield* fake.take, yield* fake.take]
+        yield* fake.emit({ id: first.id, result: { data: [] } }, { id: second.id, result: { data: ["a"] } })
+        assert.isTrue(Exit.isSuccess(yield* Fiber.join(others[0]!)))
+        server.listen("t", {
+          onNotification: () => {},
+          onEnd: () => {
+            throw new Error("a bug in a listener")
+          }
+        })
+        yield* fake.end(killed)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(others[1]!)))
+        assert.isDefined(third)
+      }).pipe(Effect.provide(layer())))
+
     it.effect("is reported also when the transport just stops", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer

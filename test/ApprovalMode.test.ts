@@ -208,6 +208,18 @@ describe("the approval fields of an operation", () => {
       )
     }))
 
+  it.effect("do not go with a permission profile where they set a sandbox", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fake = yield* Fake.FakeTransport
+      const before = fake.sent.length
+      for (const options of [{ approvalMode: bypass }, { sandbox: "read-only" }] as const) {
+        const error = yield* Effect.flip(codex.startThread({ ...options, permissions: ":read-only" }))
+        assert(error._tag === "AppServerError" && error.reason._tag === "InvalidRequest")
+      }
+      assert.strictEqual(fake.sent.length, before)
+    }).pipe(Effect.provide(layer)))
+
   it.effect("cannot be given both ways", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -245,6 +257,8 @@ describe("a thread with other rights than were asked for", () => {
       yield* refused({ approvalMode: "auto_review" }, { approvalsReviewer: "user" }, "approvalsReviewer")
       yield* refused({ sandbox: "read-only" }, { sandbox: { type: "dangerFullAccess" } }, "sandbox")
       yield* refused({ sandbox: "read-only" }, { sandbox: undefined }, "sandbox")
+      yield* refused({ permissions: ":read-only" }, { activePermissionProfile: null }, "permissions")
+      yield* refused({ permissions: ":read-only" }, { activePermissionProfile: { id: ":workspace" } }, "permissions")
       yield* refused(
         { approvalPolicy: { granular: { mcp_elicitations: true, rules: true, sandbox_approval: true } } },
         { approvalPolicy: { granular: { mcp_elicitations: true, rules: false, sandbox_approval: true } } },

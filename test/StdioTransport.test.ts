@@ -78,6 +78,22 @@ describe("StdioTransport", () => {
         assert.strictEqual(reason._tag, "SpawnFailed")
       }))
 
+    it.live("a directory, and does not show the configuration", () =>
+      Effect.gen(function*() {
+        const error = yield* buildError(layer({ codexPath: "/tmp", config: { token: "SECRETCFG" } }))
+        assert.strictEqual(error.reason._tag, "SpawnFailed")
+        assert.notInclude(`${error.message} ${JSON.stringify(error)} ${error.stack}`, "SECRETCFG")
+      }))
+
+    it.live("with arguments that the system refuses, or that are not TOML", () =>
+      Effect.gen(function*() {
+        const long = yield* buildError(fake("", { args: ["x".repeat(3_000_000)] }))
+        assert.strictEqual(long.reason._tag, "SpawnFailed")
+        const odd = yield* buildError(fake("", { config: { key: null as never } }))
+        assert(odd.reason._tag === "SpawnFailed")
+        assert.include(odd.message, "TOML has no null")
+      }))
+
     it.live("in a directory that is not there", () =>
       Effect.gen(function*() {
         const { reason } = yield* buildError(fake("", { cwd: "/nowhere/at/all" }))

@@ -2,7 +2,7 @@
  * Codex as the tests of threads and turns have it: the real `codex app-server` in a hermetic home, with a scripted model,
  * and a record of the messages that went over the wire.
  */
-import * as NodeServices from "@effect/platform-node/NodeServices"
+import type * as NodeServices from "@effect/platform-node/NodeServices"
 import { AppServer, AppServerError, Codex, StdioTransport, Transport } from "effect-codex"
 import { CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import type * as Cause from "effect/Cause"

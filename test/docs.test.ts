@@ -76,7 +76,7 @@ describe("the examples in the docs", () => {
       assert.strictEqual(yield* tsc.exitCode, 0)
 
       // The transport in memory, which a reader would copy into a test, works.
-      const [memory] = (yield* fs.readDirectory(folder)).filter((file) =>
+      const memory = (yield* fs.readDirectory(folder)).find((file) =>
         readFileSync(path.join(folder, file), "utf8").includes("export const layerTest")
       )
       const { layerTest }: { readonly layerTest: Layer.Layer<Codex.Codex> } = yield* Effect.promise(() =>

@@ -1,7 +1,6 @@
 /**
  * What a subscriber has not read yet. The reader puts events in and never waits; the subscriber takes all there is at
- * once. A subscriber that lags gets consecutive deltas of one item as one event, so what is kept for it is bounded by the
- * text itself, and nothing is lost.
+ * once.
  */
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -10,40 +9,22 @@ import * as Exit from "effect/Exit"
 import type * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 import type { AppServerError } from "../../AppServerError.ts"
+import type * as Protocol from "../../Protocol.ts"
+import { EventLog } from "./eventLog.ts"
 import type { Step } from "./jsonRpcPeer.ts"
 
-/** Joins an event with the one before it, where they are deltas of the same text. */
-export type Merge<A> = (previous: A, next: A) => A | undefined
-
-/** A subscriber with this many events unread is lagging. */
-export const lagThreshold = 1024
-
-/** Adds an event to a log, joined with the last one if the log has become long. */
-export const append = <A>(events: Array<A>, event: A, merge: Merge<A>): void => {
-  if (events.length >= lagThreshold) {
-    const merged = merge(events[events.length - 1]!, event)
-    if (merged !== undefined) {
-      events[events.length - 1] = merged
-      return
-    }
-  }
-  events.push(event)
-}
-
-export class EventBuffer<A> {
-  private events: Array<A>
+export class EventBuffer<A extends Protocol.ServerNotification> {
+  private readonly unread: EventLog<A>
   private end: Exit.Exit<never, AppServerError | Cause.Done> | undefined
   private waiting: (() => void) | undefined
-  private readonly merge: Merge<A>
 
-  constructor(merge: Merge<A>, initial: ReadonlyArray<A> = []) {
-    this.merge = merge
-    this.events = initial.slice()
+  constructor(initial?: Array<A>) {
+    this.unread = new EventLog(initial)
   }
 
   offer(event: A, step: Step): void {
     if (this.end !== undefined) return
-    append(this.events, event, this.merge)
+    this.unread.push(event)
     if (this.waiting !== undefined) step.defer(this.wake)
   }
 
@@ -61,10 +42,8 @@ export class EventBuffer<A> {
   }
 
   private readonly take: Pull.Pull<Arr.NonEmptyReadonlyArray<A>, AppServerError> = Effect.suspend(() => {
-    if (this.events.length > 0) {
-      const events = this.events
-      this.events = []
-      return Effect.succeed(events as unknown as Arr.NonEmptyReadonlyArray<A>)
+    if (!this.unread.isEmpty) {
+      return Effect.succeed(this.unread.take() as unknown as Arr.NonEmptyReadonlyArray<A>)
     }
     if (this.end !== undefined) return this.end
     return Effect.callback<Arr.NonEmptyReadonlyArray<A>, AppServerError | Cause.Done>((resume) => {
@@ -78,3 +57,14 @@ export class EventBuffer<A> {
   /** The events, for one run. */
   readonly stream: Stream.Stream<A, AppServerError> = Stream.fromPull(Effect.succeed(this.take))
 }
+
+/** A stream each of whose runs has a buffer of its own. */
+export const streamOf = <A extends Protocol.ServerNotification>(
+  subscribe: () => EventBuffer<A>,
+  unsubscribe: (buffer: EventBuffer<A>) => void
+): Stream.Stream<A, AppServerError> =>
+  Stream.unwrap(
+    Effect.acquireRelease(Effect.sync(subscribe), (buffer) => Effect.sync(() => unsubscribe(buffer))).pipe(
+      Effect.map((buffer) => buffer.stream)
+    )
+  )

@@ -49,9 +49,12 @@ export interface Step {
   readonly report: (warning: string) => void
 }
 
+/** For what is done outside of the reader's step. */
+export const immediately: Step = { defer: (action) => action(), report: () => {} }
+
 export interface Peer {
-  /** Sends a request and waits for the answer. The id is free again when the fiber is interrupted. */
-  readonly request: (method: string, params: unknown) => Effect.Effect<unknown, AppServerError>
+  /** Sends a request and waits for the answer. `onSent` is called once the transport has it. */
+  readonly request: (method: string, params: unknown, onSent?: () => void) => Effect.Effect<unknown, AppServerError>
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended, once it has. */
   readonly ended: () => AppServerError | undefined
@@ -178,15 +181,22 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const wake = () => {
     const actions = deferred
     deferred = []
-    for (const action of actions) action()
+    for (const action of actions) {
+      // A fiber's observer may throw, and that must not be felt by those who come after it.
+      try {
+        action()
+      } catch (error) {
+        reports.push(`Something that an answer or an event woke has thrown: ${String(error)}`)
+      }
+    }
   }
 
   const end = (error: AppServerError) => {
     if (ended !== undefined) return
     ended = error
-    handlers.onEnd(error, step)
     for (const entry of pending.values()) step.defer(() => Deferred.doneUnsafe(entry.answer, Exit.fail(error)))
     pending.clear()
+    handlers.onEnd(error, step)
     wake()
   }
 
@@ -244,13 +254,14 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     ended: () => ended,
     notify: (method, params) =>
       Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
-    request: (method, params) =>
+    request: (method, params, onSent) =>
       Effect.suspend(() => {
         if (ended !== undefined) return Effect.fail(ended)
         const id = nextId++
         const response = Deferred.makeUnsafe<unknown, AppServerError>()
         pending.set(id, { method, answer: response })
         return write({ id, method, params }, method).pipe(
+          Effect.tap(() => Effect.sync(() => onSent?.())),
           Effect.andThen(Deferred.await(response)),
           Effect.ensuring(Effect.sync(() => pending.delete(id)))
         )

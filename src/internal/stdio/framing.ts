@@ -75,7 +75,7 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
       if (last > first) {
         // One decode for all whole lines of the chunk; `\n` cannot be part of a longer UTF-8 sequence.
         for (const line of decode(chunk.subarray(first + 1, last)).split("\n")) {
-          if (line.length > maxLineBytes) dropped++
+          if (isLonger(line, maxLineBytes)) dropped++
           else lines.push(stripCarriageReturn(line))
         }
       }
@@ -90,6 +90,10 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
     }
   }
 }
+
+/** A UTF-16 unit takes at most three bytes, so most lines need no measuring. */
+const isLonger = (line: string, maxBytes: number): boolean =>
+  line.length * 3 > maxBytes && new TextEncoder().encode(line).length > maxBytes
 
 const stripCarriageReturn = (line: string): string =>
   line.charCodeAt(line.length - 1) === carriageReturn ? line.slice(0, -1) : line

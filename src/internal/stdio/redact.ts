@@ -3,8 +3,8 @@ const patterns: ReadonlyArray<readonly [RegExp, string]> = [
   // Terminal colours.
   // oxlint-disable-next-line no-control-regex
   [/\u001b\[[0-9;]*m/g, ""],
-  [/\b(bearer|basic)\s+[\w.~+/=-]+/gi, "$1 <redacted>"],
-  [/\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?/g, "<redacted>"],
+  [/\b(bearer|basic)\s+[\w.~+/=-]{1,8192}/gi, "$1 <redacted>"],
+  [/\beyJ[\w-]{1,4096}\.[\w-]{1,4096}(?:\.[\w-]{0,4096})?/g, "<redacted>"],
   [/\b(?:sk|sess|pk|gh[opsu]|github_pat|xox[abps])[-_][\w-]{8,}/g, "<redacted>"],
   [
     /((?:api[_-]?key|token|secret|password|passwd|authorization)["']?\s*[:=]\s*)(?:"[^"]*"|'[^']*'|[^\s,;}]+)/gi,
@@ -12,9 +12,17 @@ const patterns: ReadonlyArray<readonly [RegExp, string]> = [
   ]
 ]
 
-/** A function that redacts credentials in general and the given secrets in particular. */
+/** A part of a secret this short could be anything. */
+const shortestPart = 8
+
+/**
+ * A function that redacts credentials in general and the given secrets in particular, also those that come line by line.
+ */
 export const makeRedact = (secrets: ReadonlyArray<string>): (text: string) => string => {
-  const known = secrets.filter((secret) => secret.length > 0)
+  const known = secrets.flatMap((secret) => {
+    const lines = secret.split(/\r?\n/)
+    return lines.length === 1 ? [secret] : [secret, ...lines.filter((line) => line.length >= shortestPart)]
+  }).filter((secret) => secret.length > 0)
   return (text) => {
     let redacted = text
     for (const secret of known) redacted = redacted.replaceAll(secret, "<redacted>")

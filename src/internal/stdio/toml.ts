@@ -22,6 +22,9 @@ export const encodeToml = (value: TomlValue): string => {
     case "boolean":
       return String(value)
     default:
+      if (typeof value !== "object" || value === null) {
+        throw new TypeError(`TOML has no ${value === null ? "null" : typeof value}`)
+      }
       return Array.isArray(value)
         ? `[${value.map(encodeToml).join(", ")}]`
         : `{ ${Object.entries(value).map(([name, inner]) => `${key(name)} = ${encodeToml(inner)}`).join(", ")} }`

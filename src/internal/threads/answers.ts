@@ -4,13 +4,18 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { AppServer } from "../../AppServer.ts"
+import type { AppServer, RequestOptions } from "../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 
 const requestFor = <A>(schema: Schema.Codec<A>) => {
   const decode = Schema.decodeUnknownEffect(schema)
-  return (server: AppServer["Service"], method: string, params: object): Effect.Effect<A, AppServerError> =>
-    Effect.flatMap(server.requestRaw(method, params), (answer) =>
+  return (
+    server: AppServer["Service"],
+    method: string,
+    params: object,
+    options?: RequestOptions
+  ): Effect.Effect<A, AppServerError> =>
+    Effect.flatMap(server.requestRaw(method, params, options), (answer) =>
       Effect.mapError(
         decode(answer),
         (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
@@ -21,7 +26,8 @@ const ThreadOpened = Schema.Struct({
   thread: Schema.Struct({ id: Schema.String }),
   approvalPolicy: Schema.optionalKey(Schema.Unknown),
   approvalsReviewer: Schema.optionalKey(Schema.Unknown),
-  sandbox: Schema.optionalKey(Schema.Unknown)
+  sandbox: Schema.optionalKey(Schema.Unknown),
+  activePermissionProfile: Schema.optionalKey(Schema.Unknown)
 })
 
 /** A thread's id and the rights that the server says it has. */

@@ -22,7 +22,15 @@ import type { ThreadOpened } from "./answers.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"
 
-const resolveOptions = <Options extends ApprovalOptions, Fields>(
+interface PermissionOptions {
+  readonly permissions?: string | null | undefined
+}
+
+const hasSandbox = (fields: object): boolean =>
+  Predicate.hasProperty(fields, "sandbox") && fields.sandbox !== undefined ||
+  Predicate.hasProperty(fields, "sandboxPolicy") && fields.sandboxPolicy !== undefined
+
+const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fields extends object>(
   method: Method,
   options: Options,
   resolve: (options: Options) => Effect.Effect<Fields, SandboxConflictError | Schema.SchemaError>
@@ -37,7 +45,14 @@ const resolveOptions = <Options extends ApprovalOptions, Fields>(
     ))
   }
   return resolve(options).pipe(
-    Effect.map((fields) => ({ ...rest, ...fields })),
+    Effect.flatMap((fields) => {
+      const resolved = { ...rest, ...fields }
+      return Predicate.isNotNullish(rest.permissions) && hasSandbox(resolved)
+        ? Effect.fail(appServerError(
+          new InvalidRequest({ method, description: "permissions cannot be combined with a sandbox, nor with bypass" })
+        ))
+        : Effect.succeed(resolved)
+    }),
     Effect.catchTag(
       "SchemaError",
       (error) => Effect.fail(appServerError(new InvalidRequest({ method, description: error.message })))
@@ -46,17 +61,21 @@ const resolveOptions = <Options extends ApprovalOptions, Fields>(
 }
 
 /** The fields of an operation that opens a thread. */
-export const resolveThreadOptions = <Options extends ApprovalOptions & Pick<ThreadInput, "sandbox">>(
+export const resolveThreadOptions = <
+  Options extends ApprovalOptions & PermissionOptions & Pick<ThreadInput, "sandbox">
+>(
   method: "thread/start" | "thread/resume" | "thread/fork",
   options: Options
 ) => resolveOptions(method, options, resolveThread)
 
 /** The fields of an operation that starts a turn. */
-export const resolveTurnOptions = <Options extends ApprovalOptions & Pick<TurnInput, "sandboxPolicy">>(
+export const resolveTurnOptions = <
+  Options extends ApprovalOptions & PermissionOptions & Pick<TurnInput, "sandboxPolicy">
+>(
   options: Options
 ) => resolveOptions("turn/start", options, resolveTurn)
 
-interface Requested {
+interface Requested extends PermissionOptions {
   readonly approvalPolicy?: Protocol.AskForApprovalParam | null | undefined
   readonly approvalsReviewer?: Protocol.ApprovalsReviewerParam | null | undefined
   readonly sandbox?: Sandbox.Mode | null | undefined
@@ -98,6 +117,12 @@ export const verifyApplied = (
     !covers(effective.sandbox, { type: Sandbox.policyType(requested.sandbox) })
   ) {
     return differs("sandbox", requested.sandbox, effective.sandbox)
+  }
+  if (
+    Predicate.isNotNullish(requested.permissions) &&
+    !covers(effective.activePermissionProfile, { id: requested.permissions })
+  ) {
+    return differs("permissions", requested.permissions, effective.activePermissionProfile)
   }
   return Effect.void
 }

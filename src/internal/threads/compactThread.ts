@@ -5,37 +5,66 @@ import type { AppServer, NotificationListener } from "../../AppServer.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 import { interruptAndSettle } from "./interruptTurn.ts"
+import type { OpenTurns } from "./startTurn.ts"
 import { TurnState } from "./turnState.ts"
 
-/** The answer to `thread/compact/start` does not name the turn: it is the next one that the thread starts. */
-const listenForNextTurn = (server: AppServer["Service"], threadId: string) => {
-  const state = new TurnState(threadId)
+const isCompaction = (event: Protocol.ServerNotification): boolean =>
+  event.method === "thread/compacted" ||
+  ((event.method === "item/started" || event.method === "item/completed") &&
+    (event.params.item.type as unknown) === "contextCompaction")
+
+/**
+ * The answer to `thread/compact/start` does not name the turn. It is the one that has a compaction in it; one that fails
+ * before that is told by being a turn that nobody started.
+ */
+const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, threadId: string) => {
   let turnId: string | undefined
-  const listener: NotificationListener = {
+  const ended = new Set<string>()
+  const claimed = new Set(open.held.keys())
+  const onClaim = (id: string) => claimed.add(id)
+  open.onClaim.add(onClaim)
+  const state = new TurnState(server, threadId, (state): NotificationListener => ({
     onNotification(event, id, step) {
       state.onNotification(event, id, step)
-      if (turnId === undefined && id !== undefined && event.method === "turn/started") {
-        turnId = id
-        state.bind(id, step)
-      }
+      if (turnId !== undefined || id === undefined) return
+      if (event.method === "turn/completed") ended.add(id)
+      const found = isCompaction(event)
+        ? id
+        : open.startingOf(threadId).size === 0
+        ? [...ended].find((id) => !claimed.has(id))
+        : undefined
+      if (found === undefined) return
+      turnId = found
+      state.bind(found, step)
     },
     onEnd: (error, step) => state.onEnd(error, step)
+  }))
+  const stop = () => {
+    open.onClaim.delete(onClaim)
+    state.stop()
   }
-  return { state, turnId: () => turnId ?? "", close: server.listen(threadId, listener) }
+  return { state, turnId: () => turnId, stop }
 }
 
 /** Has a thread compacted, and gives the turn that did it. */
 export const compactThread = (
   server: AppServer["Service"],
+  open: OpenTurns,
   threadId: string
 ): Effect.Effect<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> =>
   Effect.acquireUseRelease(
-    Effect.sync(() => listenForNextTurn(server, threadId)),
-    (next) =>
+    Effect.sync(() => listenForCompaction(server, open, threadId)),
+    ({ state, turnId }) =>
       server.request("thread/compact/start", { threadId }).pipe(
-        Effect.andThen(Deferred.await(next.state.completion)),
-        Effect.map((turn) => ({ state: next.state, turn })),
-        Effect.onInterrupt(() => interruptAndSettle(server, next.state, next.turnId()))
+        Effect.andThen(Deferred.await(state.completion)),
+        Effect.map((turn) => ({ state, turn })),
+        Effect.onInterrupt(() => {
+          const id = turnId()
+          // Without its id, all that could be interrupted is whatever the thread is doing.
+          return id === undefined && open.isBusy(threadId)
+            ? Effect.void
+            : interruptAndSettle(server, state, id ?? "")
+        })
       ),
-    (next) => Effect.sync(next.close)
+    ({ stop }) => Effect.sync(stop)
   )

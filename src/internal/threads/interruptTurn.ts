@@ -3,6 +3,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type { AppServer } from "../../AppServer.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import type { TurnState } from "./turnState.ts"
@@ -32,16 +33,17 @@ export const requestInterrupt = (
   )
 
 /**
- * Runs an effect to its end or to the time limit, in a fiber of its own: in the finalizer of an interrupted fiber nothing
- * that is to be timed out can run.
+ * Waits for an effect to end, but not longer than the time limit, and tells whether it has. It has a fiber of its own: in
+ * the finalizer of an interrupted fiber nothing that is to be timed out can run.
  */
-export const bounded = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<void> =>
+export const bounded = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolean> =>
   effect.pipe(
+    Effect.exit,
     Effect.timeoutOption(settleTimeout),
+    Effect.map(Option.isSome),
     Effect.interruptible,
     Effect.forkDetach,
-    Effect.flatMap(Fiber.await),
-    Effect.asVoid
+    Effect.flatMap(Fiber.join)
   )
 
 /** Interrupts a turn that nobody wants any more, and waits for the server to have ended it. */
@@ -50,8 +52,18 @@ export const interruptAndSettle = (
   state: TurnState,
   turnId: string
 ): Effect.Effect<void> =>
-  Effect.suspend(() =>
-    state.outcome !== undefined
-      ? Effect.void
-      : bounded(Effect.andThen(requestInterrupt(server, state, turnId), Deferred.await(state.completion)))
-  )
+  Effect.suspend(() => {
+    if (state.outcome !== undefined) return Effect.void
+    const settled = Effect.andThen(
+      Effect.ignore(requestInterrupt(server, state, turnId)),
+      Deferred.await(state.completion)
+    )
+    return Effect.flatMap(bounded(settled), (isSettled) =>
+      isSettled
+        ? Effect.void
+        : Effect.logWarning(
+          `Turn ${turnId} of thread ${state.threadId} was interrupted, but the server has not ended it within ${
+            Duration.format(settleTimeout)
+          }`
+        ))
+  })

@@ -9,12 +9,12 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { NotificationListener } from "../../AppServer.ts"
+import type { AppServer, NotificationListener } from "../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
-import { append, EventBuffer } from "../connection/eventBuffer.ts"
+import { EventBuffer } from "../connection/eventBuffer.ts"
+import { EventLog } from "../connection/eventLog.ts"
 import type { Step } from "../connection/jsonRpcPeer.ts"
-import { mergeDeltas } from "../connection/mergeDeltas.ts"
 
 const errorOf = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
   Result.isFailure(outcome) ? outcome.failure : undefined
@@ -30,7 +30,18 @@ const isEnd = Schema.is(Schema.Struct({
   })
 }))
 
-const isTurnError = Schema.is(Protocol.TurnError)
+const isCodexErrorInfo = Schema.is(Protocol.CodexErrorInfo)
+
+/** What can be read of a turn's error. */
+const readError = (error: unknown): Protocol.TurnError | undefined => {
+  if (!Predicate.isObject(error)) return undefined
+  const { additionalDetails, codexErrorInfo, message } = error as Readonly<Record<string, unknown>>
+  return {
+    message: Predicate.isString(message) ? message : "the server gave no reason",
+    ...(isCodexErrorInfo(codexErrorInfo) ? { codexErrorInfo } : {}),
+    ...(Predicate.isString(additionalDetails) ? { additionalDetails } : {})
+  }
+}
 
 export class TurnState implements NotificationListener {
   readonly threadId: string
@@ -45,11 +56,24 @@ export class TurnState implements NotificationListener {
   private turnId: string | undefined
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
-  private readonly log: Array<Protocol.TurnNotification> = []
+  private readonly log = new EventLog<Protocol.TurnNotification>()
   private readonly subscribers = new Set<EventBuffer<Protocol.TurnNotification>>()
 
-  constructor(threadId: string) {
+  private unlisten = (): void => {}
+
+  /** Listens from now on, until the turn has ended. */
+  constructor(
+    server: AppServer["Service"],
+    threadId: string,
+    listener: (state: TurnState) => NotificationListener = (state) => state
+  ) {
     this.threadId = threadId
+    this.unlisten = server.listen(threadId, listener(this))
+  }
+
+  /** Hears nothing any more: what it was to hear is heard by another, or was never begun. */
+  stop(): void {
+    this.unlisten()
   }
 
   onNotification(event: Protocol.ServerNotification, turnId: string | undefined, step: Step): void {
@@ -73,7 +97,7 @@ export class TurnState implements NotificationListener {
   }
 
   subscribe(): EventBuffer<Protocol.TurnNotification> {
-    const buffer = new EventBuffer<Protocol.TurnNotification>(mergeDeltas, this.log)
+    const buffer = new EventBuffer(this.log.copy())
     if (this.outcome === undefined) this.subscribers.add(buffer)
     else buffer.close(errorOf(this.outcome))
     return buffer
@@ -84,7 +108,7 @@ export class TurnState implements NotificationListener {
   }
 
   private add(event: Protocol.TurnNotification, step: Step): void {
-    append(this.log, event, mergeDeltas)
+    this.log.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, step)
     switch (event.method) {
       case "turn/started":
@@ -110,7 +134,7 @@ export class TurnState implements NotificationListener {
     const { error, id, status } = message.params.turn
     this.finish(
       Predicate.isString(status)
-        ? Result.succeed({ id, status, items: [], ...(isTurnError(error) ? { error } : {}) })
+        ? Result.succeed({ id, status, items: [], error: readError(error) ?? null })
         : Result.fail(appServerError(
           new DecodeFailed({
             method: "turn/completed",
@@ -128,6 +152,8 @@ export class TurnState implements NotificationListener {
       subscriber.close(errorOf(outcome), step)
     }
     this.subscribers.clear()
+    this.early = []
+    this.stop()
     step.defer(() => Deferred.doneUnsafe(this.completion, Effect.fromResult(outcome)))
   }
 }

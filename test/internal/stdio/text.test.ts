@@ -15,6 +15,18 @@ describe("encodeToml", () => {
 })
 
 describe("redaction", () => {
+  it("removes a secret of several lines, whole and line by line", () => {
+    const redact = makeRedact(["-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n-----END KEY-----"])
+    assert.strictEqual(redact("MIIEvQIBADANBg"), "<redacted>")
+    assert.strictEqual(redact("key: kqhkiG9w0BAQEF"), "key: <redacted>")
+  })
+
+  it("takes time linear in the text", () => {
+    const redact = makeRedact([])
+    const text = "eyJ-".repeat(250_000)
+    assert.strictEqual(redact(text), text)
+  })
+
   it("removes given secrets and what looks like a credential, and nothing else", () => {
     const redact = makeRedact(["correct horse", ""])
     assert.strictEqual(redact("open correct horse now"), "open <redacted> now")

@@ -249,6 +249,8 @@ describe("interrupting", () => {
       yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("v") })
       yield* Effect.yieldNow
       const again = yield* Effect.forkChild(Fiber.interrupt(second))
+      // The first start might still join this turn, so that is waited for before the turn is interrupted.
+      yield* TestClock.adjust("5 seconds")
       yield* TestClock.adjust("5 seconds")
       yield* Fiber.join(again)
     }).pipe(Effect.provide(layer)))
@@ -310,16 +312,105 @@ describe("interrupting", () => {
       yield* Fiber.join(interrupting)
     }).pipe(Effect.provide(layer)))
 
-  it.effect("after turn/start got no answer in time asks the server to drop whatever it starts", () =>
+  it.effect("happens also when the answer to turn/start comes long after it was given up on", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const thread = yield* openThread("t")
-      const run = yield* Effect.forkChild(Effect.flip(thread.run("hi")))
-      yield* fake.takeMethod("turn/start")
+      const timedOut = yield* Effect.forkChild(Effect.flip(thread.run("hi")))
+      const first = yield* fake.takeMethod("turn/start")
       yield* TestClock.adjust("60 seconds")
-      const failure = yield* Fiber.join(run)
+      const failure = yield* Fiber.join(timedOut)
       assert(failure._tag === "AppServerError" && failure.reason._tag === "RequestTimeout")
-      assert.deepStrictEqual((yield* fake.takeMethod("turn/interrupt")).params, { threadId: "t", turnId: "" })
+
+      const left = yield* Effect.forkChild(thread.run("hi"))
+      const second = yield* fake.takeMethod("turn/start")
+      const leaving = yield* Effect.forkChild(Fiber.interrupt(left))
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(leaving)
+
+      for (const [request, id] of [[first, "u"], [second, "v"]] as const) {
+        yield* fake.emit(Fake.turnStarted("t", id))
+        yield* fake.reply(request, { turn: Fake.turn(id) })
+        yield* TestClock.adjust("5 seconds")
+        const interrupt = yield* fake.takeMethod("turn/interrupt")
+        assert.deepStrictEqual(interrupt.params, { threadId: "t", turnId: id })
+        yield* fake.reply(interrupt, {})
+        yield* fake.emit(interrupted(id))
+      }
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("takes back a start that was never sent, at once, and sends nothing for it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const server = yield* AppServer.AppServer
+      const thread = yield* openThread("t")
+      const blocking = yield* Effect.forkChild(
+        Effect.forEach(Array.from({ length: 64 }), () => server.request("model/list"), { concurrency: "unbounded" })
+      )
+      yield* Effect.forEach(Array.from({ length: 64 }), () => fake.takeMethod("model/list"))
+      const run = yield* Effect.forkChild(thread.run("hi"))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(run)
+      yield* Fiber.interrupt(blocking)
+      assert.isFalse(fake.sent.some(({ method }) => method === "turn/start" || method === "turn/interrupt"))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("of one start does not touch another start of the thread", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const first = yield* Effect.forkChild(thread.run("one"))
+      const firstStart = yield* fake.takeMethod("turn/start")
+      const second = yield* Effect.forkChild(thread.run("two"))
+      yield* fake.takeMethod("turn/start")
+      const leaving = yield* Effect.forkChild(Fiber.interrupt(first))
+      yield* Effect.yieldNow
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      yield* fake.reply(firstStart, { turn: Fake.turn("u") })
+      // The second start has not been answered: it may join the turn, so that is waited for, but not forever.
+      yield* TestClock.adjust("5 seconds")
+      const interrupt = yield* fake.takeMethod("turn/interrupt")
+      assert.deepStrictEqual(interrupt.params, { threadId: "t", turnId: "u" })
+      yield* fake.reply(interrupt, {})
+      yield* fake.emit(interrupted("u"))
+      yield* Fiber.join(leaving)
+      assert.strictEqual(second.pollUnsafe(), undefined)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is tried again when the server is too busy for it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(thread.run("hi"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      yield* Effect.yieldNow
+      const leaving = yield* Effect.forkChild(Fiber.interrupt(run))
+      const { id } = yield* fake.takeMethod("turn/interrupt")
+      yield* fake.emit({ id, error: { code: -32001, message: "Server overloaded; retry later." } })
+      yield* Effect.yieldNow
+      yield* TestClock.adjust("1 second")
+      yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
+      yield* fake.emit(interrupted("u"))
+      yield* Fiber.join(leaving)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("without an end leaves nobody waiting once the connection has ended", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const scope = yield* Scope.make()
+      const starting = yield* Effect.forkChild(Scope.provide(thread.turn("hi"), scope))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      const turn = yield* Fiber.join(starting)
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      const result = yield* Effect.forkChild(Effect.flip(turn.result))
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(closing)
+      yield* fake.end(killed)
+      assert.deepStrictEqual(yield* Fiber.join(result), killed)
+      assert.deepStrictEqual(yield* Effect.flip(Stream.runDrain(turn.events)), killed)
     }).pipe(Effect.provide(layer)))
 })
 
@@ -335,6 +426,52 @@ describe("compaction", () => {
       assert.strictEqual(compacting.pollUnsafe(), undefined)
       yield* fake.emit(Fake.turnCompleted("t", "c"))
       yield* Fiber.join(compacting)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is not taken for a turn that runs at the same time", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(thread.run("hi"))
+      const start = yield* fake.takeMethod("turn/start")
+      const compacting = yield* Effect.forkChild(thread.compact)
+      yield* fake.reply(yield* fake.takeMethod("thread/compact/start"), {})
+      yield* fake.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u", "interrupted"))
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      assert.strictEqual((yield* Fiber.join(run)).status, "interrupted")
+      assert.strictEqual(compacting.pollUnsafe(), undefined)
+      yield* fake.emit(
+        Fake.turnStarted("t", "c"),
+        {
+          method: "item/started",
+          params: { threadId: "t", turnId: "c", startedAtMs: 1, item: { type: "contextCompaction", id: "i" } }
+        },
+        Fake.turnCompleted("t", "c")
+      )
+      yield* Fiber.join(compacting)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("that is interrupted has not been done", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const compacting = yield* Effect.forkChild(Effect.flip(thread.compact))
+      yield* fake.reply(yield* fake.takeMethod("thread/compact/start"), {})
+      yield* fake.emit(Fake.turnStarted("t", "c"), Fake.turnCompleted("t", "c", "interrupted"))
+      assert.strictEqual((yield* Fiber.join(compacting))._tag, "TurnFailed")
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("that is left before its turn is known does not interrupt another turn of the program", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      yield* Effect.forkChild(thread.run("hi"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      const compacting = yield* Effect.forkChild(thread.compact)
+      yield* fake.takeMethod("thread/compact/start")
+      yield* Fiber.interrupt(compacting)
+      assert.isFalse(fake.sent.some(({ method }) => method === "turn/interrupt"))
     }).pipe(Effect.provide(layer)))
 
   it.effect("that fails is a TurnFailed", () =>
