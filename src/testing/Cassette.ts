@@ -78,8 +78,8 @@ import {
   type Renaming
 } from "../internal/testing/cassetteMatch.ts"
 import { isJsonObject, makeJsonRedact, type Redact } from "../internal/testing/cassetteRedact.ts"
-import * as Metadata from "../Metadata.ts"
 import { packageVersion } from "../internal/version.ts"
+import * as Metadata from "../Metadata.ts"
 import { type Connection, Transport } from "../Transport.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,37 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { AppServer, Codex, StdioTransport } from "effect-codex"
+import { Cassette } from "effect-codex/testing"
+import { fileURLToPath } from "node:url"
+import { Reviewer } from "./Reviewer.ts"
+
+const path = fileURLToPath(new URL("review.jsonl", import.meta.url))
+
+/** `RECORD=1` records the session anew, with your own Codex login. */
+const transport = process.env["RECORD"] === "1"
+  ? Cassette.record(path).pipe(Layer.provide(StdioTransport.layer()))
+  : Cassette.replay(path)
+
+const reviewer = Reviewer.layer.pipe(
+  Layer.provide(Codex.layer),
+  Layer.provide(AppServer.layer()),
+  Layer.provide(transport),
+  Layer.provide(NodeServices.layer)
+)
+
+describe("Reviewer, as it was recorded", () => {
+  it.live("finds the variable that never changes", () =>
+    Effect.gen(function*() {
+      const { review } = yield* Reviewer
+      assert.include(yield* review("+ let x = 1"), "const")
+    }).pipe(Effect.provide(reviewer)))
+
+  it.live("fails on a question that was not recorded, and shows what differs", () =>
+    Effect.gen(function*() {
+      const { review } = yield* Reviewer
+      const { reason } = yield* Effect.flip(review("+ var x = 1"))
+      assert.include(reason, "+ let x = 1")
+      assert.include(reason, "+ var x = 1")
+    }).pipe(Effect.provide(reviewer)))
+})
