@@ -82,8 +82,8 @@ export interface Options {
 export interface RequestOptions {
   /** How long this request may wait for its answer. Default: the connection's `requestTimeout`. */
   readonly timeout?: Duration.Input | undefined
-  /** Called when the request is handed to the transport. A request that never was can be repeated safely. */
-  readonly onSent?: (() => void) | undefined
+  /** Called just before the request is handed to the transport. A request that never was can be repeated safely. */
+  readonly onSend?: (() => void) | undefined
 }
 
 /**
@@ -251,8 +251,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const window = yield* Semaphore.make(options.maxInFlight ?? 64)
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
 
-  const send = (method: string, params: unknown, onSent?: () => void): Effect.Effect<unknown, AppServerError> => {
-    const sent = peer.request(method, params, onSent)
+  const send = (method: string, params: unknown, onSend?: () => void): Effect.Effect<unknown, AppServerError> => {
+    const sent = peer.request(method, params, onSend)
     // An interrupt must not wait behind what it interrupts.
     const bounded = method === "turn/interrupt" ? sent : window.withPermit(sent)
     return isRepeatable(method)
@@ -264,7 +264,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     function*(method: string, params?: unknown, requestOptions?: RequestOptions) {
       yield* Effect.annotateCurrentSpan({ "rpc.system": "jsonrpc", "rpc.method": method })
       const timeout = requestOptions?.timeout ?? requestTimeout
-      return yield* Effect.timeoutOrElse(send(method, yield* encodeParams(method, params), requestOptions?.onSent), {
+      return yield* Effect.timeoutOrElse(send(method, yield* encodeParams(method, params), requestOptions?.onSend), {
         duration: timeout,
         orElse: () =>
           Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(timeout) })))

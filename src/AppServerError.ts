@@ -96,7 +96,7 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("Co
 
 /**
  * The server did not answer a request in time. Whether it acted on it is unknown, unless the request was still waiting to
- * be sent (see `onSent` of a request's options). A turn that is started later all the same is interrupted.
+ * be sent (see `onSend` of a request's options). A turn that is started later all the same is interrupted.
  *
  * @category errors
  * @since 0.1.0

@@ -53,8 +53,8 @@ export interface Step {
 export const immediately: Step = { defer: (action) => action(), report: () => {} }
 
 export interface Peer {
-  /** Sends a request and waits for the answer. `onSent` is called once the transport has it. */
-  readonly request: (method: string, params: unknown, onSent?: () => void) => Effect.Effect<unknown, AppServerError>
+  /** Sends a request and waits for the answer. `onSend` is called just before the transport is given it. */
+  readonly request: (method: string, params: unknown, onSend?: () => void) => Effect.Effect<unknown, AppServerError>
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended, once it has. */
   readonly ended: () => AppServerError | undefined
@@ -254,14 +254,14 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     ended: () => ended,
     notify: (method, params) =>
       Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
-    request: (method, params, onSent) =>
+    request: (method, params, onSend) =>
       Effect.suspend(() => {
         if (ended !== undefined) return Effect.fail(ended)
         const id = nextId++
         const response = Deferred.makeUnsafe<unknown, AppServerError>()
         pending.set(id, { method, answer: response })
+        onSend?.()
         return write({ id, method, params }, method).pipe(
-          Effect.tap(() => Effect.sync(() => onSent?.())),
           Effect.andThen(Deferred.await(response)),
           Effect.ensuring(Effect.sync(() => pending.delete(id)))
         )

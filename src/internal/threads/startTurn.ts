@@ -94,7 +94,7 @@ export const startTurn = (
       let isSent = false
       const request = yield* requestTurn(server, "turn/start", params, {
         timeout: Duration.infinity,
-        onSent: () => {
+        onSend: () => {
           isSent = true
         }
       }).pipe(
@@ -119,7 +119,9 @@ export const startTurn = (
         return { state: turn.state, turnId: turn.id }
       }
 
-      if (!isSent) yield* Fiber.interrupt(request)
+      yield* Effect.sync(() => {
+        if (!isSent) request.interruptUnsafe()
+      })
       const abandoned = yield* Fiber.await(request).pipe(
         Effect.flatMap((exit) =>
           Exit.isSuccess(exit) ? release(server, open, exit.value) : Effect.sync(() => state.stop())
