@@ -6,6 +6,7 @@ export default defineConfig({
   ssr: { resolve: { conditions: ["@effect-codex/source"] } },
   test: {
     include: ["test/**/*.test.ts"],
-    testTimeout: 30_000
+    testTimeout: 30_000,
+    maxWorkers: 2
   }
 })
