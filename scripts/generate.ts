@@ -9,14 +9,15 @@
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import manifest from "@openai/codex/package.json" with { type: "json" }
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
-import { createRequire } from "node:module"
 import * as Util from "node:util"
+import { codexBinary } from "../src/internal/stdio/codexBinary.ts"
 
 // -----------------------------------------------------------------------------
 // JSON Schema, as schemars writes it
@@ -1014,34 +1015,14 @@ const methodsFile = (
 // Running
 // -----------------------------------------------------------------------------
 
-const findCodex = Effect.gen(function*() {
-  const fs = yield* FileSystem.FileSystem
-  const path = yield* Path.Path
-  const manifest = yield* Effect.sync(() => createRequire(import.meta.url).resolve("@openai/codex/package.json"))
-  // The platform package is a dependency of that package, so it is looked up from there.
-  const vendor = yield* Effect.sync(() =>
-    path.join(
-      path.dirname(
-        createRequire(manifest).resolve(`@openai/codex-${process.platform}-${process.arch}/package.json`)
-      ),
-      "vendor"
-    )
-  )
-  const [target] = yield* fs.readDirectory(vendor)
-  const { version } = JSON.parse(yield* fs.readFileString(manifest)) as { readonly version: string }
-  return {
-    version,
-    command: path.join(vendor, target!, "bin", process.platform === "win32" ? "codex.exe" : "codex")
-  }
-})
-
 const program = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
   const { values } = Util.parseArgs({ options: { out: { type: "string" } } })
   const out = values.out ?? path.join(import.meta.dirname, "..", "src", "internal", "protocol", "generated")
-  const { command, version } = yield* findCodex
+  const command = yield* codexBinary
+  const { version } = manifest
 
   const bundle = Effect.fnUntraced(function*(...flags: ReadonlyArray<string>) {
     const dir = yield* fs.makeTempDirectoryScoped()

@@ -10,9 +10,7 @@ import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import * as Fs from "node:fs"
-import { createRequire } from "node:module"
-import * as Path from "node:path"
+import { codexBinary } from "../../src/internal/stdio/codexBinary.ts"
 import { CodexEnvironment } from "../../src/testing/CodexEnvironment.ts"
 
 const Message = Schema.Struct({
@@ -30,22 +28,11 @@ const decodeMessage = Schema.decodeUnknownEffect(Schema.fromJsonString(Message))
 const turnOf = (payload: Schema.JsonObject) =>
   payload["turn"] as { readonly id: string; readonly status: string; readonly error: Schema.JsonObject | null }
 
-/** The native binary of the platform's package, wherever npm has put it. */
-export const codexPath = Effect.sync(() => {
-  const resolve = createRequire(createRequire(import.meta.url).resolve("@openai/codex/package.json")).resolve
-  const vendor = Path.join(
-    Path.dirname(resolve(`@openai/codex-${process.platform}-${process.arch}/package.json`)),
-    "vendor"
-  )
-  const [triple = ""] = Fs.readdirSync(vendor)
-  return Path.join(vendor, triple, "bin", process.platform === "win32" ? "codex.exe" : "codex")
-})
-
 /** Starts an initialized app-server in the environment at hand. */
 export const make = Effect.gen(function*() {
   const environment = yield* CodexEnvironment
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
-  const process = yield* spawner.spawn(ChildProcess.make(yield* codexPath, ["app-server"], {
+  const process = yield* spawner.spawn(ChildProcess.make(yield* codexBinary, ["app-server"], {
     cwd: environment.workspace,
     env: environment.env,
     extendEnv: true,
