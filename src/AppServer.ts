@@ -97,9 +97,10 @@ export type RequestArgs<M extends keyof Protocol.ClientRequests> = undefined ext
   : [params: Protocol.ClientRequests[M]["params"], options?: RequestOptions]
 
 /**
- * Hears the notifications of one thread, in the reader's own step. It must be quick and must not throw.
+ * Hears the notifications of one thread, in the reader's own step, so it must be quick.
  *
- * @internal
+ * @category models
+ * @since 0.1.0
  */
 export interface NotificationListener {
   readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, step: Step) => void
@@ -155,8 +156,6 @@ export class AppServer extends Context.Service<AppServer, {
   /**
    * Adds a listener to a thread's notifications and returns what removes it. This is what turns are made of; a program
    * wants `notifications`.
-   *
-   * @internal
    */
   readonly listen: (threadId: string, listener: NotificationListener) => () => void
 }>()("effect-codex/AppServer") {}
@@ -193,6 +192,12 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   AppServerError,
   Transport | Scope.Scope
 > {
+  const { maxInFlight = 64 } = options
+  if (!(maxInFlight >= 1)) {
+    return yield* appServerError(
+      new InvalidRequest({ method: "initialize", description: `maxInFlight is ${maxInFlight}; it must be at least 1` })
+    )
+  }
   const transport = yield* Transport
   const connection = yield* transport.connect
 
@@ -248,7 +253,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     }
   })
 
-  const window = yield* Semaphore.make(options.maxInFlight ?? 64)
+  const window = yield* Semaphore.make(maxInFlight)
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
 
   const send = (method: string, params: unknown, onSend?: () => void): Effect.Effect<unknown, AppServerError> => {
@@ -321,7 +326,12 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const handle: AppServer["Service"]["handle"] = (method, handler) =>
     Effect.gen(function*() {
       const context = yield* Effect.context<never>()
-      const provided: Handler = (params) => Effect.provideContext(handler(params as never), context as never)
+      const provided: Handler = (params) => {
+        const handled: unknown = handler(params as never)
+        return Effect.isEffect(handled)
+          ? Effect.provideContext(handled as Effect.Effect<unknown, unknown>, context as never)
+          : Effect.die(new TypeError("the handler returned no Effect"))
+      }
       const registered = handlers.get(method) ?? []
       handlers.set(method, [...registered, provided])
       yield* Effect.addFinalizer(() =>

@@ -88,8 +88,9 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("Co
 }) {
   override get message(): string {
     const ended = `The connection to codex app-server has ended: ${this.description}`
-    // The last words are the reason, if there is one; `stderrTail` has more.
-    const lastWords = this.stderrTail.split("\n").slice(-5).join("\n")
+    // The last words are the reason, if there is one; `stderrTail` has more, and the backtrace.
+    const [words = ""] = this.stderrTail.split(/\n\s*stack backtrace:/i, 1)
+    const lastWords = words.split("\n").slice(-5).join("\n").trim()
     return lastWords === "" ? ended : `${ended}\n${lastWords}`
   }
 }

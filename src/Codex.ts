@@ -28,15 +28,17 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput } from "./ApprovalMode.ts"
 import * as AppServer from "./AppServer.ts"
-import type { AppServerError } from "./AppServerError.ts"
+import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
 import { OpenTurns } from "./internal/threads/startTurn.ts"
 import type { Metadata } from "./Metadata.ts"
-import type * as Protocol from "./Protocol.ts"
+import * as Protocol from "./Protocol.ts"
 import * as StdioTransport from "./StdioTransport.ts"
 import * as Thread from "./Thread.ts"
 
@@ -124,18 +126,43 @@ export class Codex extends Context.Service<Codex, {
   readonly models: (options?: ModelOptions) => Stream.Stream<Protocol.Model, AppServerError>
 }>()("effect-codex/Codex") {}
 
-interface Page<A> {
-  readonly data: ReadonlyArray<A>
-  readonly nextCursor?: string | null
-}
+const Page = Schema.Struct({
+  data: Schema.Array(Schema.Unknown),
+  nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
+})
 
+const decodePage = Schema.decodeUnknownEffect(Page)
+
+/** The entries of a list that comes in pages. One odd entry does not cost the others. */
 const pages = <A>(
-  fetch: (cursor: string | null) => Effect.Effect<Page<A>, AppServerError>
-): Stream.Stream<A, AppServerError> =>
-  Stream.paginate(
+  server: AppServer.AppServer["Service"],
+  method: "thread/list" | "model/list",
+  params: object,
+  schema: Schema.Codec<A>
+): Stream.Stream<A, AppServerError> => {
+  const isEntry = Schema.is(schema)
+  const decodeEntry = Schema.decodeUnknownResult(schema)
+  const read = Effect.fnUntraced(function*(entry: unknown) {
+    if (isEntry(entry)) return [entry]
+    const decoded = decodeEntry(entry)
+    if (Result.isSuccess(decoded)) return [decoded.success]
+    yield* Effect.logWarning(`Left out an entry of ${method} that cannot be read: ${decoded.failure.message}`)
+    return []
+  })
+  return Stream.paginate(
     null as string | null,
-    (cursor) => Effect.map(fetch(cursor), ({ data, nextCursor }) => [data, Option.fromNullishOr(nextCursor)] as const)
+    Effect.fnUntraced(function*(cursor: string | null) {
+      const page = yield* Effect.mapError(
+        decodePage(yield* server.requestRaw(method, { ...params, cursor })),
+        (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
+      )
+      const entries = yield* Effect.forEach(page.data, read)
+      // A cursor that leads nowhere new would lead there forever.
+      const next = page.nextCursor === cursor ? null : page.nextCursor
+      return [entries.flat(), Option.fromNullishOr(next)] as const
+    })
   )
+}
 
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
@@ -161,14 +188,14 @@ const make = Effect.gen(function*() {
       yield* verifyApplied("thread/fork", fields, response)
       return Thread.make(server, open, response.thread.id)
     }),
-    listThreads: (options) => pages((cursor) => server.request("thread/list", { ...options, cursor })),
+    listThreads: (options = {}) => pages(server, "thread/list", options, Protocol.Thread),
     archiveThread: Effect.fn("Codex.archiveThread")(function*(id) {
       yield* server.request("thread/archive", { threadId: id })
     }),
     unarchiveThread: Effect.fn("Codex.unarchiveThread")(function*(id) {
       yield* server.request("thread/unarchive", { threadId: id })
     }),
-    models: (options) => pages((cursor) => server.request("model/list", { ...options, cursor }))
+    models: (options = {}) => pages(server, "model/list", options, Protocol.Model)
   })
 })
 

@@ -24,7 +24,13 @@ import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type AppServerError, ConnectionClosed, make as appServerError, SpawnFailed } from "./AppServerError.ts"
+import {
+  type AppServerError,
+  ConnectionClosed,
+  isAppServerError,
+  make as appServerError,
+  SpawnFailed
+} from "./AppServerError.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
 import { linesOf } from "./internal/stdio/framing.ts"
 import { makeRedact } from "./internal/stdio/redact.ts"
@@ -67,8 +73,8 @@ export interface Options {
    */
   readonly env?: { readonly [name: string]: string | Redacted.Redacted<string> | undefined } | undefined
   /**
-   * The longest line accepted from the server, in bytes. A longer one is skipped and reported in the log. Default: no
-   * limit; answers of many megabytes are real.
+   * The longest line accepted from the server, in bytes. A longer one ends the connection: whatever it held, somebody would
+   * wait for it. Default: no limit; answers of many megabytes are real.
    */
   readonly maxLineBytes?: number | undefined
   /** How long the process may take to leave after its stdin has ended, before it is signalled. Default: 2 seconds. */
@@ -214,11 +220,27 @@ export const connect: (
       )
     })
 
+    const tooLong = Effect.suspend(() =>
+      Effect.fail(appServerError(
+        new ConnectionClosed({
+          description: `the server sent a line of more than ${options.maxLineBytes} bytes (maxLineBytes)`,
+          exitCode: undefined,
+          signal: undefined,
+          stderrTail: stderr.text()
+        })
+      ))
+    )
+
     return {
       incoming: child.stdout.pipe(
         Stream.interruptWhen(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
-        (bytes) => linesOf(bytes, options.maxLineBytes),
-        Stream.catchCause((cause) => Stream.fromEffect(closed(cause))),
+        (bytes) => linesOf(bytes, options.maxLineBytes, tooLong),
+        Stream.catchCause((cause) => {
+          const error = Cause.findErrorOption(cause)
+          return Option.isSome(error) && isAppServerError(error.value)
+            ? Stream.fail(error.value)
+            : Stream.fromEffect(closed(cause))
+        }),
         Stream.concat(Stream.fromEffect(closed()))
       ),
       send: (line) => Effect.asVoid(Queue.offer(outgoing, line + "\n"))

@@ -188,6 +188,23 @@ describe("AppServer", () => {
         assert.notInclude(reason.message, "swordfish")
       }).pipe(Effect.provide(layer())))
 
+    it.effect("fails with DecodeFailed when the answer has neither a result nor an error", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/loaded/list")))
+        yield* fake.emit({ id: (yield* fake.take).id })
+        assert.strictEqual((yield* Fiber.join(failure))._tag, "DecodeFailed")
+      }).pipe(Effect.provide(layer())))
+
+    it.effect("needs room for at least one request", () =>
+      Effect.gen(function*() {
+        for (const maxInFlight of [0, -1, NaN]) {
+          const error = yield* Effect.flip(Effect.scoped(Layer.build(layer({ maxInFlight }))))
+          assert.strictEqual(error.reason._tag, "InvalidRequest")
+        }
+      }))
+
     it.effect("fails with RequestTimeout when no answer comes, and ignores one that comes later", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
@@ -547,6 +564,7 @@ describe("AppServer", () => {
           throw new Error("thrown")
         })
         yield* answered(() => Effect.interrupt)
+        yield* answered(() => Promise.resolve({ decision: "accept" }) as never)
         yield* answered(() => Effect.succeed({ decision: "yes please" }))
         yield* answered(() => Effect.succeed(undefined))
         yield* answered(() => Effect.succeed({ decision: "accept" }), { ...commandApproval, threadId: 7 })

@@ -358,6 +358,16 @@ describe("FakeAppServer", () => {
         })
       }).pipe(Effect.provide(layer())))
 
+    it.effect("one odd entry in a list, and a cursor that leads nowhere", () =>
+      Effect.gen(function*() {
+        const fake = yield* FakeAppServer.FakeAppServer
+        const codex = yield* Codex.Codex
+        const [model] = yield* Stream.runCollect(codex.models())
+        yield* fake.answer("model/list", FakeAppServer.result({ data: [{ id: "odd" }, model], nextCursor: "here" }))
+        const models = yield* Stream.runCollect(codex.models())
+        assert.deepStrictEqual(models.map(({ id }) => id), ["fake-model", "fake-model"])
+      }).pipe(Effect.provide(layer())))
+
     it.effect("the end of the process in the middle of a line", () =>
       Effect.gen(function*() {
         const failed = yield* Effect.flip(run(() =>

@@ -9,6 +9,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -16,6 +17,7 @@ import {
   type AppServerError,
   ConnectionClosed,
   InvalidRequest,
+  isAppServerError,
   make as appServerError,
   Overloaded,
   RequestRejected
@@ -171,7 +173,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       handlers.onNotification(notification, step)
       return
     }
-    if (isRequestId(id) && ("result" in message || "error" in message)) {
+    if (isRequestId(id) && (pending.has(id) || "result" in message || "error" in message)) {
       settle(id, message)
       return
     }
@@ -216,9 +218,9 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     Effect.onExit((exit) =>
       Effect.andThen(
         Effect.sync(() => {
-          const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
+          const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
           end(
-            error?._tag === "Some" ? error.value : appServerError(
+            isAppServerError(error) ? error : appServerError(
               new ConnectionClosed({
                 description: "the transport ended",
                 exitCode: undefined,

@@ -98,25 +98,21 @@ const isLonger = (line: string, maxBytes: number): boolean =>
 const stripCarriageReturn = (line: string): string =>
   line.charCodeAt(line.length - 1) === carriageReturn ? line.slice(0, -1) : line
 
-/** The lines of a stream of bytes. Lines longer than `maxLineBytes` are left out, and the log says so. */
-export const linesOf = <E>(
+/** The lines of a stream of bytes. Lines longer than `maxLineBytes` are left out, and `onTooLong` is run. */
+export const linesOf = <E, E2 = never>(
   bytes: Stream.Stream<Uint8Array, E>,
-  maxLineBytes?: number
-): Stream.Stream<string, E> =>
+  maxLineBytes?: number,
+  onTooLong: Effect.Effect<void, E2> = Effect.void
+): Stream.Stream<string, E | E2> =>
   Stream.suspend(() => {
     const splitter = makeLineSplitter(maxLineBytes)
-    const report = Effect.suspend(() => {
-      const dropped = splitter.takeDropped()
-      return dropped === 0
-        ? Effect.void
-        : Effect.logWarning(`Skipped ${dropped} line(s) longer than ${maxLineBytes} bytes`)
-    })
+    const report = Effect.suspend(() => splitter.takeDropped() === 0 ? Effect.void : onTooLong)
     const last = Stream.suspend(() => {
       const rest = splitter.rest()
       return rest === "" ? Stream.empty : Stream.make(rest)
     })
     const lines = Stream.transformPull(bytes, (pull) => {
-      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E> = Effect.flatMap(pull, (chunks) => {
+      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E | E2> = Effect.flatMap(pull, (chunks) => {
         const complete = chunks.flatMap(splitter.push)
         return Arr.isReadonlyArrayNonEmpty(complete) ? Effect.as(report, complete) : Effect.andThen(report, next)
       })

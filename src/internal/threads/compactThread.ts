@@ -20,7 +20,7 @@ const isCompaction = (event: Protocol.ServerNotification): boolean =>
 const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, threadId: string) => {
   let turnId: string | undefined
   const ended = new Set<string>()
-  const claimed = new Set(open.held.keys())
+  const claimed = new Set([...open.held.values()].map(({ id }) => id))
   const onClaim = (id: string) => claimed.add(id)
   open.onClaim.add(onClaim)
   const state = new TurnState(server, threadId, (state): NotificationListener => ({

@@ -15,6 +15,7 @@ import { TurnState } from "./turnState.ts"
 /** A turn that is held by one handle or more. */
 interface HeldTurn {
   readonly id: string
+  readonly key: string
   readonly state: TurnState
   handles: number
 }
@@ -30,15 +31,16 @@ export class OpenTurns {
   /** The server lets `turn/start` join a turn that runs, so a turn that is answered with may be held already. */
   claim(turnId: string, state: TurnState): HeldTurn {
     for (const told of this.onClaim) told(turnId)
-    const held = this.held.get(turnId)
+    const key = JSON.stringify([state.threadId, turnId])
+    const held = this.held.get(key)
     if (held !== undefined) {
       state.stop()
       held.handles++
       return held
     }
     state.bind(turnId, immediately)
-    const turn: HeldTurn = { id: turnId, state, handles: 1 }
-    this.held.set(turnId, turn)
+    const turn: HeldTurn = { id: turnId, key, state, handles: 1 }
+    this.held.set(key, turn)
     return turn
   }
 
@@ -71,8 +73,8 @@ const release = (server: AppServer["Service"], open: OpenTurns, turn: HeldTurn):
     if (turn.handles === 0 && turn.state.outcome === undefined && starting.size > 0) {
       yield* bounded(Fiber.awaitAll(starting))
     }
-    if (turn.handles > 0 || open.held.get(turn.id) !== turn) return
-    open.held.delete(turn.id)
+    if (turn.handles > 0 || open.held.get(turn.key) !== turn) return
+    open.held.delete(turn.key)
     yield* interruptAndSettle(server, turn.state, turn.id)
   })
 

@@ -30,6 +30,13 @@ const isEnd = Schema.is(Schema.Struct({
   })
 }))
 
+const isItemCompleted = Schema.is(Schema.Struct({
+  method: Schema.Literal("item/completed"),
+  params: Schema.Struct({ item: Protocol.ThreadItem })
+}))
+
+const idOf = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
+
 const isCodexErrorInfo = Schema.is(Protocol.CodexErrorInfo)
 
 /** What can be read of a turn's error. */
@@ -120,16 +127,21 @@ export class TurnState implements NotificationListener {
       case "thread/tokenUsage/updated":
         this.usage = event.params.tokenUsage
         return
-      case "turn/completed":
-        this.finish(Result.succeed(event.params.turn), step)
+      case "turn/completed": {
+        const { turn } = event.params
+        // The server lists the last message here again. One that was not heard of before is not lost.
+        this.items.push(...turn.items.filter((item) => !this.items.some((known) => idOf(known) === idOf(item))))
+        this.finish(Result.succeed(turn), step)
         return
+      }
       case "malformed":
-        this.finishUnread(event.raw, step)
+        this.addUnread(event.raw, step)
     }
   }
 
-  /** A `turn/completed` that cannot be read ends the turn all the same, with what can be read of it. */
-  private finishUnread(message: unknown, step: Step): void {
+  /** What cannot be read whole counts with what can be read of it: an item, or the end of the turn. */
+  private addUnread(message: unknown, step: Step): void {
+    if (isItemCompleted(message)) this.items.push(message.params.item)
     if (!isEnd(message)) return
     const { error, id, status } = message.params.turn
     this.finish(

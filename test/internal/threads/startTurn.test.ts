@@ -179,6 +179,45 @@ describe("a turn", () => {
       assert.strictEqual(silent.failure.reason._tag, "DecodeFailed")
     }).pipe(Effect.provide(layer)))
 
+  it.effect("keeps a message whose notification cannot be read whole, or never came", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const item = { type: "agentMessage", id: "i", text: "the answer" }
+      const run = (...messages: ReadonlyArray<object>) =>
+        Effect.gen(function*() {
+          const result = yield* Effect.forkChild(thread.run("hi"))
+          yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: { id: "u" } })
+          yield* fake.emit(...messages)
+          const { finalResponse, items } = yield* Fiber.join(result)
+          assert.strictEqual(finalResponse, "the answer")
+          assert.strictEqual(items.length, 1)
+        })
+      const end = Fake.turnCompleted("t", "u", "completed", { items: [item] })
+      yield* run(
+        { method: "item/completed", params: { threadId: "t", turnId: "u", item } },
+        Fake.turnCompleted("t", "u")
+      )
+      yield* run({ method: "item/completed", params: { threadId: "t", turnId: "u", item } }, end)
+      yield* run(Fake.messageCompleted("t", "u", "i", "the answer"), end)
+      yield* run(end)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is not taken for one of another thread that has the same id", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const threads = [yield* openThread("a"), yield* openThread("b")]
+      const results = yield* Effect.forkChild(
+        Effect.forEach(threads, (thread) => thread.run("hi"), { concurrency: "unbounded" })
+      )
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: { id: "u" } })
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: { id: "u" } })
+      for (const id of ["a", "b"]) {
+        yield* fake.emit(Fake.messageCompleted(id, "u", "i", `of ${id}`), Fake.turnCompleted(id, "u"))
+      }
+      assert.deepStrictEqual((yield* Fiber.join(results)).map(({ finalResponse }) => finalResponse), ["of a", "of b"])
+    }).pipe(Effect.provide(layer)))
+
   it.effect("passes on events that a newer server sends of it", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
