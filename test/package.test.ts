@@ -1,0 +1,47 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as Stream from "effect/Stream"
+import { fileURLToPath } from "node:url"
+import manifest from "../package.json" with { type: "json" }
+import { packageVersion } from "../src/internal/version.ts"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+const tsc = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
+  const spawner = yield* ChildProcessSpawner
+  const path = yield* Path.Path
+  const child = yield* spawner.spawn(
+    ChildProcess.make(process.execPath, [path.join(root, "node_modules/typescript/bin/tsc"), ...args], { cwd: root })
+  )
+  return yield* Stream.mkString(Stream.decodeText(child.all))
+})
+
+describe("the package", () => {
+  it("knows its version", () => {
+    assert.strictEqual(packageVersion, manifest.version)
+  })
+
+  it.live("is built with declarations that stand by themselves", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
+      assert.strictEqual(yield* tsc("-p", "tsconfig.build.json", "--outDir", path.join(folder, "dist")), "")
+      yield* fs.writeFileString(
+        path.join(folder, "tsconfig.json"),
+        JSON.stringify({
+          extends: "../tsconfig.base.json",
+          include: ["dist/*.d.ts", "dist/testing/*.d.ts"],
+          compilerOptions: { noEmit: true, skipLibCheck: false, lib: ["ES2024", "DOM"], types: ["node"] }
+        })
+      )
+      const errors = yield* tsc("-p", folder)
+      assert.deepStrictEqual(errors.split("\n").filter((line) => line.startsWith(path.basename(folder))), [])
+      assert.notInclude(yield* fs.readFileString(path.join(folder, "dist/Turn.d.ts")), "TurnState")
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+})
