@@ -1,7 +1,7 @@
 /** `npm run record`: records the cassettes of the tests from the real app-server, with the scripted model. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { AppServer, Codex, StdioTransport } from "effect-codex"
-import { Cassette, CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
+import { AppServer, Codex } from "effect-codex"
+import { Cassette, ModelServer, TestCodex } from "effect-codex/testing"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -11,14 +11,13 @@ import { cassette, recordScenario } from "../test/testing/cassetteScenario.ts"
 const review = "test/guide/review.jsonl"
 
 const recordReview = Effect.gen(function*() {
-  const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
   const model = yield* ModelServer.ModelServer
   yield* model.enqueue(ModelServer.text("Use const: x never changes."))
   const reviewer = Reviewer.layer.pipe(
     Layer.provide(Codex.layer),
     Layer.provide(AppServer.layer()),
     Layer.provide(Cassette.record(review)),
-    Layer.provide(StdioTransport.layer({ cwd: workspace, env }))
+    Layer.provide(TestCodex.layerTransport())
   )
   yield* Effect.provide(Effect.flatMap(Reviewer, (reviewer) => reviewer.review("+ let x = 1")), reviewer)
 }).pipe(Effect.provide(TestCodex.layerEnvironment()))

@@ -115,8 +115,8 @@ const place = {
 }
 
 /**
- * Every other line of a cassette: a message, a line that was not JSON, or the end of the connection by the server. A
- * connection that the program closed has no end.
+ * Every other line of a cassette: a message, a line that was not JSON, or the end of the connection. A connection without an
+ * end was cut off, and is not played.
  *
  * @category schemas
  * @since 0.1.0
@@ -127,6 +127,8 @@ export const Entry = Schema.Union([
   Schema.Struct({
     direction: Schema.Literal("end"),
     ...place,
+    /** Who ended it. */
+    by: Schema.Literals(["client", "server"]),
     /** Why, if it ended with a failure. */
     error: Schema.optionalKey(Schema.Struct({
       description: Schema.String,
@@ -215,7 +217,7 @@ type Line =
   & { readonly connection: number; readonly at: number }
   & (
     | { readonly direction: "client" | "server"; readonly line: string }
-    | { readonly direction: "end"; readonly error: AppServerError | undefined }
+    | { readonly direction: "end"; readonly by: "client" | "server"; readonly error: AppServerError | undefined }
   )
 
 const decodeJson = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Json))
@@ -223,12 +225,13 @@ const decodeJson = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Json)
 const toEntry = (line: Line, redact: Redact): Entry => {
   const place = { ...(line.connection === 0 ? {} : { connection: line.connection }), at: line.at }
   if (line.direction === "end") {
-    const { direction, error } = line
-    if (error === undefined) return { direction, ...place }
+    const { by, direction, error } = line
+    if (error === undefined) return { direction, ...place, by }
     const reason = error.reason._tag === "ConnectionClosed" ? error.reason : undefined
     return {
       direction,
       ...place,
+      by,
       error: {
         description: redact.text(reason?.description ?? error.message),
         exitCode: reason?.exitCode ?? null,
@@ -377,8 +380,19 @@ export const record = (
         const connection = connections++
         const start = clock.currentTimeMillisUnsafe()
         const now = () => ({ connection, at: clock.currentTimeMillisUnsafe() - start })
+        let ended = false
+        const end = (by: "client" | "server", error?: AppServerError) => {
+          if (ended) return
+          ended = true
+          writer.write({ ...now(), direction: "end", by, error })
+        }
         // Before the connection is opened, so that it runs when whatever is behind that has gone.
-        yield* Effect.addFinalizer(() => writer.flush)
+        yield* Effect.addFinalizer(() =>
+          Effect.suspend(() => {
+            end("client")
+            return writer.flush
+          })
+        )
         const inner = yield* transport.connect
         return {
           incoming: inner.incoming.pipe(
@@ -390,7 +404,7 @@ export const record = (
               Effect.sync(() => {
                 const error = Exit.findErrorOption(exit)
                 if (Exit.isFailure(exit) && Option.isNone(error)) return
-                writer.write({ ...now(), direction: "end", error: Option.getOrUndefined(error) })
+                end("server", Option.getOrUndefined(error))
               })
             )
           ),
@@ -468,6 +482,10 @@ const load = Effect.fnUntraced(function*(path: string) {
       Effect.fromResult(decodeLine.entry(line)),
       (error) => broken(index + 2, `this is not a line of a cassette: ${error.message}`)
     ))
+  const ended = new Set(entries.flatMap((entry) => entry.direction === "end" ? [entry.connection ?? 0] : []))
+  if (entries.some(({ connection }) => !ended.has(connection ?? 0))) {
+    return yield* broken(rest.length + 1, "it stops here, before the end of the recording; record it again")
+  }
   return { path, header, entries }
 })
 
@@ -549,7 +567,7 @@ const toScript = Effect.fnUntraced(function*(entries: ReadonlyArray<Entry>, conn
     if ((entry.connection ?? 0) !== connection) continue
     const place = { line: index + 2, at: entry.at }
     if (entry.direction === "end") {
-      steps.push({ ...place, type: "end", error: entry.error })
+      if (entry.by === "server") steps.push({ ...place, type: "end", error: entry.error })
       continue
     }
     const message = "message" in entry ? entry.message : entry.text

@@ -75,7 +75,7 @@ export class CodexEnvironment extends Context.Service<CodexEnvironment, {
   readonly workspace: string
 
   /** Variables to set over the parent's environment. */
-  readonly env: Readonly<Record<string, string>>
+  readonly env: Readonly<Record<string, string | undefined>>
 
   /** Merges entries over `config.toml`. A process that runs already may not see them. */
   readonly writeConfig: (config: Config) => Effect.Effect<void, PlatformError.PlatformError>
@@ -133,7 +133,9 @@ export const make: (options?: Options) => Effect.Effect<
     home,
     workspace,
     env: {
+      ...withoutOthers,
       CODEX_HOME: codexHome,
+      CODEX_SQLITE_HOME: codexHome,
       HOME: home,
       USERPROFILE: home,
       CODEX_APP_SERVER_DISABLE_MANAGED_CONFIG: "1",
@@ -144,6 +146,14 @@ export const make: (options?: Options) => Effect.Effect<
     writeConfig
   })
 })
+
+/** What a process needs of its parent's environment to run at all, and to speak as the tests expect. */
+const inherited = /^(?:path|pathext|comspec|systemroot|windir|tmp|temp|tmpdir|lang|lc_\w+|tz|term|shell|user|logname)$/i
+
+/** Removes the rest: the developer's own Codex, keys and proxies are no business of a test. */
+const withoutOthers: Readonly<Record<string, undefined>> = Object.fromEntries(
+  Object.keys(process.env).filter((name) => !inherited.test(name)).map((name) => [name, undefined])
+)
 
 /**
  * Provides a {@link CodexEnvironment}.

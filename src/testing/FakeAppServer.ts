@@ -46,6 +46,7 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../AppServerError.ts"
 import { linesOf } from "../internal/stdio/framing.ts"
+import { makeRedact } from "../internal/stdio/redact.ts"
 import * as Protocol from "../Protocol.ts"
 import { type Connection, Transport } from "../Transport.ts"
 
@@ -75,8 +76,13 @@ export class AskFailed extends Data.TaggedError("AskFailed")<{
   readonly message: string
 }> {}
 
-/** Ends a scripted turn as interrupted, as a cancelled approval does. */
-class Cancelled extends Data.TaggedError("Cancelled") {}
+/**
+ * Ends a scripted turn as interrupted, as a cancelled approval does.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Cancelled extends Data.TaggedError("Cancelled") {}
 
 /**
  * One thing that a turn does.
@@ -232,6 +238,10 @@ export const reasoning = (summary: string): Effect.Effect<void, never, FakeTurn>
     yield* itemCompleted({ ...item, summary: [summary] })
   }))
 
+/** As the server shows a command: as one word of the shell that runs it. */
+const quoted = (command: string): string =>
+  /^[\w@%+=:,./-]+$/.test(command) ? command : `'${command.replaceAll("'", "'\"'\"'")}'`
+
 /** Whether a decision lets the thing happen. The others decline it, or cancel the turn. */
 const isAccepted = (decision: unknown): boolean => decision !== "decline" && decision !== "cancel"
 
@@ -266,12 +276,13 @@ export const command = (
   withTurn(Effect.fnUntraced(function*(turn) {
     const id = turn.newId("command")
     const cwd = options?.cwd ?? workspace
+    const inShell = `/bin/bash -c ${quoted(command)}`
     const item = {
       type: "commandExecution",
       id,
-      command,
+      command: inShell,
       cwd,
-      commandActions: [{ type: "unknown", command }],
+      commandActions: [{ type: "unknown" as const, command }],
       source: "agent",
       processId: null
     }
@@ -280,9 +291,13 @@ export const command = (
       ? yield* approval(turn, "item/commandExecution/requestApproval", {
         itemId: id,
         startedAtMs: yield* Clock.currentTimeMillis,
-        command,
+        kind: "command",
+        environmentId: "local",
+        command: inShell,
+        commandActions: item.commandActions,
         cwd,
         reason: options.reason ?? null,
+        proposedExecpolicyAmendment: command.split(" "),
         availableDecisions: ["accept", "cancel"]
       })
       : undefined
@@ -552,8 +567,10 @@ export const result = (result: unknown): Answer => Answer.Result({ result })
  * @category answers
  * @since 0.1.0
  */
-export const rejected = (message: string, options?: { readonly code?: number; readonly data?: unknown }): Answer =>
-  Answer.Rejected({ code: options?.code ?? -32600, message, data: options?.data })
+export const rejected = (
+  message: string,
+  options?: { readonly code?: number | undefined; readonly data?: unknown }
+): Answer => Answer.Rejected({ code: options?.code ?? -32600, message, data: options?.data })
 
 /**
  * As a server that is too busy.
@@ -596,7 +613,7 @@ export interface ClientMessage {
  * @since 0.1.0
  */
 export interface Options {
-  /** How long each answer and each notification takes. Default: nothing. */
+  /** How long each message of the server takes, one after the other. Default: nothing. */
   readonly latency?: Duration.Input | undefined
   /** Whether `turn/start` is answered only after the whole turn. Default: `false`. */
   readonly eventsBeforeAnswer?: boolean | undefined
@@ -777,9 +794,10 @@ interface Client {
   initialized: boolean
 }
 
-/** What a request is answered with, and what follows the answer. */
+/** What a request is answered with, what that waits for, and what follows it. */
 interface Outcome {
   readonly result: unknown
+  readonly before?: Effect.Effect<unknown>
   readonly after?: Effect.Effect<unknown>
 }
 
@@ -893,7 +911,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
             : `the server was killed by ${signal}`,
           exitCode,
           signal,
-          stderrTail: exit.stderr ?? ""
+          stderrTail: makeRedact([])(exit.stderr ?? "")
         })
       )
       for (const client of clients) {
@@ -1066,8 +1084,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     const { active, run } = yield* startTurn(thread, params, script)
     const answer = result(active.stored.id)
     if (options.eventsBeforeAnswer !== true) return { result: answer, after: Effect.sync(() => runTurn(run)) }
-    yield* run
-    return { result: answer }
+    return { result: answer, before: run }
   })
 
   const handlers: Record<string, (params: any) => Effect.Effect<Outcome, Refused>> = {
@@ -1219,7 +1236,11 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     const entry = answers.get(request.method!)
     if (entry === undefined || entry.times === 0) return usual
     entry.times--
-    return entry.answer(request)
+    try {
+      return entry.answer(request)
+    } catch (error) {
+      return rejected(`the scripted answer to ${request.method} has thrown: ${String(error)}`)
+    }
   }
 
   const answer = Effect.fnUntraced(function*(client: Client, request: ClientMessage) {
@@ -1230,7 +1251,11 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       Usual: () =>
         Effect.matchEffect(usualOutcome(client, request), {
           onFailure: ({ code, message }) => reject(code ?? -32600, message),
-          onSuccess: ({ result, after }) => Effect.andThen(sendTo(client, { id, result }), after ?? Effect.void)
+          onSuccess: ({ after, before, result }) => {
+            const send = Effect.andThen(sendTo(client, { id, result }), after ?? Effect.void)
+            // What is waited for may itself wait for the client, so it must not keep the server from reading.
+            return before === undefined ? send : Effect.sync(() => runTurn(Effect.andThen(before, send)))
+          }
         }),
       Result: ({ result }) => sendTo(client, { id, result }),
       Rejected: ({ code, data, message }) => reject(code, message, data),
@@ -1259,6 +1284,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     yield* Effect.addFinalizer(() => Effect.sync(() => clients.delete(client)))
     yield* Queue.take(incoming).pipe(
       Effect.flatMap((message) => receive(client, message)),
+      Effect.catchCause((cause) => Effect.logError("The fake cannot go on with a message", cause)),
       Effect.forever,
       Effect.forkScoped
     )

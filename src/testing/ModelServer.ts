@@ -473,8 +473,11 @@ export class ModelServer extends Context.Service<ModelServer, {
   /** Lines up replies; each request takes the next one. */
   readonly enqueue: (...replies: ReadonlyArray<Reply>) => Effect.Effect<void>
 
-  /** Computes the reply of every request that finds the queue empty. Until it is called, these get HTTP 500. */
+  /** Computes the reply of every request that finds the queue empty. Until it is called, these get HTTP 400. */
   readonly respond: (f: (request: ModelRequest) => Reply | Effect.Effect<Reply>) => Effect.Effect<void>
+
+  /** Forgets replies, `respond` and requests, as between the tests that share a server. */
+  readonly reset: Effect.Effect<void>
 
   /** Every request so far, oldest first. */
   readonly requests: Effect.Effect<ReadonlyArray<ModelRequest>>
@@ -489,6 +492,10 @@ export class ModelServer extends Context.Service<ModelServer, {
   readonly awaitIdle: Effect.Effect<void>
 }>()("effect-codex/testing/ModelServer") {}
 
+/** Of a 400 Codex shows the body; for a 500 it has words of its own. */
+const unscripted = (): Reply =>
+  httpError(400, { error: { type: "error", code: null, message: "The scripted model has no reply to this request" } })
+
 /**
  * Starts a {@link ModelServer} on a free port of the loopback interface. Closing it drops the responses still open.
  *
@@ -499,9 +506,7 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
   ModelServer,
   Effect.gen(function*() {
     const queue = yield* Ref.make<ReadonlyArray<Reply>>([])
-    const responder = yield* Ref.make<(request: ModelRequest) => Reply | Effect.Effect<Reply>>(() =>
-      httpError(500, { error: { type: "error", code: null, message: "no queued reply" } })
-    )
+    const responder = yield* Ref.make<(request: ModelRequest) => Reply | Effect.Effect<Reply>>(unscripted)
     const requests = yield* SubscriptionRef.make<ReadonlyArray<ModelRequest>>([])
     const open = yield* SubscriptionRef.make(0)
 
@@ -561,6 +566,10 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
       url: `${HttpServer.formatAddress(httpServer.address)}/v1`,
       enqueue: (...replies) => Ref.update(queue, Array.appendAll(replies)),
       respond: (f) => Ref.set(responder, f),
+      reset: Ref.set(queue, []).pipe(
+        Effect.andThen(Ref.set(responder, unscripted)),
+        Effect.andThen(SubscriptionRef.set(requests, []))
+      ),
       requests: SubscriptionRef.get(requests),
       awaitRequests: (n) => first(requests, (seen) => seen.length >= n),
       awaitIdle: Effect.asVoid(first(open, (n) => n === 0))

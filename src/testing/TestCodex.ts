@@ -31,6 +31,8 @@ import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import type * as AppServer from "../AppServer.ts"
 import type { AppServerError } from "../AppServerError.ts"
 import * as Codex from "../Codex.ts"
+import * as StdioTransport from "../StdioTransport.ts"
+import type { Transport } from "../Transport.ts"
 import * as CodexEnvironment from "./CodexEnvironment.ts"
 import * as ModelServer from "./ModelServer.ts"
 
@@ -43,6 +45,21 @@ import * as ModelServer from "./ModelServer.ts"
 export interface Options extends Codex.StdioOptions {
   readonly home?: CodexEnvironment.Options | undefined
 }
+
+/**
+ * The transport to a process in the home at hand, for what stands between it and the `AppServer`, such as
+ * `Cassette.record`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerTransport = (
+  options?: StdioTransport.Options
+): Layer.Layer<Transport, never, CodexEnvironment.CodexEnvironment | ChildProcessSpawner> =>
+  Layer.unwrap(
+    Effect.map(CodexEnvironment.CodexEnvironment, ({ env, workspace }) =>
+      StdioTransport.layer({ cwd: workspace, ...options, env: { ...env, ...options?.env } }))
+  )
 
 /**
  * One process in the home at hand, with its workspace as working directory. Each use is a process of its own, so that a

@@ -87,12 +87,30 @@ const open = Effect.gen(function*() {
   }
 })
 
+/** The end of every connection that these lines do not end. */
+const endsOf = (lines: ReadonlyArray<string | object>): ReadonlyArray<object> => {
+  const connections = new Set<number>()
+  const ended = new Set<number>()
+  for (const line of lines) {
+    if (typeof line === "string") continue
+    const { connection = 0, direction } = line as { readonly connection?: number; readonly direction?: string }
+    connections.add(connection)
+    if (direction === "end") ended.add(connection)
+  }
+  return [...connections].filter((connection) => !ended.has(connection)).map((connection) => ({
+    direction: "end",
+    connection,
+    at: 0,
+    by: "client"
+  }))
+}
+
 /** Plays lines that the test has written. */
 const playing = Effect.fnUntraced(function*(
   lines: ReadonlyArray<string | object>,
   options?: Cassette.ReplayOptions
 ) {
-  const path = yield* writeLines(header, ...lines)
+  const path = yield* writeLines(header, ...lines, ...endsOf(lines))
   const context = yield* Layer.build(Cassette.replay(path, options))
   return yield* open.pipe(Effect.provide(context))
 })
@@ -205,7 +223,8 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
         { direction: "client", at: 0, message: request(1, "initialize") },
         { direction: "server", at: 30, message: { id: 1, result: { userAgent } } },
         { direction: "server", at: 30, text: "not { json" },
-        { direction: "client", at: 42, message: { method: "initialized" } }
+        { direction: "client", at: 42, message: { method: "initialized" } },
+        { direction: "end", at: 42, by: "client" }
       ])
       for (const line of rest) Schema.decodeUnknownSync(Cassette.Entry)(line)
       Schema.decodeUnknownSync(Cassette.Header)(first)
@@ -282,7 +301,9 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
         return yield* Effect.never
       }).pipe(Effect.scoped, Effect.provide(context), Effect.forkChild({ startImmediately: true }))
       yield* Fiber.interrupt(sent)
-      assert.lengthOf(yield* readLines(path), 501)
+      const lines = yield* readLines(path)
+      assert.lengthOf(lines, 502)
+      assert.deepInclude(lines.at(-1), { direction: "end", by: "client" })
     }))
 
   it.effect("fails with a typed error if the file cannot be opened", () =>
@@ -493,7 +514,8 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
         const path = yield* writeLines(
           { ...header, paths: { root: "/tmp/abc", workspace: "/tmp/abc/ws" } },
           client(turnStart(1, "t", "read /tmp/abc/ws/notes")),
-          server(notification("x", { path: "/tmp/abc/ws/notes", home: "/tmp/abc/home" }))
+          server(notification("x", { path: "/tmp/abc/ws/notes", home: "/tmp/abc/home" })),
+          { direction: "end", at: 0, by: "client" }
         )
         const context = yield* Layer.build(Cassette.replay(path, { paths: { root: "/my", workspace: "/my/place" } }))
         const { rest, send } = yield* Effect.provide(open, context)
@@ -643,7 +665,8 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
 
   it.effect("warns of what was not sent when the connection is closed", () =>
     Effect.gen(function*() {
-      const path = yield* writeLines(header, client(request(1, "a")), client(request(2, "b")))
+      const lines = [client(request(1, "a")), client(request(2, "b"))]
+      const path = yield* writeLines(header, ...lines, ...endsOf(lines))
       const [, seen] = yield* Effect.gen(function*() {
         const { send } = yield* open
         yield* send(request(1, "a"))
@@ -726,7 +749,8 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
         { lines: [], line: 1, says: "not the header of a cassette" },
         { lines: [{ cassette: 1 }], line: 1, says: "not the header of a cassette" },
         { lines: [header, whole, whole.slice(0, 40)], line: 3, says: "not a line of a cassette" },
-        { lines: [header, { direction: "up", at: 0, message: {} }], line: 2, says: "not a line of a cassette" }
+        { lines: [header, { direction: "up", at: 0, message: {} }], line: 2, says: "not a line of a cassette" },
+        { lines: [header, client(request(1, "a"))], line: 2, says: "stops here, before the end of the recording" }
       ]
       for (const { line, lines, says } of cases) {
         const path = yield* writeLines(...lines)

@@ -315,6 +315,36 @@ describe("FakeAppServer", () => {
         )
       }))
 
+    it.effect("all events before the answer, also when the turn waits for the client", () =>
+      Effect.gen(function*() {
+        const options = { eventsBeforeAnswer: true }
+        const { items } = yield* run(() => FakeAppServer.command("ls", { approval: true }), options)
+        assert.deepInclude(items[1], { type: "commandExecution", status: "declined" })
+        yield* withThread((thread) =>
+          Effect.gen(function*() {
+            const fake = yield* FakeAppServer.FakeAppServer
+            const running = yield* Effect.forkChild(thread.run("hi"))
+            yield* fake.awaitSent("turn/start")
+            const server = yield* AppServer.AppServer
+            yield* server.request("turn/interrupt", { threadId: thread.id, turnId: "" })
+            assert.strictEqual((yield* Fiber.join(running)).status, "interrupted")
+          })
+        ).pipe(Effect.provide(layer(() => FakeAppServer.silence, options)))
+      }))
+
+    it.effect("a scripted answer that throws is a refusal, and the fake goes on", () =>
+      Effect.gen(function*() {
+        const fake = yield* FakeAppServer.FakeAppServer
+        const server = yield* AppServer.AppServer
+        yield* fake.answer("thread/list", () => {
+          throw new Error("a bug in the test")
+        })
+        const { reason } = yield* Effect.flip(server.request("thread/list", {}))
+        assert(reason._tag === "RequestRejected")
+        assert.include(reason.detail, "a bug in the test")
+        assert.strictEqual((yield* server.request("model/list")).data.length, 1)
+      }).pipe(Effect.provide(layer())))
+
     it.effect("an answer that never comes, in virtual time", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer

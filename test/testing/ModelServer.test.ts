@@ -168,7 +168,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
         return turn.error?.["codexErrorInfo"]
       })
 
-      assert.strictEqual(yield* errorOf(), "internalServerError")
+      assert.strictEqual(yield* errorOf(), "other")
       assert.deepStrictEqual(yield* errorOf(ModelServer.httpError(401)), {
         httpConnectionFailed: { httpStatusCode: 401 }
       })
@@ -306,7 +306,12 @@ describe("ModelServer over plain HTTP", () => {
       assert.isUndefined(callIds[0])
       assert.isDefined(callIds[1])
       assert.notStrictEqual(callIds[1], callIds[2])
-      assert.strictEqual((yield* client.execute(post(model.url, {}))).status, 500)
+      assert.strictEqual((yield* client.execute(post(model.url, {}))).status, 400)
+
+      yield* model.enqueue(ModelServer.text("left over"))
+      yield* model.reset
+      assert.strictEqual((yield* client.execute(post(model.url, {}))).status, 400)
+      assert.strictEqual((yield* model.requests).length, 1)
     }).pipe(Effect.provide(HttpLayer)))
 
   it.effect("waits for the requests asked for", () =>

@@ -142,7 +142,7 @@ const conversations: Record<string, Conversation> = {
       ),
     program: eventsOf({ approvalMode: "dangerously_bypass_approvals_and_sandbox" })
   },
-  "a command that nobody approves": {
+  "a command that is declined": {
     replies: [
       ModelServer.functionCall("exec_command", { cmd: "touch x", login: false }),
       ModelServer.reply([ModelServer.deltas(["well"])], { usage })
@@ -154,7 +154,15 @@ const conversations: Record<string, Conversation> = {
         FakeAppServer.text("well"),
         FakeAppServer.usage(usage)
       ),
-    program: eventsOf({ approvalPolicy: "untrusted", approvalsReviewer: "user" })
+    program: Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const asked: Array<unknown> = []
+      yield* server.handle("item/commandExecution/requestApproval", ({ command, commandActions, kind }) => {
+        asked.push([command, commandActions, kind])
+        return Effect.succeed({ decision: "decline" } as const)
+      })
+      return [yield* eventsOf({ approvalPolicy: "untrusted", approvalsReviewer: "user" }), asked]
+    })
   },
   "a tool of the client": {
     replies: [

@@ -5,9 +5,13 @@ const patterns: ReadonlyArray<readonly [RegExp, string]> = [
   [/\u001b\[[0-9;]*m/g, ""],
   [/\b(bearer|basic)\s+[\w.~+/=-]{1,8192}/gi, "$1 <redacted>"],
   [/\beyJ[\w-]{1,4096}\.[\w-]{1,4096}(?:\.[\w-]{0,4096})?/g, "<redacted>"],
-  [/\b(?:sk|sess|pk|gh[opsu]|github_pat|xox[abps])[-_][\w-]{8,}/g, "<redacted>"],
+  [/\b(?:sk|sess|pk|gh[opsu]|github_pat|xox[abps]|xapp|npm|glpat|hf)[-_][\w-]{8,}/g, "<redacted>"],
+  [/\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}/g, "<redacted>"],
+  // The password in a URL.
+  [/(:\/\/[^/\s:@]{1,256}:)[^@\s/]{1,256}@/g, "$1<redacted>@"],
+  [/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, "<redacted>"],
   [
-    /((?:api[_-]?key|token|secret|password|passwd|authorization)["']?\s*[:=]\s*)(?:"[^"]*"|'[^']*'|[^\s,;}]+)/gi,
+    /((?:(?:api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)["']?\s*[:=]\s*)(?:"[^"]*"|'[^']*'|[^\s,;}]+)/gi,
     "$1<redacted>"
   ]
 ]

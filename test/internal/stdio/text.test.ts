@@ -37,6 +37,9 @@ describe("redaction", () => {
       redact("{\"api_key\": \"hunter2\", \"model\": \"m\"}"),
       "{\"api_key\": <redacted>, \"model\": \"m\"}"
     )
+    assert.strictEqual(redact("AWS_SECRET_ACCESS_KEY=abc123"), "AWS_SECRET_ACCESS_KEY=<redacted>")
+    assert.strictEqual(redact("id AKIAIOSFODNN7EXAMPLE"), "id <redacted>")
+    assert.strictEqual(redact("postgres://user:s3cret@host/db"), "postgres://user:<redacted>@host/db")
     assert.strictEqual(redact("\u001b[31mred\u001b[0m"), "red")
     assert.strictEqual(
       redact("error: failed to load configuration: unknown variant `x`"),
