@@ -133,7 +133,7 @@ export const make: (options?: Options) => Effect.Effect<
     home,
     workspace,
     env: {
-      ...withoutOthers,
+      ...withoutOthers(),
       CODEX_HOME: codexHome,
       CODEX_SQLITE_HOME: codexHome,
       HOME: home,
@@ -151,9 +151,10 @@ export const make: (options?: Options) => Effect.Effect<
 const inherited = /^(?:path|pathext|comspec|systemroot|windir|tmp|temp|tmpdir|lang|lc_\w+|tz|term|shell|user|logname)$/i
 
 /** Removes the rest: the developer's own Codex, keys and proxies are no business of a test. */
-const withoutOthers: Readonly<Record<string, undefined>> = Object.fromEntries(
-  Object.keys(process.env).filter((name) => !inherited.test(name)).map((name) => [name, undefined])
-)
+const withoutOthers = (): Readonly<Record<string, undefined>> =>
+  Object.fromEntries(
+    Object.keys(process.env).filter((name) => !inherited.test(name)).map((name) => [name, undefined])
+  )
 
 /**
  * Provides a {@link CodexEnvironment}.

@@ -36,6 +36,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
+import { identity } from "effect/Function"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -1017,8 +1018,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       const played = script(turn)
       return Effect.isEffect(played)
         ? Effect.asVoid(played)
-        : Stream.runForEach(played, (step) =>
-          step)
+        : Stream.runForEach(played, identity)
     })
     yield* notify("thread/status/changed", { threadId: thread.id, status: { type: "active", activeFlags: [] } })
     active.started = true

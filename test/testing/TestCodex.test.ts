@@ -1,7 +1,9 @@
-import { assert, layer } from "@effect/vitest"
+import { assert, layer, vi } from "@effect/vitest"
 import { AppServer } from "effect-codex"
 import { CodexEnvironment, TestCodex } from "effect-codex/testing"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 
 layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
   it.effect("takes of the parent's environment what a process needs, and nothing else", () =>
@@ -20,4 +22,15 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
       assert.include(stdout, `HOME=${home}`)
       assert.include(stdout, `CODEX_SQLITE_HOME=${codexHome}`)
     }))
+
+  it.effect("keeps out a variable that was set after the package was loaded", () =>
+    Effect.gen(function*() {
+      vi.stubEnv("LATE_SECRET", "s3cret")
+      const { env } = yield* Layer.build(TestCodex.layerEnvironment()).pipe(
+        Effect.map(Context.get(CodexEnvironment.CodexEnvironment)),
+        Effect.ensuring(Effect.sync(() => vi.unstubAllEnvs()))
+      )
+      assert.isTrue("LATE_SECRET" in env)
+      assert.isUndefined(env["LATE_SECRET"])
+    }).pipe(Effect.scoped))
 })

@@ -2,6 +2,7 @@
  * Whether a message of the program is the counterpart of a recorded one, and under which renaming of paths and ids.
  */
 import * as Predicate from "effect/Predicate"
+import { escape } from "effect/RegExp"
 import type * as Schema from "effect/Schema"
 import { isJsonObject, mapEntries, redacted } from "./cassetteRedact.ts"
 
@@ -26,8 +27,6 @@ export interface Comparison {
   /** How far-fetched the renamings are. */
   readonly cost: number
 }
-
-const escape = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
 const isAbsolute = (text: string): boolean => /^(?:\/|[A-Za-z]:[\\/])[^\\/]/.test(text)
 

@@ -1,5 +1,6 @@
 /** Removes secrets from messages before they are written down, and from those that are compared with what was. */
 import * as Predicate from "effect/Predicate"
+import { escape } from "effect/RegExp"
 import type * as Schema from "effect/Schema"
 import { makeRedact } from "../stdio/redact.ts"
 
@@ -16,8 +17,7 @@ const secretNames =
   "[\\w-]*(?:api[_-]?key|access[_-]?key|private[_-]?key|token|secret|password|passwd)|authorization|(?:set-)?cookie"
 
 /** In snake case, too: a configuration has its names that way. */
-const namePattern = (name: string): string =>
-  name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/([a-z0-9])([A-Z])/g, "$1[_-]?$2")
+const namePattern = (name: string): string => escape(name).replace(/([a-z0-9])([A-Z])/g, "$1[_-]?$2")
 
 // oxlint-disable-next-line no-control-regex
 const colours = /\u001b\[[0-9;]*m/g
