@@ -7,6 +7,7 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -41,9 +42,10 @@ import {
   type IncomingNotification,
   type IncomingRequest,
   makePeer,
-  type RequestId,
-  type Step
+  type Step,
+  type Withdrawal
 } from "./internal/connection/jsonRpcPeer.ts"
+import { capturedServices, withServices } from "./internal/connection/services.ts"
 import { packageVersion } from "./internal/version.ts"
 import * as Metadata from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
@@ -62,6 +64,11 @@ export interface Options {
   readonly clientInfo?: Protocol.ClientInfo | undefined
   /** Whether experimental methods and fields may be used. Default: `true`. */
   readonly experimentalApi?: boolean | undefined
+  /**
+   * Whether the server may ask this client to vouch for itself with `attestation/generate`, which then needs a handler
+   * ({@link AppServer} `handle`). Default: `false`.
+   */
+  readonly requestAttestation?: boolean | undefined
   /** Methods of notifications that the server shall not send. Turns do not end without `turn/completed`. */
   readonly optOutNotificationMethods?: ReadonlyArray<string> | undefined
   /** How long a request may wait for its answer, retries included. Default: 60 seconds. */
@@ -109,6 +116,15 @@ export interface NotificationListener {
 }
 
 /**
+ * A handler that fails with this passes a request on to the handler that was there before it, and if there is none, the
+ * request is declined with `why` in the log.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class NotHandled extends Data.TaggedError("NotHandled")<{ readonly why: string }> {}
+
+/**
  * The connection to an app-server.
  *
  * @category services
@@ -119,6 +135,8 @@ export class AppServer extends Context.Service<AppServer, {
   readonly metadata: Metadata.Metadata
   /** How long a request may wait for its answer, unless it says otherwise. */
   readonly requestTimeout: Duration.Duration
+  /** Whether experimental methods and fields may be used. */
+  readonly experimentalApi: boolean
   /**
    * Sends a request and waits for its answer.
    *
@@ -144,10 +162,15 @@ export class AppServer extends Context.Service<AppServer, {
    */
   readonly notifications: Stream.Stream<Protocol.ServerNotification, AppServerError>
   /**
-   * Answers the server's requests of one method, for as long as the scope lives. Of several handlers the latest answers.
+   * Answers the server's requests of one method, for as long as the scope lives. Of several handlers the latest answers,
+   * unless it fails with {@link NotHandled}.
    *
-   * Each request is handled in a fiber of its own, which may take its time and may use this service. A handler that fails
-   * or dies declines. So does a method without a handler.
+   * Each request is handled in a fiber of its own, which may take its time and may use this service. It is interrupted when
+   * the request is resolved elsewhere, when its turn ends, and when the connection does. A handler that fails or dies
+   * declines, and so does a method without a handler; where there is nothing to decline, that is a JSON-RPC error.
+   *
+   * Approvals, questions and tools have modules of their own, `Approvals`, `Questions` and `Tool`. This is for the others,
+   * such as `account/chatgptAuthTokens/refresh`, `attestation/generate` and `currentTime/read`.
    */
   readonly handle: <M extends keyof Protocol.ServerRequests, E, R>(
     method: M,
@@ -158,6 +181,14 @@ export class AppServer extends Context.Service<AppServer, {
    * wants `notifications`.
    */
   readonly listen: (threadId: string, listener: NotificationListener) => () => void
+  /**
+   * Calls a function with each notification of one method, of any thread, for as long as the scope lives. It is called in the
+   * reader's own step, so it must be quick.
+   */
+  readonly observe: (
+    method: string,
+    observer: (event: Protocol.ServerNotification) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-codex/AppServer") {}
 
 /** What changes nothing, or no more when it is repeated, can be repeated. */
@@ -167,9 +198,9 @@ const isRepeatable = (method: string): boolean =>
 const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 6 }))
 
 /** Grants nothing, and says so in the log. */
-const decline = (request: IncomingRequest, why: string): Effect.Effect<Answer> => {
+const decline = (request: IncomingRequest, because: "unhandled" | "failed", why: string): Effect.Effect<Answer> => {
   const threadId = threadIdOf(request.params)
-  const { answer, effect } = declineOf(request.method)
+  const { answer, effect } = declineOf(request.method, because)
   return Effect.as(
     Effect.logWarning(`${effect} ${request.method}${threadId === undefined ? "" : ` of thread ${threadId}`}: ${why}`),
     answer
@@ -187,12 +218,35 @@ const guarded = (tell: () => void, step: Step): void => {
 
 type Handler = (params: unknown) => Effect.Effect<unknown, unknown>
 
+const isNotHandled = (error: unknown): error is NotHandled => error instanceof NotHandled
+
+const endsOfThreads: ReadonlySet<string> = new Set(["thread/closed", "thread/archived", "thread/deleted"])
+
+/** A request ends when it is resolved elsewhere, and with its turn or thread; then nobody else will answer it. */
+const withdraw = ({ method, params }: IncomingNotification): Withdrawal | undefined => {
+  if (method === "serverRequest/resolved") {
+    const id = field(params, "requestId")
+    return { concerns: (request) => request.id === id, isAnswered: true }
+  }
+  const threadId = threadIdOf(params)
+  if (method === "turn/completed") {
+    const turnId = turnIdOf(params)
+    return {
+      concerns: (request) => threadIdOf(request.params) === threadId && turnIdOf(request.params) === turnId,
+      isAnswered: false
+    }
+  }
+  return endsOfThreads.has(method)
+    ? { concerns: (request) => threadIdOf(request.params) === threadId, isAnswered: false }
+    : undefined
+}
+
 const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   AppServer["Service"],
   AppServerError,
   Transport | Scope.Scope
 > {
-  const { maxInFlight = 64 } = options
+  const { experimentalApi = true, maxInFlight = 64 } = options
   if (!(maxInFlight >= 1)) {
     return yield* appServerError(
       new InvalidRequest({ method: "initialize", description: `maxInFlight is ${maxInFlight}; it must be at least 1` })
@@ -203,13 +257,16 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
 
   const listeners = new Map<string, Set<NotificationListener>>()
   const subscribers = new Set<EventBuffer<Protocol.ServerNotification>>()
-  const handlers = new Map<string, Array<Handler>>()
+  const observers = new Map<string, Set<(event: Protocol.ServerNotification) => void>>()
+  const handlers = new Map<string, ReadonlyArray<Handler>>()
 
   const onNotification = (message: IncomingNotification, step: Step): void => {
     const threadId = threadIdOf(message.params)
     const listening = threadId === undefined ? undefined : listeners.get(threadId)
-    if (listening === undefined && subscribers.size === 0) return
+    const observing = observers.get(message.method)
+    if (listening === undefined && observing === undefined && subscribers.size === 0) return
     const event = decodeNotification(message, step)
+    for (const observer of observing ?? []) guarded(() => observer(event), step)
     for (const subscriber of subscribers) subscriber.offer(event, step)
     if (listening === undefined) return
     const turnId = turnIdOf(message.params)
@@ -217,32 +274,38 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   }
 
   const onRequest = (request: IncomingRequest): Effect.Effect<Answer> => {
-    const handler = handlers.get(request.method)?.at(-1)
+    const registered = handlers.get(request.method) ?? []
     const spec = specOf(Protocol.serverRequests, request.method)
-    if (handler === undefined || spec?.params === undefined) {
-      return decline(request, "nobody handles it; answer it with AppServer.handle")
-    }
+    const unhandled = "nobody handles it; answer it with AppServer.handle"
+    if (registered.length === 0 || spec?.params === undefined) return decline(request, "unhandled", unhandled)
     const params = decoderOf(spec.params)(request.params)
-    if (Result.isFailure(params)) return decline(request, `it cannot be read: ${params.failure.message}`)
-    return Effect.suspend(() => handler(params.success)).pipe(
-      Effect.flatMap((result) => Schema.encodeUnknownEffect(spec.result as Schema.Codec<unknown>)(result)),
-      Effect.map((result): Answer => ({ result })),
-      Effect.catchCause((cause) =>
-        Effect.andThen(
-          Effect.logError(`The handler of ${request.method} failed`, cause),
-          decline(request, "its handler failed")
+    if (Result.isFailure(params)) {
+      return decline(request, "failed", `it cannot be read: ${params.failure.message}`)
+    }
+    const encode = Schema.encodeUnknownEffect(spec.result as Schema.Codec<unknown>)
+    const ask = (remaining: ReadonlyArray<Handler>, why: string): Effect.Effect<Answer> => {
+      const handler = remaining.at(-1)
+      if (handler === undefined) return decline(request, "unhandled", why)
+      return Effect.suspend(() => handler(params.success)).pipe(
+        Effect.flatMap((result) => encode(result)),
+        Effect.map((result): Answer => ({ result })),
+        Effect.catchIf(isNotHandled, ({ why }) => ask(remaining.slice(0, -1), why)),
+        Effect.catchCause((cause) =>
+          Effect.andThen(
+            Effect.logError(`The handler of ${request.method} failed`, cause),
+            decline(request, "failed", "its handler failed")
+          )
         )
       )
-    )
+    }
+    return ask(registered, unhandled)
   }
 
   const peer = yield* makePeer(connection, {
     onNotification,
     onRequest,
-    withdraw: (message) =>
-      message.method === "serverRequest/resolved"
-        ? field(message.params, "requestId") as RequestId | undefined
-        : undefined,
+    withdraw,
+    withdrawn: ({ method }) => declineOf(method, "withdrawn").answer,
     onEnd: (error, step) => {
       for (const subscriber of subscribers) subscriber.close(error, step)
       for (const listening of listeners.values()) {
@@ -325,25 +388,25 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
 
   const handle: AppServer["Service"]["handle"] = (method, handler) =>
     Effect.gen(function*() {
-      const context = yield* Effect.context<never>()
-      const provided: Handler = (params) => {
-        const handled: unknown = handler(params as never)
-        return Effect.isEffect(handled)
-          ? Effect.provideContext(handled as Effect.Effect<unknown, unknown>, context as never)
-          : Effect.die(new TypeError("the handler returned no Effect"))
-      }
-      const registered = handlers.get(method) ?? []
-      handlers.set(method, [...registered, provided])
-      yield* Effect.addFinalizer(() =>
-        Effect.sync(() => handlers.set(method, (handlers.get(method) ?? []).filter((other) => other !== provided)))
+      const services = (yield* capturedServices) as Context.Context<any>
+      const provided: Handler = (params) => withServices(services, () => handler(params as never))
+      yield* Effect.acquireRelease(
+        Effect.sync(() => handlers.set(method, [...handlers.get(method) ?? [], provided])),
+        () => Effect.sync(() => handlers.set(method, (handlers.get(method) ?? []).filter((it) => it !== provided)))
       )
     })
+
+  const observe: AppServer["Service"]["observe"] = (method, observer) =>
+    Effect.acquireRelease(
+      Effect.sync(() => observers.set(method, new Set(observers.get(method)).add(observer))),
+      () => Effect.sync(() => observers.get(method)?.delete(observer))
+    )
 
   const initialized = yield* requestRaw("initialize", {
     clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
     capabilities: {
-      experimentalApi: options.experimentalApi ?? true,
-      requestAttestation: false,
+      experimentalApi,
+      requestAttestation: options.requestAttestation ?? false,
       ...(options.optOutNotificationMethods === undefined
         ? {}
         : { optOutNotificationMethods: options.optOutNotificationMethods })
@@ -365,7 +428,17 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   )
   yield* peer.notify("initialized")
 
-  return AppServer.of({ metadata, requestTimeout, request, requestRaw, notifications, handle, listen })
+  return AppServer.of({
+    metadata,
+    requestTimeout,
+    experimentalApi,
+    request,
+    requestRaw,
+    notifications,
+    handle,
+    listen,
+    observe
+  })
 })
 
 /**

@@ -203,6 +203,32 @@ export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()
 }
 
 /**
+ * A thread was resumed or forked with tools that it does not have. A thread keeps the tools that it was started with, and the
+ * protocol has no way to give it others.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ToolsNotApplied extends Schema.TaggedError<ToolsNotApplied>()("ToolsNotApplied", {
+  method: Schema.String,
+  threadId: Schema.String,
+  /** The names of tools that the thread was started without. */
+  missing: Schema.Array(Schema.String),
+  /** The names of tools that took other parameters when the thread was started. */
+  changed: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    const differences = [
+      ...(this.missing.length === 0 ? [] : [`has no tool ${this.missing.join(", ")}`]),
+      ...(this.changed.length === 0 ? [] : [`was started with other parameters of ${this.changed.join(", ")}`])
+    ]
+    return `${this.method} cannot give tools to a thread: thread ${this.threadId} ${
+      differences.join(" and ")
+    }. Start a new thread with these tools, or leave them out`
+  }
+}
+
+/**
  * Why an operation failed.
  *
  * @category errors
@@ -218,6 +244,7 @@ export type AppServerErrorReason =
   | DecodeFailed
   | InvalidRequest
   | SettingsNotApplied
+  | ToolsNotApplied
 
 /**
  * The failure of an operation that talks to `codex app-server`. Handle a single cause with `Effect.catchReason`, several
@@ -236,7 +263,8 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
     RequestRejected,
     DecodeFailed,
     InvalidRequest,
-    SettingsNotApplied
+    SettingsNotApplied,
+    ToolsNotApplied
   ])
 }) {
   readonly [TypeId] = TypeId

@@ -30,17 +30,32 @@ import * as Option from "effect/Option"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput } from "./ApprovalMode.ts"
+import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
+import { threadIdOf } from "./internal/connection/codec.ts"
+import { answerApprovals } from "./internal/threads/answerApprovals.ts"
+import { answerQuestions } from "./internal/threads/answerQuestions.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
+import { type HandlerOptions, HandlerRegistry, provided } from "./internal/threads/handlers.ts"
 import { OpenTurns } from "./internal/threads/startTurn.ts"
+import {
+  answerToolCalls,
+  providedTools,
+  specsOf,
+  type ToolOptions,
+  verifyTools
+} from "./internal/threads/threadTools.ts"
 import type { Metadata } from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
+import type * as Questions from "./Questions.ts"
 import * as StdioTransport from "./StdioTransport.ts"
 import * as Thread from "./Thread.ts"
+import type * as Tool from "./Tool.ts"
 
 /**
  * What a new thread may be given: the protocol's own fields, and `approvalMode` for its approval fields. Without any of
@@ -49,33 +64,53 @@ import * as Thread from "./Thread.ts"
  * @category models
  * @since 0.1.0
  */
-export type StartOptions =
+export type StartOptions<
+  A extends Approvals.Approver<any> = Approvals.Approver,
+  Q extends Questions.Handlers<any> = Questions.Handlers,
+  T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
+> =
   & Omit<Protocol.ThreadStartParams, keyof ThreadFields>
   & ApprovalOptions
   & Pick<ThreadInput, "sandbox">
+  & HandlerOptions<A, Q>
+  & ToolOptions<T>
 
 /**
  * What may be changed of a thread as it is resumed. A thread that is loaded already keeps its settings, and asking for
- * others fails with `SettingsNotApplied`.
+ * others fails with `SettingsNotApplied`. `tools` says again who runs the tools that the thread was started with; others
+ * fail with `ToolsNotApplied`. What is left out of `approvals`, `questions` and `tools` stays as this program gave it.
  *
  * @category models
  * @since 0.1.0
  */
-export type ResumeOptions =
+export type ResumeOptions<
+  A extends Approvals.Approver<any> = Approvals.Approver,
+  Q extends Questions.Handlers<any> = Questions.Handlers,
+  T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
+> =
   & Omit<Protocol.ThreadResumeParams, "threadId" | "excludeTurns" | "initialTurnsPage" | keyof ThreadFields>
   & ApprovalOptions
   & Pick<ThreadInput, "sandbox">
+  & HandlerOptions<A, Q>
+  & ToolOptions<T>
 
 /**
- * What may differ in the copy of a thread.
+ * What may differ in the copy of a thread. It has the tools of the original; `tools` says who runs them, and others fail with
+ * `ToolsNotApplied`. What is left out of `approvals`, `questions` and `tools` is as this program gave it to the original.
  *
  * @category models
  * @since 0.1.0
  */
-export type ForkOptions =
+export type ForkOptions<
+  A extends Approvals.Approver<any> = Approvals.Approver,
+  Q extends Questions.Handlers<any> = Questions.Handlers,
+  T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
+> =
   & Omit<Protocol.ThreadForkParams, "threadId" | "excludeTurns" | keyof ThreadFields>
   & ApprovalOptions
   & Pick<ThreadInput, "sandbox">
+  & HandlerOptions<A, Q>
+  & ToolOptions<T>
 
 /**
  * Which threads to list, and in what order. `limit` is how many are asked for at once.
@@ -94,6 +129,17 @@ export type ListOptions = Omit<Protocol.ThreadListParams, "cursor">
 export type ModelOptions = Omit<Protocol.ModelListParams, "cursor">
 
 /**
+ * The services that the handlers and tools of a thread need.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type HandlerServices<A, Q, T extends ReadonlyArray<Tool.Any>> =
+  | Approvals.Services<A>
+  | Questions.Services<Q>
+  | Tool.Services<T[number]>
+
+/**
  * Codex, as a service.
  *
  * @category services
@@ -102,20 +148,45 @@ export type ModelOptions = Omit<Protocol.ModelListParams, "cursor">
 export class Codex extends Context.Service<Codex, {
   /** Who the server is. */
   readonly metadata: Metadata
-  /** Opens a new thread. Until its first turn it exists in this process only. */
-  readonly startThread: (
-    options?: StartOptions
-  ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError>
+  /**
+   * Opens a new thread. Until its first turn it exists in this process only. The services that `approvals`, `questions` and
+   * `tools` need are taken from here, and are used for as long as the connection lives.
+   */
+  readonly startThread: <
+    const A extends Approvals.Approver<any> = never,
+    const Q extends Questions.Handlers<any> = never,
+    const T extends ReadonlyArray<Tool.Any> = []
+  >(
+    options?: StartOptions<A, Q, T>
+  ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
   /** Opens a stored thread to go on with it. */
-  readonly resumeThread: (
+  readonly resumeThread: <
+    const A extends Approvals.Approver<any> = never,
+    const Q extends Questions.Handlers<any> = never,
+    const T extends ReadonlyArray<Tool.Any> = []
+  >(
     id: string,
-    options?: ResumeOptions
-  ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError>
+    options?: ResumeOptions<A, Q, T>
+  ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
   /** Opens a copy of a stored thread, which from then on goes its own way. */
-  readonly forkThread: (
+  readonly forkThread: <
+    const A extends Approvals.Approver<any> = never,
+    const Q extends Questions.Handlers<any> = never,
+    const T extends ReadonlyArray<Tool.Any> = []
+  >(
     id: string,
-    options?: ForkOptions
-  ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError>
+    options?: ForkOptions<A, Q, T>
+  ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
+  /**
+   * Has handlers answer for all threads that have none of their own, for as long as the scope lives. Of several the latest
+   * are asked first. `Approvals.layer` and `Questions.layer` do this as layers.
+   */
+  readonly handle: (handlers: {
+    readonly approvals?: Approvals.Policy | undefined
+    readonly questions?: Questions.Handlers | undefined
+  }) => Effect.Effect<void, never, Scope.Scope>
+  /** What Codex has asked for and what became of it, from the moment the stream is run; see `Approvals.audit`. */
+  readonly approvals: Stream.Stream<Approvals.AuditEntry>
   /** The stored threads, newest first unless told otherwise. Pages are fetched as the stream is pulled. */
   readonly listThreads: (options?: ListOptions) => Stream.Stream<Protocol.Thread, AppServerError>
   /** Takes a thread out of the list and unloads it. */
@@ -167,27 +238,69 @@ const pages = <A>(
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
   const open = new OpenTurns()
+  const registry = new HandlerRegistry(server)
+  yield* answerToolCalls(server, registry)
+  yield* answerQuestions(server, registry)
+  const audit = yield* answerApprovals(server, registry)
+  for (const method of ["thread/closed", "thread/archived", "thread/deleted"]) {
+    yield* server.observe(method, (event) => {
+      const threadId = threadIdOf((event as { readonly params?: unknown }).params)
+      if (threadId !== undefined) registry.setThread(threadId, undefined)
+    })
+  }
+
+  /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */
+  const reopen = (method: "thread/resume" | "thread/fork") =>
+    Effect.fnUntraced(function*(id: string, options: ResumeOptions & ForkOptions = {}) {
+      const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
+      const handlers = yield* provided({ approvals, questions })
+      const tools = yield* providedTools(server, method, { toolConcurrency, tools: given })
+      const fields = yield* resolveThreadOptions(method, rest)
+      const before = registry.ofThread(id)
+      const now = {
+        handlers: {
+          approvals: handlers.approvals ?? before?.handlers.approvals,
+          questions: handlers.questions ?? before?.handlers.questions
+        },
+        tools: tools ?? before?.tools
+      }
+      // The server replays what a resumed thread still waits for.
+      if (method === "thread/resume") registry.setThread(id, now)
+      return yield* Effect.gen(function*() {
+        const response = yield* requestThread(server, method, { ...fields, threadId: id, excludeTurns: true })
+        yield* verifyApplied(method, fields, response)
+        if (tools !== undefined) yield* verifyTools(server, method, tools, before?.tools, response)
+        registry.setThread(response.thread.id, now)
+        return Thread.make(server, open, registry, response.thread.id)
+      }).pipe(
+        Effect.onError(() =>
+          Effect.sync(() => {
+            if (method === "thread/resume") registry.setThread(id, before)
+          })
+        )
+      )
+    })
 
   return Codex.of({
     metadata: server.metadata,
-    startThread: Effect.fn("Codex.startThread")(function*(options = {}) {
-      const params = yield* resolveThreadOptions("thread/start", withDefaultMode(options))
-      const response = yield* requestThread(server, "thread/start", params)
-      yield* verifyApplied("thread/start", params, response)
-      return Thread.make(server, open, response.thread.id)
-    }),
-    resumeThread: Effect.fn("Codex.resumeThread")(function*(id, options = {}) {
-      const fields = yield* resolveThreadOptions("thread/resume", options)
-      const response = yield* requestThread(server, "thread/resume", { ...fields, threadId: id, excludeTurns: true })
-      yield* verifyApplied("thread/resume", fields, response)
-      return Thread.make(server, open, response.thread.id)
-    }),
-    forkThread: Effect.fn("Codex.forkThread")(function*(id, options = {}) {
-      const fields = yield* resolveThreadOptions("thread/fork", options)
-      const response = yield* requestThread(server, "thread/fork", { ...fields, threadId: id, excludeTurns: true })
-      yield* verifyApplied("thread/fork", fields, response)
-      return Thread.make(server, open, response.thread.id)
-    }),
+    handle: (handlers) => registry.add(handlers),
+    approvals: audit,
+    startThread: Effect.fn("Codex.startThread")(function*(options: StartOptions = {}) {
+      const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
+      const handlers = yield* provided({ approvals, questions })
+      const tools = yield* providedTools(server, "thread/start", { toolConcurrency, tools: given })
+      const fields = yield* resolveThreadOptions("thread/start", withDefaultMode(rest))
+      const response = yield* requestThread(
+        server,
+        "thread/start",
+        tools === undefined ? fields : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...specsOf(tools)] }
+      )
+      yield* verifyApplied("thread/start", fields, response)
+      registry.setThread(response.thread.id, { handlers, tools })
+      return Thread.make(server, open, registry, response.thread.id)
+    }) as Codex["Service"]["startThread"],
+    resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
+    forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],
     listThreads: (options = {}) => pages(server, "thread/list", options, Protocol.Thread),
     archiveThread: Effect.fn("Codex.archiveThread")(function*(id) {
       yield* server.request("thread/archive", { threadId: id })

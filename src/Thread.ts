@@ -7,28 +7,36 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, TurnFields, TurnInput } from "./ApprovalMode.ts"
+import type * as Approvals from "./Approvals.ts"
 import type { AppServer } from "./AppServer.ts"
 import type { AppServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
+import { type HandlerOptions, type HandlerRegistry, isEmpty, provided } from "./internal/threads/handlers.ts"
 import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
 import type * as Protocol from "./Protocol.ts"
+import type * as Questions from "./Questions.ts"
 import * as Turn from "./Turn.ts"
 
 /**
  * What a turn may be given besides its input: the protocol's own fields, and `approvalMode` for its approval fields.
  *
  * The server keeps most of them for later turns of the thread (`approvalMode`, `sandboxPolicy`, `cwd`, `model`, `effort`,
- * `summary`, `personality`, `serviceTier`); `outputSchema` and `serviceTierForTurn` hold for this turn only.
+ * `summary`, `personality`, `serviceTier`); `outputSchema` and `serviceTierForTurn` hold for this turn only, and so do
+ * `approvals` and `questions`, which are asked before those of the thread.
  *
  * @category models
  * @since 0.1.0
  */
-export type TurnOptions =
+export type TurnOptions<
+  A extends Approvals.Approver<any> = Approvals.Approver,
+  Q extends Questions.Handlers<any> = Questions.Handlers
+> =
   & Omit<Protocol.TurnStartParams, "threadId" | "input" | keyof TurnFields>
   & ApprovalOptions
   & Pick<TurnInput, "sandboxPolicy">
+  & HandlerOptions<A, Q>
 
 /**
  * What to read of a thread.
@@ -52,23 +60,44 @@ export interface Thread {
    *
    * If the thread is already running a turn, the input is added to that one, and both have its result.
    */
-  readonly run: (
+  readonly run: <
+    const A extends Approvals.Approver<any> = never,
+    const Q extends Questions.Handlers<any> = never
+  >(
     input: Input.Input,
-    options?: TurnOptions
-  ) => Effect.Effect<Turn.TurnResult, SandboxConflictError | Turn.TurnFailed | AppServerError>
+    options?: TurnOptions<A, Q>
+  ) => Effect.Effect<
+    Turn.TurnResult,
+    SandboxConflictError | Turn.TurnFailed | AppServerError,
+    Approvals.Services<A> | Questions.Services<Q>
+  >
   /** Starts a turn and returns its handle. Closing the scope before the turn has ended interrupts the turn. */
-  readonly turn: (
+  readonly turn: <
+    const A extends Approvals.Approver<any> = never,
+    const Q extends Questions.Handlers<any> = never
+  >(
     input: Input.Input,
-    options?: TurnOptions
-  ) => Effect.Effect<Turn.Turn, SandboxConflictError | AppServerError, Scope.Scope>
+    options?: TurnOptions<A, Q>
+  ) => Effect.Effect<
+    Turn.Turn,
+    SandboxConflictError | AppServerError,
+    Scope.Scope | Approvals.Services<A> | Questions.Services<Q>
+  >
   /**
    * The events of a new turn, which ends with `turn/completed`, also when the turn fails. Ending the stream early, as
    * `Stream.take` does, interrupts the turn. Each run of the stream is a turn of its own.
    */
-  readonly stream: (
+  readonly stream: <
+    const A extends Approvals.Approver<any> = never,
+    const Q extends Questions.Handlers<any> = never
+  >(
     input: Input.Input,
-    options?: TurnOptions
-  ) => Stream.Stream<Turn.TurnEvent, SandboxConflictError | AppServerError>
+    options?: TurnOptions<A, Q>
+  ) => Stream.Stream<
+    Turn.TurnEvent,
+    SandboxConflictError | AppServerError,
+    Approvals.Services<A> | Questions.Services<Q>
+  >
   /**
    * The stored thread, with its turns if `includeTurns` is set. A thread has no turns to read before its first turn.
    */
@@ -82,26 +111,39 @@ export interface Thread {
 }
 
 /** @internal */
-export const make = (server: AppServer["Service"], open: OpenTurns, id: string): Thread => {
+export const make = (
+  server: AppServer["Service"],
+  open: OpenTurns,
+  registry: HandlerRegistry,
+  id: string
+): Thread => {
   const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
-    const fields = yield* resolveTurnOptions(options)
+    const { approvals, questions, ...rest } = options
+    const handlers = yield* provided({ approvals, questions })
+    const fields = yield* resolveTurnOptions(rest)
     const items = yield* Input.validate("turn/start", input)
-    const { state, turnId } = yield* startTurn(server, open, { ...fields, threadId: id, input: items })
+    const name = isEmpty(handlers) ? undefined : yield* registry.addTurn(id, handlers)
+    const { state, turnId } = yield* startTurn(server, open, { ...fields, threadId: id, input: items }).pipe(
+      Effect.onError(() => name?.(undefined) ?? Effect.void)
+    )
+    if (name !== undefined) yield* name(turnId)
     return Turn.make(server, state, turnId)
   })
 
   return {
     id,
-    run: Effect.fn("Thread.run")(function*(input, options) {
+    run: Effect.fn("Thread.run")(function*(input: Input.Input, options?: TurnOptions) {
       yield* Effect.annotateCurrentSpan({ threadId: id })
       const turn = yield* start(input, options)
       return yield* turn.result
-    }, Effect.scoped),
-    turn: Effect.fn("Thread.turn")(function*(input, options) {
+    }, Effect.scoped) as Thread["run"],
+    turn: Effect.fn("Thread.turn")(function*(input: Input.Input, options?: TurnOptions) {
       yield* Effect.annotateCurrentSpan({ threadId: id })
       return yield* start(input, options)
-    }),
-    stream: (input, options) => Stream.unwrap(Effect.map(start(input, options), (turn) => turn.events)),
+    }) as Thread["turn"],
+    stream:
+      ((input: Input.Input, options?: TurnOptions) =>
+        Stream.unwrap(Effect.map(start(input, options), (turn) => turn.events))) as Thread["stream"],
     read: Effect.fn("Thread.read")(function*(options = {}) {
       const { thread } = yield* server.request("thread/read", { ...options, threadId: id })
       return thread

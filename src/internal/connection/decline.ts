@@ -1,4 +1,4 @@
-/** The answers that grant nothing, for the server's requests that nobody handles. */
+/** The answers that grant nothing, for the server's requests that nobody handles, or not in time. */
 import type * as Protocol from "../../Protocol.ts"
 import type { Answer } from "./jsonRpcPeer.ts"
 
@@ -13,20 +13,29 @@ const declines: Declines = {
   "mcpServer/elicitation/request": { action: "decline", content: null },
   "item/tool/call": {
     success: false,
-    contentItems: [{ type: "inputText", text: "The client has no handler for this tool." }]
+    contentItems: [{ type: "inputText", text: "The client could not run this tool." }]
   },
   applyPatchApproval: { decision: denied },
   execCommandApproval: { decision: denied }
 }
 
-/** JSON-RPC's code for a method that is not there. */
+/** JSON-RPC's codes for a method that is not there, and for one that failed. */
 const methodNotFound = -32601
+const internalError = -32603
 
 /** What to answer, and what that does to the request, for the log. */
-export const declineOf = (method: string): { readonly answer: Answer; readonly effect: string } =>
-  Object.hasOwn(declines, method)
-    ? { answer: { result: declines[method as keyof Declines] }, effect: "Declined" }
+export const declineOf = (
+  method: string,
+  because: "unhandled" | "failed" | "withdrawn"
+): { readonly answer: Answer; readonly effect: string } => {
+  if (Object.hasOwn(declines, method)) {
+    return { answer: { result: declines[method as keyof Declines] }, effect: "Declined" }
+  }
+  const error = because === "unhandled"
+    ? { code: methodNotFound, message: `The client does not handle ${method}` }
     : {
-      answer: { error: { code: methodNotFound, message: `The client does not handle ${method}` } },
-      effect: "Answered with an error:"
+      code: internalError,
+      message: because === "failed" ? `The client failed to handle ${method}` : `Nobody needs the answer to ${method}`
     }
+  return { answer: { error }, effect: "Answered with an error:" }
+}

@@ -51,6 +51,12 @@ export interface Step {
   readonly report: (warning: string) => void
 }
 
+/** Which of the server's open requests a notification ends, and whether they still need an answer. */
+export interface Withdrawal {
+  readonly concerns: (request: IncomingRequest) => boolean
+  readonly isAnswered: boolean
+}
+
 /** For what is done outside of the reader's step. */
 export const immediately: Step = { defer: (action) => action(), report: () => {} }
 
@@ -85,21 +91,41 @@ const rejection = (method: string, error: unknown): AppServerError => {
   return appServerError(new RequestRejected({ method, code, detail, data }))
 }
 
+/** So many answers are remembered, for a request that is replayed while its answer is on its way. */
+const rememberedAnswers = 256
+
+/** What a tool answers can be large. */
+const isRemembered = (method: string): boolean => method !== "item/tool/call"
+
+const identityOf = ({ id, method, params }: IncomingRequest): string =>
+  JSON.stringify([
+    id,
+    method,
+    ...["threadId", "turnId", "itemId", "callId", "approvalId", "startedAtMs"].map((name) =>
+      Predicate.hasProperty(params, name) ? params[name] : null
+    )
+  ])
+
 const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || Predicate.isNumber(id)
 
 export const makePeer = Effect.fnUntraced(function*(connection: Connection, handlers: {
   /** Called in the reader's step: it must be quick and leave waking to `defer`. */
   readonly onNotification: (notification: IncomingNotification, step: Step) => void
-  /** Run in a fiber of its own, which is interrupted when the connection ends or `withdraw` names its request. */
+  /** Run in a fiber of its own, which is interrupted when the connection ends or its request is withdrawn. */
   readonly onRequest: (request: IncomingRequest) => Effect.Effect<Answer>
-  /** Whether a notification says that a request needs no answer any more. */
-  readonly withdraw: (notification: IncomingNotification) => RequestId | undefined
+  /** Whether a notification withdraws requests that wait for an answer. */
+  readonly withdraw: (notification: IncomingNotification) => Withdrawal | undefined
+  /** What to answer to a request that was withdrawn without having been answered by anybody. */
+  readonly withdrawn: (request: IncomingRequest) => Answer
   readonly onEnd: (error: AppServerError, step: Step) => void
 }): Effect.fn.Return<Peer, never, Scope.Scope> {
   const pending = new Map<
     RequestId,
     { readonly method: string; readonly answer: Deferred.Deferred<unknown, AppServerError> }
   >()
+  /** The server's requests that have no answer yet. Whoever takes one out of here answers it. */
+  const asked = new Map<RequestId, IncomingRequest>()
+  const answers = new Map<string, Answer>()
   const answering = yield* FiberMap.make<RequestId>()
   const runAnswer = yield* FiberMap.runtime(answering)()
   let nextId = 1
@@ -112,15 +138,28 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
         appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))
     }).pipe(Effect.flatMap(connection.send))
 
+  const remember = (request: IncomingRequest, answer: Answer) => {
+    if (!isRemembered(request.method)) return
+    answers.set(identityOf(request), answer)
+    if (answers.size > rememberedAnswers) answers.delete(answers.keys().next().value!)
+  }
+
   // Answers get written whatever they hold: silence would leave the server waiting.
+  const writeAnswer = (request: IncomingRequest, answer: Answer) =>
+    Effect.suspend(() => {
+      if (asked.get(request.id) !== request) return Effect.void
+      asked.delete(request.id)
+      remember(request, answer)
+      return write({ id: request.id, ...answer }, request.method).pipe(
+        Effect.catch((error) =>
+          write({ id: request.id, error: { code: -32603, message: error.message } }, request.method)
+        ),
+        Effect.ignore
+      )
+    }).pipe(Effect.uninterruptible)
+
   const answer = (request: IncomingRequest) =>
-    handlers.onRequest(request).pipe(
-      Effect.flatMap((outcome) => write({ id: request.id, ...outcome }, request.method)),
-      Effect.catch((error) =>
-        write({ id: request.id, error: { code: -32603, message: error.message } }, request.method)
-      ),
-      Effect.ignore
-    )
+    Effect.flatMap(handlers.onRequest(request), (answer) => writeAnswer(request, answer))
 
   let deferred: Array<() => void> = []
   let reports: Array<string> = []
@@ -146,6 +185,22 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     step.defer(() => Deferred.doneUnsafe(entry.answer, outcome))
   }
 
+  const receiveRequest = (request: IncomingRequest) => {
+    // The server replays what is not answered when a thread is resumed, and one handler is enough.
+    if (asked.has(request.id)) return
+    asked.set(request.id, request)
+    const known = answers.get(identityOf(request))
+    step.defer(() => runAnswer(request.id, known === undefined ? answer(request) : writeAnswer(request, known)))
+  }
+
+  const withdraw = ({ concerns, isAnswered }: Withdrawal) => {
+    for (const request of asked.values()) {
+      if (!concerns(request)) continue
+      if (isAnswered) asked.delete(request.id)
+      step.defer(() => runAnswer(request.id, writeAnswer(request, handlers.withdrawn(request))))
+    }
+  }
+
   const receive = (line: string) => {
     if (line.trim() === "") return
     let message: unknown
@@ -162,14 +217,12 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     const { id, method } = message as { readonly id?: unknown; readonly method?: unknown }
     if (Predicate.isString(method)) {
       if (isRequestId(id)) {
-        const params = Predicate.hasProperty(message, "params") ? message.params : undefined
-        // A request that is replayed while it is being answered has the same id, and one handler is enough.
-        step.defer(() => runAnswer(id, answer({ id, method, params }), { onlyIfMissing: true }))
+        receiveRequest({ id, method, params: Predicate.hasProperty(message, "params") ? message.params : undefined })
         return
       }
       const notification = message as unknown as IncomingNotification
-      const withdrawn = handlers.withdraw(notification)
-      if (withdrawn !== undefined) step.defer(() => runAnswer(withdrawn, Effect.void))
+      const withdrawal = asked.size === 0 ? undefined : handlers.withdraw(notification)
+      if (withdrawal !== undefined) withdraw(withdrawal)
       handlers.onNotification(notification, step)
       return
     }
@@ -198,6 +251,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     ended = error
     for (const entry of pending.values()) step.defer(() => Deferred.doneUnsafe(entry.answer, Exit.fail(error)))
     pending.clear()
+    asked.clear()
     handlers.onEnd(error, step)
     wake()
   }

@@ -23,7 +23,7 @@ const requestFor = <A>(schema: Schema.Codec<A>) => {
 }
 
 const ThreadOpened = Schema.Struct({
-  thread: Schema.Struct({ id: Schema.String }),
+  thread: Schema.Struct({ id: Schema.String, path: Schema.optionalKey(Schema.Unknown) }),
   approvalPolicy: Schema.optionalKey(Schema.Unknown),
   approvalsReviewer: Schema.optionalKey(Schema.Unknown),
   sandbox: Schema.optionalKey(Schema.Unknown),

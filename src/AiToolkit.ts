@@ -1,0 +1,191 @@
+/**
+ * A Toolkit of `effect/ai` as tools of a Codex thread.
+ *
+ * This module is not part of the main entry point, because `effect/ai` is unstable: import it as `effect-codex/AiToolkit`.
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Tool, Toolkit } from "effect/ai"
+ * import { Codex } from "effect-codex"
+ * import * as AiToolkit from "effect-codex/AiToolkit"
+ *
+ * const toolkit = Toolkit.make(
+ *   Tool.make("weather", {
+ *     description: "The weather at a place, now",
+ *     parameters: Schema.Struct({ place: Schema.String }),
+ *     success: Schema.Struct({ celsius: Schema.Number })
+ *   })
+ * )
+ *
+ * export const program = Effect.gen(function*() {
+ *   const codex = yield* Codex.Codex
+ *   const thread = yield* codex.startThread({ tools: yield* AiToolkit.make(toolkit) })
+ *   return yield* thread.run("Is it cold in Oslo?")
+ * }).pipe(
+ *   Effect.provide(toolkit.toLayer({ weather: () => Effect.succeed({ celsius: -3 }) }))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as AiError from "effect/ai/AiError"
+import type * as Prompt from "effect/ai/Prompt"
+import * as AiTool from "effect/ai/Tool"
+import type * as AiToolkit from "effect/ai/Toolkit"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Base64 from "effect/encoding/Base64"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
+import { capturedServices, withServices } from "./internal/connection/services.ts"
+import * as Tool from "./Tool.ts"
+
+/**
+ * How the tools of a Toolkit are run.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<R> {
+  /** How long a call may take. Default: as long as its turn. */
+  readonly timeout?: Duration.Input | undefined
+  /**
+   * Decides about calls of tools that say that they need approval. Default: they are not run, and the model is told so.
+   */
+  readonly approve?: ((tool: string, args: unknown, call: Tool.Call) => Effect.Effect<boolean, never, R>) | undefined
+}
+
+const failed = (text: string): Tool.Result => ({ success: false, content: [Tool.text(text)] })
+
+const toText = (encoded: unknown): string => typeof encoded === "string" ? encoded : JSON.stringify(encoded) ?? "null"
+
+const toUrl = ({ data, mediaType }: Prompt.FilePart): string =>
+  data instanceof URL
+    ? data.href
+    : typeof data === "string" && /^[a-z][a-z0-9+.-]*:/i.test(data)
+    ? data
+    : `data:${mediaType};base64,${typeof data === "string" ? data : Base64.encode(data)}`
+
+const toContent = (part: Prompt.ToolModelOutputPart): Tool.Content => {
+  if (part.type === "text") return Tool.text(part.text)
+  if (part.mediaType.startsWith("image/")) return Tool.image(toUrl(part))
+  if (part.mediaType.startsWith("audio/")) return Tool.audio(toUrl(part))
+  return Tool.text(`[${part.mediaType}${part.fileName === undefined ? "" : ` ${part.fileName}`} omitted]`)
+}
+
+/** The Toolkit puts arguments on the current span. They are private, so it gets a span that does not take them. */
+const withPrivateArguments = Effect.updateContext(<R>(context: Context.Context<R>) =>
+  Option.match(Context.getOption(context, Tracer.ParentSpan), {
+    onNone: () => context,
+    onSome: (span) =>
+      span._tag === "ExternalSpan" ? context : Context.add(
+        context,
+        Tracer.ParentSpan,
+        Object.create(span, {
+          attribute: {
+            value: (key: string, value: unknown) => {
+              if (key !== "parameters") span.attribute(key, value)
+            }
+          }
+        }) as Tracer.Span
+      )
+  })
+)
+
+type AnyToolkit = AiToolkit.WithHandler<Record<string, AiTool.Any>>
+
+const run = (
+  toolkit: AnyToolkit,
+  tool: AiTool.Any,
+  args: unknown,
+  call: Tool.Call
+): Effect.Effect<Tool.Result, never, any> => {
+  const encodeFailure = Schema.encodeUnknownEffect(Schema.toCodecJson(tool.failureSchema as Schema.Codec<unknown>))
+  return toolkit.handle(tool.name, args as never, call.callId).pipe(
+    withPrivateArguments,
+    Effect.flatMap((results) => Stream.runLast(results)),
+    Effect.flatMap(Option.match({
+      onNone: () => Effect.die(new Error("the handler gave no result")),
+      onSome: ({ encodedResult, isFailure, modelOutput }) =>
+        Effect.succeed<Tool.Result>({
+          success: !isFailure,
+          content: modelOutput === undefined ? [Tool.text(toText(encodedResult))] : modelOutput.map(toContent)
+        })
+    })),
+    Effect.catch((error: unknown) =>
+      AiError.isAiError(error)
+        ? error.reason._tag === "ToolParameterValidationError"
+          ? Effect.succeed(failed(`Invalid arguments for ${tool.name}: ${error.reason.description}`))
+          : Effect.die(error)
+        : Effect.map(Effect.orDie(encodeFailure(error)), (json) => failed(toText(json)))
+    )
+  ) as Effect.Effect<Tool.Result, never, any>
+}
+
+/** Whether a call may be run. Arguments that do not decode are refused by the Toolkit itself. */
+const isApproved = <R>(
+  tool: AiTool.Any,
+  approve: Options<R>["approve"],
+  args: unknown,
+  call: Tool.Call
+): Effect.Effect<boolean, never, R> =>
+  Effect.gen(function*() {
+    const { needsApproval } = tool
+    if (needsApproval === undefined || needsApproval === false) return true
+    if (typeof needsApproval === "function") {
+      const decoded = yield* Effect.option(
+        Schema.decodeUnknownEffect(tool.parametersSchema as Schema.Codec<unknown>)(args)
+      )
+      if (Option.isNone(decoded)) return true
+      const needed = needsApproval(decoded.value, { toolCallId: call.callId, messages: [] })
+      if (!(Effect.isEffect(needed) ? yield* needed : needed)) return true
+    }
+    return approve === undefined ? false : yield* approve(tool.name, args, call)
+  })
+
+/**
+ * The tools of a Toolkit, with the handlers at hand, for the option `tools` of a thread.
+ *
+ * Arguments that do not decode are told to the model, and so are failures, under either `failureMode`. Of what a handler
+ * emits the last is the result. Tools that only a provider can run fail with `InvalidRequest`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
+  toolkit: AiToolkit.Toolkit<Tools>,
+  options: Options<R> = {}
+): Effect.Effect<
+  ReadonlyArray<Tool.Tool>,
+  AppServerError,
+  AiTool.HandlersFor<Tools> | AiTool.HandlerServices<Tools[keyof Tools]> | R
+> =>
+  Effect.gen(function*() {
+    const services = yield* capturedServices
+    const withHandlers = (yield* toolkit) as unknown as AnyToolkit
+    const tools: Array<Tool.Tool> = []
+    for (const tool of Object.values<AiTool.Any>(withHandlers.tools)) {
+      if (AiTool.isProviderDefined(tool)) {
+        return yield* appServerError(
+          new InvalidRequest({ method: "thread/start", description: `only its provider can run tool ${tool.name}` })
+        )
+      }
+      const runApproved = (args: unknown, call: Tool.Call) =>
+        Effect.flatMap(isApproved(tool, options.approve, args, call), (approved) =>
+          approved
+            ? run(withHandlers, tool, args, call)
+            : Effect.succeed(failed(`${tool.name} needs approval, and was not approved`)))
+      tools.push({
+        name: tool.name,
+        description: AiTool.getDescription(tool) ?? "",
+        inputSchema: AiTool.getJsonSchema(tool),
+        timeout: options.timeout,
+        run: (args, call) => withServices(services as Context.Context<any>, () => runApproved(args, call))
+      })
+    }
+    return tools
+  })

@@ -1,0 +1,251 @@
+/**
+ * Ready-made policies about what Codex asks for, and what composes them.
+ *
+ * A policy decides about a request or leaves it to the next. What all of them leave open is declined.
+ *
+ * ```ts
+ * import { ApprovalPolicy, Approvals } from "effect-codex"
+ *
+ * export const approvals = Approvals.layer(
+ *   ApprovalPolicy.firstOf(
+ *     ApprovalPolicy.readOnlyCommands,
+ *     ApprovalPolicy.acceptCommands((argv) => argv.join(" ") === "npm test"),
+ *     ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, "/my/project"),
+ *     ApprovalPolicy.timeout(ApprovalPolicy.askTerminal, "5 minutes")
+ *   )
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import { dual } from "effect/Function"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
+import * as Predicate from "effect/Predicate"
+import * as Semaphore from "effect/Semaphore"
+import * as Terminal from "effect/Terminal"
+import type * as Approvals from "./Approvals.ts"
+import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
+import { describeRequest } from "./internal/approvals/terminalText.ts"
+import { toPolicy } from "./internal/approvals/toPolicy.ts"
+
+const decided = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
+  Effect.succeed(Option.some(decision))
+
+const open: Effect.Effect<Option.Option<never>> = Effect.succeedNone
+
+/** The words of the command, if the request is to run one, and for nothing else besides. */
+const argvOf = (request: Approvals.Request): ReadonlyArray<string> | undefined =>
+  request._tag === "Command" && request.kind === "command" && request.networkApprovalContext === undefined &&
+    request.additionalPermissions === undefined
+    ? request.argv
+    : undefined
+
+/**
+ * Declines everything, and so ends a chain before the handlers of the thread or the program are asked.
+ *
+ * @category policies
+ * @since 0.1.0
+ */
+export const declineAll: Approvals.Policy = () => decided("decline")
+
+/**
+ * Accepts the commands that a predicate names by their words. It is only asked about single plain commands: one with a pipe,
+ * a redirection, a variable or anything else that a shell would act upon has no such words, and is left open. So are network
+ * connections, and commands that want further rights.
+ *
+ * @category policies
+ * @since 0.1.0
+ */
+export const acceptCommands = (
+  predicate: (argv: ReadonlyArray<string>, request: Approvals.CommandRequest) => boolean
+): Approvals.Policy =>
+(request) => {
+  const argv = argvOf(request)
+  return argv !== undefined && predicate(argv, request as Approvals.CommandRequest) ? decided("accept") : open
+}
+
+/**
+ * Accepts single plain commands that do nothing but read, such as `ls`, `cat`, `grep`, `rg`, `find` without actions, and
+ * `sed -n 1,9p`. They may read whatever your process may. Git is not among them, because the configuration of a repository
+ * can have it run programs.
+ *
+ * @category policies
+ * @since 0.1.0
+ */
+export const readOnlyCommands: Approvals.Policy = acceptCommands(isReadOnly)
+
+/**
+ * Accepts changes of files whose diffs are known; {@link onlyInside} says where.
+ *
+ * @category policies
+ * @since 0.1.0
+ */
+export const acceptFileChanges: Approvals.Policy = (request) =>
+  request._tag === "FileChange" && request.changes !== undefined ? decided("accept") : open
+
+/** The paths that a request is about; `undefined` if it is about anything else too. */
+const pathsOf = (request: Approvals.Request): ReadonlyArray<string> | undefined => {
+  switch (request._tag) {
+    case "Command":
+      return argvOf(request) === undefined || request.cwd === undefined ? undefined : [request.cwd]
+    case "FileChange": {
+      if (request.changes === undefined) return undefined
+      const paths = request.grantRoot === undefined ? [] : [request.grantRoot]
+      for (const { kind, path } of request.changes) {
+        paths.push(path)
+        if (kind.type === "update") {
+          if (Predicate.isString(kind.move_path)) paths.push(kind.move_path)
+        } else if (kind.type !== "add" && kind.type !== "delete") {
+          return undefined
+        }
+      }
+      return paths
+    }
+    case "Permissions": {
+      const { fileSystem, network } = request.permissions
+      if (network?.enabled === true) return undefined
+      const paths = [...fileSystem?.read ?? [], ...fileSystem?.write ?? []]
+      for (const { path } of fileSystem?.entries ?? []) {
+        if (path.type !== "path") return undefined
+        paths.push(path.path)
+      }
+      return paths
+    }
+    case "McpToolCall":
+      return undefined
+  }
+}
+
+/** Where a path leads to, links followed, also if its end does not exist yet. A link that leads nowhere leads nowhere. */
+const realPath = (
+  fs: FileSystem.FileSystem,
+  path: Path.Path,
+  of: string
+): Effect.Effect<Option.Option<string>> =>
+  Effect.matchEffect(fs.realPath(of), {
+    onSuccess: Effect.succeedSome,
+    onFailure: () =>
+      Effect.matchEffect(fs.readLink(of), {
+        onSuccess: () => Effect.succeedNone,
+        onFailure: () =>
+          path.dirname(of) === of
+            ? Effect.succeedNone
+            : Effect.map(
+              realPath(fs, path, path.dirname(of)),
+              Option.map((parent) => path.join(parent, path.basename(of)))
+            )
+      })
+  })
+
+/**
+ * Asks a policy only about what stays inside a folder, links followed, and leaves the rest open:
+ *
+ * - changes of files that all lie in it, to where they are moved too;
+ * - rights to files that all lie in it;
+ * - plain commands that run in it. What such a command does elsewhere, this cannot tell.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const onlyInside: {
+  (folder: string): <R>(
+    approver: Approvals.Approver<R>
+  ) => Approvals.Policy<R | FileSystem.FileSystem | Path.Path>
+  <R>(approver: Approvals.Approver<R>, folder: string): Approvals.Policy<R | FileSystem.FileSystem | Path.Path>
+} = dual(
+  2,
+  <R>(
+    approver: Approvals.Approver<R>,
+    folder: string
+  ): Approvals.Policy<R | FileSystem.FileSystem | Path.Path> =>
+    Effect.fnUntraced(function*(request) {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const paths = pathsOf(request)
+      const root = yield* realPath(fs, path, path.resolve(folder))
+      if (paths === undefined || paths.length === 0 || Option.isNone(root)) return Option.none()
+      for (const given of paths) {
+        const real = path.isAbsolute(given) ? yield* realPath(fs, path, path.normalize(given)) : Option.none()
+        if (Option.isNone(real)) return Option.none()
+        const relative = path.relative(root.value, real.value)
+        if (relative === ".." || relative.startsWith(`..${path.sep}`) || path.isAbsolute(relative)) return Option.none()
+      }
+      return yield* toPolicy(approver)(request)
+    })
+)
+
+/**
+ * Asks policies, or typed handlers, in order until one decides.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const firstOf = <const Approvers extends ReadonlyArray<Approvals.Approver<any>>>(
+  ...approvers: Approvers
+): Approvals.Policy<Approvals.Services<Approvers[number]>> =>
+  Effect.fnUntraced(function*(request) {
+    for (const approver of approvers as ReadonlyArray<Approvals.Approver<Approvals.Services<Approvers[number]>>>) {
+      const decision = yield* toPolicy(approver)(request)
+      if (Option.isSome(decision)) return decision
+    }
+    return Option.none()
+  })
+
+/**
+ * Declines what a policy has not decided in time.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const timeout: {
+  (duration: Duration.Input): <R>(approver: Approvals.Approver<R>) => Approvals.Policy<R>
+  <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R>
+} = dual(
+  2,
+  <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R> => (request) =>
+    Effect.timeoutOrElse(toPolicy(approver)(request), { duration, orElse: () => decided("decline") })
+)
+
+/** There is one terminal, so one question at a time. */
+const terminalTurn = Semaphore.makeUnsafe(1)
+
+const choices: Readonly<Record<string, "accept" | "acceptForSession" | "decline" | "cancel">> = {
+  y: "accept",
+  yes: "accept",
+  a: "acceptForSession",
+  always: "acceptForSession",
+  n: "decline",
+  no: "decline",
+  c: "cancel",
+  cancel: "cancel"
+}
+
+/**
+ * Shows each request on the terminal and asks a person: yes, always (for this session), no, or cancel the turn. When there is
+ * nobody to answer, because the input has ended, that is a no. Several requests are asked about one after the other; with a
+ * {@link timeout} the wait for those before counts too.
+ *
+ * @category policies
+ * @since 0.1.0
+ */
+export const askTerminal: Approvals.Policy<Terminal.Terminal> = Effect.fnUntraced(
+  function*(request): Effect.fn.Return<Option.Option<Approvals.Decision>, unknown, Terminal.Terminal> {
+    const terminal = yield* Terminal.Terminal
+    yield* terminal.display(`\n${describeRequest(request)}\n`)
+    while (true) {
+      yield* terminal.display("Allow it? [y]es, [a]lways, [n]o, [c]ancel the turn: ")
+      const line = yield* Effect.option(terminal.readLine)
+      if (Option.isNone(line)) {
+        yield* terminal.display("no\n")
+        return Option.some("decline")
+      }
+      const answer = line.value.trim().toLowerCase()
+      if (Object.hasOwn(choices, answer)) return Option.some(choices[answer]!)
+    }
+  },
+  (asked) => terminalTurn.withPermit(asked)
+)

@@ -1,0 +1,381 @@
+/**
+ * What Codex asks before it acts: may I run this command, change these files, have these rights, call this tool.
+ *
+ * A program answers with an {@link Approver}: one typed handler for each kind of request, or an `ApprovalPolicy` for all of
+ * them. It is given to a thread or a turn with the option `approvals`, or to everything with {@link layer}. Handlers are
+ * Effects: they may need services, take their time, and use Codex itself.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Approvals, Codex } from "effect-codex"
+ *
+ * const approvals = Approvals.layer({
+ *   command: ({ argv }) =>
+ *     Effect.succeed(argv?.join(" ") === "npm test" ? Approvals.accept : Approvals.decline)
+ * })
+ *
+ * export const program = Effect.gen(function*() {
+ *   const codex = yield* Codex.Codex
+ *   const thread = yield* codex.startThread({ approvalPolicy: "on-request", approvalsReviewer: "user" })
+ *   return yield* thread.run("Run the tests")
+ * }).pipe(Effect.provide(approvals))
+ * ```
+ *
+ * **It fails closed.** What no handler decides is declined, with a line in the log. So is what a handler fails or dies on,
+ * and what cannot be read. Nothing is ever accepted unless a handler said so, and each request gets one answer.
+ *
+ * **A handler ends with its request.** When somebody else has answered, the turn ends or the connection closes, its fiber is
+ * interrupted.
+ *
+ * Requests reach a program only if the thread asks for them: with `approvalPolicy: "on-request"` (or `"untrusted"`) and
+ * `approvalsReviewer: "user"`. The default of new threads, `auto_review`, has a model decide instead. MCP tools ask under
+ * either policy.
+ *
+ * @since 0.1.0
+ */
+import type * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Codex from "./Codex.ts"
+import { toPolicy } from "./internal/approvals/toPolicy.ts"
+import { capturedServices, withServices } from "./internal/connection/services.ts"
+import type * as Protocol from "./Protocol.ts"
+
+/**
+ * What every request has.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
+export interface RequestBase {
+  /** The thread that asks. That of a sub-agent is a thread of its own. */
+  readonly threadId: string
+  /** The turn that asks, if the server names it. */
+  readonly turnId: string | undefined
+  /** Why, in the model's words. */
+  readonly reason: string | undefined
+  /** The request as the server sent it, for what newer servers add. */
+  readonly params: unknown
+}
+
+/**
+ * Codex wants to run a command, outside of its sandbox.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
+export interface CommandRequest extends RequestBase {
+  readonly _tag: "Command"
+  readonly itemId: string
+  /** Tells apart several requests about one item. */
+  readonly approvalId: string | undefined
+  /** What is asked for; `"command"` is to run one, `"writeStdin"` to type into one that runs. */
+  readonly kind: Protocol.CommandExecutionApprovalKind
+  /** The command as it would be run, mostly a shell with a script. */
+  readonly command: string | undefined
+  /** What the shell is to run, if the command is a shell with a script. */
+  readonly script: string | undefined
+  /**
+   * The words of the command, or of the shell's script, quotes removed. `undefined` if it is anything but a single plain
+   * command: with a pipe, a redirection, a variable, a pattern, or whatever else a shell would act upon. Decide by this;
+   * `commandActions` leaves things out.
+   */
+  readonly argv: ReadonlyArray<string> | undefined
+  readonly cwd: string | undefined
+  /** What the server makes of the command, for people to look at. */
+  readonly commandActions: ReadonlyArray<Protocol.CommandAction>
+  /** Decisions that the server suggests to offer. Others are accepted too. */
+  readonly availableDecisions: ReadonlyArray<Protocol.CommandExecutionApprovalDecision>
+  /** Beginnings of commands that could be allowed from now on; see {@link acceptWithExecpolicyAmendment}. */
+  readonly proposedExecpolicyAmendment: ReadonlyArray<string> | undefined
+  /** Rules about hosts that could be kept from now on; see {@link applyNetworkPolicyAmendment}. */
+  readonly proposedNetworkPolicyAmendments: ReadonlyArray<Protocol.NetworkPolicyAmendment>
+  /** Set if this is about a connection that a command wants to make, and not about running it. */
+  readonly networkApprovalContext: Protocol.NetworkApprovalContext | undefined
+  /** Rights that the command would get besides. */
+  readonly additionalPermissions: Protocol.AdditionalPermissionProfile | undefined
+}
+
+/**
+ * Codex wants to change files.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
+export interface FileChangeRequest extends RequestBase {
+  readonly _tag: "FileChange"
+  readonly itemId: string
+  /** The files with their diffs; `undefined` if the server has not told this client, so accept that at your own risk. */
+  readonly changes: ReadonlyArray<Protocol.FileUpdateChange> | undefined
+  /** Set if Codex asks for the right to write below this folder for the rest of the session. */
+  readonly grantRoot: string | undefined
+}
+
+/**
+ * Codex wants more rights for what follows.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
+export interface PermissionsRequest extends RequestBase {
+  readonly _tag: "Permissions"
+  readonly itemId: string
+  readonly permissions: Protocol.RequestPermissionProfile
+  readonly cwd: string
+}
+
+/**
+ * Codex wants to call a tool of an MCP server. Tools that are marked as read-only are not asked about.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
+export interface McpToolCallRequest extends RequestBase {
+  readonly _tag: "McpToolCall"
+  readonly server: string
+  readonly tool: string
+  /** The question in the server's words. */
+  readonly message: string
+  readonly description: string | undefined
+  /** The arguments of the call. */
+  readonly arguments: unknown
+  /** What the tool says of itself, such as `{ destructiveHint: true }`. */
+  readonly annotations: Readonly<Record<string, unknown>>
+}
+
+/**
+ * Something that Codex asks for, told apart by `_tag`.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
+export type Request = CommandRequest | FileChangeRequest | PermissionsRequest | McpToolCallRequest
+
+/**
+ * @category decisions
+ * @since 0.1.0
+ */
+export type CommandDecision = Protocol.CommandExecutionApprovalDecisionParam
+
+/**
+ * @category decisions
+ * @since 0.1.0
+ */
+export type FileChangeDecision = Protocol.FileChangeApprovalDecision
+
+/**
+ * A decision about rights: all that were asked for, or those that are named.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export type PermissionsDecision =
+  | "accept"
+  | "acceptForSession"
+  | "decline"
+  | "cancel"
+  | Protocol.PermissionsRequestApprovalResponse
+
+/**
+ * @category decisions
+ * @since 0.1.0
+ */
+export type McpToolCallDecision = "accept" | "acceptForSession" | "acceptAlways" | "decline" | "cancel"
+
+/**
+ * @category decisions
+ * @since 0.1.0
+ */
+export type Decision = CommandDecision | FileChangeDecision | PermissionsDecision | McpToolCallDecision
+
+/**
+ * Yes, this once. Of rights: for the rest of the turn.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const accept = "accept" as const
+
+/**
+ * Yes, and do not ask again in this session: for the same command, for these files, for this tool.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const acceptForSession = "acceptForSession" as const
+
+/**
+ * Yes, and do not ask again, in later sessions either. For MCP tools only; the server keeps it in its configuration.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const acceptAlways = "acceptAlways" as const
+
+/**
+ * No. The model is told so, and the turn goes on.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const decline = "decline" as const
+
+/**
+ * No, and interrupt the turn.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const cancel = "cancel" as const
+
+/**
+ * Yes, and do not ask again about commands that begin with these words. The server writes that into the rules in its home, so
+ * it holds for later sessions too. `proposedExecpolicyAmendment` of the request is a suggestion.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const acceptWithExecpolicyAmendment = (words: ReadonlyArray<string>) => ({
+  acceptWithExecpolicyAmendment: { execpolicy_amendment: words }
+})
+
+/**
+ * Keeps a rule about a host, which allows or denies this connection and later ones.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const applyNetworkPolicyAmendment = (amendment: Protocol.NetworkPolicyAmendmentParam) => ({
+  applyNetworkPolicyAmendment: { network_policy_amendment: amendment }
+})
+
+/**
+ * Grants just these rights. `scope` is `"turn"` unless it is said to be `"session"`.
+ *
+ * @category decisions
+ * @since 0.1.0
+ */
+export const grant = (
+  permissions: Protocol.GrantedPermissionProfile,
+  options?: Omit<Protocol.PermissionsRequestApprovalResponse, "permissions">
+): Protocol.PermissionsRequestApprovalResponse => ({ scope: "turn", ...options, permissions })
+
+/**
+ * One typed handler for each kind of request. A kind without a handler is left to whoever comes next: the turn's handlers
+ * come first, then the thread's, then those of {@link layer}, and at last it is declined.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Handlers<out R = never> {
+  readonly command?: ((request: CommandRequest) => Effect.Effect<CommandDecision, unknown, R>) | undefined
+  readonly fileChange?: ((request: FileChangeRequest) => Effect.Effect<FileChangeDecision, unknown, R>) | undefined
+  readonly permissions?: ((request: PermissionsRequest) => Effect.Effect<PermissionsDecision, unknown, R>) | undefined
+  readonly mcpToolCall?: ((request: McpToolCallRequest) => Effect.Effect<McpToolCallDecision, unknown, R>) | undefined
+}
+
+/**
+ * Decides about any request, or leaves it to whoever comes next. `ApprovalPolicy` has some that are ready-made.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Policy<R = never> = (request: Request) => Effect.Effect<Option.Option<Decision>, unknown, R>
+
+/**
+ * Whoever decides about requests.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Approver<R = never> = Handlers<R> | Policy<R>
+
+/**
+ * The services that an {@link Approver} needs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Services<A> = A extends (request: never) => Effect.Effect<infer _A, infer _E, infer R> ? R
+  : {
+    [K in keyof A]-?: A[K] extends ((request: never) => Effect.Effect<infer _A, infer _E, infer R>) | undefined ? R
+      : never
+  }[keyof A]
+
+/**
+ * What becomes of requests, for the record. It has the requests and decisions themselves, so it is as private as they are.
+ *
+ * - `Requested`: Codex asks.
+ * - `Decided`: the answer, and by whom: the handler of the turn, the thread or the layer; `"nobody"`, if it was declined because
+ *   none decided; `"failure"`, if it was declined because a handler failed, as `cause` says.
+ * - `Withdrawn`: it was resolved elsewhere, or its turn or the connection ended, before anybody decided.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type AuditEntry =
+  | { readonly _tag: "Requested"; readonly at: DateTime.Utc; readonly request: Request }
+  | {
+    readonly _tag: "Decided"
+    readonly at: DateTime.Utc
+    readonly request: Request
+    readonly decision: Decision
+    readonly by: "turn" | "thread" | "layer" | "nobody" | "failure"
+    readonly cause: Cause.Cause<unknown> | undefined
+  }
+  | { readonly _tag: "Withdrawn"; readonly at: DateTime.Utc; readonly request: Request }
+
+/**
+ * Who decides about the requests of all threads.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Approvals extends Context.Service<Approvals, {
+  readonly decide: Policy
+}>()("effect-codex/Approvals") {}
+
+/**
+ * Has an {@link Approver} decide about the requests of all threads that have none of their own, for as long as the scope
+ * lives. Of several the latest is asked first.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <R>(
+  approver: Approver<R>
+): Effect.Effect<Approvals["Service"], never, Codex.Codex | R | Scope.Scope> =>
+  Effect.gen(function*() {
+    const codex = yield* Codex.Codex
+    const services = (yield* capturedServices) as Context.Context<R>
+    const policy = toPolicy(approver)
+    const decide: Policy = (request) => withServices(services, () => policy(request))
+    yield* codex.handle({ approvals: decide })
+    return { decide }
+  })
+
+/**
+ * Has an {@link Approver} decide about the requests of all threads that have none of their own.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <const A extends Approver<any>>(
+  approver: A
+): Layer.Layer<Approvals, never, Codex.Codex | Services<A>> =>
+  Layer.effect(Approvals, make(approver as Approver<Services<A>>))
+
+/**
+ * Every request of every thread and what became of it, from the moment the stream is run. A slow reader holds up nobody.
+ *
+ * @category streams
+ * @since 0.1.0
+ */
+export const audit: Stream.Stream<AuditEntry, never, Codex.Codex> = Stream.unwrap(
+  Effect.map(Codex.Codex, ({ approvals }) => approvals)
+)

@@ -1,0 +1,27 @@
+/** Typed handlers, one for each kind of request, as one policy. */
+import * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import type * as Approvals from "../../Approvals.ts"
+
+export const toPolicy = <R>(approver: Approvals.Approver<R>): Approvals.Policy<R> => {
+  if (Predicate.isFunction(approver)) return approver as Approvals.Policy<R>
+  const { command, fileChange, mcpToolCall, permissions } = approver
+  const decide = <Asked>(
+    handler: ((request: Asked) => Effect.Effect<Approvals.Decision, unknown, R>) | undefined,
+    request: Asked
+  ): Effect.Effect<Option.Option<Approvals.Decision>, unknown, R> =>
+    handler === undefined ? Effect.succeedNone : Effect.asSome(handler(request))
+  return (request) => {
+    switch (request._tag) {
+      case "Command":
+        return decide(command, request)
+      case "FileChange":
+        return decide(fileChange, request)
+      case "Permissions":
+        return decide(permissions, request)
+      case "McpToolCall":
+        return decide(mcpToolCall, request)
+    }
+  }
+}

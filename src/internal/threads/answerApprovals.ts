@@ -1,0 +1,159 @@
+/** Asks the program about what the server wants approved, and tells the record. */
+import * as Cause from "effect/Cause"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as PubSub from "effect/PubSub"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as Approvals from "../../Approvals.ts"
+import { type AppServer, NotHandled } from "../../AppServer.ts"
+import type * as Protocol from "../../Protocol.ts"
+import {
+  type Ask,
+  commandAsk,
+  fileChangeAsk,
+  legacyCommandAsk,
+  legacyFileChangeAsk,
+  mcpToolCallAsk,
+  permissionsAsk
+} from "./approvalRequests.ts"
+import type { HandlerRegistry } from "./handlers.ts"
+
+const names = {
+  Command: "a command",
+  FileChange: "a file change",
+  Permissions: "more rights",
+  McpToolCall: "a call of an MCP tool"
+} as const
+
+/** The request as a log names it: ids, and nothing of what is in it. */
+const nameOf = (request: Approvals.Request): string => {
+  const item = "itemId" in request ? `, item ${request.itemId}` : ""
+  const turn = request.turnId === undefined ? "" : `, turn ${request.turnId}`
+  return `${names[request._tag]} (thread ${request.threadId}${turn}${item})`
+}
+
+const undecided = "nobody decides about it; give approvals to the thread or the turn, or provide Approvals.layer"
+
+class InvalidDecision extends Error {
+  constructor(request: Approvals.Request) {
+    super(`the handler gave a decision that is none about ${names[request._tag]}`)
+    this.name = "InvalidDecision"
+  }
+}
+
+const keyOf = (...ids: ReadonlyArray<string>): string => JSON.stringify(ids)
+
+/**
+ * The diffs of the file changes that run. A request for approval does not have them; they came when the item was started.
+ */
+const makeChanges = (server: AppServer["Service"]) =>
+  Effect.gen(function*() {
+    const running = new Map<
+      string,
+      { readonly turnKey: string; readonly changes: ReadonlyArray<Protocol.FileUpdateChange> }
+    >()
+    yield* server.observe("item/started", (event) => {
+      if (event.method !== "item/started" || event.params.item.type !== "fileChange") return
+      const { item, threadId, turnId } = event.params
+      running.set(keyOf(threadId, item.id), { turnKey: keyOf(threadId, turnId), changes: item.changes })
+    })
+    yield* server.observe("item/fileChange/patchUpdated", (event) => {
+      if (event.method !== "item/fileChange/patchUpdated") return
+      const { changes, itemId, threadId, turnId } = event.params
+      running.set(keyOf(threadId, itemId), { turnKey: keyOf(threadId, turnId), changes })
+    })
+    yield* server.observe("item/completed", (event) => {
+      if (event.method !== "item/completed" || event.params.item.type !== "fileChange") return
+      running.delete(keyOf(event.params.threadId, event.params.item.id))
+    })
+    yield* server.observe("turn/completed", (event) => {
+      if (event.method !== "turn/completed" || running.size === 0) return
+      const ended = keyOf(event.params.threadId, event.params.turn.id)
+      for (const [key, { turnKey }] of running) {
+        if (turnKey === ended) running.delete(key)
+      }
+    })
+    return (threadId: string, itemId: string) => running.get(keyOf(threadId, itemId))?.changes
+  })
+
+/** Answers the server's requests for approval, and gives the record of them. */
+export const answerApprovals = (
+  server: AppServer["Service"],
+  registry: HandlerRegistry
+): Effect.Effect<Stream.Stream<Approvals.AuditEntry>, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const scope = yield* Effect.scope
+    const record = yield* Effect.acquireRelease(PubSub.unbounded<Approvals.AuditEntry>(), PubSub.shutdown)
+    const publish = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
+      Effect.flatMap(DateTime.now, (at) => PubSub.publish(record, entry(at)))
+
+    const interruptTurn = ({ threadId, turnId }: Approvals.Request): Effect.Effect<void> =>
+      turnId === undefined ? Effect.void : server.request("turn/interrupt", { threadId, turnId }).pipe(
+        Effect.catch((error) => Effect.logWarning(`Cannot interrupt turn ${turnId}: ${error.message}`)),
+        Effect.forkIn(scope),
+        Effect.asVoid
+      )
+
+    const decide = Effect.fnUntraced(function*<
+      M extends keyof Protocol.ServerRequests,
+      Request extends Approvals.Request
+    >({ answer, request }: Ask<M, Request>) {
+      yield* publish((at) => ({ _tag: "Requested", at, request }))
+      const decided = (
+        decision: Approvals.Decision,
+        by: Extract<Approvals.AuditEntry, { _tag: "Decided" }>["by"],
+        cause?: Cause.Cause<unknown>
+      ) => publish((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
+
+      for (const { by, handlers } of yield* registry.answerers(request.threadId, request.turnId)) {
+        if (handlers.approvals === undefined) continue
+        const opinion = yield* Effect.exit(handlers.approvals(request))
+        if (Exit.isSuccess(opinion) && Option.isNone(opinion.value)) continue
+        const decision = Exit.isSuccess(opinion) ? Option.getOrUndefined(opinion.value) : undefined
+        const answered = decision === undefined ? undefined : answer(decision)
+        if (decision === undefined || answered === undefined) {
+          const cause = Exit.isFailure(opinion) ? opinion.cause : Cause.die(new InvalidDecision(request))
+          yield* Effect.logError(`Declined ${nameOf(request)}, because the handler of the ${by} failed`, cause)
+          yield* decided("decline", "failure", cause)
+          return answer("decline")!
+        }
+        yield* decided(decision, by)
+        // These know no answer that also ends the turn.
+        if (decision === "cancel" && (request._tag === "Permissions" || request._tag === "McpToolCall")) {
+          yield* interruptTurn(request)
+        }
+        return answered
+      }
+      yield* decided("decline", "nobody")
+      // Whoever fills in forms is not to be asked this as if it were one.
+      if (request._tag === "McpToolCall") {
+        yield* Effect.logWarning(`Declined ${nameOf(request)}: ${undecided}`)
+        return answer("decline")!
+      }
+      return yield* new NotHandled({
+        why: undecided
+      })
+    }, (decision, { request }) =>
+      Effect.onInterrupt(decision, () => publish((at) => ({ _tag: "Withdrawn", at, request }))))
+
+    const changesOf = yield* makeChanges(server)
+    yield* server.handle("item/commandExecution/requestApproval", (params) =>
+      decide(commandAsk(params)))
+    yield* server.handle("item/fileChange/requestApproval", (params) =>
+      decide(fileChangeAsk(params, changesOf(params.threadId, params.itemId))))
+    yield* server.handle("item/permissions/requestApproval", (params) =>
+      decide(permissionsAsk(params)))
+    yield* server.handle("execCommandApproval", (params) =>
+      decide(legacyCommandAsk(params)))
+    yield* server.handle("applyPatchApproval", (params) => decide(legacyFileChangeAsk(params)))
+    yield* server.handle("mcpServer/elicitation/request", (params) =>
+      Option.match(mcpToolCallAsk(params), {
+        onNone: () => Effect.fail(new NotHandled({ why: "it is no approval" })),
+        onSome: decide
+      }))
+
+    return Stream.unwrap(Effect.map(PubSub.subscribe(record), Stream.fromSubscription))
+  })

@@ -1,0 +1,137 @@
+/** Asks the program what the model and MCP servers want to know, and checks the answers. */
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as JsonSchema from "effect/JsonSchema"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import * as SchemaRepresentation from "effect/SchemaRepresentation"
+import type * as Scope from "effect/Scope"
+import { type AppServer, NotHandled } from "../../AppServer.ts"
+import type * as Protocol from "../../Protocol.ts"
+import type * as Questions from "../../Questions.ts"
+import { field } from "../connection/codec.ts"
+import type { HandlerRegistry } from "./handlers.ts"
+
+/** The handler's answer is none to the question. It names the question, and never what was answered. */
+class InvalidAnswer extends Data.TaggedError("InvalidAnswer")<{ readonly message: string }> {}
+
+/** The texts that each format allows, in as far as that is worth checking. */
+const patterns: Readonly<Record<string, string>> = {
+  email: "^[^@\\s]+@[^@\\s]+$",
+  uri: "^[A-Za-z][A-Za-z0-9+.-]*:\\S+$",
+  date: "^\\d{4}-\\d{2}-\\d{2}$",
+  "date-time": "^\\d{4}-\\d{2}-\\d{2}[Tt ]\\d{2}:\\d{2}:\\d{2}(?:\\.\\d+)?(?:[Zz]|[+-]\\d{2}:\\d{2})$"
+}
+
+const withPattern = (property: unknown): unknown => {
+  const format = field(property, "format")
+  return Predicate.isString(format) && Object.hasOwn(patterns, format)
+    ? { pattern: patterns[format], ...property as object }
+    : property
+}
+
+/** The schema of a form's answer. */
+const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unknown> =>
+  SchemaRepresentation.fromJsonSchemaDocument(
+    JsonSchema.fromSchemaDraft2020_12({
+      ...requested,
+      properties: Object.fromEntries(
+        Object.entries(requested.properties).map(([name, property]) => [name, withPattern(property)])
+      )
+    } as JsonSchema.JsonSchema)
+  ) as Schema.Codec<unknown>
+
+const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
+
+const elicitationOf = (
+  params: Protocol.McpServerElicitationRequestParams
+): Effect.Effect<Questions.ElicitationRequest, InvalidAnswer> =>
+  Effect.try({
+    try: (): Questions.ElicitationRequest => {
+      const base = {
+        threadId: text(field(params, "threadId")) ?? "",
+        turnId: text(field(params, "turnId")),
+        server: text(field(params, "serverName")) ?? "",
+        meta: field(params, "_meta")
+      }
+      switch (params.mode) {
+        case "form": {
+          const { message, requestedSchema } = params
+          return { _tag: "Form", ...base, message, requestedSchema, schema: formSchema(requestedSchema) }
+        }
+        case "url": {
+          const { elicitationId, message, url } = params
+          return { _tag: "Url", ...base, message, url, elicitationId }
+        }
+        default:
+          return { _tag: "Other", ...base, mode: text(field(params, "mode")) ?? "unknown", params }
+      }
+    },
+    catch: (cause) => new InvalidAnswer({ message: `the form has a schema that cannot be read: ${String(cause)}` })
+  })
+
+const checkElicitation = (
+  request: Questions.ElicitationRequest,
+  answer: Questions.ElicitationAnswer
+): Effect.Effect<Questions.ElicitationAnswer, InvalidAnswer> =>
+  request._tag !== "Form" || answer.action !== "accept" ? Effect.succeed(answer) : Effect.matchEffect(
+    Schema.decodeUnknownEffect(request.schema)(answer.content ?? {}),
+    {
+      onFailure: ({ message }) =>
+        Effect.fail(new InvalidAnswer({ message: `the answer does not fit the form: ${message}` })),
+      onSuccess: () => Effect.succeed(answer)
+    }
+  )
+
+const checkUserInput = (
+  { questions }: Questions.UserInputRequest,
+  answers: Questions.UserInputAnswers
+): Effect.Effect<Protocol.ToolRequestUserInputResponse, InvalidAnswer> =>
+  Effect.gen(function*() {
+    const checked: Record<string, Protocol.ToolRequestUserInputAnswer> = {}
+    for (const [id, given] of Object.entries(answers)) {
+      const question = questions.find((question) => question.id === id)
+      if (question === undefined) return yield* new InvalidAnswer({ message: `there is no question ${id}` })
+      const texts = Predicate.isString(given) ? [given] : given
+      const labels = question.options?.map(({ label }) => label) ?? []
+      if (labels.length > 0 && question.isOther !== true && !texts.every((text) => labels.includes(text))) {
+        return yield* new InvalidAnswer({ message: `the answer to question ${id} is none of its options` })
+      }
+      checked[id] = { answers: texts }
+    }
+    return { answers: checked }
+  })
+
+/** Answers the questions of the model and of MCP servers. */
+export const answerQuestions = (
+  server: AppServer["Service"],
+  registry: HandlerRegistry
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const handlerOf = Effect.fnUntraced(function*<K extends keyof Questions.Handlers>(
+      kind: K,
+      threadId: string,
+      turnId: string | undefined
+    ): Effect.fn.Return<NonNullable<Questions.Handlers[K]>, NotHandled> {
+      for (const { handlers } of yield* registry.answerers(threadId, turnId)) {
+        const handler = handlers.questions?.[kind]
+        if (handler !== undefined) return handler
+      }
+      return yield* new NotHandled({
+        why: "nobody answers it; give questions to the thread or the turn, or provide Questions.layer"
+      })
+    })
+
+    yield* server.handle("mcpServer/elicitation/request", (params) =>
+      Effect.gen(function*() {
+        const request = yield* elicitationOf(params)
+        const handler = yield* handlerOf("elicitation", request.threadId, request.turnId)
+        return yield* checkElicitation(request, yield* handler(request))
+      }))
+    yield* server.handle("item/tool/requestUserInput", ({ isBlocking, itemId, questions, threadId, turnId }) =>
+      Effect.gen(function*() {
+        const request = { threadId, turnId, itemId, questions, isBlocking }
+        const handler = yield* handlerOf("userInput", threadId, turnId)
+        return yield* checkUserInput(request, yield* handler(request))
+      }))
+  })

@@ -1,0 +1,195 @@
+/** The tools of threads: what the server is told of them, and who runs them. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Base64 from "effect/encoding/Base64"
+import * as Equal from "effect/Equal"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import { type AppServer, NotHandled } from "../../AppServer.ts"
+import { type AppServerError, InvalidRequest, make as appServerError, ToolsNotApplied } from "../../AppServerError.ts"
+import type * as Protocol from "../../Protocol.ts"
+import type * as Tool from "../../Tool.ts"
+import { capturedServices, withServices } from "../connection/services.ts"
+import type { ThreadOpened } from "./answers.ts"
+import type { HandlerRegistry } from "./handlers.ts"
+
+type Method = "thread/start" | "thread/resume" | "thread/fork"
+
+/** The options that give a thread tools. */
+export interface ToolOptions<T> {
+  /** Tools that the model may call; see `Tool`. */
+  readonly tools?: T | undefined
+  /** How many calls may run at once; more wait. Default: 8. */
+  readonly toolConcurrency?: number | undefined
+}
+
+/** Tools that need nothing any more. */
+export interface ThreadTools {
+  readonly tools: ReadonlyMap<string, Tool.Tool>
+  readonly window: Semaphore.Semaphore
+}
+
+const isName = (name: string): boolean => /^[a-zA-Z0-9_-]+$/.test(name)
+
+/** A struct without fields takes anything but null. As arguments of a tool it is an object without properties. */
+const toObjectSchema = (schema: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"] =>
+  Equal.equals(schema, { not: { type: "null" } })
+    ? { type: "object", properties: {}, additionalProperties: false }
+    : schema
+
+/** Tools as options have them, with the services that they need. */
+export const providedTools = Effect.fnUntraced(function*(
+  server: AppServer["Service"],
+  method: Method,
+  { toolConcurrency = 8, tools = [] }: ToolOptions<ReadonlyArray<Tool.Tool>>
+): Effect.fn.Return<ThreadTools | undefined, AppServerError> {
+  if (tools.length === 0) return undefined
+  const invalid = (description: string) => appServerError(new InvalidRequest({ method, description }))
+  if (!server.experimentalApi) {
+    return yield* invalid("tools need the experimental API; connect without experimentalApi: false")
+  }
+  if (!(toolConcurrency >= 1)) {
+    return yield* invalid(`toolConcurrency is ${toolConcurrency}; it must be at least 1`)
+  }
+  const services = yield* capturedServices
+  const named = new Map<string, Tool.Tool>()
+  for (const tool of tools) {
+    if (!isName(tool.name)) {
+      return yield* invalid(`a tool cannot be named ${JSON.stringify(tool.name)}: letters, digits, _ and - only`)
+    }
+    if (named.has(tool.name)) return yield* invalid(`there are two tools named ${tool.name}`)
+    const inputSchema = toObjectSchema(tool.inputSchema)
+    if (inputSchema["type"] !== "object") {
+      return yield* invalid(`the parameters of tool ${tool.name} must be an object, as Schema.Struct makes it`)
+    }
+    named.set(tool.name, {
+      ...tool,
+      inputSchema,
+      run: (args, call) => withServices(services, () => tool.run(args, call))
+    })
+  }
+  return { tools: named, window: Semaphore.makeUnsafe(toolConcurrency) }
+})
+
+/** What the server is told of tools. */
+export const specsOf = ({ tools }: ThreadTools): ReadonlyArray<Protocol.DynamicToolSpec> =>
+  [...tools.values()].map(({ description, inputSchema, name }) => ({
+    type: "function",
+    name,
+    description,
+    inputSchema
+  }))
+
+/** The first line of a stored thread says which tools it was started with. */
+const SessionMeta = Schema.fromJsonString(Schema.Struct({
+  type: Schema.Literal("session_meta"),
+  payload: Schema.Struct({
+    dynamic_tools: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Struct({
+      name: Schema.String,
+      inputSchema: Schema.optionalKey(Schema.Unknown)
+    }))))
+  })
+}))
+
+type KnownTools = ReadonlyMap<string, unknown>
+
+const decodeMeta = Schema.decodeUnknownOption(SessionMeta)
+
+/** The tools of a stored thread, by name, if they can be told. */
+const storedTools = (
+  server: AppServer["Service"],
+  path: string
+): Effect.Effect<Option.Option<KnownTools>> =>
+  server.request("fs/readFile", { path }).pipe(
+    Effect.map(({ dataBase64 }) =>
+      Result.getSuccess(Base64.decodeString(dataBase64)).pipe(
+        Option.flatMap((text) => decodeMeta(text.slice(0, text.indexOf("\n")))),
+        Option.map(({ payload }) =>
+          new Map((payload.dynamic_tools ?? []).map(({ inputSchema, name }) => [name, inputSchema]))
+        )
+      )
+    ),
+    Effect.catch(() => Effect.succeedNone)
+  )
+
+/**
+ * A thread has the tools that it was started with; the protocol has no way to give it others later. So the tools that a
+ * program gives to a thread that it resumes or forks must be among those, and what they take must be the same.
+ */
+export const verifyTools = (
+  server: AppServer["Service"],
+  method: Method,
+  tools: ThreadTools,
+  known: ThreadTools | undefined,
+  { thread }: ThreadOpened
+): Effect.Effect<void, AppServerError> =>
+  Effect.gen(function*() {
+    const registered = known !== undefined
+      ? Option.some<KnownTools>(new Map([...known.tools.values()].map((tool) => [tool.name, tool.inputSchema])))
+      : Predicate.isString(thread.path)
+      ? yield* storedTools(server, thread.path)
+      : Option.none()
+    if (Option.isNone(registered)) {
+      return yield* Effect.logWarning(
+        `Cannot tell which tools thread ${thread.id} was started with; the model knows no others than those`
+      )
+    }
+    const missing: Array<string> = []
+    const changed: Array<string> = []
+    for (const { inputSchema, name } of tools.tools.values()) {
+      if (!registered.value.has(name)) missing.push(name)
+      else if (!Equal.equals(registered.value.get(name), JSON.parse(JSON.stringify(inputSchema)))) changed.push(name)
+    }
+    if (missing.length > 0 || changed.length > 0) {
+      return yield* appServerError(new ToolsNotApplied({ method, threadId: thread.id, missing, changed }))
+    }
+  })
+
+const failed = (text: string): Protocol.DynamicToolCallResponse => ({
+  success: false,
+  contentItems: [{ type: "inputText", text }]
+})
+
+const runTool = (
+  { tools, window }: ThreadTools,
+  { arguments: args, callId, threadId, tool: name, turnId }: Protocol.DynamicToolCallParams
+): Effect.Effect<Protocol.DynamicToolCallResponse, NotHandled> => {
+  const tool = tools.get(name)
+  if (tool === undefined) return Effect.fail(new NotHandled({ why: `the thread has no handler for tool ${name}` }))
+  const { timeout } = tool
+  const run = Effect.map(tool.run(args, { threadId, turnId, callId }), ({ content, success }) => ({
+    success,
+    contentItems: content
+  }))
+  const limited = timeout === undefined ? run : Effect.timeoutOrElse(run, {
+    duration: timeout,
+    orElse: () =>
+      Effect.succeed(failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`))
+  })
+  return limited.pipe(
+    Effect.catchCause((cause) =>
+      Effect.as(
+        Effect.logError(`Tool ${name} failed (thread ${threadId}, turn ${turnId}, call ${callId})`, cause),
+        failed(`${name} failed unexpectedly`)
+      )
+    ),
+    Effect.withSpan(`Tool.${name}`, { attributes: { threadId, turnId, callId } }),
+    window.withPermit
+  )
+}
+
+/** Runs the tools that the model calls. */
+export const answerToolCalls = (
+  server: AppServer["Service"],
+  registry: HandlerRegistry
+): Effect.Effect<void, never, Scope.Scope> =>
+  server.handle("item/tool/call", (params) => {
+    const tools = registry.ofThread(params.threadId)?.tools
+    return tools === undefined
+      ? Effect.fail(new NotHandled({ why: `nobody runs tool ${params.tool}; give tools to the thread` }))
+      : runTool(tools, params)
+  })
