@@ -306,6 +306,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     onRequest,
     withdraw,
     withdrawn: ({ method }) => declineOf(method, "withdrawn").answer,
+    replayedBy: "thread/resume",
     onEnd: (error, step) => {
       for (const subscriber of subscribers) subscriber.close(error, step)
       for (const listening of listeners.values()) {

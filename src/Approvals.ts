@@ -42,6 +42,7 @@ import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Codex from "./Codex.ts"
+import type { HandlerServices, Named } from "./internal/approvals/services.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
 import type * as Protocol from "./Protocol.ts"
@@ -301,11 +302,9 @@ export type Approver<R = never> = Handlers<R> | Policy<R>
  * @category models
  * @since 0.1.0
  */
-export type Services<A> = A extends (request: never) => Effect.Effect<infer _A, infer _E, infer R> ? R
-  : {
-    [K in keyof A]-?: A[K] extends ((request: never) => Effect.Effect<infer _A, infer _E, infer R>) | undefined ? R
-      : never
-  }[keyof A]
+export type Services<A> = Named<
+  A extends (request: never) => Effect.Effect<infer _A, infer _E, infer R> ? R : HandlerServices<A>
+>
 
 /**
  * What becomes of requests, for the record. It has the requests and decisions themselves, so it is as private as they are.

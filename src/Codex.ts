@@ -153,26 +153,26 @@ export class Codex extends Context.Service<Codex, {
    * `tools` need are taken from here, and are used for as long as the connection lives.
    */
   readonly startThread: <
-    const A extends Approvals.Approver<any> = never,
-    const Q extends Questions.Handlers<any> = never,
-    const T extends ReadonlyArray<Tool.Any> = []
+    const A extends Approvals.Approver<any>,
+    const Q extends Questions.Handlers<any>,
+    const T extends ReadonlyArray<Tool.Any>
   >(
     options?: StartOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
   /** Opens a stored thread to go on with it. */
   readonly resumeThread: <
-    const A extends Approvals.Approver<any> = never,
-    const Q extends Questions.Handlers<any> = never,
-    const T extends ReadonlyArray<Tool.Any> = []
+    const A extends Approvals.Approver<any>,
+    const Q extends Questions.Handlers<any>,
+    const T extends ReadonlyArray<Tool.Any>
   >(
     id: string,
     options?: ResumeOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
   /** Opens a copy of a stored thread, which from then on goes its own way. */
   readonly forkThread: <
-    const A extends Approvals.Approver<any> = never,
-    const Q extends Questions.Handlers<any> = never,
-    const T extends ReadonlyArray<Tool.Any> = []
+    const A extends Approvals.Approver<any>,
+    const Q extends Questions.Handlers<any>,
+    const T extends ReadonlyArray<Tool.Any>
   >(
     id: string,
     options?: ForkOptions<A, Q, T>

@@ -24,9 +24,14 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Terminal from "effect/Terminal"
 import * as Codex from "./Codex.ts"
+import type { HandlerServices, Named } from "./internal/approvals/services.ts"
+import { terminalText } from "./internal/approvals/terminalText.ts"
 import { capturedServices } from "./internal/connection/services.ts"
 import { providedQuestions } from "./internal/threads/handlers.ts"
 import type * as Protocol from "./Protocol.ts"
@@ -172,10 +177,7 @@ export interface Handlers<out R = never> {
  * @category models
  * @since 0.1.0
  */
-export type Services<H> = {
-  [K in keyof H]-?: H[K] extends ((request: never) => Effect.Effect<infer _A, infer _E, infer R>) | undefined ? R
-    : never
-}[keyof H]
+export type Services<H> = Named<HandlerServices<H>>
 
 /**
  * Who answers the questions of all threads.
@@ -212,3 +214,67 @@ export const layer = <const H extends Handlers<any>>(
   handlers: H
 ): Layer.Layer<Questions, never, Codex.Codex | Services<H>> =>
   Layer.effect(Questions, make(handlers as Handlers<Services<H>>))
+
+/** There is one terminal, so one question at a time. */
+const terminalTurn = Semaphore.makeUnsafe(1)
+
+/** Asks one question; an empty line, or the end of the input, leaves it open. */
+const askOne = Effect.fnUntraced(function*(question: {
+  readonly text: string
+  readonly options: ReadonlyArray<{ readonly label: string; readonly description?: string }>
+  readonly isFree: boolean
+}): Effect.fn.Return<string | undefined, unknown, Terminal.Terminal> {
+  const terminal = yield* Terminal.Terminal
+  const { isFree, options, text } = question
+  yield* terminal.display(`\n${terminalText(text)}\n`)
+  for (const [index, { description, label }] of options.entries()) {
+    yield* terminal.display(
+      `  ${index + 1}. ${terminalText(label)}${
+        description === undefined || description === "" ? "" : ` (${terminalText(description)})`
+      }\n`
+    )
+  }
+  const prompt = options.length === 0 ? "> " : isFree ? "A number, or your own words: " : "A number: "
+  while (true) {
+    yield* terminal.display(prompt)
+    const line = yield* Effect.option(terminal.readLine)
+    const answer = Option.getOrElse(line, () => "").trim()
+    if (answer === "") return undefined
+    const chosen = /^\d+$/.test(answer) ? options[Number(answer) - 1] : undefined
+    if (chosen !== undefined) return chosen.label
+    if (isFree) return answer
+  }
+})
+
+/**
+ * Asks a person at the terminal: the model's questions with their options, to be answered by number or, where the model allows
+ * it, in one's own words; of MCP servers the pages to open. An empty line leaves a question open. Secrets cannot be hidden as
+ * they are typed, so what is secret is left open, and so are forms, which are declined.
+ *
+ * @category handlers
+ * @since 0.1.0
+ */
+export const askTerminal: Handlers<Terminal.Terminal> = {
+  userInput: Effect.fnUntraced(function*({ questions }) {
+    const answers: Record<string, string> = {}
+    for (const { id, isOther, isSecret, options, question } of questions) {
+      if (isSecret === true) continue
+      const answer = yield* askOne({
+        text: question,
+        options: options ?? [],
+        isFree: isOther === true || (options ?? []).length === 0
+      })
+      if (answer !== undefined) answers[id] = answer
+    }
+    return answers
+  }, terminalTurn.withPermit),
+  elicitation: Effect.fnUntraced(function*(request) {
+    if (request._tag !== "Url") return decline
+    const opened = yield* askOne({
+      text: `${request.server} asks you to open ${request.url}\n${request.message}`,
+      options: [{ label: "I have" }, { label: "I will not" }],
+      isFree: false
+    })
+    return opened === "I have" ? accept() : decline
+  }, terminalTurn.withPermit)
+}

@@ -61,8 +61,8 @@ export interface Thread {
    * If the thread is already running a turn, the input is added to that one, and both have its result.
    */
   readonly run: <
-    const A extends Approvals.Approver<any> = never,
-    const Q extends Questions.Handlers<any> = never
+    const A extends Approvals.Approver<any>,
+    const Q extends Questions.Handlers<any>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
@@ -73,8 +73,8 @@ export interface Thread {
   >
   /** Starts a turn and returns its handle. Closing the scope before the turn has ended interrupts the turn. */
   readonly turn: <
-    const A extends Approvals.Approver<any> = never,
-    const Q extends Questions.Handlers<any> = never
+    const A extends Approvals.Approver<any>,
+    const Q extends Questions.Handlers<any>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
@@ -88,8 +88,8 @@ export interface Thread {
    * `Stream.take` does, interrupts the turn. Each run of the stream is a turn of its own.
    */
   readonly stream: <
-    const A extends Approvals.Approver<any> = never,
-    const Q extends Questions.Handlers<any> = never
+    const A extends Approvals.Approver<any>,
+    const Q extends Questions.Handlers<any>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>

@@ -33,6 +33,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Schema from "effect/Schema"
+import type { Named } from "./internal/approvals/services.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**
@@ -128,7 +129,7 @@ export type Any = Tool<any>
  * @category models
  * @since 0.1.0
  */
-export type Services<T> = T extends Tool<infer R> ? R : never
+export type Services<T> = Named<T extends Tool<infer R> ? R : never>
 
 /** A schema as the tool needs it. */
 type Codec<RD, RE> = Schema.Codec<any, any, RD, RE>

@@ -91,11 +91,8 @@ const rejection = (method: string, error: unknown): AppServerError => {
   return appServerError(new RequestRejected({ method, code, detail, data }))
 }
 
-/** So many answers are remembered, for a request that is replayed while its answer is on its way. */
+/** So many answered requests are remembered that could be replayed. */
 const rememberedAnswers = 256
-
-/** What a tool answers can be large. */
-const isRemembered = (method: string): boolean => method !== "item/tool/call"
 
 const identityOf = ({ id, method, params }: IncomingRequest): string =>
   JSON.stringify([
@@ -115,8 +112,10 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   readonly onRequest: (request: IncomingRequest) => Effect.Effect<Answer>
   /** Whether a notification withdraws requests that wait for an answer. */
   readonly withdraw: (notification: IncomingNotification) => Withdrawal | undefined
-  /** What to answer to a request that was withdrawn without having been answered by anybody. */
+  /** What to answer to a request that nobody answers any more. */
   readonly withdrawn: (request: IncomingRequest) => Answer
+  /** The method that has the server ask again what it has no answer to yet. */
+  readonly replayedBy: string
   readonly onEnd: (error: AppServerError, step: Step) => void
 }): Effect.fn.Return<Peer, never, Scope.Scope> {
   const pending = new Map<
@@ -125,7 +124,13 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   >()
   /** The server's requests that have no answer yet. Whoever takes one out of here answers it. */
   const asked = new Map<RequestId, IncomingRequest>()
-  const answers = new Map<string, Answer>()
+  /** How many requests for a replay were sent, and how many of them are not answered yet. */
+  let replays = 0
+  let replaying = 0
+  /** How many replays each request has certainly not been part of. */
+  const replaysBefore = new WeakMap<IncomingRequest, number>()
+  /** What was answered while a replay could be on its way. */
+  const answered = new Set<string>()
   const answering = yield* FiberMap.make<RequestId>()
   const runAnswer = yield* FiberMap.runtime(answering)()
   let nextId = 1
@@ -138,10 +143,10 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
         appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))
     }).pipe(Effect.flatMap(connection.send))
 
-  const remember = (request: IncomingRequest, answer: Answer) => {
-    if (!isRemembered(request.method)) return
-    answers.set(identityOf(request), answer)
-    if (answers.size > rememberedAnswers) answers.delete(answers.keys().next().value!)
+  const remember = (request: IncomingRequest) => {
+    if (replaysBefore.get(request) === replays) return
+    answered.add(identityOf(request))
+    if (answered.size > rememberedAnswers) answered.delete(answered.keys().next().value!)
   }
 
   // Answers get written whatever they hold: silence would leave the server waiting.
@@ -149,7 +154,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     Effect.suspend(() => {
       if (asked.get(request.id) !== request) return Effect.void
       asked.delete(request.id)
-      remember(request, answer)
+      remember(request)
       return write({ id: request.id, ...answer }, request.method).pipe(
         Effect.catch((error) =>
           write({ id: request.id, error: { code: -32603, message: error.message } }, request.method)
@@ -185,19 +190,32 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     step.defer(() => Deferred.doneUnsafe(entry.answer, outcome))
   }
 
+  /** Answers in a fiber. One that ends without an answer, interrupted or broken, has the request declined. */
+  const start = (request: IncomingRequest, answering: Effect.Effect<void>) =>
+    runAnswer(request.id, answering).addObserver((exit) => {
+      if (asked.get(request.id) !== request) return
+      const declined = writeAnswer(request, handlers.withdrawn(request))
+      runAnswer(
+        request.id,
+        Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+          ? Effect.andThen(Effect.ignoreCause(Effect.logError(`Cannot answer ${request.method}`, exit.cause)), declined)
+          : declined
+      )
+    })
+
   const receiveRequest = (request: IncomingRequest) => {
     // The server replays what is not answered when a thread is resumed, and one handler is enough.
-    if (asked.has(request.id)) return
+    if (asked.has(request.id) || (answered.size > 0 && answered.has(identityOf(request)))) return
     asked.set(request.id, request)
-    const known = answers.get(identityOf(request))
-    step.defer(() => runAnswer(request.id, known === undefined ? answer(request) : writeAnswer(request, known)))
+    replaysBefore.set(request, replays - replaying)
+    step.defer(() => start(request, answer(request)))
   }
 
   const withdraw = ({ concerns, isAnswered }: Withdrawal) => {
     for (const request of asked.values()) {
       if (!concerns(request)) continue
       if (isAnswered) asked.delete(request.id)
-      step.defer(() => runAnswer(request.id, writeAnswer(request, handlers.withdrawn(request))))
+      step.defer(() => runAnswer(request.id, Effect.void))
     }
   }
 
@@ -317,9 +335,17 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
         const response = Deferred.makeUnsafe<unknown, AppServerError>()
         pending.set(id, { method, answer: response })
         onSend?.()
+        const isReplay = method === handlers.replayedBy
+        if (isReplay) {
+          replays++
+          replaying++
+        }
         return write({ id, method, params }, method).pipe(
           Effect.andThen(Deferred.await(response)),
-          Effect.ensuring(Effect.sync(() => pending.delete(id)))
+          Effect.ensuring(Effect.sync(() => {
+            pending.delete(id)
+            if (isReplay) replaying--
+          }))
         )
       })
   }

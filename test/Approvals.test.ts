@@ -1,0 +1,517 @@
+import { assert, describe, layer } from "@effect/vitest"
+import { ApprovalPolicy, Approvals, Codex, type Thread } from "effect-codex"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import * as Stream from "effect/Stream"
+import * as TestCodex from "./TestCodex.ts"
+
+/** The server asks the client, and nobody else. */
+const asked = { approvalPolicy: "on-request", approvalsReviewer: "user" } as const
+
+/** The model runs a command outside of its sandbox, which is what it has to ask for. */
+const escalated = (command: string, callId: string) =>
+  ModelServer.functionCall("exec_command", {
+    cmd: command,
+    login: false,
+    sandbox_permissions: "require_escalated",
+    justification: "The test wants it."
+  }, { callId })
+
+const patch = (file: string, callId: string) =>
+  ModelServer.customToolCall("apply_patch", `*** Begin Patch\n*** Add File: ${file}\n+hello\n*** End Patch`, { callId })
+
+const done = ModelServer.text("done")
+
+/** Runs a turn in which the model makes these calls, and gives what they have come to. */
+const runCalls = Effect.fnUntraced(function*(
+  thread: Thread.Thread,
+  ...calls: ReadonlyArray<ModelServer.Reply>
+) {
+  yield* TestCodex.script(thread, ...calls, done)
+  const { items, status } = yield* thread.run("go")
+  return {
+    status,
+    outcomes: items.flatMap((item) =>
+      item.type === "commandExecution" || item.type === "fileChange" ? [item.status] : []
+    )
+  }
+})
+
+const exists = Effect.fnUntraced(function*(file: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const { workspace } = yield* CodexEnvironment.CodexEnvironment
+  return yield* fs.exists(path.join(workspace, file))
+})
+
+class Rules extends Context.Service<Rules, { readonly allows: (command: string) => boolean }>()("test/Rules") {}
+
+const mcpServer = {
+  mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } },
+  features: { request_permissions_tool: true }
+}
+
+layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("approvals", (it) => {
+  describe("of a command", () => {
+    it.effect("have the command as it is, and what is known of it", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const seen: Array<Approvals.CommandRequest> = []
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: {
+            command: (request) => {
+              seen.push(request)
+              return Effect.succeed(Approvals.decline)
+            }
+          }
+        })
+        yield* runCalls(thread, escalated("touch 'a b'", "plain"), escalated("touch a && rm -rf b", "compound"))
+        const { workspace } = yield* CodexEnvironment.CodexEnvironment
+        assert.deepInclude(seen[0], {
+          _tag: "Command",
+          threadId: thread.id,
+          itemId: "plain",
+          kind: "command",
+          reason: "The test wants it.",
+          script: "touch 'a b'",
+          argv: ["touch", "a b"],
+          cwd: workspace,
+          proposedExecpolicyAmendment: ["touch", "a b"]
+        })
+        assert.include(seen[0]!.availableDecisions, "accept")
+        assert.deepInclude(seen[1], { script: "touch a && rm -rf b", argv: undefined })
+      }))
+
+    it.effect("run it, or do not, or end the turn, as the handler decides", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const decide = Effect.fnUntraced(function*(decision: Approvals.CommandDecision) {
+          const thread = yield* codex.startThread({ ...asked, approvals: { command: () => Effect.succeed(decision) } })
+          const file = `run-${JSON.stringify(decision).length}-${String(decision)}.txt`
+          const outcome = yield* runCalls(thread, escalated(`touch ${file}`, "call"))
+          return { ...outcome, exists: yield* exists(file) }
+        })
+        assert.deepStrictEqual(yield* decide("accept"), { status: "completed", outcomes: ["completed"], exists: true })
+        assert.deepStrictEqual(yield* decide("decline"), { status: "completed", outcomes: ["declined"], exists: false })
+        assert.deepStrictEqual(yield* decide("cancel"), {
+          status: "interrupted",
+          outcomes: ["declined"],
+          exists: false
+        })
+      }))
+
+    it.effect("hold for the session, or for what begins alike, if the handler says so", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const decide = Effect.fnUntraced(function*(
+          decision: Approvals.CommandDecision,
+          ...commands: ReadonlyArray<string>
+        ) {
+          let times = 0
+          const thread = yield* codex.startThread({
+            ...asked,
+            approvals: {
+              command: () => {
+                times++
+                return Effect.succeed(decision)
+              }
+            }
+          })
+          const { outcomes } = yield* runCalls(thread, ...commands.map((command, i) => escalated(command, `call${i}`)))
+          return { times, outcomes }
+        })
+        assert.deepStrictEqual(
+          yield* decide(Approvals.acceptForSession, "touch again.txt", "touch again.txt", "touch other.txt"),
+          { times: 2, outcomes: ["completed", "completed", "completed"] }
+        )
+        assert.deepStrictEqual(
+          yield* decide(Approvals.acceptWithExecpolicyAmendment(["mkdir", "-p"]), "mkdir -p one", "mkdir -p two"),
+          { times: 1, outcomes: ["completed", "completed"] }
+        )
+        const fs = yield* FileSystem.FileSystem
+        const { codexHome } = yield* CodexEnvironment.CodexEnvironment
+        assert.include(yield* fs.readFileString(`${codexHome}/rules/default.rules`), "mkdir")
+      }))
+
+    it.effect("may be decided with services and with Codex itself, and may take their time", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: {
+            command: Effect.fn(function*({ argv, threadId }) {
+              const rules = yield* Rules
+              const inner = yield* Codex.Codex
+              const models = yield* Stream.runCollect(inner.models())
+              const other = yield* inner.startThread()
+              yield* Effect.sleep("200 millis")
+              return rules.allows(argv?.[0] ?? "") && models.length > 0 && other.id !== threadId
+                ? Approvals.accept
+                : Approvals.decline
+            })
+          }
+        }).pipe(Effect.provideService(Rules, { allows: (command) => command === "touch" }))
+        const { outcomes } = yield* runCalls(thread, escalated("touch nested.txt", "yes"), escalated("rm x", "no"))
+        assert.deepStrictEqual(outcomes, ["completed", "declined"])
+      }))
+
+    it.effect("are declined when the handler fails, dies, throws, or gives no decision", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const broken: ReadonlyArray<() => any> = [
+          () => Effect.fail("no idea"),
+          () => Effect.die(new Error("bug")),
+          () => {
+            throw new Error("thrown")
+          },
+          () => Effect.succeed("sure"),
+          () => Effect.succeed(undefined),
+          () => "accept",
+          () => Effect.interrupt
+        ]
+        for (const [index, command] of broken.entries()) {
+          const outcome = yield* Effect.gen(function*() {
+            const thread = yield* codex.startThread({ ...asked, approvals: { command } })
+            return yield* runCalls(thread, escalated("touch broken.txt", "call"))
+          })
+          assert.deepStrictEqual(outcome, { status: "completed", outcomes: ["declined"] }, `handler ${index}`)
+        }
+        assert.isFalse(yield* exists("broken.txt"))
+      }))
+
+    it.effect("end with the turn: the handler is interrupted, and the one answer is a decline", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const wire = yield* TestCodex.Wire
+        const waiting = yield* Deferred.make<void>()
+        const interrupted = yield* Deferred.make<void>()
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: {
+            command: () =>
+              Deferred.succeed(waiting, undefined).pipe(
+                Effect.andThen(Effect.never),
+                Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+              )
+          }
+        })
+        yield* TestCodex.script(thread, escalated("touch late.txt", "late"))
+        yield* Effect.scoped(Effect.gen(function*() {
+          const turn = yield* thread.turn("go")
+          yield* Deferred.await(waiting)
+          yield* turn.interrupt
+          assert.strictEqual((yield* turn.result).status, "interrupted")
+        }))
+        yield* Deferred.await(interrupted)
+        const request = yield* wire.awaitReceived((message) =>
+          message.params?.["itemId"] === "late" && message.id !== undefined
+        )
+        const answers = (yield* wire.sent).filter((message) =>
+          message.method === undefined && message.id === request.id
+        )
+        assert.isAtMost(answers.length, 1)
+        assert.isFalse(yield* exists("late.txt"))
+      }))
+
+    it.effect("reach the handler once when a resume has the server ask again", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const wire = yield* TestCodex.Wire
+        const waiting = yield* Deferred.make<void>()
+        const decision = yield* Deferred.make<Approvals.CommandDecision>()
+        let times = 0
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: {
+            command: () => {
+              times++
+              return Effect.andThen(Deferred.succeed(waiting, undefined), Deferred.await(decision))
+            }
+          }
+        })
+        yield* TestCodex.script(thread, escalated("touch replayed.txt", "replayed"), done)
+        const running = yield* Effect.forkChild(thread.run("go"))
+        yield* Deferred.await(waiting)
+        yield* codex.resumeThread(thread.id)
+        yield* codex.resumeThread(thread.id)
+        yield* Deferred.succeed(decision, "accept")
+        yield* Fiber.join(running)
+        assert.isTrue(yield* exists("replayed.txt"))
+        assert.strictEqual(times, 1)
+        const { id } = yield* wire.awaitReceived((message) =>
+          message.params?.["itemId"] === "replayed" && message.id !== undefined
+        )
+        assert.lengthOf((yield* wire.sent).filter((message) => message.method === undefined && message.id === id), 1)
+      }))
+
+    it.effect("hold up nobody: another thread streams, and an interrupt returns, while a handler waits", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const model = yield* ModelServer.ModelServer
+        const waiting = yield* Deferred.make<void>()
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: { command: () => Effect.andThen(Deferred.succeed(waiting, undefined), Effect.never) }
+        })
+        const other = yield* codex.startThread()
+        yield* model.respond((request) =>
+          request.promptCacheKey === thread.id
+            ? escalated("touch blocked.txt", "blocked")
+            : ModelServer.deltas(["a", "b", "c"])
+        )
+        yield* Effect.scoped(Effect.gen(function*() {
+          const turn = yield* thread.turn("go")
+          yield* Deferred.await(waiting)
+          assert.strictEqual((yield* other.run("stream")).finalResponse, "abc")
+          yield* turn.interrupt
+          assert.strictEqual((yield* turn.result).status, "interrupted")
+        }))
+      }))
+  })
+
+  it.effect("of a file change come with the diff, and write it only if they are accepted", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const { workspace } = yield* CodexEnvironment.CodexEnvironment
+      const seen: Array<Approvals.FileChangeRequest> = []
+      const decide = Effect.fnUntraced(function*(decision: Approvals.FileChangeDecision, file: string) {
+        const thread = yield* codex.startThread({
+          ...asked,
+          sandbox: "read-only",
+          approvals: {
+            fileChange: (request) => {
+              seen.push(request)
+              return Effect.succeed(decision)
+            }
+          }
+        })
+        const outcome = yield* runCalls(thread, patch(file, "patch"))
+        return { ...outcome, exists: yield* exists(file) }
+      })
+      assert.deepStrictEqual(yield* decide("accept", "yes.txt"), {
+        status: "completed",
+        outcomes: ["completed"],
+        exists: true
+      })
+      assert.deepStrictEqual(yield* decide("decline", "no.txt"), {
+        status: "completed",
+        outcomes: ["declined"],
+        exists: false
+      })
+      assert.deepInclude(yield* decide("cancel", "never.txt"), { status: "interrupted", exists: false })
+      assert.deepStrictEqual(seen[0]!.changes, [{
+        path: `${workspace}/yes.txt`,
+        kind: { type: "add" },
+        diff: "hello\n"
+      }])
+    }))
+
+  it.effect("of rights grant what the handler grants, and nothing else", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const { root } = yield* CodexEnvironment.CodexEnvironment
+      const ask = Effect.fnUntraced(function*(decision: Approvals.PermissionsDecision) {
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: { permissions: () => Effect.succeed(decision) }
+        })
+        const rights = { file_system: { write: [`${root}/extra`, `${root}/more`] } }
+        yield* TestCodex.script(
+          thread,
+          ModelServer.functionCall("request_permissions", { reason: "for a test", permissions: rights }, {
+            callId: "rights"
+          }),
+          done
+        )
+        const { status } = yield* thread.run("go")
+        const told = (yield* model.requests).at(-1)?.functionCallOutput("rights") ?? ""
+        return { status, told }
+      })
+      assert.include((yield* ask("accept")).told, `${root}/more`)
+      assert.include((yield* ask("acceptForSession")).told, `"scope":"session"`)
+      const some = yield* ask(Approvals.grant({ fileSystem: { write: [`${root}/extra`] } }))
+      assert.include(some.told, `${root}/extra`)
+      assert.notInclude(some.told, `${root}/more`)
+      assert.notInclude((yield* ask("decline")).told, root)
+      assert.strictEqual((yield* ask("cancel")).status, "interrupted")
+    }))
+
+  it.effect("of an MCP tool call it, or do not, this once or from now on", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const seen: Array<Approvals.McpToolCallRequest> = []
+      const ask = Effect.fnUntraced(function*(decision: Approvals.McpToolCallDecision, times = 1) {
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: {
+            mcpToolCall: (request) => {
+              seen.push(request)
+              return Effect.succeed(decision)
+            }
+          }
+        })
+        const calls = Array.from({ length: times }, (_, i) =>
+          ModelServer.functionCall("erase", { what: "it" }, { callId: `erase${i}`, namespace: "mcp__people" }))
+        yield* TestCodex.script(thread, ...calls, done)
+        const { items, status } = yield* thread.run("go")
+        return {
+          status,
+          outcomes: items.flatMap((item) =>
+            item.type === "mcpToolCall" ? [item.status] : []
+          )
+        }
+      })
+      assert.deepStrictEqual(yield* ask("accept"), { status: "completed", outcomes: ["completed"] })
+      assert.deepStrictEqual(yield* ask("decline"), { status: "completed", outcomes: ["failed"] })
+      assert.strictEqual((yield* ask("cancel")).status, "interrupted")
+      assert.deepInclude(seen[0], {
+        _tag: "McpToolCall",
+        server: "people",
+        tool: "erase",
+        arguments: { what: "it" },
+        annotations: { readOnlyHint: false, destructiveHint: true }
+      })
+      const before = seen.length
+      assert.deepStrictEqual((yield* ask("acceptForSession", 2)).outcomes, ["completed", "completed"])
+      assert.lengthOf(seen.slice(before), 1)
+    }))
+
+  describe("are asked", () => {
+    const saying = (who: string, heard: Array<string>): Approvals.Handlers => ({
+      command: () =>
+        Effect.sync(() => {
+          heard.push(who)
+          return Approvals.decline
+        })
+    })
+
+    it.effect("of the turn, then of the thread, then of the latest layer", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const heard: Array<string> = []
+        const thread = yield* codex.startThread({ ...asked, approvals: saying("thread", heard) })
+        const bare = yield* codex.startThread(asked)
+        const ask = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
+          yield* TestCodex.script(thread, escalated("touch x", "call"), done)
+          yield* thread.run("go", options)
+        })
+        yield* Effect.gen(function*() {
+          yield* ask(thread, { approvals: saying("turn", heard) })
+          yield* ask(thread)
+          yield* ask(bare)
+          yield* Effect.provide(ask(bare), Approvals.layer(saying("inner layer", heard)))
+          yield* ask(bare)
+          // What one leaves open goes to the next.
+          yield* ask(thread, { approvals: { fileChange: () => Effect.succeed("accept") } })
+          yield* ask(thread, { approvals: () => Effect.succeedNone })
+        }).pipe(Effect.provide(Approvals.layer(saying("layer", heard))))
+        assert.deepStrictEqual(heard, ["turn", "thread", "layer", "inner layer", "layer", "thread", "thread"])
+        const outcome = yield* runCalls(bare, escalated("touch nobody.txt", "call"))
+        assert.deepStrictEqual(outcome.outcomes, ["declined"])
+        assert.lengthOf(heard, 7)
+      }))
+
+    it.effect("stay with the thread when it is resumed or forked, unless they are given anew", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const heard: Array<string> = []
+        const thread = yield* codex.startThread({ ...asked, approvals: saying("first", heard) })
+        yield* runCalls(thread, escalated("touch x", "one"))
+        yield* runCalls(yield* codex.resumeThread(thread.id), escalated("touch x", "two"))
+        yield* runCalls(yield* codex.forkThread(thread.id), escalated("touch x", "three"))
+        yield* runCalls(
+          yield* codex.forkThread(thread.id, { approvals: saying("second", heard) }),
+          escalated("touch x", "four")
+        )
+        yield* runCalls(
+          yield* codex.resumeThread(thread.id, { approvals: saying("third", heard) }),
+          escalated("touch x", "five")
+        )
+        assert.deepStrictEqual(heard, ["first", "first", "first", "second", "third"])
+      }))
+
+    it.effect("of the thread that a sub-agent works for", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const model = yield* ModelServer.ModelServer
+        const asking: Array<string> = []
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: {
+            command: ({ threadId }) => {
+              asking.push(threadId)
+              return Effect.succeed(Approvals.accept)
+            }
+          }
+        })
+        yield* model.respond((request) => {
+          const isParent = request.header("thread-id") === thread.id
+          if (isParent) {
+            return request.functionCallOutput("spawn") === undefined
+              ? ModelServer.functionCall("spawn_agent", { message: "write a file" }, {
+                callId: "spawn",
+                namespace: "multi_agent_v1"
+              })
+              : request.functionCallOutput("wait") === undefined
+              ? ModelServer.functionCall("wait_agent", {
+                targets: [JSON.parse(request.functionCallOutput("spawn")!).agent_id]
+              }, { callId: "wait", namespace: "multi_agent_v1" })
+              : done
+          }
+          return request.functionCallOutput("sub") === undefined ? escalated("touch sub.txt", "sub") : done
+        })
+        const lenient = Approvals.layer(() => Effect.succeedSome(Approvals.decline))
+        yield* Effect.provide(thread.run("go"), lenient)
+        assert.lengthOf(asking, 1)
+        assert.notStrictEqual(asking[0], thread.id)
+        assert.isTrue(yield* exists("sub.txt"))
+      }))
+  })
+
+  it.effect("are on record, with who decided", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const record = yield* Stream.runCollect(Stream.take(Approvals.audit, 8)).pipe(Effect.forkChild)
+      yield* Effect.sleep("50 millis")
+      const thread = yield* codex.startThread({
+        ...asked,
+        approvals: ApprovalPolicy.firstOf(
+          ApprovalPolicy.acceptCommands(([program]) => program === "touch"),
+          (request) =>
+            request._tag === "Command" && request.argv?.[0] === "die" ? Effect.die("bug") : Effect.succeedNone
+        )
+      })
+      yield* Effect.gen(function*() {
+        yield* runCalls(
+          thread,
+          escalated("touch x", "a"),
+          escalated("rm x", "b"),
+          escalated("die x", "c")
+        )
+      }).pipe(Effect.provide(Approvals.layer(() => Effect.succeedSome("decline"))))
+      yield* runCalls(thread, escalated("rm x", "d"))
+      const entries = yield* Fiber.join(record)
+      assert.deepStrictEqual(
+        entries.map((entry) =>
+          entry._tag === "Decided" ? [entry.decision, entry.by, entry.cause === undefined] : entry._tag
+        ),
+        [
+          "Requested",
+          ["accept", "thread", true],
+          "Requested",
+          ["decline", "layer", true],
+          "Requested",
+          ["decline", "failure", false],
+          "Requested",
+          ["decline", "nobody", true]
+        ]
+      )
+    }))
+})
