@@ -245,7 +245,7 @@ const make = Effect.gen(function*() {
   for (const method of ["thread/closed", "thread/archived", "thread/deleted"]) {
     yield* server.observe(method, (event) => {
       const threadId = threadIdOf((event as { readonly params?: unknown }).params)
-      if (threadId !== undefined) registry.setThread(threadId, undefined)
+      if (threadId !== undefined) registry.removeThread(threadId)
     })
   }
 
@@ -275,7 +275,9 @@ const make = Effect.gen(function*() {
       }).pipe(
         Effect.onError(() =>
           Effect.sync(() => {
-            if (method === "thread/resume") registry.setThread(id, before)
+            if (method !== "thread/resume") return
+            if (before === undefined) registry.removeThread(id)
+            else registry.setThread(id, before)
           })
         )
       )

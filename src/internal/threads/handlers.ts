@@ -73,6 +73,8 @@ export interface Answerer {
 export class HandlerRegistry {
   private readonly server: AppServer["Service"]
   private readonly everywhere: Array<Handlers> = []
+  /** The threads that the program has opened itself. */
+  private readonly opened = new Set<string>()
   private readonly threads = new Map<string, ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
 
@@ -92,10 +94,16 @@ export class HandlerRegistry {
     return this.threads.get(threadId)
   }
 
-  /** Says what a thread has from now on. */
-  setThread(threadId: string, thread: ThreadHandlers | undefined): void {
-    if (thread === undefined || (isEmpty(thread.handlers) && thread.tools === undefined)) this.threads.delete(threadId)
+  /** Says what a thread of this program has from now on. */
+  setThread(threadId: string, thread: ThreadHandlers): void {
+    this.opened.add(threadId)
+    if (isEmpty(thread.handlers) && thread.tools === undefined) this.threads.delete(threadId)
     else this.threads.set(threadId, thread)
+  }
+
+  removeThread(threadId: string): void {
+    this.opened.delete(threadId)
+    this.threads.delete(threadId)
   }
 
   /** Adds the handlers of a turn that is about to be started, until the scope closes, and returns what names the turn. */
@@ -145,8 +153,8 @@ export class HandlerRegistry {
       }
       const thread = this.threads.get(id)
       if (thread !== undefined) found.push({ by: "thread", handlers: thread.handlers })
-      const hasOthers: boolean = this.threads.size > 0 || this.turns.size > 0
-      id = thread === undefined && hasOthers ? yield* this.parentOf(id) : undefined
+      const isSubAgent: boolean = !this.opened.has(id) && (this.threads.size > 0 || this.turns.size > 0)
+      id = isSubAgent ? yield* this.parentOf(id) : undefined
     }
     return [
       ...found,
@@ -155,7 +163,7 @@ export class HandlerRegistry {
   })
 
   private parentOf(threadId: string): Effect.Effect<string | undefined> {
-    return this.server.requestRaw("thread/read", { threadId }).pipe(
+    return this.server.requestRaw("thread/read", { threadId }, { timeout: "5 seconds" }).pipe(
       Effect.map((answer) => {
         const parent = field(field(answer, "thread"), "parentThreadId")
         return Predicate.isString(parent) ? parent : undefined

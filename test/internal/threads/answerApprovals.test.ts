@@ -1,0 +1,314 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Stream from "effect/Stream"
+import * as Approvals from "../../../src/Approvals.ts"
+import * as AppServer from "../../../src/AppServer.ts"
+import * as Codex from "../../../src/Codex.ts"
+import * as Fake from "../../FakeTransport.ts"
+
+const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+
+const openThread = Effect.fnUntraced(function*(id: string, options?: Codex.StartOptions) {
+  const codex = yield* Codex.Codex
+  const fake = yield* Fake.FakeTransport
+  const thread = yield* Effect.forkChild(codex.startThread(options))
+  yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse(id))
+  return yield* Fiber.join(thread)
+})
+
+const commandRequest = (id: number, more: object = {}) => ({
+  method: "item/commandExecution/requestApproval",
+  id,
+  params: {
+    threadId: "t",
+    turnId: "u",
+    itemId: `item${id}`,
+    startedAtMs: 1,
+    command: "/bin/bash -c 'touch x'",
+    cwd: "/work",
+    ...more
+  }
+})
+
+const declined = (id: number) => ({ id, result: { decision: "decline" } })
+
+const accepted = (id: number) => ({ id, result: { decision: "accept" } })
+
+/** Handlers that wait until they are told, and tell when they begin and when they are interrupted. */
+const waiting = Effect.gen(function*() {
+  const began = yield* Deferred.make<void>()
+  const interrupted = yield* Deferred.make<void>()
+  const go = yield* Deferred.make<void>()
+  const approvals: Approvals.Handlers = {
+    command: () =>
+      Deferred.succeed(began, undefined).pipe(
+        Effect.andThen(Deferred.await(go)),
+        Effect.as(Approvals.accept),
+        Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+      )
+  }
+  return { approvals, began: Deferred.await(began), interrupted: Deferred.await(interrupted), go }
+})
+
+const answersTo = (fake: Fake.FakeTransport["Service"], id: number) =>
+  fake.sent.filter((message) => message.method === undefined && message.id === id)
+
+describe("a request for approval", () => {
+  it.effect("that is resolved elsewhere interrupts its handler and is not answered", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const handler = yield* waiting
+      yield* openThread("t", { approvals: handler.approvals })
+      yield* fake.emit(commandRequest(0))
+      yield* handler.began
+      yield* fake.emit({ method: "serverRequest/resolved", params: { threadId: "t", requestId: 0 } })
+      yield* handler.interrupted
+      yield* openThread("bare")
+      yield* fake.emit(commandRequest(1, { threadId: "bare" }))
+      assert.deepStrictEqual(yield* fake.take, declined(1))
+      assert.deepStrictEqual(answersTo(fake, 0), [])
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("whose turn ends interrupts its handler and is declined, once", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const handler = yield* waiting
+      yield* openThread("t", { approvals: handler.approvals })
+      yield* fake.emit(commandRequest(0))
+      yield* handler.began
+      yield* fake.emit(Fake.turnCompleted("t", "other"))
+      yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
+      yield* handler.interrupted
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+      yield* Deferred.succeed(handler.go, undefined)
+      yield* fake.emit({ method: "serverRequest/resolved", params: { threadId: "t", requestId: 0 } })
+      yield* openThread("bare")
+      yield* fake.emit(commandRequest(1, { threadId: "bare" }))
+      assert.deepStrictEqual(yield* fake.take, declined(1))
+      assert.lengthOf(answersTo(fake, 0), 1)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("whose turn ends in the same batch does not keep a handler", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const handler = yield* waiting
+      yield* openThread("t", { approvals: handler.approvals })
+      yield* fake.emit(commandRequest(0), Fake.turnCompleted("t", "u", "interrupted"))
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+      assert.lengthOf(answersTo(fake, 0), 1)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("whose thread is closed, archived or deleted ends with it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const handlers = yield* Effect.forEach(["thread/closed", "thread/archived", "thread/deleted"], (method, id) =>
+        Effect.gen(function*() {
+          const handler = yield* waiting
+          const threadId = `t${id}`
+          yield* openThread(threadId, { approvals: handler.approvals })
+          yield* fake.emit(commandRequest(id, { threadId }))
+          yield* handler.began
+          yield* fake.emit({ method, params: { threadId } })
+          yield* handler.interrupted
+          assert.deepStrictEqual(yield* fake.take, declined(id))
+          return method
+        }))
+      assert.lengthOf(handlers, 3)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is forgotten when the connection ends; an answer that comes later goes nowhere", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const codex = yield* Codex.Codex
+      const record = yield* Effect.forkChild(Stream.runCollect(Stream.take(codex.approvals, 2)))
+      yield* Effect.yieldNow
+      const handler = yield* waiting
+      yield* openThread("t", { approvals: handler.approvals })
+      yield* fake.emit(commandRequest(0))
+      yield* handler.began
+      yield* fake.end()
+      yield* handler.interrupted
+      yield* Deferred.succeed(handler.go, undefined)
+      assert.deepStrictEqual((yield* Fiber.join(record)).map(({ _tag }) => _tag), ["Requested", "Withdrawn"])
+      assert.deepStrictEqual(answersTo(fake, 0), [])
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("waits for nobody: two at once, another thread's stream and an interrupt go on meanwhile", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const slow = yield* waiting
+      const thread = yield* openThread("t", { approvals: slow.approvals })
+      yield* openThread("quick", { approvals: { command: () => Effect.succeed(Approvals.accept) } })
+      const other = yield* openThread("other")
+      const run = yield* Effect.forkChild(other.run("go"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("v") })
+      yield* fake.emit(
+        commandRequest(0),
+        commandRequest(1, { threadId: "quick", turnId: "w" }),
+        Fake.messageCompleted("other", "v", "i", "hello"),
+        Fake.turnCompleted("other", "v")
+      )
+      assert.deepStrictEqual(yield* fake.take, accepted(1))
+      assert.strictEqual((yield* Fiber.join(run)).finalResponse, "hello")
+      const server = yield* AppServer.AppServer
+      const interrupt = yield* Effect.forkChild(
+        server.request("turn/interrupt", { threadId: thread.id, turnId: "u" })
+      )
+      yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
+      yield* Fiber.join(interrupt)
+      assert.deepStrictEqual(answersTo(fake, 0), [])
+      yield* Deferred.succeed(slow.go, undefined)
+      assert.deepStrictEqual(yield* fake.take, accepted(0))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("of a turn reaches the turn's handlers also before the server has named the turn", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t", { approvals: { command: () => Effect.succeed(Approvals.decline) } })
+      const run = yield* Effect.forkChild(
+        thread.run("go", { approvals: { command: () => Effect.succeed(Approvals.accept) } })
+      )
+      const start = yield* fake.takeMethod("turn/start")
+      yield* fake.emit(commandRequest(0), commandRequest(1, { turnId: "another" }))
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      const answers = [yield* fake.take, yield* fake.take]
+      assert.sameDeepMembers(answers, [accepted(0), declined(1)])
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      yield* Fiber.join(run)
+      yield* fake.emit(commandRequest(2))
+      assert.deepStrictEqual(yield* fake.take, declined(2))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is asked of the thread's handlers when the turn's own never started", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(
+        Effect.exit(thread.run("go", { approvals: { command: () => Effect.succeed(Approvals.accept) } }))
+      )
+      const start = yield* fake.takeMethod("turn/start")
+      yield* fake.emit(commandRequest(0))
+      yield* fake.emit({ id: start.id, error: { code: -32600, message: "no" } })
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(run)))
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("of the legacy kinds has the same types and gets the legacy words", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const seen: Array<Approvals.Request> = []
+      const answers: Array<unknown> = []
+      const ask = Effect.fnUntraced(function*(method: string, params: object) {
+        yield* fake.emit({ method, id: answers.length, params: { conversationId: "t", callId: "c", ...params } })
+        answers.push((yield* fake.take).result.decision)
+      })
+      const decisions: Array<Approvals.Decision> = [
+        "accept",
+        "acceptForSession",
+        "decline",
+        "cancel",
+        Approvals.acceptWithExecpolicyAmendment(["touch"]),
+        Approvals.applyNetworkPolicyAmendment({ host: "example.com", action: "deny" })
+      ]
+      const command = { command: ["/bin/bash", "-lc", "touch 'a b'"], cwd: "/work", parsedCmd: [] }
+      const fileChanges = {
+        fileChanges: {
+          "/work/a": { type: "add", content: "x" },
+          "/work/b": { type: "update", unified_diff: "@@", move_path: "/work/c" }
+        }
+      }
+      for (const decision of decisions) {
+        yield* openThread("t", {
+          approvals: (request) => {
+            seen.push(request)
+            return Effect.succeedSome(decision)
+          }
+        })
+        yield* ask("execCommandApproval", command)
+      }
+      yield* ask("applyPatchApproval", fileChanges)
+      assert.deepStrictEqual(answers, [
+        "approved",
+        "approved_for_session",
+        { denied: { rejection: "The user declined." } },
+        "abort",
+        { approved_execpolicy_amendment: { proposed_execpolicy_amendment: ["touch"] } },
+        { network_policy_amendment: { network_policy_amendment: { host: "example.com", action: "deny" } } },
+        // A rule about a host is no decision about a file.
+        { denied: { rejection: "The user declined." } }
+      ])
+      assert.deepInclude(seen[0], {
+        _tag: "Command",
+        threadId: "t",
+        turnId: undefined,
+        itemId: "c",
+        script: "touch 'a b'",
+        argv: ["touch", "a b"]
+      })
+      assert.deepStrictEqual((seen.at(-1) as Approvals.FileChangeRequest).changes, [
+        { path: "/work/a", kind: { type: "add" }, diff: "x" },
+        { path: "/work/b", kind: { type: "update", move_path: "/work/c" }, diff: "@@" }
+      ])
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("of a file change has the latest diff, and none when the server has told none", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const seen: Array<unknown> = []
+      yield* openThread("t", {
+        approvals: {
+          fileChange: ({ changes }) => {
+            seen.push(changes?.map(({ diff }) => diff))
+            return Effect.succeed(Approvals.decline)
+          }
+        }
+      })
+      const change = (diff: string) => [{ path: "/work/a", kind: { type: "add" }, diff }]
+      const started = (itemId: string, diff: string) => ({
+        method: "item/started",
+        params: {
+          threadId: "t",
+          turnId: "u",
+          startedAtMs: 1,
+          item: { type: "fileChange", id: itemId, changes: change(diff), status: "inProgress" }
+        }
+      })
+      const ask = Effect.fnUntraced(function*(id: number, itemId: string) {
+        yield* fake.emit({
+          method: "item/fileChange/requestApproval",
+          id,
+          params: { threadId: "t", turnId: "u", itemId, startedAtMs: id }
+        })
+        assert.deepStrictEqual(yield* fake.take, declined(id))
+      })
+      yield* fake.emit(started("a", "one"))
+      yield* ask(0, "a")
+      yield* fake.emit({
+        method: "item/fileChange/patchUpdated",
+        params: { threadId: "t", turnId: "u", itemId: "a", changes: change("two") }
+      })
+      yield* ask(1, "a")
+      yield* ask(2, "unheard of")
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      yield* ask(3, "a")
+      assert.deepStrictEqual(seen, [["one"], ["two"], undefined, undefined])
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("that nobody decides is declined, and the log says how to handle it and nothing that is private", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ message }) => void lines.push(String(message)))
+    return Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      yield* fake.emit(commandRequest(0, { command: "echo secret", reason: "secret" }))
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+      assert.lengthOf(lines, 1)
+      assert.match(lines[0]!, /Declined item\/commandExecution\/requestApproval of thread t: .*Approvals\.layer/)
+      assert.notInclude(lines[0]!, "secret")
+    }).pipe(Effect.provide(layer), Effect.provide(Logger.layer([logger])))
+  })
+})
