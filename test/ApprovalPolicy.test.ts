@@ -1,0 +1,250 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it } from "@effect/vitest"
+import { ApprovalPolicy, type Approvals } from "effect-codex"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
+import * as Queue from "effect/Queue"
+import * as Terminal from "effect/Terminal"
+import * as TestClock from "effect/testing/TestClock"
+
+const base = { threadId: "t", turnId: "u", itemId: "i", reason: undefined, params: {} }
+
+const command = (argv: ReadonlyArray<string> | undefined, more: Partial<Approvals.CommandRequest> = {}) => ({
+  ...base,
+  _tag: "Command",
+  kind: "command",
+  approvalId: undefined,
+  command: argv?.join(" "),
+  script: argv?.join(" "),
+  argv,
+  cwd: "/work",
+  commandActions: [],
+  availableDecisions: [],
+  proposedExecpolicyAmendment: undefined,
+  proposedNetworkPolicyAmendments: [],
+  networkApprovalContext: undefined,
+  additionalPermissions: undefined,
+  ...more
+} satisfies Approvals.CommandRequest)
+
+const fileChange = (...paths: ReadonlyArray<string>): Approvals.FileChangeRequest => ({
+  ...base,
+  _tag: "FileChange",
+  changes: paths.map((path) => ({ path, kind: { type: "add" }, diff: "+x" })),
+  grantRoot: undefined
+})
+
+const permissions = (fileSystem: Approvals.PermissionsRequest["permissions"]["fileSystem"], network?: boolean) => ({
+  ...base,
+  _tag: "Permissions",
+  cwd: "/work",
+  permissions: { fileSystem: fileSystem ?? null, network: network === undefined ? null : { enabled: network } }
+} satisfies Approvals.PermissionsRequest)
+
+const mcpToolCall: Approvals.McpToolCallRequest = {
+  ...base,
+  _tag: "McpToolCall",
+  server: "s",
+  tool: "t",
+  message: "",
+  description: undefined,
+  arguments: {},
+  annotations: {}
+}
+
+const decides = <R>(policy: Approvals.Policy<R>, request: Approvals.Request) =>
+  Effect.map(policy(request), Option.getOrUndefined)
+
+const always = (decision: "accept" | "decline"): Approvals.Policy => () => Effect.succeedSome(decision)
+
+describe("a policy about commands", () => {
+  it.effect("is asked about single plain commands, and about nothing else that is wanted with them", () =>
+    Effect.gen(function*() {
+      const policy = ApprovalPolicy.acceptCommands(([program]) => program === "npm")
+      assert.strictEqual(yield* decides(policy, command(["npm", "test"])), "accept")
+      const others: ReadonlyArray<Approvals.Request> = [
+        command(["rm"]),
+        command(undefined, { command: "/bin/bash -c 'npm test; rm -rf .'" }),
+        command(["npm"], { kind: "writeStdin" }),
+        command(["npm"], { kind: "humanCommand" }),
+        command(["npm"], { networkApprovalContext: { host: "example.com", protocol: "https" } }),
+        command(["npm"], { additionalPermissions: { network: { enabled: true } } }),
+        fileChange("/work/a"),
+        permissions({ write: ["/work"] }),
+        mcpToolCall
+      ]
+      for (const request of others) assert.isUndefined(yield* decides(policy, request), request._tag)
+    }))
+
+  it.effect("that only read accepts those", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls", "-la"])), "accept")
+      assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["rm", "-rf", "/"])))
+      assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls"], { kind: "writeStdin" })))
+    }))
+})
+
+describe("a policy that is only asked about what is inside a folder", () => {
+  it.effect("follows links, and takes no detour for the way", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const root = yield* fs.realPath(yield* fs.makeTempDirectoryScoped())
+      const inside = path.join(root, "project")
+      const outside = path.join(root, "project-other")
+      yield* fs.makeDirectory(path.join(inside, "src"), { recursive: true })
+      yield* fs.makeDirectory(outside)
+      yield* fs.symlink(outside, path.join(inside, "link"))
+      yield* fs.symlink(path.join(outside, "missing"), path.join(inside, "dangling"))
+      yield* fs.symlink(inside, path.join(root, "alias"))
+      const policy = ApprovalPolicy.onlyInside(always("accept"), inside)
+
+      const accepted: ReadonlyArray<Approvals.Request> = [
+        fileChange(`${inside}/new.txt`),
+        fileChange(`${inside}/deep/er/new.txt`, `${inside}/src/a`),
+        fileChange(`${root}/alias/new.txt`),
+        fileChange(`${inside}/..project`),
+        command(["npm", "test"], { cwd: inside }),
+        permissions({ write: [`${inside}/src`] }),
+        permissions({ entries: [{ path: { type: "path", path: inside }, access: "write" }] })
+      ]
+      for (const request of accepted) assert.strictEqual(yield* decides(policy, request), "accept")
+
+      const moved: Approvals.FileChangeRequest = {
+        ...fileChange(),
+        changes: [{ path: `${inside}/a`, kind: { type: "update", move_path: `${outside}/a` }, diff: "" }]
+      }
+      const left: ReadonlyArray<Approvals.Request> = [
+        fileChange(`${outside}/a`),
+        fileChange(`${inside}/a`, `${outside}/a`),
+        fileChange(`${inside}/../project-other/a`),
+        fileChange(`${inside}/link/a`),
+        fileChange(`${inside}/link`),
+        fileChange(`${inside}/dangling`),
+        fileChange("relative.txt"),
+        fileChange(),
+        moved,
+        { ...fileChange(`${inside}/a`), changes: undefined },
+        { ...fileChange(`${inside}/a`), grantRoot: outside },
+        command(["npm"], { cwd: outside }),
+        command(undefined, { cwd: inside }),
+        permissions({ write: [inside], read: [outside] }),
+        permissions({ write: [inside] }, true),
+        permissions({ entries: [{ path: { type: "glob_pattern", pattern: `${inside}/**` }, access: "write" }] }),
+        mcpToolCall
+      ]
+      for (const [index, request] of left.entries()) {
+        assert.isUndefined(yield* decides(policy, request), `${index} ${request._tag}`)
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+})
+
+describe("policies together", () => {
+  it.effect("are asked in order until one decides", () =>
+    Effect.gen(function*() {
+      const policy = ApprovalPolicy.firstOf(
+        ApprovalPolicy.acceptCommands(([program]) => program === "a"),
+        { command: () => Effect.succeed("cancel"), mcpToolCall: () => Effect.succeed("acceptAlways") },
+        ApprovalPolicy.declineAll
+      )
+      assert.strictEqual(yield* decides(policy, command(["a"])), "accept")
+      assert.strictEqual(yield* decides(policy, command(["b"])), "cancel")
+      assert.strictEqual(yield* decides(policy, mcpToolCall), "acceptAlways")
+      assert.strictEqual(yield* decides(policy, fileChange("/a")), "decline")
+      assert.isUndefined(yield* decides(ApprovalPolicy.firstOf(), command(["a"])))
+    }))
+
+  it.effect("decline what was not decided in time", () =>
+    Effect.gen(function*() {
+      const policy = ApprovalPolicy.timeout(() => Effect.never, "1 minute")
+      const fiber = yield* Effect.forkChild(decides(policy, command(["a"])))
+      yield* TestClock.adjust("59 seconds")
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(fiber), "decline")
+      const quick = ApprovalPolicy.timeout(always("accept"), "1 minute")
+      assert.strictEqual(yield* decides(quick, command(["a"])), "accept")
+    }))
+})
+
+describe("a person at the terminal", () => {
+  /** A terminal whose lines are typed in the test, and what it shows. */
+  const makeTerminal = Effect.gen(function*() {
+    const lines = yield* Queue.unbounded<string, Terminal.QuitError>()
+    const shown: Array<string> = []
+    const terminal = Terminal.make({
+      columns: Effect.succeed(80),
+      rows: Effect.succeed(24),
+      size: Effect.die("unused"),
+      readInput: Effect.die("unused"),
+      readLine: Queue.take(lines),
+      display: (text) => Effect.sync(() => void shown.push(text))
+    })
+    return {
+      layer: Layer.succeed(Terminal.Terminal, terminal),
+      type: (line: string) => Queue.offer(lines, line),
+      quit: Queue.fail(lines, new Terminal.QuitError({})),
+      shown: () => shown.join("")
+    }
+  })
+
+  it.effect("sees what is asked, and says yes, always, no or cancel", () =>
+    Effect.gen(function*() {
+      const { layer, shown, type } = yield* makeTerminal
+      const answer = Effect.fnUntraced(function*(request: Approvals.Request, ...lines: ReadonlyArray<string>) {
+        for (const line of lines) yield* type(line)
+        return yield* Effect.provide(decides(ApprovalPolicy.askTerminal, request), layer)
+      })
+      assert.strictEqual(yield* answer(command(["touch", "a"], { reason: "why not" }), "y"), "accept")
+      assert.include(shown(), "touch a\nin /work\nbecause:\n  why not\n")
+      assert.strictEqual(yield* answer(fileChange("/work/a"), "ALWAYS "), "acceptForSession")
+      assert.include(shown(), "add /work/a\n  +x")
+      assert.strictEqual(yield* answer(permissions({ write: ["/extra"] }), "no"), "decline")
+      assert.include(shown(), "/extra")
+      assert.strictEqual(yield* answer(mcpToolCall, "", "what", "c"), "cancel")
+      assert.include(shown(), "s.t")
+    }))
+
+  it.effect("cannot be deceived by what the text does to a terminal", () =>
+    Effect.gen(function*() {
+      const { layer, shown, type } = yield* makeTerminal
+      yield* type("n")
+      yield* decides(
+        ApprovalPolicy.askTerminal,
+        command(["x"], { script: "rm -rf /\u001b[1A\u001b[2K\recho hello", cwd: "/a\nAllow it? y" })
+      ).pipe(Effect.provide(layer))
+      assert.notInclude(shown(), "\u001b")
+      assert.notInclude(shown(), "\r")
+      assert.notInclude(shown(), "\nAllow it? y")
+    }))
+
+  it.effect("who is gone has said no", () =>
+    Effect.gen(function*() {
+      const { layer, quit } = yield* makeTerminal
+      yield* quit
+      assert.strictEqual(
+        yield* Effect.provide(decides(ApprovalPolicy.askTerminal, command(["x"])), layer),
+        "decline"
+      )
+    }))
+
+  it.effect("is asked one question at a time", () =>
+    Effect.gen(function*() {
+      const { layer, shown, type } = yield* makeTerminal
+      const ask = (name: string) =>
+        Effect.forkChild(Effect.provide(decides(ApprovalPolicy.askTerminal, command([name])), layer))
+      const first = yield* ask("first")
+      const second = yield* ask("second")
+      yield* Effect.yieldNow
+      assert.include(shown(), "first")
+      assert.notInclude(shown(), "second")
+      yield* type("y")
+      assert.strictEqual(yield* Fiber.join(first), "accept")
+      yield* type("n")
+      assert.strictEqual(yield* Fiber.join(second), "decline")
+    }))
+})
