@@ -77,22 +77,22 @@ const toContent = (part: Prompt.ToolModelOutputPart): Tool.Content => {
   return Tool.text(`[${part.mediaType}${part.fileName === undefined ? "" : ` ${part.fileName}`} omitted]`)
 }
 
-/** The Toolkit puts arguments on the current span. They are private, so it gets a span that does not take them. */
+/** A span that does not take the attribute `parameters`, and else is the span. */
+const withoutParameters = (span: Tracer.Span): Tracer.Span =>
+  new Proxy(span, {
+    get: (target, key) =>
+      key === "attribute"
+        ? (name: string, value: unknown) => {
+          if (name !== "parameters") target.attribute(name, value)
+        }
+        : Reflect.get(target, key, target)
+  })
+
+/** The Toolkit puts arguments, which are private, on the current span. */
 const withPrivateArguments = Effect.updateContext(<R>(context: Context.Context<R>) =>
   Option.match(Context.getOption(context, Tracer.ParentSpan), {
     onNone: () => context,
-    onSome: (span) =>
-      span._tag === "ExternalSpan" ? context : Context.add(
-        context,
-        Tracer.ParentSpan,
-        Object.create(span, {
-          attribute: {
-            value: (key: string, value: unknown) => {
-              if (key !== "parameters") span.attribute(key, value)
-            }
-          }
-        }) as Tracer.Span
-      )
+    onSome: (span) => span._tag === "Span" ? Context.add(context, Tracer.ParentSpan, withoutParameters(span)) : context
   })
 )
 

@@ -1,0 +1,478 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AppServer, type AppServerError, Codex, type Thread, Tool } from "effect-codex"
+import * as AiToolkit from "effect-codex/AiToolkit"
+import { ModelServer } from "effect-codex/testing"
+import { Tool as AiTool, Toolkit } from "effect/ai"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Tracer from "effect/Tracer"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+
+class Stock extends Context.Service<Stock, { readonly of: (item: string) => number | undefined }>()("test/Stock") {}
+
+class Unknown extends Schema.TaggedError<Unknown>()("Unknown", { item: Schema.String }) {}
+
+const stock = Tool.make("stock", {
+  description: "How many there are",
+  parameters: Schema.Struct({ item: Schema.String, since: Schema.optionalKey(Schema.Date) }),
+  success: Schema.Struct({ count: Schema.Number, asOf: Schema.Date }),
+  failure: Unknown,
+  handler: Effect.fn(function*({ item, since }) {
+    const count = (yield* Stock).of(item)
+    if (count === undefined) return yield* new Unknown({ item })
+    return { count, asOf: since ?? new Date(0) }
+  })
+})
+
+const stockOf = (item: string) => item === "nails" ? 400 : undefined
+
+const call = (name: string, args: object, callId: string) => ModelServer.functionCall(name, args, { callId })
+
+let calls = 0
+
+/** Runs a turn in which the model makes these calls at once, and gives what it is told, by call. */
+const told = Effect.fnUntraced(function*(thread: Thread.Thread, ...wanted: ReadonlyArray<[string, object]>) {
+  const ids = wanted.map(() => `call${calls++}`)
+  yield* TestCodex.script(
+    thread,
+    ModelServer.reply(wanted.map(([name, args], i) => call(name, args, ids[i]!))),
+    ModelServer.text("done")
+  )
+  const { items } = yield* thread.run("go")
+  const last = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+  return {
+    texts: ids.map((id) => last?.functionCallOutput(id)),
+    success: ids.map((id) => {
+      const item = items.find((item) => item.type === "dynamicToolCall" && item.id === id)
+      return item?.type === "dynamicToolCall" ? item.success : undefined
+    })
+  }
+})
+
+layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
+  it.effect("is called with decoded arguments and services; the model gets the encoded result, or the failure", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({ tools: [stock] }).pipe(Effect.provideService(Stock, { of: stockOf }))
+      const { success, texts } = yield* told(
+        thread,
+        ["stock", { item: "nails", since: "2026-11-24T00:00:00.000Z" }],
+        ["stock", { item: "unicorns" }]
+      )
+      assert.deepStrictEqual(texts, [
+        `{"count":400,"asOf":"2026-11-24T00:00:00.000Z"}`,
+        `{"_tag":"Unknown","item":"unicorns"}`
+      ])
+      assert.deepStrictEqual(success, [true, false])
+      const request = (yield* TestCodex.requestsOf(thread.id))[0]!
+      const offered = (request.body["tools"] as ReadonlyArray<any>).find(({ name }) => name === "stock")
+      assert.strictEqual(offered.description, "How many there are")
+      assert.deepStrictEqual(offered.parameters.required, ["item"])
+    }))
+
+  it.effect("is not called with arguments that do not fit; the model is told what is wrong with them", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      let calls = 0
+      const thread = yield* codex.startThread({
+        tools: [Tool.make("count", {
+          description: "Counts",
+          parameters: Schema.Struct({ to: Schema.Int }),
+          handler: ({ to }) => Effect.sync(() => `${++calls} ${to}`)
+        })]
+      })
+      const { success, texts } = yield* told(thread, ["count", { to: "ten" }], ["count", {}], ["count", { to: 3 }])
+      assert.match(texts[0]!, /^Invalid arguments for count: .*\n\s+at \["to"\]$/)
+      assert.match(texts[1]!, /^Invalid arguments for count: Missing key\n\s+at \["to"\]$/)
+      assert.strictEqual(texts[2], "1 3")
+      assert.deepStrictEqual(success, [false, false, true])
+    }))
+
+  it.effect("that breaks, answers nonsense or takes too long is a failure without details; the log has them", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const make = (name: string, handler: () => Effect.Effect<any>) =>
+        Tool.make(name, { description: name, success: Schema.Number, timeout: "200 millis", handler })
+      const thread = yield* codex.startThread({
+        tools: [
+          make("dies", () => Effect.die(new Error("the password is 1234"))),
+          make("throws", () => {
+            throw new Error("the password is 1234")
+          }),
+          make("lies", () => Effect.succeed("not a number")),
+          make("returns", () => "no effect" as never),
+          make("interrupts", () => Effect.interrupt),
+          make("sleeps", () => Effect.never),
+          make("works", () => Effect.succeed(1))
+        ]
+      })
+      const names = ["dies", "throws", "lies", "returns", "interrupts", "sleeps", "works"]
+      const { success, texts } = yield* told(thread, ...names.map((name): [string, object] => [name, {}]))
+      assert.deepStrictEqual(texts, [
+        "dies failed unexpectedly",
+        "throws failed unexpectedly",
+        "lies failed unexpectedly",
+        "returns failed unexpectedly",
+        "interrupts failed unexpectedly",
+        "sleeps did not finish within 200ms",
+        "1"
+      ])
+      assert.deepStrictEqual(success, [false, false, false, false, false, false, true])
+    }))
+
+  it.effect("gives text as it is, images, and several pieces", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const pixel =
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+      const thread = yield* codex.startThread({
+        tools: [
+          Tool.make("text", { description: "Says", handler: () => Effect.succeed("just text") }),
+          Tool.make("name", { description: "Says", success: Schema.String, handler: () => Effect.succeed("Ada") }),
+          Tool.make("picture", {
+            description: "Shows",
+            handler: () => Effect.succeed([Tool.text("look:"), Tool.image(pixel)])
+          })
+        ]
+      })
+      const { texts } = yield* told(thread, ["text", {}], ["name", {}], ["picture", {}])
+      assert.deepStrictEqual(texts, ["just text", "Ada", "look:"])
+      const last = (yield* TestCodex.requestsOf(thread.id)).at(-1)!
+      assert.include(JSON.stringify(last.input), "input_image")
+    }))
+
+  it.effect("runs beside others, as many at once as the thread allows", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      let running = 0
+      let most = 0
+      const slow = Tool.make("slow", {
+        description: "Takes its time",
+        handler: () =>
+          Effect.gen(function*() {
+            most = Math.max(most, ++running)
+            yield* Effect.sleep("50 millis")
+            running--
+            return "done"
+          })
+      })
+      const calls = Array.from({ length: 6 }, (): [string, object] => ["slow", {}])
+      yield* told(yield* codex.startThread({ tools: [slow] }), ...calls)
+      assert.strictEqual(most, 6)
+      most = 0
+      const { texts } = yield* told(yield* codex.startThread({ tools: [slow], toolConcurrency: 2 }), ...calls)
+      assert.strictEqual(most, 2)
+      assert.deepStrictEqual(texts, calls.map(() => "done"))
+    }))
+
+  it.effect("is interrupted with its turn", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const began = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const thread = yield* codex.startThread({
+        tools: [Tool.make("hang", {
+          description: "Never ends",
+          handler: () =>
+            Deferred.succeed(began, undefined).pipe(
+              Effect.andThen(Effect.never),
+              Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+            )
+        })]
+      })
+      yield* TestCodex.script(thread, call("hang", {}, "hang"))
+      const run = yield* Effect.forkChild(thread.run("go"))
+      yield* Deferred.await(began)
+      yield* Fiber.interrupt(run)
+      yield* Deferred.await(interrupted)
+    }))
+
+  it.effect("may call Codex itself", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({
+        tools: [Tool.make("ask", {
+          description: "Asks another agent",
+          handler: Effect.fn(function*() {
+            const inner = yield* (yield* Codex.Codex).startThread()
+            return (yield* Effect.orDie(inner.run("inner"))).finalResponse ?? ""
+          }, Effect.orDie)
+        })]
+      })
+      const model = yield* ModelServer.ModelServer
+      yield* model.respond((request) =>
+        request.promptCacheKey !== thread.id
+          ? ModelServer.text("from within")
+          : request.functionCallOutput("ask") === undefined
+          ? call("ask", {}, "ask")
+          : ModelServer.text(`told: ${request.functionCallOutput("ask")}`)
+      )
+      assert.strictEqual((yield* thread.run("go")).finalResponse, "told: from within")
+    }))
+
+  it.effect("stays with its thread when that is resumed or forked, or is given anew", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const who = (name: string) => Tool.make("who", { description: "Who", handler: () => Effect.succeed(name) })
+      const thread = yield* codex.startThread({ tools: [who("first")] })
+      assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* told(yield* codex.resumeThread(thread.id), ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* told(yield* codex.forkThread(thread.id), ["who", {}])).texts, ["first"])
+      const fork = yield* codex.forkThread(thread.id, { tools: [who("second")] })
+      assert.deepStrictEqual((yield* told(fork, ["who", {}])).texts, ["second"])
+      assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
+    }))
+
+  it.effect("that nobody runs is a failure, and the turn goes on", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({
+        dynamicTools: [{ type: "function", name: "raw", description: "Raw", inputSchema: { type: "object" } }]
+      })
+      const { success, texts } = yield* told(thread, ["raw", {}])
+      assert.deepStrictEqual(success, [false])
+      assert.deepStrictEqual(texts, ["The client could not run this tool."])
+    }))
+})
+
+const reasonOf = <A, R>(
+  effect: Effect.Effect<A, { readonly _tag: string; readonly reason?: AppServerError.AppServerErrorReason }, R>
+) => Effect.map(Effect.flip(effect), (error) => error.reason)
+
+const inNewProcess = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, TestCodex.layerProcess())
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of a stored thread", (it) => {
+  const nails = Tool.make("nails", {
+    description: "Nails",
+    parameters: Schema.Struct({ length: Schema.Number }),
+    handler: () => Effect.succeed("nails")
+  })
+  const screws = Tool.make("screws", { description: "Screws", handler: () => Effect.succeed("screws") })
+  const longNails = Tool.make("nails", {
+    description: "Nails",
+    parameters: Schema.Struct({ length: Schema.String }),
+    handler: () => Effect.succeed("long nails")
+  })
+
+  it.effect("can be run by another process, and others are a typed error", () =>
+    Effect.gen(function*() {
+      const id = yield* inNewProcess(Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({ tools: [nails] })
+        yield* told(thread, ["nails", { length: 3 }])
+        return thread.id
+      }))
+      for (const open of ["resumeThread", "forkThread"] as const) {
+        yield* inNewProcess(Effect.gen(function*() {
+          const codex = yield* Codex.Codex
+          const reason = yield* reasonOf(codex[open](id, { tools: [longNails, screws] }))
+          assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: ["nails"] })
+          assert.match(reason!.message, /has no tool screws and was started with other parameters of nails/)
+        }))
+        yield* inNewProcess(Effect.gen(function*() {
+          const codex = yield* Codex.Codex
+          const thread = yield* codex[open](id, { tools: [nails] })
+          assert.deepStrictEqual((yield* told(thread, ["nails", { length: 3 }])).texts, ["nails"])
+          // Known from now on without looking.
+          const reason = yield* reasonOf(codex.forkThread(thread.id, { tools: [screws] }))
+          assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
+        }))
+      }
+    }))
+})
+
+describe("tools that cannot be given", () => {
+  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+  const named = (name: string) => Tool.make(name, { description: "d", handler: () => Effect.succeed("") })
+
+  it.effect("are refused before anything is sent", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const transport = yield* Fake.FakeTransport
+      const before = transport.sent.length
+      const refused = Effect.fnUntraced(function*(options: Codex.StartOptions, words: RegExp) {
+        const reason = yield* reasonOf(codex.startThread(options))
+        assert.strictEqual(reason?._tag, "InvalidRequest")
+        assert.match(reason!.message, words)
+      })
+      yield* refused({ tools: [named("has space")] }, /cannot be named "has space"/)
+      yield* refused({ tools: [named("")] }, /cannot be named ""/)
+      yield* refused({ tools: [named("a"), named("a")] }, /two tools named a/)
+      yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /toolConcurrency is 0/)
+      const text = Tool.make("text", {
+        description: "d",
+        parameters: Schema.String,
+        handler: () => Effect.succeed("")
+      })
+      yield* refused({ tools: [text] }, /parameters of tool text must be an object/)
+      assert.strictEqual(transport.sent.length, before)
+    }).pipe(Effect.provide(fake)))
+
+  it.effect("because the experimental API is off are refused with the way out", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const reason = yield* reasonOf(codex.startThread({ tools: [named("a")] }))
+      assert.match(reason!.message, /experimentalApi/)
+    }).pipe(
+      Effect.provide(Codex.layer.pipe(
+        Layer.provideMerge(AppServer.layer({ experimentalApi: false })),
+        Layer.provideMerge(Fake.layer)
+      ))
+    ))
+})
+
+describe("a tool call", () => {
+  const run = (tool: Tool.Tool, params: object) =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const transport = yield* Fake.FakeTransport
+      const start = yield* Effect.forkChild(codex.startThread({ tools: [tool] }))
+      yield* transport.reply(yield* transport.takeMethod("thread/start"), Fake.threadResponse("t"))
+      yield* Fiber.join(start)
+      yield* transport.emit({
+        method: "item/tool/call",
+        id: 0,
+        params: { threadId: "t", turnId: "u", callId: "c", namespace: null, tool: tool.name, ...params }
+      })
+      return (yield* transport.take).result
+    }).pipe(Effect.provide(Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))))
+
+  it.effect("has a span that names it, with the handler's spans in it and nothing that is private", () =>
+    Effect.gen(function*() {
+      const spans: Array<Tracer.NativeSpan> = []
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          spans.push(span)
+          return span
+        }
+      })
+      const tool = Tool.make("secretive", {
+        description: "d",
+        parameters: Schema.Struct({ key: Schema.String }),
+        handler: ({ key }) => Effect.withSpan(Effect.succeed(`${key} it is`), "inner")
+      })
+      const toolkit = Toolkit.make(
+        AiTool.make("ai", {
+          description: "d",
+          parameters: Schema.Struct({ key: Schema.String }),
+          success: Schema.String
+        })
+      )
+      const [ai] = yield* AiToolkit.make(toolkit).pipe(
+        Effect.provide(toolkit.toLayer({ ai: ({ key }) => Effect.withSpan(Effect.succeed(`${key} it is`), "inner") }))
+      )
+      for (const each of [tool, ai!]) {
+        spans.length = 0
+        const result = yield* Effect.withTracer(run(each, { arguments: { key: "sesame" } }), tracer)
+        assert.deepStrictEqual(result, { success: true, contentItems: [{ type: "inputText", text: "sesame it is" }] })
+        const outer = spans.find(({ name }) => name === `Tool.${each.name}`)!
+        const inner = spans.find(({ name }) => name === "inner")!
+        assert.deepInclude(Object.fromEntries(outer.attributes), { threadId: "t", turnId: "u", callId: "c" })
+        assert.strictEqual(inner.parent._tag === "Some" ? inner.parent.value.spanId : undefined, outer.spanId)
+        const everything = JSON.stringify(spans.map(({ attributes, events }) => [[...attributes], events]))
+        assert.notInclude(everything, "sesame")
+      }
+    }))
+
+  it.effect("with arguments of any kind is answered", () =>
+    Effect.gen(function*() {
+      const tool = Tool.make("any", {
+        description: "d",
+        parameters: Schema.Struct({ a: Schema.optionalKey(Schema.Number) }),
+        handler: () => Effect.succeed("fine")
+      })
+      for (const args of [null, {}, { a: 1 }]) assert.isTrue((yield* run(tool, { arguments: args })).success)
+      for (const args of [[], "text", 7, true, { a: "1" }]) {
+        const { contentItems, success } = yield* run(tool, { arguments: args })
+        assert.isFalse(success, JSON.stringify(args))
+        assert.match(contentItems[0].text, /^Invalid arguments for any: /)
+      }
+    }))
+})
+
+describe("a Toolkit of effect/ai", () => {
+  class Broken extends Schema.TaggedError<Broken>()("Broken", { why: Schema.String }) {}
+
+  const Find = AiTool.make("find", {
+    description: "Finds",
+    parameters: Schema.Struct({ name: Schema.String, on: Schema.optionalKey(Schema.DateTimeUtcFromString) }),
+    success: Schema.Struct({ found: Schema.Boolean }),
+    failure: Broken
+  })
+  const Returning = AiTool.make("returning", {
+    description: "Returns its failure",
+    failure: Broken,
+    failureMode: "return"
+  })
+  const Guarded = AiTool.make("guarded", { description: "Needs approval", success: Schema.String, needsApproval: true })
+  const Sometimes = AiTool.make("sometimes", {
+    description: "Needs approval at times",
+    parameters: Schema.Struct({ amount: Schema.Number }),
+    success: Schema.String,
+    needsApproval: ({ amount }) => amount > 10
+  })
+  const toolkit = Toolkit.make(Find, Returning, Guarded, Sometimes)
+  const handlers = toolkit.toLayer({
+    find: ({ name }) =>
+      name === "die" ? Effect.die("bug") : name === "fail"
+        ? Effect.fail(new Broken({ why: "it is" }))
+        : Effect.succeed({ found: name === "it" }),
+    returning: () => Effect.fail(new Broken({ why: "as always" })),
+    guarded: () => Effect.succeed("ran"),
+    sometimes: () => Effect.succeed("ran")
+  })
+  const callId = { threadId: "t", turnId: "u", callId: "c" }
+
+  const using = (options?: Parameters<typeof AiToolkit.make>[1]) =>
+    Effect.map(
+      AiToolkit.make(toolkit, options as {}),
+      (tools) => (name: string, args: unknown) =>
+        Effect.map(Effect.exit(tools.find((tool) => tool.name === name)!.run(args, callId)), (exit) =>
+          exit._tag === "Success" ? exit.value : "defect")
+    )
+
+  const said = (success: boolean, text: string): Tool.Result => ({ success, content: [Tool.text(text)] })
+
+  it.effect("is as many tools, which tell the model results and failures", () =>
+    Effect.gen(function*() {
+      const run = yield* using()
+      assert.deepStrictEqual(yield* run("find", { name: "it" }), said(true, `{"found":true}`))
+      assert.deepStrictEqual(yield* run("find", { name: "fail" }), said(false, `{"_tag":"Broken","why":"it is"}`))
+      assert.deepStrictEqual(yield* run("returning", {}), said(false, `{"_tag":"Broken","why":"as always"}`))
+      assert.strictEqual(yield* run("find", { name: "die" }), "defect")
+      const invalid = yield* run("find", { name: 7 })
+      assert.isTrue(invalid !== "defect" && !invalid.success)
+      assert.match(JSON.stringify(invalid), /Invalid arguments for find: /)
+    }).pipe(Effect.provide(handlers)))
+
+  it.effect("does not run what needs approval unless it is approved", () =>
+    Effect.gen(function*() {
+      const run = yield* using()
+      assert.deepStrictEqual(yield* run("guarded", {}), said(false, "guarded needs approval, and was not approved"))
+      assert.deepStrictEqual(yield* run("sometimes", { amount: 1 }), said(true, "ran"))
+      assert.deepInclude(yield* run("sometimes", { amount: 100 }), { success: false })
+      const approving = yield* using({ approve: (tool) => Effect.succeed(tool === "guarded") })
+      assert.deepStrictEqual(yield* approving("guarded", {}), said(true, "ran"))
+      assert.deepInclude(yield* approving("sometimes", { amount: 100 }), { success: false })
+    }).pipe(Effect.provide(handlers)))
+
+  it.effect("cannot have tools that only their provider can run", () =>
+    Effect.gen(function*() {
+      const Search = AiTool.providerDefined({
+        id: "test.search",
+        customName: "Search",
+        providerName: "search",
+        args: Schema.Struct({})
+      })
+      const made = yield* Effect.result(AiToolkit.make(Toolkit.make(Search({}))))
+      assert.isTrue(Result.isFailure(made))
+      if (Result.isFailure(made)) assert.strictEqual(made.failure.reason._tag, "InvalidRequest")
+    }))
+})
