@@ -25,12 +25,12 @@ import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as Predicate from "effect/Predicate"
-import * as Semaphore from "effect/Semaphore"
-import * as Terminal from "effect/Terminal"
+import type * as Terminal from "effect/Terminal"
 import type * as Approvals from "./Approvals.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
-import { describeRequest } from "./internal/approvals/terminalText.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
+import { alone, ask, show } from "./internal/terminal/ask.ts"
+import { describeRequest } from "./internal/terminal/describeRequest.ts"
 
 const decided = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
   Effect.succeed(Option.some(decision))
@@ -210,9 +210,6 @@ export const timeout: {
     Effect.timeoutOrElse(toPolicy(approver)(request), { duration, orElse: () => decided("decline") })
 )
 
-/** There is one terminal, so one question at a time. */
-const terminalTurn = Semaphore.makeUnsafe(1)
-
 const choices: Readonly<Record<string, "accept" | "acceptForSession" | "decline" | "cancel">> = {
   y: "accept",
   yes: "accept",
@@ -234,18 +231,16 @@ const choices: Readonly<Record<string, "accept" | "acceptForSession" | "decline"
  */
 export const askTerminal: Approvals.Policy<Terminal.Terminal> = Effect.fnUntraced(
   function*(request): Effect.fn.Return<Option.Option<Approvals.Decision>, unknown, Terminal.Terminal> {
-    const terminal = yield* Terminal.Terminal
-    yield* terminal.display(`\n${describeRequest(request)}\n`)
+    yield* show(`\n${describeRequest(request)}\n`)
     while (true) {
-      yield* terminal.display("Allow it? [y]es, [a]lways, [n]o, [c]ancel the turn: ")
-      const line = yield* Effect.option(terminal.readLine)
+      const line = yield* ask("Allow it? [y]es, [a]lways, [n]o, [c]ancel the turn: ")
       if (Option.isNone(line)) {
-        yield* terminal.display("no\n")
+        yield* show("no\n")
         return Option.some("decline")
       }
       const answer = line.value.trim().toLowerCase()
       if (Object.hasOwn(choices, answer)) return Option.some(choices[answer]!)
     }
   },
-  (asked) => terminalTurn.withPermit(asked)
+  alone
 )

@@ -25,14 +25,16 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Schema from "effect/Schema"
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
-import * as Terminal from "effect/Terminal"
+import type * as Terminal from "effect/Terminal"
 import * as Codex from "./Codex.ts"
 import type { HandlerServices, Named } from "./internal/approvals/services.ts"
-import { terminalText } from "./internal/approvals/terminalText.ts"
 import { capturedServices } from "./internal/connection/services.ts"
+import { alone, type Choice, choose, show } from "./internal/terminal/ask.ts"
+import { terminalLine, terminalText } from "./internal/terminal/terminalText.ts"
 import { providedQuestions } from "./internal/threads/handlers.ts"
 import type * as Protocol from "./Protocol.ts"
 
@@ -215,41 +217,59 @@ export const layer = <const H extends Handlers<any>>(
 ): Layer.Layer<Questions, never, Codex.Codex | Services<H>> =>
   Layer.effect(Questions, make(handlers as Handlers<Services<H>>))
 
-/** There is one terminal, so one question at a time. */
-const terminalTurn = Semaphore.makeUnsafe(1)
+/** The values that a field of a form may have, if there is a choice. */
+const choicesOf = (field: unknown): ReadonlyArray<Choice<unknown>> => {
+  const { enum: values, enumNames, oneOf, type } = field as {
+    readonly type?: unknown
+    readonly enum?: ReadonlyArray<string>
+    readonly enumNames?: ReadonlyArray<string> | null
+    readonly oneOf?: ReadonlyArray<Protocol.McpElicitationConstOption>
+  }
+  if (oneOf !== undefined) return oneOf.map(({ const: value, title }) => ({ label: title, value }))
+  if (values !== undefined) return values.map((value, index) => ({ label: enumNames?.[index] ?? value, value }))
+  return type === "boolean" ? [{ label: "yes", value: true }, { label: "no", value: false }] : []
+}
 
-/** Asks one question; an empty line, or the end of the input, leaves it open. */
-const askOne = Effect.fnUntraced(function*(question: {
-  readonly text: string
-  readonly options: ReadonlyArray<{ readonly label: string; readonly description?: string }>
-  readonly isFree: boolean
-}): Effect.fn.Return<string | undefined, unknown, Terminal.Terminal> {
-  const terminal = yield* Terminal.Terminal
-  const { isFree, options, text } = question
-  yield* terminal.display(`\n${terminalText(text)}\n`)
-  for (const [index, { description, label }] of options.entries()) {
-    yield* terminal.display(
-      `  ${index + 1}. ${terminalText(label)}${
-        description === undefined || description === "" ? "" : ` (${terminalText(description)})`
+/** How what is typed becomes the value of a field. */
+const readField = (field: Protocol.McpElicitationPrimitiveSchema) => (text: string): Option.Option<unknown> => {
+  switch (field.type) {
+    case "number":
+    case "integer":
+      return Number.isNaN(Number(text)) ? Option.none() : Option.some(Number(text))
+    case "array":
+      return Option.some(text.split(",").map((part) => part.trim()))
+    default:
+      return Option.some(text)
+  }
+}
+
+const askForm = Effect.fnUntraced(function*(
+  { message, requestedSchema, schema, server }: FormElicitation
+): Effect.fn.Return<ElicitationAnswer, unknown, Terminal.Terminal> {
+  yield* show(`\n${terminalLine(server)} asks: ${terminalText(message)}\n`)
+  const content: Record<string, unknown> = {}
+  for (const [name, field] of Object.entries(requestedSchema.properties)) {
+    const isRequired = requestedSchema.required?.includes(name) === true
+    yield* show(
+      `${terminalLine(field.title ?? name)}${isRequired ? "" : " (or nothing)"}${
+        Predicate.isString(field.description) ? `: ${terminalLine(field.description)}` : ""
       }\n`
     )
+    const choices = choicesOf(field)
+    const value = yield* choose(choices, choices.length === 0 ? readField(field) : undefined)
+    if (Option.isSome(value)) content[name] = value.value
+    else if (isRequired) return cancel
   }
-  const prompt = options.length === 0 ? "> " : isFree ? "A number, or your own words: " : "A number: "
-  while (true) {
-    yield* terminal.display(prompt)
-    const line = yield* Effect.option(terminal.readLine)
-    const answer = Option.getOrElse(line, () => "").trim()
-    if (answer === "") return undefined
-    const chosen = /^\d+$/.test(answer) ? options[Number(answer) - 1] : undefined
-    if (chosen !== undefined) return chosen.label
-    if (isFree) return answer
-  }
+  const decoded = Schema.decodeUnknownResult(schema)(content)
+  if (Result.isSuccess(decoded)) return accept(content)
+  yield* show(`That does not fit the form: ${terminalText(decoded.failure.message)}\n`)
+  return cancel
 })
 
 /**
- * Asks a person at the terminal: the model's questions with their options, to be answered by number or, where the model allows
- * it, in one's own words; of MCP servers the pages to open. An empty line leaves a question open. Secrets cannot be hidden as
- * they are typed, so what is secret is left open, and so are forms, which are declined.
+ * Asks a person at the terminal: the model's questions, to be answered with the number of an option or, where the model allows
+ * it, in one's own words; the forms of MCP servers, field by field; and whether a page was opened. An empty line leaves a
+ * question open, and puts away a form that needs the field. What is secret is left open, because a terminal would show it.
  *
  * @category handlers
  * @since 0.1.0
@@ -259,22 +279,25 @@ export const askTerminal: Handlers<Terminal.Terminal> = {
     const answers: Record<string, string> = {}
     for (const { id, isOther, isSecret, options, question } of questions) {
       if (isSecret === true) continue
-      const answer = yield* askOne({
-        text: question,
-        options: options ?? [],
-        isFree: isOther === true || (options ?? []).length === 0
-      })
-      if (answer !== undefined) answers[id] = answer
+      yield* show(`\n${terminalText(question)}\n`)
+      const choices = (options ?? []).map(({ description, label }) => ({ label, description, value: label }))
+      const answer = yield* choose(choices, isOther === true || choices.length === 0 ? Option.some : undefined)
+      if (Option.isSome(answer)) answers[id] = answer.value
     }
     return answers
-  }, terminalTurn.withPermit),
+  }, alone),
   elicitation: Effect.fnUntraced(function*(request) {
-    if (request._tag !== "Url") return decline
-    const opened = yield* askOne({
-      text: `${request.server} asks you to open ${request.url}\n${request.message}`,
-      options: [{ label: "I have" }, { label: "I will not" }],
-      isFree: false
-    })
-    return opened === "I have" ? accept() : decline
-  }, terminalTurn.withPermit)
+    switch (request._tag) {
+      case "Form":
+        return yield* askForm(request)
+      case "Url": {
+        yield* show(`\n${terminalLine(request.server)} asks you to open ${terminalLine(request.url)}\n`)
+        yield* show(`${terminalText(request.message)}\n`)
+        const answers = [{ label: "I have", value: accept() }, { label: "I will not", value: decline }]
+        return Option.getOrElse(yield* choose(answers, undefined), () => cancel)
+      }
+      case "Other":
+        return decline
+    }
+  }, alone)
 }

@@ -15,31 +15,30 @@ import type { HandlerRegistry } from "./handlers.ts"
 /** The handler's answer is none to the question. It names the question, and never what was answered. */
 class InvalidAnswer extends Data.TaggedError("InvalidAnswer")<{ readonly message: string }> {}
 
-/** The texts that each format allows, in as far as that is worth checking. */
-const patterns: Readonly<Record<string, string>> = {
-  email: "^[^@\\s]+@[^@\\s]+$",
-  uri: "^[A-Za-z][A-Za-z0-9+.-]*:\\S+$",
-  date: "^\\d{4}-\\d{2}-\\d{2}$",
-  "date-time": "^\\d{4}-\\d{2}-\\d{2}[Tt ]\\d{2}:\\d{2}:\\d{2}(?:\\.\\d+)?(?:[Zz]|[+-]\\d{2}:\\d{2})$"
+/** The texts that each format of a form's field allows, as far as that is worth checking. */
+const formats: Readonly<Record<string, RegExp>> = {
+  email: /^[^@\s]+@[^@\s]+$/,
+  uri: /^[A-Za-z][A-Za-z0-9+.-]*:\S+$/,
+  date: /^\d{4}-\d{2}-\d{2}$/,
+  "date-time": /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})$/
 }
 
-const withPattern = (property: unknown): unknown => {
-  const format = field(property, "format")
-  return Predicate.isString(format) && Object.hasOwn(patterns, format)
-    ? { pattern: patterns[format], ...property as object }
-    : property
-}
+const formatIssues =
+  (properties: Protocol.McpElicitationSchema["properties"]) => (content: unknown): ReadonlyArray<Schema.FilterIssue> =>
+    Object.entries(properties).flatMap(([name, property]) => {
+      const format = field(property, "format")
+      const value = field(content, name)
+      const isFine = !Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format) ||
+        formats[format]!.test(value)
+      return isFine ? [] : [{ path: [name], issue: `Expected a text of the format ${format}` }]
+    })
 
-/** The schema of a form's answer. */
-const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unknown> =>
-  SchemaRepresentation.fromJsonSchemaDocument(
-    JsonSchema.fromSchemaDraft2020_12({
-      ...requested,
-      properties: Object.fromEntries(
-        Object.entries(requested.properties).map(([name, property]) => [name, withPattern(property)])
-      )
-    } as JsonSchema.JsonSchema)
-  ) as Schema.Codec<unknown>
+/** The schema of a form's answer. A regular expression of a stranger could keep this process busy, so those are left out. */
+const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unknown> => {
+  const document = JsonSchema.fromSchemaDraft2020_12(requested as unknown as JsonSchema.JsonSchema)
+  const schema = SchemaRepresentation.fromJsonSchemaDocument(document, { patterns: "ignore" }) as Schema.Codec<unknown>
+  return schema.check(Schema.makeFilter(formatIssues(requested.properties)))
+}
 
 const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
 

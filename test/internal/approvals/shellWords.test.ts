@@ -3,7 +3,6 @@ import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
 import { isReadOnly } from "../../../src/internal/approvals/readOnlyCommand.ts"
 import { plainWords, scriptOf } from "../../../src/internal/approvals/shellWords.ts"
-import { terminalText } from "../../../src/internal/approvals/terminalText.ts"
 
 const Word = Schema.String.check(Schema.isMaxLength(12))
 const Words = Schema.Array(Word).check(Schema.isMinLength(1), Schema.isMaxLength(4))
@@ -157,15 +156,5 @@ describe("a command that only reads", () => {
     for (const command of yes) assert.isTrue(isReadOnly(command.replaceAll("'", "").split(" ")), command)
     for (const command of no) assert.isFalse(isReadOnly(command.split(" ")), command)
     assert.isFalse(isReadOnly([]))
-  })
-})
-
-describe("text on a terminal", () => {
-  it("is shown as it is, and can neither hide nor move anything", () => {
-    assert.strictEqual(terminalText("plain\ttext\nö 漢 🙂"), "plain\ttext\nö 漢 🙂")
-    assert.strictEqual(
-      terminalText("rm -rf /\r\u001b[2K\u202eecho safe\u200b\u009b"),
-      "rm -rf /\\u{d}\\u{1b}[2K\\u{202e}echo safe\\u{200b}\\u{9b}"
-    )
   })
 })

@@ -1,20 +1,7 @@
-/** What a person is shown of a request. */
+/** What a person is shown of a request for approval. */
 import * as Predicate from "effect/Predicate"
 import type * as Approvals from "../../Approvals.ts"
-
-// Control characters are what this is for.
-// oxlint-disable-next-line no-control-regex
-const unsafe = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g
-
-/**
- * Text of the model as a terminal may show it: nothing in it moves the cursor, hides a part or turns its order around, so what
- * is read is what is there.
- */
-export const terminalText = (text: string): string =>
-  text.replace(unsafe, (char) => `\\u{${char.charCodeAt(0).toString(16)}}`)
-
-/** The same on one line. */
-const line = (text: string): string => terminalText(text).replaceAll("\n", "\\u{a}")
+import { terminalLine, terminalText } from "./terminalText.ts"
 
 const indented = (text: string): string => terminalText(text).split("\n").map((line) => `  ${line}`).join("\n")
 
@@ -30,12 +17,12 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
       return [
         network === undefined
           ? request.kind === "writeStdin" ? titles.writeStdin : titles.command
-          : `Codex wants to connect to ${line(`${network.host} (${network.protocol})`)} for this command:`,
+          : `Codex wants to connect to ${terminalLine(`${network.host} (${network.protocol})`)} for this command:`,
         indented(request.script ?? request.command ?? "(the server does not say which)"),
-        ...(request.cwd === undefined ? [] : [`in ${line(request.cwd)}`]),
+        ...(request.cwd === undefined ? [] : [`in ${terminalLine(request.cwd)}`]),
         ...(request.additionalPermissions === undefined
           ? []
-          : [`with more rights: ${line(JSON.stringify(request.additionalPermissions))}`])
+          : [`with more rights: ${terminalLine(JSON.stringify(request.additionalPermissions))}`])
       ]
     }
     case "FileChange":
@@ -49,7 +36,7 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
           })),
         ...(request.grantRoot === undefined
           ? []
-          : [`and to write below ${line(request.grantRoot)} from now on`])
+          : [`and to write below ${terminalLine(request.grantRoot)} from now on`])
       ]
     case "Permissions":
       return [
@@ -58,7 +45,7 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
       ]
     case "McpToolCall":
       return [
-        `Codex wants to call ${line(`${request.server}.${request.tool}`)}:`,
+        `Codex wants to call ${terminalLine(`${request.server}.${request.tool}`)}:`,
         indented(JSON.stringify(request.arguments, null, 2) ?? "")
       ]
   }

@@ -1,0 +1,374 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AppServer, Codex, Questions, type Thread } from "effect-codex"
+import { ModelServer } from "effect-codex/testing"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Schema from "effect/Schema"
+import * as Terminal from "effect/Terminal"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+
+const planMode = { collaborationMode: { mode: "plan", settings: { model: "mock-model" } } } as const
+
+const question = {
+  id: "database",
+  header: "Database",
+  question: "Where shall the data live?",
+  options: [{ label: "PostgreSQL", description: "A server" }, { label: "SQLite", description: "A file" }]
+}
+
+let calls = 0
+
+/** Has the model ask in plan mode, and gives what it is told. */
+const askedInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
+  const callId = `ask${calls++}`
+  yield* TestCodex.script(
+    thread,
+    ModelServer.functionCall("request_user_input", { questions: [question] }, { callId }),
+    ModelServer.text("done")
+  )
+  yield* thread.run("plan", { ...planMode, ...options })
+  return (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId)
+})
+
+class Preferences extends Context.Service<Preferences, { readonly database: string }>()("test/Preferences") {}
+
+const mcpServer = {
+  mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } }
+}
+
+layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("questions", (it) => {
+  describe("of the model", () => {
+    it.effect("are typed, and answered by a handler with services", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const seen: Array<Questions.UserInputRequest> = []
+        const thread = yield* codex.startThread({
+          questions: {
+            userInput: Effect.fn(function*(request) {
+              seen.push(request)
+              return { database: (yield* Preferences).database }
+            })
+          }
+        }).pipe(Effect.provideService(Preferences, { database: "SQLite" }))
+        assert.strictEqual(yield* askedInPlanMode(thread), `{"answers":{"database":{"answers":["SQLite"]}}}`)
+        assert.deepInclude(seen[0], { threadId: thread.id, isBlocking: true })
+        assert.deepInclude(seen[0]!.questions[0], { id: "database", isOther: true, options: question.options })
+      }))
+
+    it.effect("that nobody answers, or not as they can be, are answered with an error, and the turn goes on", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const wire = yield* TestCodex.Wire
+        const handlers: ReadonlyArray<Questions.Handlers | undefined> = [
+          undefined,
+          { userInput: () => Effect.fail("no idea") },
+          { userInput: () => Effect.die("bug") },
+          { userInput: () => Effect.succeed({ nonsense: "a" }) },
+          { userInput: () => Effect.succeed({ database: 7 } as never) }
+        ]
+        const codes: Array<unknown> = []
+        for (const questions of handlers) {
+          const thread = yield* codex.startThread({ questions })
+          assert.strictEqual(yield* askedInPlanMode(thread), `{"answers":{}}`)
+          const { id } = yield* wire.awaitReceived(({ method, params }) =>
+            method === "item/tool/requestUserInput" && params?.["threadId"] === thread.id
+          )
+          const answers = (yield* wire.sent).filter((message) => message.method === undefined && message.id === id)
+          codes.push(...answers.map(({ error }) => (error as { readonly code?: unknown }).code))
+        }
+        assert.deepStrictEqual(codes, [-32601, -32603, -32603, -32603, -32603])
+      }))
+
+    it.effect("go to the turn's handler, then the thread's, then the layer's", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const saying = (database: string): Questions.Handlers => ({ userInput: () => Effect.succeed({ database }) })
+        const thread = yield* codex.startThread({ questions: saying("thread") })
+        const bare = yield* codex.startThread()
+        const told = yield* Effect.all([
+          askedInPlanMode(thread, { questions: saying("turn") }),
+          askedInPlanMode(thread),
+          askedInPlanMode(bare)
+        ]).pipe(Effect.provide(Questions.layer(saying("layer"))))
+        assert.deepStrictEqual(
+          told.map((text) => JSON.parse(text!).answers.database.answers[0]),
+          ["turn", "thread", "layer"]
+        )
+      }))
+  })
+
+  describe("of an MCP server", () => {
+    /** Has the model call a tool that asks, and gives what its server hears. */
+    const asked = Effect.fnUntraced(function*(tool: string, questions: Questions.Handlers | undefined) {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({ approvalPolicy: "on-request", approvalsReviewer: "user", questions })
+      const callId = `mcp${calls++}`
+      yield* TestCodex.script(
+        thread,
+        ModelServer.functionCall(tool, {}, { callId, namespace: "mcp__people" }),
+        ModelServer.text("done")
+      )
+      yield* thread.run("go")
+      const output = (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId) ?? ""
+      return JSON.parse(output.slice(output.indexOf("{")))
+    })
+
+    const answering = (answer: Questions.ElicitationAnswer, seen: Array<Questions.ElicitationRequest> = []) => ({
+      elicitation: (request: Questions.ElicitationRequest) => {
+        seen.push(request)
+        return Effect.succeed(answer)
+      }
+    })
+
+    it.effect("are forms whose answers are checked against their schema before they are sent", () =>
+      Effect.gen(function*() {
+        const seen: Array<Questions.ElicitationRequest> = []
+        const valid = { name: "Ada", age: 36, email: "ada@example.com", color: "red" }
+        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.accept(valid), seen)), {
+          action: "accept",
+          content: valid
+        })
+        const [form] = seen
+        assert.deepInclude(form, { _tag: "Form", server: "people", message: "Who are you?" })
+        if (form?._tag === "Form") {
+          assert.isTrue(Schema.is(form.schema)(valid))
+          assert.isFalse(Schema.is(form.schema)({}))
+        }
+        const invalid: ReadonlyArray<unknown> = [
+          undefined,
+          {},
+          { name: "A" },
+          { ...valid, age: 1.5 },
+          { ...valid, age: -1 },
+          { ...valid, email: "nobody" },
+          { ...valid, color: "blue" },
+          "Ada"
+        ]
+        for (const content of invalid) {
+          const heard = yield* asked("introduce", answering(Questions.accept(content)))
+          assert.deepStrictEqual(heard, { action: "decline" }, JSON.stringify(content))
+        }
+      }))
+
+    it.effect("are declined, canceled or left alone as the handler says, and declined when it breaks", () =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.decline)), { action: "decline" })
+        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.cancel)), { action: "cancel" })
+        assert.deepStrictEqual(yield* asked("introduce", undefined), { action: "decline" })
+        assert.deepStrictEqual(yield* asked("introduce", { elicitation: () => Effect.die("bug") }), {
+          action: "decline"
+        })
+      }))
+
+    it.effect("may be pages to open", () =>
+      Effect.gen(function*() {
+        const seen: Array<Questions.ElicitationRequest> = []
+        const { action } = yield* asked("login", answering(Questions.accept(), seen))
+        assert.strictEqual(action, "accept")
+        assert.deepInclude(seen[0], { _tag: "Url", url: "https://example.com/login", elicitationId: "e1" })
+      }))
+
+    it.effect("are never whether a tool may be called: that is an approval", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const seen: Array<Questions.ElicitationRequest> = []
+        const thread = yield* codex.startThread({
+          approvalPolicy: "on-request",
+          approvalsReviewer: "user",
+          questions: answering(Questions.accept({}), seen)
+        })
+        yield* TestCodex.script(
+          thread,
+          ModelServer.functionCall("erase", { what: "all" }, { callId: "erase", namespace: "mcp__people" }),
+          ModelServer.text("done")
+        )
+        const { items } = yield* thread.run("go")
+        assert.deepStrictEqual(
+          items.flatMap((item) => item.type === "mcpToolCall" ? [item.status] : []),
+          ["failed"]
+        )
+        assert.deepStrictEqual(seen, [])
+      }))
+  })
+})
+
+describe("a question", () => {
+  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+
+  const open = Effect.fnUntraced(function*(questions: Questions.Handlers) {
+    const codex = yield* Codex.Codex
+    const transport = yield* Fake.FakeTransport
+    const start = yield* Effect.forkChild(codex.startThread({ questions }))
+    yield* transport.reply(yield* transport.takeMethod("thread/start"), Fake.threadResponse("t"))
+    yield* Fiber.join(start)
+    return transport
+  })
+
+  const userInput = (id: number, more: object) => ({
+    method: "item/tool/requestUserInput",
+    id,
+    params: { threadId: "t", turnId: "u", itemId: "i", isBlocking: true, questions: [{ ...question, ...more }] }
+  })
+
+  it.effect("with a fixed choice takes only what can be chosen", () =>
+    Effect.gen(function*() {
+      const answers: Array<Questions.UserInputAnswers> = [
+        { database: "MySQL" },
+        { database: ["SQLite", "MySQL"] },
+        { database: ["PostgreSQL", "SQLite"] }
+      ]
+      let next = 0
+      const transport = yield* open({ userInput: () => Effect.sync(() => answers[next++]!) })
+      for (const id of [0, 1, 2]) {
+        yield* transport.emit(userInput(id, { isOther: false }))
+        const { error, result } = yield* transport.take
+        if (id < 2) assert.strictEqual(error.code, -32603)
+        else assert.deepStrictEqual(result, { answers: { database: { answers: ["PostgreSQL", "SQLite"] } } })
+      }
+    }).pipe(Effect.provide(fake)))
+
+  it.effect("ends with its turn", () =>
+    Effect.gen(function*() {
+      const began = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const transport = yield* open({
+        userInput: () =>
+          Deferred.succeed(began, undefined).pipe(
+            Effect.andThen(Effect.never),
+            Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+          )
+      })
+      yield* transport.emit(userInput(0, {}))
+      yield* Deferred.await(began)
+      yield* transport.emit(Fake.turnCompleted("t", "u", "interrupted"))
+      yield* Deferred.await(interrupted)
+      assert.strictEqual((yield* transport.take).error.code, -32603)
+    }).pipe(Effect.provide(fake)))
+
+  it.effect("of a kind that is not known yet is handed out as it is", () =>
+    Effect.gen(function*() {
+      const seen: Array<Questions.ElicitationRequest> = []
+      const transport = yield* open({
+        elicitation: (request) => {
+          seen.push(request)
+          return Effect.succeed(Questions.decline)
+        }
+      })
+      const params = { threadId: "t", turnId: null, serverName: "s", mode: "hologram", anything: 1 }
+      yield* transport.emit({ method: "mcpServer/elicitation/request", id: 0, params })
+      assert.strictEqual((yield* transport.take).result.action, "decline")
+      assert.deepStrictEqual(seen, [{
+        _tag: "Other",
+        threadId: "t",
+        turnId: undefined,
+        server: "s",
+        meta: undefined,
+        mode: "hologram",
+        params
+      }])
+    }).pipe(Effect.provide(fake)))
+})
+
+describe("a person at the terminal", () => {
+  const typing = Effect.fnUntraced(function*(...typed: ReadonlyArray<string>) {
+    const lines = yield* Queue.unbounded<string, Terminal.QuitError>()
+    yield* Queue.offerAll(lines, typed)
+    yield* Queue.fail(lines, new Terminal.QuitError({}))
+    const shown: Array<string> = []
+    const terminal = Terminal.make({
+      columns: Effect.succeed(80),
+      rows: Effect.succeed(24),
+      size: Effect.die("unused"),
+      readInput: Effect.die("unused"),
+      readLine: Queue.take(lines),
+      display: (text) => Effect.sync(() => void shown.push(text))
+    })
+    return { layer: Layer.succeed(Terminal.Terminal, terminal), shown: () => shown.join("") }
+  })
+
+  const answer = Effect.fnUntraced(function*(more: object, ...typed: ReadonlyArray<string>) {
+    const { layer } = yield* typing(...typed)
+    return yield* Questions.askTerminal.userInput!({
+      threadId: "t",
+      turnId: "u",
+      itemId: "i",
+      isBlocking: true,
+      questions: [{ ...question, ...more }]
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("answers the model by number, in words, or not at all", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* answer({}, "2"), { database: "SQLite" })
+      assert.deepStrictEqual(yield* answer({}, "9", "1"), { database: "PostgreSQL" })
+      assert.deepStrictEqual(yield* answer({ isOther: true }, "on paper"), { database: "on paper" })
+      assert.deepStrictEqual(yield* answer({}, "on paper", "1"), { database: "PostgreSQL" })
+      assert.deepStrictEqual(yield* answer({ options: null }, "anything"), { database: "anything" })
+      assert.deepStrictEqual(yield* answer({}, ""), {})
+      assert.deepStrictEqual(yield* answer({}), {})
+      assert.deepStrictEqual(yield* answer({ isSecret: true }, "1"), {})
+    }))
+
+  const form = {
+    _tag: "Form",
+    threadId: "t",
+    turnId: undefined,
+    server: "people",
+    meta: null,
+    message: "Who are you?",
+    requestedSchema: {
+      type: "object",
+      properties: {
+        name: { type: "string", title: "Your name" },
+        age: { type: "integer", description: "in years" },
+        color: { type: "string", oneOf: [{ const: "r", title: "Red" }, { const: "g", title: "Green" }] },
+        member: { type: "boolean" }
+      },
+      required: ["name"]
+    },
+    schema: Schema.Struct({
+      name: Schema.String,
+      age: Schema.optionalKey(Schema.Int),
+      color: Schema.optionalKey(Schema.Literals(["r", "g"])),
+      member: Schema.optionalKey(Schema.Boolean)
+    })
+  } as Questions.FormElicitation
+
+  const elicit = Effect.fnUntraced(function*(
+    request: Questions.ElicitationRequest,
+    ...typed: ReadonlyArray<string>
+  ) {
+    const { layer, shown } = yield* typing(...typed)
+    const answer = yield* Effect.provide(Questions.askTerminal.elicitation!(request), layer)
+    return { answer, shown: shown() }
+  })
+
+  it.effect("fills in forms, and says whether a page was opened", () =>
+    Effect.gen(function*() {
+      const filled = yield* elicit(form, "Ada", "36", "2", "1")
+      assert.deepStrictEqual(filled.answer, Questions.accept({ name: "Ada", age: 36, color: "g", member: true }))
+      assert.include(filled.shown, "people asks: Who are you?")
+      assert.include(filled.shown, "age (or nothing): in years")
+      assert.deepStrictEqual((yield* elicit(form, "Ada", "", "", "")).answer, Questions.accept({ name: "Ada" }))
+      assert.deepStrictEqual((yield* elicit(form, "")).answer, Questions.cancel)
+      assert.deepStrictEqual((yield* elicit(form, "Ada", "1.5", "", "")).answer, Questions.cancel)
+      const url: Questions.UrlElicitation = {
+        _tag: "Url",
+        threadId: "t",
+        turnId: undefined,
+        server: "people",
+        meta: null,
+        message: "m",
+        url: "https://example.com",
+        elicitationId: "e"
+      }
+      assert.deepStrictEqual((yield* elicit(url, "1")).answer, Questions.accept())
+      assert.deepStrictEqual((yield* elicit(url, "2")).answer, Questions.decline)
+      assert.deepStrictEqual((yield* elicit(url)).answer, Questions.cancel)
+    }))
+})
