@@ -61,13 +61,14 @@ describe("AppServer", () => {
           clientInfo: { name: "mine", version: "9.9.9" },
           capabilities: {
             experimentalApi: false,
-            requestAttestation: false,
+            requestAttestation: true,
             optOutNotificationMethods: ["thread/started"]
           }
         })
       }).pipe(Effect.provide(layer({
         clientInfo: { name: "mine", version: "9.9.9" },
         experimentalApi: false,
+        requestAttestation: true,
         optOutNotificationMethods: ["thread/started"]
       }))))
 
@@ -638,5 +639,105 @@ describe("AppServer", () => {
         yield* fake.emit({ method, id: 1, params })
         assert.deepStrictEqual((yield* fake.take).result, { decision: "accept" })
       }).pipe(Effect.scoped, Effect.provide(layer())))
+
+    it.effect("are passed on by a handler that says so, and declined with its reason when it is the last", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const method = "item/fileChange/requestApproval"
+        const params = { threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1 }
+        const pass = Effect.fail(new AppServer.NotHandled({ why: "not mine" }))
+        yield* server.handle(
+          method,
+          ({ itemId }) => itemId === "i" ? Effect.succeed({ decision: "accept" } as const) : pass
+        )
+        yield* server.handle(method, () => pass)
+        yield* fake.emit({ method, id: 0, params })
+        assert.deepStrictEqual((yield* fake.take).result, { decision: "accept" })
+        yield* fake.emit({ method, id: 1, params: { ...params, itemId: "j" } })
+        assert.deepStrictEqual((yield* fake.take).result, { decision: "decline" })
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+
+    it.effect("that have nothing to decline are told an error: one for nobody, another for a failure", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const methods = ["currentTime/read", "account/chatgptAuthTokens/refresh", "attestation/generate"] as const
+        const params = { threadId: "t", reason: "unauthorized" }
+        for (const [index, method] of methods.entries()) {
+          yield* fake.emit({ method, id: index, params })
+          assert.deepStrictEqual((yield* fake.take).error, {
+            code: -32601,
+            message: `The client does not handle ${method}`
+          })
+          yield* Effect.gen(function*() {
+            yield* server.handle(method, () => Effect.fail("no idea"))
+            yield* fake.emit({ method, id: index + 10, params })
+            assert.deepStrictEqual((yield* fake.take).error, {
+              code: -32603,
+              message: `The client failed to handle ${method}`
+            })
+          }).pipe(Effect.scoped)
+        }
+        yield* server.handle("currentTime/read", () => Effect.succeed({ currentTimeAt: 1_795_525_230 }))
+        yield* server.handle("attestation/generate", () => Effect.succeed({ token: "token" }))
+        yield* server.handle(
+          "account/chatgptAuthTokens/refresh",
+          ({ reason }) => Effect.succeed({ accessToken: `for ${reason}`, chatgptAccountId: "account" })
+        )
+        yield* fake.emit(...methods.map((method, id) => ({ method, id: id + 20, params })))
+        const answers = yield* Effect.all(methods.map(() => fake.take))
+        assert.deepStrictEqual(answers.map(({ result }) => result), [
+          { currentTimeAt: 1_795_525_230 },
+          { accessToken: "for unauthorized", chatgptAccountId: "account" },
+          { token: "token" }
+        ])
+      }).pipe(Effect.scoped, Effect.provide(layer())))
+
+    it.effect("that are replayed after their answer are not answered again; the same id with another request is", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const method = "item/commandExecution/requestApproval"
+        let calls = 0
+        yield* server.handle(method, () =>
+          Effect.sync(() => {
+            calls++
+            return { decision: "accept" } as const
+          }))
+        const resume = yield* Effect.forkChild(server.requestRaw("thread/resume", { threadId: "t" }))
+        const { id } = yield* fake.takeMethod("thread/resume")
+        yield* fake.emit({ method, id: 0, params: commandApproval })
+        assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "accept" } })
+        yield* fake.emit({ id, result: {} }, { method, id: 0, params: commandApproval })
+        yield* Fiber.join(resume)
+        yield* fake.emit({ method, id: 0, params: { ...commandApproval, itemId: "another" } })
+        assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "accept" } })
+        assert.strictEqual(calls, 2)
+        assert.lengthOf(fake.sent.filter((message) => message.method === undefined && message.id === 0), 2)
+      }).pipe(Effect.scoped, Effect.provide(layer())))
   })
+
+  it.effect("lets notifications of one method be observed, for as long as the scope lives", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const fake = yield* Fake.FakeTransport
+      const seen: Array<unknown> = []
+      yield* Effect.gen(function*() {
+        yield* server.observe("turn/started", () => {
+          throw new Error("an observer's own business")
+        })
+        yield* server.observe("turn/started", (event) => seen.push(event.method))
+        const started = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 2)))
+        yield* Effect.yieldNow
+        yield* fake.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u"))
+        yield* Fiber.join(started)
+      }).pipe(Effect.scoped)
+      assert.deepStrictEqual(seen, ["turn/started"])
+      const later = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
+      yield* Effect.yieldNow
+      yield* fake.emit(Fake.turnStarted("t", "v"))
+      yield* Fiber.join(later)
+      assert.lengthOf(seen, 1)
+    }).pipe(Effect.provide(layer())))
 })

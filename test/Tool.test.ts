@@ -8,6 +8,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Tracer from "effect/Tracer"
@@ -94,7 +95,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual(success, [false, false, true])
     }))
 
-  it.effect("that breaks, answers nonsense or takes too long is a failure without details; the log has them", () =>
+  it.effect("that breaks, answers nonsense or takes too long is a failure that gives nothing away", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const make = (name: string, handler: () => Effect.Effect<any>) =>
@@ -380,6 +381,31 @@ describe("a tool call", () => {
         assert.notInclude(everything, "sesame")
       }
     }))
+
+  it.effect("that breaks is told to the log with what broke", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ cause, message }) => void lines.push(`${String(message)} ${String(cause)}`))
+    const tool = Tool.make("breaks", { description: "d", handler: () => Effect.die(new Error("the bug")) })
+    return Effect.gen(function*() {
+      const { contentItems } = yield* run(tool, { arguments: {} })
+      assert.deepStrictEqual(contentItems, [{ type: "inputText", text: "breaks failed unexpectedly" }])
+      assert.lengthOf(lines, 1)
+      assert.match(lines[0]!, /Tool breaks failed \(thread t, turn u, call c\)[^]*the bug/)
+    }).pipe(Effect.provide(Logger.layer([logger])))
+  })
+
+  it("needs the services of its handler where the thread is opened", () => {
+    // @ts-expect-error: Stock is missing
+    const missing: Effect.Effect<unknown, unknown, Codex.Codex> = Effect.flatMap(
+      Codex.Codex,
+      (codex) => codex.startThread({ tools: [stock] })
+    )
+    const given: Effect.Effect<unknown, unknown, Codex.Codex | Stock> = Effect.flatMap(
+      Codex.Codex,
+      (codex) => codex.startThread({ tools: [stock] })
+    )
+    assert.isTrue(Effect.isEffect(missing) && Effect.isEffect(given))
+  })
 
   it.effect("with arguments of any kind is answered", () =>
     Effect.gen(function*() {
