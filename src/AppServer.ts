@@ -46,6 +46,7 @@ import {
   type Withdrawal
 } from "./internal/connection/jsonRpcPeer.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
+import { isRepeatable } from "./internal/protocol/repeatable.ts"
 import { packageVersion } from "./internal/version.ts"
 import * as Metadata from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
@@ -140,8 +141,8 @@ export class AppServer extends Context.Service<AppServer, {
   /**
    * Sends a request and waits for its answer.
    *
-   * Params are checked before they are sent: what the protocol does not have fails with `InvalidRequest`. A method that
-   * only reads is repeated when the server is overloaded, any other is not.
+   * Params are checked before they are sent: what the protocol does not have fails with `InvalidRequest`. A method that is
+   * safe to repeat, because it only reads for example, is repeated when the server is overloaded; any other is not.
    */
   readonly request: <M extends keyof Protocol.ClientRequests>(
     method: M,
@@ -181,6 +182,8 @@ export class AppServer extends Context.Service<AppServer, {
    * wants `notifications`.
    */
   readonly listen: (threadId: string, listener: NotificationListener) => () => void
+  /** Whether a thread waits for the answer of a handler. */
+  readonly isAsking: (threadId: string) => boolean
   /**
    * Calls a function with each notification of one method, of any thread, for as long as the scope lives. It is called in the
    * reader's own step, so it must be quick.
@@ -190,10 +193,6 @@ export class AppServer extends Context.Service<AppServer, {
     observer: (event: Protocol.ServerNotification) => void
   ) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-codex/AppServer") {}
-
-/** What changes nothing, or no more when it is repeated, can be repeated. */
-const isRepeatable = (method: string): boolean =>
-  method === "turn/interrupt" || /(?:\/list|\/read|^fs\/(?:read|getMetadata).*)$/i.test(method)
 
 const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 6 }))
 
@@ -438,6 +437,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     notifications,
     handle,
     listen,
+    isAsking: (threadId) => [...peer.asked()].some(({ params }) => threadIdOf(params) === threadId),
     observe
   })
 })

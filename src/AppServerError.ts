@@ -229,6 +229,26 @@ export class ToolsNotApplied extends Schema.TaggedError<ToolsNotApplied>()("Tool
 }
 
 /**
+ * A turn did not end in time, or nothing was heard of it for too long. It was interrupted; what it had done until then is in
+ * the thread, which can go on with another turn, and `thread.read({ includeTurns: true })` tells it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout", {
+  threadId: Schema.String,
+  turnId: Schema.String,
+  /** `"deadline"` if the turn took too long, `"idle"` if it was silent for too long. */
+  kind: Schema.Literals(["deadline", "idle"]),
+  timeoutMillis: Schema.Number
+}) {
+  override get message(): string {
+    const what = this.kind === "deadline" ? "did not end" : "was silent and did not go on"
+    return `Turn ${this.turnId} of thread ${this.threadId} ${what} within ${this.timeoutMillis} ms; it was interrupted`
+  }
+}
+
+/**
  * Why an operation failed.
  *
  * @category errors
@@ -245,6 +265,7 @@ export type AppServerErrorReason =
   | InvalidRequest
   | SettingsNotApplied
   | ToolsNotApplied
+  | TurnTimeout
 
 /**
  * The failure of an operation that talks to `codex app-server`. Handle a single cause with `Effect.catchReason`, several
@@ -264,7 +285,8 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
     DecodeFailed,
     InvalidRequest,
     SettingsNotApplied,
-    ToolsNotApplied
+    ToolsNotApplied,
+    TurnTimeout
   ])
 }) {
   readonly [TypeId] = TypeId

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -37,6 +38,23 @@ export type TurnOptions<
   & ApprovalOptions
   & Pick<TurnInput, "sandboxPolicy">
   & HandlerOptions<A, Q>
+  & TimeoutOptions
+
+/**
+ * How long a turn may take. One that takes longer is interrupted on the server and fails with the reason `TurnTimeout`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TimeoutOptions {
+  /** From its start to its end. Default: as long as it takes. */
+  readonly deadline?: Duration.Input | undefined
+  /**
+   * From one event to the next. The time that a handler of the program takes to answer the turn does not count. Default: as
+   * long as it takes.
+   */
+  readonly idleTimeout?: Duration.Input | undefined
+}
 
 /**
  * What to read of a thread.
@@ -118,7 +136,7 @@ export const make = (
   id: string
 ): Thread => {
   const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
-    const { approvals, questions, ...rest } = options
+    const { approvals, deadline, idleTimeout, questions, ...rest } = options
     const handlers = yield* provided({ approvals, questions })
     const fields = yield* resolveTurnOptions(rest)
     const items = yield* Input.validate("turn/start", input)
@@ -127,7 +145,10 @@ export const make = (
       Effect.onError(() => name?.(undefined) ?? Effect.void)
     )
     if (name !== undefined) yield* name(turnId)
-    return Turn.make(server, state, turnId)
+    const turn = Turn.make(server, state, turnId)
+    if (deadline !== undefined) yield* Turn.withDeadline(turn, deadline)
+    if (idleTimeout !== undefined) yield* Turn.withIdleTimeout(turn, idleTimeout)
+    return turn
   })
 
   return {

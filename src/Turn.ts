@@ -4,8 +4,11 @@
  * @since 0.1.0
  */
 import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { AppServer } from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
@@ -13,6 +16,7 @@ import * as Input from "./Input.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { requestInterrupt } from "./internal/threads/interruptTurn.ts"
 import type { TurnState } from "./internal/threads/turnState.ts"
+import { type RunningTurn, startDeadline, startIdleTimeout } from "./internal/threads/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
 
 /**
@@ -191,10 +195,47 @@ export const textOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<st
     }
   )
 
+const running = new WeakMap<Turn, RunningTurn>()
+
+const onRunning = (
+  turn: Turn,
+  start: (turn: RunningTurn) => Effect.Effect<void, never, Scope.Scope>
+): Effect.Effect<Turn, never, Scope.Scope> => {
+  const state = running.get(turn)
+  return state === undefined
+    ? Effect.die(new TypeError("this turn was not started by a thread of effect-codex"))
+    : Effect.as(start(state), turn)
+}
+
+/**
+ * Gives a turn a deadline, from now on: if it has not ended by then it is interrupted on the server, and its `result`, `events`
+ * and `text` fail with the reason `TurnTimeout`. The option `deadline` of a turn does this from its start.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withDeadline: {
+  (duration: Duration.Input): (turn: Turn) => Effect.Effect<Turn, never, Scope.Scope>
+  (turn: Turn, duration: Duration.Input): Effect.Effect<Turn, never, Scope.Scope>
+} = dual(2, (turn: Turn, duration: Duration.Input) => onRunning(turn, (state) => startDeadline(state, duration)))
+
+/**
+ * Limits how long a turn may be silent: if nothing is heard of it for so long it is interrupted on the server, and its `result`,
+ * `events` and `text` fail with the reason `TurnTimeout`. The time that a handler of the program takes to answer the turn does
+ * not count. The option `idleTimeout` of a turn does this from its start.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withIdleTimeout: {
+  (duration: Duration.Input): (turn: Turn) => Effect.Effect<Turn, never, Scope.Scope>
+  (turn: Turn, duration: Duration.Input): Effect.Effect<Turn, never, Scope.Scope>
+} = dual(2, (turn: Turn, duration: Duration.Input) => onRunning(turn, (state) => startIdleTimeout(state, duration)))
+
 /** @internal */
 export const make = (server: AppServer["Service"], state: TurnState, id: string): Turn => {
   const events = streamOf(() => state.subscribe(), (buffer) => state.unsubscribe(buffer))
-  return {
+  const turn: Turn = {
     id,
     threadId: state.threadId,
     events,
@@ -212,4 +253,6 @@ export const make = (server: AppServer["Service"], state: TurnState, id: string)
       "Turn.result"
     )
   }
+  running.set(turn, { server, state, turnId: id })
+  return turn
 }

@@ -66,6 +66,8 @@ export interface Peer {
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended, once it has. */
   readonly ended: () => AppServerError | undefined
+  /** The server's requests that have no answer yet. */
+  readonly asked: () => Iterable<IncomingRequest>
 }
 
 /**
@@ -326,6 +328,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
 
   return {
     ended: () => ended,
+    asked: () => asked.values(),
     notify: (method, params) =>
       Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
     request: (method, params, onSend) =>

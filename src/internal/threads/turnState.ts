@@ -14,7 +14,7 @@ import { type AppServerError, DecodeFailed, make as appServerError } from "../..
 import * as Protocol from "../../Protocol.ts"
 import { EventBuffer } from "../connection/eventBuffer.ts"
 import { EventLog } from "../connection/eventLog.ts"
-import type { Step } from "../connection/jsonRpcPeer.ts"
+import { immediately, type Step } from "../connection/jsonRpcPeer.ts"
 
 const errorOf = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
   Result.isFailure(outcome) ? outcome.failure : undefined
@@ -60,6 +60,12 @@ export class TurnState implements NotificationListener {
   /** How the turn ended, once it has. */
   outcome: Result.Result<Protocol.Turn, AppServerError> | undefined
 
+  /** Tells the time of the last event, for whoever watches for silence. */
+  now: (() => number) | undefined
+  lastEventAt = 0
+
+  /** Why the turn is being interrupted, if that is for taking too long. */
+  private expired: AppServerError | undefined
   private turnId: string | undefined
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
@@ -114,7 +120,18 @@ export class TurnState implements NotificationListener {
     this.subscribers.delete(buffer)
   }
 
+  /** The turn is about to be interrupted, and that is why. If it ends otherwise all the same, it has not failed. */
+  expire(error: AppServerError): void {
+    this.expired ??= error
+  }
+
+  /** The server has not ended the turn. */
+  abandon(): void {
+    if (this.expired !== undefined) this.finish(Result.fail(this.expired), immediately)
+  }
+
   private add(event: Protocol.TurnNotification, step: Step): void {
+    if (this.now !== undefined) this.lastEventAt = this.now()
     this.log.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, step)
     switch (event.method) {
@@ -157,8 +174,11 @@ export class TurnState implements NotificationListener {
     )
   }
 
-  private finish(outcome: Result.Result<Protocol.Turn, AppServerError>, step: Step): void {
+  private finish(ended: Result.Result<Protocol.Turn, AppServerError>, step: Step): void {
     if (this.outcome !== undefined) return
+    const outcome = this.expired !== undefined && Result.isSuccess(ended) && ended.success.status === "interrupted"
+      ? Result.fail(this.expired)
+      : ended
     this.outcome = outcome
     for (const subscriber of this.subscribers) {
       subscriber.close(errorOf(outcome), step)

@@ -1,0 +1,134 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import { pipe } from "effect/Function"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import * as AppServer from "../../../src/AppServer.ts"
+import * as Codex from "../../../src/Codex.ts"
+import type * as Thread from "../../../src/Thread.ts"
+import * as Turn from "../../../src/Turn.ts"
+import * as Fake from "../../FakeTransport.ts"
+
+const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+
+const startTurn = Effect.fnUntraced(function*(options?: Thread.TurnOptions, thread?: Codex.StartOptions) {
+  const codex = yield* Codex.Codex
+  const fake = yield* Fake.FakeTransport
+  const opening = yield* Effect.forkChild(codex.startThread(thread))
+  yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+  const starting = yield* Effect.forkChild((yield* Fiber.join(opening)).turn("go", options))
+  yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+  const turn = yield* Fiber.join(starting)
+  yield* fake.emit(Fake.turnStarted("t", "u"))
+  yield* Stream.runHead(turn.events)
+  return { fake, turn }
+})
+
+/** What a server does that is asked to interrupt. */
+const interrupted = Effect.fnUntraced(function*(fake: Fake.FakeTransport["Service"]) {
+  yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
+  yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
+})
+
+const reasonOf = <A>(effect: Turn.Turn["result"] | Effect.Effect<A, { readonly reason?: unknown }>) =>
+  Effect.map(Effect.flip(effect as Effect.Effect<A, { readonly reason?: unknown }>), ({ reason }) => reason)
+
+describe("a turn with a deadline", () => {
+  it.effect("is interrupted when it has not ended by then, and fails with what is needed to go on", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn({ deadline: "1 minute" })
+      const events = yield* Effect.forkChild(Effect.flip(Stream.runDrain(turn.events)))
+      yield* TestClock.adjust("30 seconds")
+      yield* fake.emit(Fake.delta("t", "u", "i", "still here"))
+      yield* TestClock.adjust("30 seconds")
+      yield* interrupted(fake)
+      const expected = {
+        _tag: "TurnTimeout",
+        threadId: "t",
+        turnId: "u",
+        kind: "deadline",
+        timeoutMillis: 60_000
+      } as const
+      assert.deepInclude(yield* reasonOf(turn.result), expected)
+      assert.deepInclude((yield* Fiber.join(events)).reason, expected)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("that ends in time, or just while it is being interrupted, has its result", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn({ deadline: "1 minute" })
+      yield* TestClock.adjust("1 minute")
+      yield* fake.takeMethod("turn/interrupt")
+      yield* fake.emit(Fake.messageCompleted("t", "u", "i", "just in time"), Fake.turnCompleted("t", "u"))
+      assert.strictEqual((yield* turn.result).finalResponse, "just in time")
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("fails also when the server does not end it", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn()
+      yield* Turn.withDeadline(turn, "1 second")
+      yield* TestClock.adjust("1 second")
+      yield* fake.takeMethod("turn/interrupt")
+      yield* TestClock.adjust("5 seconds")
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "deadline", timeoutMillis: 1000 })
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("that the program interrupts itself is a result", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn({ deadline: "1 minute" })
+      const interrupt = yield* Effect.forkChild(turn.interrupt)
+      yield* interrupted(fake)
+      yield* Fiber.join(interrupt)
+      assert.strictEqual((yield* turn.result).status, "interrupted")
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+})
+
+describe("a turn with an idle timeout", () => {
+  it.effect("is interrupted when nothing is heard for so long, and not before", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn({ idleTimeout: "10 seconds" })
+      for (let i = 0; i < 10; i++) {
+        yield* TestClock.adjust("9 seconds")
+        yield* fake.emit(Fake.delta("t", "u", "i", "more"), Fake.delta("other", "v", "j", "not about it"))
+        yield* Effect.yieldNow
+      }
+      yield* TestClock.adjust("9 seconds")
+      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+      yield* TestClock.adjust("1 second")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle", timeoutMillis: 10_000 })
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("is not silent while a person makes up their mind", () =>
+    Effect.gen(function*() {
+      const answer = yield* Deferred.make<"accept">()
+      const { fake, turn } = yield* startTurn({ idleTimeout: "10 seconds" }, {
+        approvals: { command: () => Deferred.await(answer) }
+      })
+      yield* fake.emit({
+        method: "item/commandExecution/requestApproval",
+        id: 0,
+        params: { threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1, command: "ls" }
+      })
+      yield* TestClock.adjust("1 hour")
+      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+      yield* Deferred.succeed(answer, "accept")
+      yield* fake.take
+      yield* TestClock.adjust("20 seconds")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("may be given to a turn that runs, and leaves one alone that has ended", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn()
+      yield* pipe(turn, Turn.withIdleTimeout("10 seconds"))
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      yield* turn.result
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual((yield* turn.result).status, "completed")
+      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+})
