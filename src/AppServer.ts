@@ -6,45 +6,35 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
-import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import {
   type AppServerError,
+  ConnectionClosed,
   DecodeFailed,
   InitializeFailed,
   InvalidRequest,
   make as appServerError,
-  RequestTimeout
+  RequestTimeout,
+  RestartsExhausted
 } from "./AppServerError.ts"
-import {
-  decodeNotification,
-  decoderOf,
-  encodeParams,
-  field,
-  specOf,
-  threadIdOf,
-  turnIdOf
-} from "./internal/connection/codec.ts"
+import { decoderOf, encodeParams, specOf, threadIdOf } from "./internal/connection/codec.ts"
 import { declineOf } from "./internal/connection/decline.ts"
-import { EventBuffer, streamOf } from "./internal/connection/eventBuffer.ts"
-import {
-  type Answer,
-  immediately,
-  type IncomingNotification,
-  type IncomingRequest,
-  makePeer,
-  type Step,
-  type Withdrawal
-} from "./internal/connection/jsonRpcPeer.ts"
+import { streamOf } from "./internal/connection/eventBuffer.ts"
+import { immediately, makePeer, type Peer, type Step } from "./internal/connection/jsonRpcPeer.ts"
+import { Router, withdraw } from "./internal/connection/router.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
 import { isRepeatable } from "./internal/protocol/repeatable.ts"
 import { packageVersion } from "./internal/version.ts"
@@ -79,7 +69,28 @@ export interface Options {
    * from about 250 it drops answers. Default: 64.
    */
   readonly maxInFlight?: number | undefined
+  /**
+   * Whether to connect again when the connection has ended, and when: `true` for up to five times in a row, soon at first and
+   * then ever later, or a schedule of one's own. It begins anew when a connection has lasted a minute.
+   *
+   * Meanwhile the state is `Starting`, and requests wait, within their timeout. Those that were under way are sent again if
+   * that is safe; others fail with `ConnectionClosed`. `Codex` resumes its threads, with the rights that they had, and finds out
+   * what became of their turns: one that the server had finished has its result, any other fails with `TurnLost`. When the
+   * schedule has ended everything fails with `RestartsExhausted`. Default: `false`.
+   */
+  readonly restart?: boolean | Schedule.Schedule<unknown, AppServerError> | undefined
 }
+
+/**
+ * How a connection is: it is being opened (again, after `cause`), it is in use, or it has ended for good.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ConnectionState =
+  | { readonly _tag: "Starting"; readonly cause: AppServerError | undefined }
+  | { readonly _tag: "Ready"; readonly metadata: Metadata.Metadata }
+  | { readonly _tag: "Closed"; readonly cause: AppServerError }
 
 /**
  * How one request behaves.
@@ -126,18 +137,12 @@ export interface NotificationListener {
 export class NotHandled extends Data.TaggedError("NotHandled")<{ readonly why: string }> {}
 
 /**
- * The connection to an app-server.
+ * How requests are sent to a server.
  *
- * @category services
+ * @category models
  * @since 0.1.0
  */
-export class AppServer extends Context.Service<AppServer, {
-  /** Who the server is. */
-  readonly metadata: Metadata.Metadata
-  /** How long a request may wait for its answer, unless it says otherwise. */
-  readonly requestTimeout: Duration.Duration
-  /** Whether experimental methods and fields may be used. */
-  readonly experimentalApi: boolean
+export interface Requests {
   /**
    * Sends a request and waits for its answer.
    *
@@ -157,289 +162,360 @@ export class AppServer extends Context.Service<AppServer, {
     params?: unknown,
     options?: RequestOptions
   ) => Effect.Effect<unknown, AppServerError>
-  /**
-   * All notifications from the moment the stream is run, of every thread. Each run is a subscription of its own, and a
-   * slow one holds up nobody: when it lags, consecutive deltas of the same text arrive as one.
-   */
-  readonly notifications: Stream.Stream<Protocol.ServerNotification, AppServerError>
-  /**
-   * Answers the server's requests of one method, for as long as the scope lives. Of several handlers the latest answers,
-   * unless it fails with {@link NotHandled}.
-   *
-   * Each request is handled in a fiber of its own, which may take its time and may use this service. It is interrupted when
-   * the request is resolved elsewhere, when its turn ends, and when the connection does. A handler that fails or dies
-   * declines, and so does a method without a handler; where there is nothing to decline, that is a JSON-RPC error.
-   *
-   * Approvals, questions and tools have modules of their own, `Approvals`, `Questions` and `Tool`. This is for the others,
-   * such as `account/chatgptAuthTokens/refresh`, `attestation/generate` and `currentTime/read`.
-   */
-  readonly handle: <M extends keyof Protocol.ServerRequests, E, R>(
-    method: M,
-    handler: (params: Protocol.ServerRequests[M]["params"]) => Effect.Effect<Protocol.ServerRequests[M]["result"], E, R>
-  ) => Effect.Effect<void, never, R | Scope.Scope>
-  /**
-   * Adds a listener to a thread's notifications and returns what removes it. This is what turns are made of; a program
-   * wants `notifications`.
-   */
-  readonly listen: (threadId: string, listener: NotificationListener) => () => void
-  /** Whether a thread waits for the answer of a handler. */
-  readonly isAsking: (threadId: string) => boolean
-  /**
-   * Calls a function with each notification of one method, of any thread, for as long as the scope lives. It is called in the
-   * reader's own step, so it must be quick.
-   */
-  readonly observe: (
-    method: string,
-    observer: (event: Protocol.ServerNotification) => void
-  ) => Effect.Effect<void, never, Scope.Scope>
-}>()("effect-codex/AppServer") {}
+}
+
+/**
+ * The connection to an app-server.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class AppServer extends Context.Service<
+  AppServer,
+  Requests & {
+    /** Who the server is. */
+    readonly metadata: Metadata.Metadata
+    /** How long a request may wait for its answer, unless it says otherwise. */
+    readonly requestTimeout: Duration.Duration
+    /** Whether experimental methods and fields may be used. */
+    readonly experimentalApi: boolean
+    /** How the connection is. */
+    readonly state: Effect.Effect<ConnectionState>
+    /** How the connection is, and then each change, up to `Closed`. */
+    readonly states: Stream.Stream<ConnectionState>
+    /**
+     * All notifications from the moment the stream is run, of every thread. Each run is a subscription of its own, and a
+     * slow one holds up nobody: when it lags, consecutive deltas of the same text arrive as one.
+     *
+     * With `restart` it goes on with the next connection. What the server would have said in between is lost; where that is, the
+     * stream has a notification of this package's own, `effect-codex/restarted`.
+     */
+    readonly notifications: Stream.Stream<Protocol.ServerNotification, AppServerError>
+    /**
+     * Answers the server's requests of one method, for as long as the scope lives. Of several handlers the latest answers,
+     * unless it fails with {@link NotHandled}.
+     *
+     * Each request is handled in a fiber of its own, which may take its time and may use this service. It is interrupted when
+     * the request is resolved elsewhere, when its turn ends, and when the connection does. A handler that fails or dies
+     * declines, and so does a method without a handler; where there is nothing to decline, that is a JSON-RPC error.
+     *
+     * Approvals, questions and tools have modules of their own, `Approvals`, `Questions` and `Tool`. This is for the others,
+     * such as `account/chatgptAuthTokens/refresh`, `attestation/generate` and `currentTime/read`.
+     */
+    readonly handle: <M extends keyof Protocol.ServerRequests, E, R>(
+      method: M,
+      handler: (
+        params: Protocol.ServerRequests[M]["params"]
+      ) => Effect.Effect<Protocol.ServerRequests[M]["result"], E, R>
+    ) => Effect.Effect<void, never, R | Scope.Scope>
+    /**
+     * Adds a listener to a thread's notifications and returns what removes it. This is what turns are made of; a program
+     * wants `notifications`.
+     */
+    readonly listen: (threadId: string, listener: NotificationListener) => () => void
+    /** Whether a thread waits for the answer of a handler. */
+    readonly isAsking: (threadId: string) => boolean
+    /**
+     * Calls a function with each notification of one method, of any thread, for as long as the scope lives. It is called in the
+     * reader's own step, so it must be quick.
+     */
+    readonly observe: (
+      method: string,
+      observer: (event: Protocol.ServerNotification) => void
+    ) => Effect.Effect<void, never, Scope.Scope>
+    /**
+     * Runs an effect each time the server has been restarted, before anybody else's requests are sent, for as long as the scope
+     * lives. It is given what sends requests to the new server.
+     */
+    readonly onRestart: (
+      recover: (server: Requests) => Effect.Effect<void>
+    ) => Effect.Effect<void, never, Scope.Scope>
+  }
+>()("effect-codex/AppServer") {}
 
 const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 6 }))
 
-/** Grants nothing, and says so in the log. */
-const decline = (request: IncomingRequest, because: "unhandled" | "failed", why: string): Effect.Effect<Answer> => {
-  const threadId = threadIdOf(request.params)
-  const { answer, effect } = declineOf(request.method, because)
-  return Effect.as(
-    Effect.logWarning(`${effect} ${request.method}${threadId === undefined ? "" : ` of thread ${threadId}`}: ${why}`),
-    answer
+const restartSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 5 }))
+
+/** A connection that has lasted so long, in milliseconds, is not part of a storm. */
+const stableMillis = 60_000
+
+/** One connection, with an initialized server at its other end. */
+interface Live {
+  readonly peer: Peer
+  readonly metadata: Metadata.Metadata
+  /** Waits for its end. */
+  readonly lost: Effect.Effect<AppServerError>
+  readonly close: Effect.Effect<void>
+}
+
+/** What stands among the notifications for those that were lost. */
+const restartedEvent = (restarts: number, cause: AppServerError): Protocol.UnrecognizedNotification => ({
+  method: "effect-codex/restarted" as Protocol.Unrecognized,
+  params: { restarts, cause: cause.message }
+})
+
+const scopeClosed = (): AppServerError =>
+  appServerError(
+    new ConnectionClosed({
+      description: "the scope of the connection was closed",
+      exitCode: undefined,
+      signal: undefined,
+      stderrTail: ""
+    })
   )
-}
-
-/** A listener that throws must not be felt by the others. */
-const guarded = (tell: () => void, step: Step): void => {
-  try {
-    tell()
-  } catch (error) {
-    step.report(`A listener to notifications has thrown: ${String(error)}`)
-  }
-}
-
-type Handler = (params: unknown) => Effect.Effect<unknown, unknown>
-
-const isNotHandled = (error: unknown): error is NotHandled => error instanceof NotHandled
-
-const endsOfThreads: ReadonlySet<string> = new Set(["thread/closed", "thread/archived", "thread/deleted"])
-
-/** A request ends when it is resolved elsewhere, and with its turn or thread; then nobody else will answer it. */
-const withdraw = ({ method, params }: IncomingNotification): Withdrawal | undefined => {
-  if (method === "serverRequest/resolved") {
-    const id = field(params, "requestId")
-    return { concerns: (request) => request.id === id, isAnswered: true }
-  }
-  const threadId = threadIdOf(params)
-  if (method === "turn/completed") {
-    const turnId = turnIdOf(params)
-    return {
-      concerns: (request) => threadIdOf(request.params) === threadId && turnIdOf(request.params) === turnId,
-      isAnswered: false
-    }
-  }
-  return endsOfThreads.has(method)
-    ? { concerns: (request) => threadIdOf(request.params) === threadId, isAnswered: false }
-    : undefined
-}
 
 const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   AppServer["Service"],
   AppServerError,
   Transport | Scope.Scope
 > {
-  const { experimentalApi = true, maxInFlight = 64 } = options
+  const { experimentalApi = true, maxInFlight = 64, restart = false } = options
   if (!(maxInFlight >= 1)) {
     return yield* appServerError(
       new InvalidRequest({ method: "initialize", description: `maxInFlight is ${maxInFlight}; it must be at least 1` })
     )
   }
   const transport = yield* Transport
-  const connection = yield* transport.connect
-
-  const listeners = new Map<string, Set<NotificationListener>>()
-  const subscribers = new Set<EventBuffer<Protocol.ServerNotification>>()
-  const observers = new Map<string, Set<(event: Protocol.ServerNotification) => void>>()
-  const handlers = new Map<string, ReadonlyArray<Handler>>()
-
-  const onNotification = (message: IncomingNotification, step: Step): void => {
-    const threadId = threadIdOf(message.params)
-    const listening = threadId === undefined ? undefined : listeners.get(threadId)
-    const observing = observers.get(message.method)
-    if (listening === undefined && observing === undefined && subscribers.size === 0) return
-    const event = decodeNotification(message, step)
-    for (const observer of observing ?? []) guarded(() => observer(event), step)
-    for (const subscriber of subscribers) subscriber.offer(event, step)
-    if (listening === undefined) return
-    const turnId = turnIdOf(message.params)
-    for (const listener of listening) guarded(() => listener.onNotification(event, turnId, step), step)
-  }
-
-  const onRequest = (request: IncomingRequest): Effect.Effect<Answer> => {
-    const registered = handlers.get(request.method) ?? []
-    const spec = specOf(Protocol.serverRequests, request.method)
-    const unhandled = "nobody handles it; answer it with AppServer.handle"
-    if (registered.length === 0 || spec?.params === undefined) return decline(request, "unhandled", unhandled)
-    const params = decoderOf(spec.params)(request.params)
-    if (Result.isFailure(params)) {
-      return decline(request, "failed", `it cannot be read: ${params.failure.message}`)
-    }
-    const encode = Schema.encodeUnknownEffect(spec.result as Schema.Codec<unknown>)
-    const ask = (remaining: ReadonlyArray<Handler>, why: string): Effect.Effect<Answer> => {
-      const handler = remaining.at(-1)
-      if (handler === undefined) return decline(request, "unhandled", why)
-      return Effect.suspend(() => handler(params.success)).pipe(
-        Effect.flatMap((result) => encode(result)),
-        Effect.map((result): Answer => ({ result })),
-        Effect.catchIf(isNotHandled, ({ why }) => ask(remaining.slice(0, -1), why)),
-        Effect.catchCause((cause) =>
-          Effect.andThen(
-            Effect.logError(`The handler of ${request.method} failed`, cause),
-            decline(request, "failed", "its handler failed")
-          )
-        )
-      )
-    }
-    return ask(registered, unhandled)
-  }
-
-  const peer = yield* makePeer(connection, {
-    onNotification,
-    onRequest,
-    withdraw,
-    withdrawn: ({ method }) => declineOf(method, "withdrawn").answer,
-    replayedBy: "thread/resume",
-    onEnd: (error, step) => {
-      for (const subscriber of subscribers) subscriber.close(error, step)
-      for (const listening of listeners.values()) {
-        for (const listener of listening) guarded(() => listener.onEnd(error, step), step)
-      }
-      subscribers.clear()
-      listeners.clear()
-    }
-  })
-
+  const scope = yield* Effect.scope
+  const router = new Router()
   const window = yield* Semaphore.make(maxInFlight)
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
 
-  const send = (method: string, params: unknown, onSend?: () => void): Effect.Effect<unknown, AppServerError> => {
-    const sent = peer.request(method, params, onSend)
+  const changes = yield* PubSub.unbounded<ConnectionState>()
+  let state: ConnectionState = { _tag: "Starting", cause: undefined }
+  /** Completed when a connection is in use again, or none will be. */
+  let settled = Deferred.makeUnsafe<void>()
+  let live: Live | undefined
+  const recoveries = new Set<(server: Requests) => Effect.Effect<void>>()
+
+  const become = (next: ConnectionState, step: Step): void => {
+    state = next
+    const waiting = settled
+    if (next._tag !== "Starting") settled = Deferred.makeUnsafe()
+    step.defer(() => {
+      PubSub.publishUnsafe(changes, next)
+      if (next._tag !== "Starting") Deferred.doneUnsafe(waiting, Exit.void)
+    })
+  }
+
+  const end = (cause: AppServerError, step: Step): void => {
+    if (state._tag === "Closed") return
+    live = undefined
+    router.end(cause, step)
+    become({ _tag: "Closed", cause }, step)
+  }
+
+  const current: Effect.Effect<Peer, AppServerError> = Effect.suspend(() => {
+    if (state._tag === "Closed") return Effect.fail(state.cause)
+    return live === undefined
+      ? Effect.flatMap(Deferred.await(settled), () => current)
+      : Effect.succeed(live.peer)
+  })
+
+  const send = (
+    peer: Effect.Effect<Peer, AppServerError>,
+    method: string,
+    params: unknown,
+    onSend?: () => void
+  ): Effect.Effect<unknown, AppServerError> => {
+    const sent = Effect.flatMap(peer, (peer) => peer.request(method, params, onSend))
     // An interrupt must not wait behind what it interrupts.
     const bounded = method === "turn/interrupt" ? sent : window.withPermit(sent)
-    return isRepeatable(method)
-      ? Effect.retry(bounded, { schedule: overloadSchedule, while: (error) => error.reason._tag === "Overloaded" })
-      : bounded
+    if (!isRepeatable(method)) return bounded
+    const repeated = Effect.retry(bounded, {
+      schedule: overloadSchedule,
+      while: (error) => error.reason._tag === "Overloaded"
+    })
+    return restart === false || peer !== current ? repeated : Effect.retry(repeated, {
+      while: (error) => error.reason._tag === "ConnectionClosed" && state._tag !== "Closed"
+    })
   }
 
-  const requestRaw = Effect.fn("AppServer.request")(
-    function*(method: string, params?: unknown, requestOptions?: RequestOptions) {
-      yield* Effect.annotateCurrentSpan({ "rpc.system": "jsonrpc", "rpc.method": method })
-      const timeout = requestOptions?.timeout ?? requestTimeout
-      return yield* Effect.timeoutOrElse(send(method, yield* encodeParams(method, params), requestOptions?.onSend), {
-        duration: timeout,
-        orElse: () =>
-          Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(timeout) })))
-      })
-    }
-  )
-
-  const request = Effect.fnUntraced(
-    function*(method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) {
-      const spec = specOf(Protocol.clientRequests, method)
-      if (spec === undefined) {
-        return yield* appServerError(
-          new InvalidRequest({ method, description: `the protocol of Codex ${Protocol.version} has no such method` })
+  /** How requests are made of a peer. */
+  const requestsOf = (peer: Effect.Effect<Peer, AppServerError>): Requests => {
+    const requestRaw = Effect.fn("AppServer.request")(
+      function*(method: string, params?: unknown, requestOptions?: RequestOptions) {
+        yield* Effect.annotateCurrentSpan({ "rpc.system": "jsonrpc", "rpc.method": method })
+        const timeout = requestOptions?.timeout ?? requestTimeout
+        const sent = send(peer, method, yield* encodeParams(method, params), requestOptions?.onSend)
+        return yield* Effect.timeoutOrElse(sent, {
+          duration: timeout,
+          orElse: () =>
+            Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(timeout) })))
+        })
+      }
+    )
+    const request = Effect.fnUntraced(
+      function*(method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) {
+        const spec = specOf(Protocol.clientRequests, method)
+        if (spec === undefined) {
+          return yield* appServerError(
+            new InvalidRequest({ method, description: `the protocol of Codex ${Protocol.version} has no such method` })
+          )
+        }
+        const result = yield* requestRaw(method, params, requestOptions)
+        return yield* Effect.mapError(
+          Effect.fromResult(decoderOf(spec.result)(result)),
+          (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
         )
       }
-      const result = yield* requestRaw(method, params, requestOptions)
-      return yield* Effect.mapError(
-        Effect.fromResult(decoderOf(spec.result)(result)),
-        (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
-      )
-    }
-  ) as AppServer["Service"]["request"]
-
-  const listen = (threadId: string, listener: NotificationListener) => {
-    const ended = peer.ended()
-    if (ended !== undefined) {
-      listener.onEnd(ended, immediately)
-      return () => {}
-    }
-    let listening = listeners.get(threadId)
-    if (listening === undefined) {
-      listening = new Set()
-      listeners.set(threadId, listening)
-    }
-    listening.add(listener)
-    return () => {
-      const current = listeners.get(threadId)
-      current?.delete(listener)
-      if (current?.size === 0) listeners.delete(threadId)
-    }
+    ) as Requests["request"]
+    return { request, requestRaw }
   }
 
-  const notifications = streamOf(
-    () => {
-      const buffer = new EventBuffer<Protocol.ServerNotification>()
-      const ended = peer.ended()
-      if (ended === undefined) subscribers.add(buffer)
-      else buffer.close(ended)
-      return buffer
-    },
-    (buffer) => subscribers.delete(buffer)
-  )
-
-  const handle: AppServer["Service"]["handle"] = (method, handler) =>
-    Effect.gen(function*() {
-      const services = (yield* capturedServices) as Context.Context<any>
-      const provided: Handler = (params) => withServices(services, () => handler(params as never))
-      yield* Effect.acquireRelease(
-        Effect.sync(() => handlers.set(method, [...handlers.get(method) ?? [], provided])),
-        () => Effect.sync(() => handlers.set(method, (handlers.get(method) ?? []).filter((it) => it !== provided)))
-      )
-    })
-
-  const observe: AppServer["Service"]["observe"] = (method, observer) =>
-    Effect.acquireRelease(
-      Effect.sync(() => observers.set(method, new Set(observers.get(method)).add(observer))),
-      () => Effect.sync(() => observers.get(method)?.delete(observer))
+  const initialize = Effect.fnUntraced(function*(peer: Peer) {
+    const initialized = yield* requestsOf(Effect.succeed(peer)).requestRaw("initialize", {
+      clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
+      capabilities: {
+        experimentalApi,
+        requestAttestation: options.requestAttestation ?? false,
+        ...(options.optOutNotificationMethods === undefined
+          ? {}
+          : { optOutNotificationMethods: options.optOutNotificationMethods })
+      }
+    }).pipe(
+      Effect.catchReason("AppServerError", "RequestRejected", (reason) =>
+        Effect.fail(appServerError(
+          new InitializeFailed({
+            description: `the server refused this client: ${reason.detail}`,
+            userAgent: undefined,
+            serverName: undefined,
+            serverVersion: undefined
+          })
+        )))
     )
+    const metadata = yield* Effect.mapError(
+      Effect.fromResult(Metadata.fromInitialize(initialized)),
+      (reason) => appServerError(reason)
+    )
+    yield* peer.notify("initialized")
+    return metadata
+  })
 
-  const initialized = yield* requestRaw("initialize", {
-    clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
-    capabilities: {
-      experimentalApi,
-      requestAttestation: options.requestAttestation ?? false,
-      ...(options.optOutNotificationMethods === undefined
-        ? {}
-        : { optOutNotificationMethods: options.optOutNotificationMethods })
-    }
-  }).pipe(
-    Effect.catchReason("AppServerError", "RequestRejected", (reason) =>
-      Effect.fail(appServerError(
-        new InitializeFailed({
-          description: `the server refused this client: ${reason.detail}`,
-          userAgent: undefined,
-          serverName: undefined,
-          serverVersion: undefined
+  const open: Effect.Effect<Live, AppServerError> = Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      const connectionScope = yield* Scope.fork(scope)
+      const close = Scope.close(connectionScope, Exit.void)
+      const lost = Deferred.makeUnsafe<AppServerError>()
+      const opening = Effect.gen(function*() {
+        const peer = yield* makePeer(yield* transport.connect, {
+          onNotification: router.onNotification,
+          onRequest: router.onRequest,
+          withdraw,
+          withdrawn: ({ method }) => declineOf(method, "withdrawn").answer,
+          replayedBy: "thread/resume",
+          onEnd: (error, step) => {
+            live = undefined
+            if (restart === false) end(error, step)
+            step.defer(() => Deferred.doneUnsafe(lost, Exit.succeed(error)))
+          }
         })
-      )))
+        return { peer, metadata: yield* initialize(peer), lost: Deferred.await(lost), close }
+      })
+      return yield* restore(Scope.provide(opening, connectionScope)).pipe(Effect.onError(() => close))
+    })
   )
-  const metadata = yield* Effect.mapError(
-    Effect.fromResult(Metadata.fromInitialize(initialized)),
-    (reason) => appServerError(reason)
-  )
-  yield* peer.notify("initialized")
 
-  return AppServer.of({
-    metadata,
+  const use = (opened: Live): void => {
+    live = opened
+    become({ _tag: "Ready", metadata: opened.metadata }, immediately)
+  }
+
+  const first = yield* open
+  use(first)
+
+  const service = AppServer.of({
+    metadata: first.metadata,
     requestTimeout,
     experimentalApi,
-    request,
-    requestRaw,
-    notifications,
-    handle,
-    listen,
-    isAsking: (threadId) => [...peer.asked()].some(({ params }) => threadIdOf(params) === threadId),
-    observe
+    ...requestsOf(current),
+    state: Effect.sync(() => state),
+    states: Stream.unwrap(
+      Effect.map(
+        PubSub.subscribe(changes),
+        (subscription) =>
+          Stream.concat(Stream.sync(() => state), Stream.fromSubscription(subscription)).pipe(
+            Stream.changesWith((before, after) => before === after),
+            Stream.takeUntil(({ _tag }) => _tag === "Closed")
+          )
+      )
+    ),
+    notifications: streamOf(() => router.subscribe(), (buffer) => router.unsubscribe(buffer)),
+    handle: (method, handler) =>
+      Effect.flatMap(capturedServices, (services) =>
+        Effect.acquireRelease(
+          Effect.sync(() =>
+            router.handle(
+              method,
+              (params) => withServices(services as Context.Context<any>, () => handler(params as never))
+            )
+          ),
+          (remove) => Effect.sync(remove)
+        )),
+    listen: (threadId, listener) => router.listen(threadId, listener),
+    isAsking: (threadId) => [...live?.peer.asked() ?? []].some(({ params }) => threadIdOf(params) === threadId),
+    observe: (method, observer) =>
+      Effect.acquireRelease(
+        Effect.sync(() => router.observe(method, observer)),
+        (remove) => Effect.sync(remove)
+      ),
+    onRestart: (recover) =>
+      Effect.acquireRelease(
+        Effect.sync(() => recoveries.add(recover)),
+        () => Effect.sync(() => recoveries.delete(recover))
+      )
   })
+  if (restart === false) return service
+
+  /** Opens a connection, and has everybody find their way in it. */
+  const reopen = Effect.gen(function*() {
+    const opened = yield* open
+    const requests = requestsOf(Effect.succeed(opened.peer))
+    yield* Effect.raceFirst(
+      Effect.forEach(recoveries, (recover) => recover(requests), { concurrency: "unbounded", discard: true }),
+      Effect.flatMap(opened.lost, Effect.fail)
+    ).pipe(Effect.onError(() => opened.close))
+    return opened
+  })
+
+  const supervise = Effect.gen(function*() {
+    const schedule = restart === true ? restartSchedule : restart
+    const clock = yield* Clock.Clock
+    let next = yield* Schedule.toStepWithSleep(schedule)
+    let connection = first
+    let since = clock.currentTimeMillisUnsafe()
+    let restarts = 0
+    while (true) {
+      let cause = yield* connection.lost
+      become({ _tag: "Starting", cause }, immediately)
+      yield* connection.close
+      if (clock.currentTimeMillisUnsafe() - since >= stableMillis) {
+        next = yield* Schedule.toStepWithSleep(schedule)
+        restarts = 0
+      }
+      while (true) {
+        if (Exit.isFailure(yield* Effect.exit(next(cause)))) {
+          return end(appServerError(new RestartsExhausted({ restarts, cause })), immediately)
+        }
+        restarts++
+        const reopened = yield* Effect.result(reopen)
+        if (Result.isSuccess(reopened)) {
+          connection = reopened.success
+          break
+        }
+        cause = reopened.failure
+        become({ _tag: "Starting", cause }, immediately)
+      }
+      since = clock.currentTimeMillisUnsafe()
+      router.tell(restartedEvent(restarts, cause), immediately)
+      use(connection)
+    }
+  })
+  yield* Effect.forkScoped(supervise)
+  // What waits is told at once, not when the process has gone.
+  yield* Effect.addFinalizer(() => Effect.sync(() => end(scopeClosed(), immediately)))
+  return service
 })
 
 /**

@@ -249,6 +249,46 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
 }
 
 /**
+ * The server was restarted, and this turn cannot go on: the server had not finished it. What it had done until then is in the
+ * thread. If `resumable`, the thread is open again and can go on with another turn.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TurnLost extends Schema.TaggedError<TurnLost>()("TurnLost", {
+  threadId: Schema.String,
+  turnId: Schema.String,
+  resumable: Schema.Boolean,
+  /** What became of the turn, or why the thread could not be opened again. */
+  description: Schema.String
+}) {
+  override get message(): string {
+    return `Turn ${this.turnId} of thread ${this.threadId} was lost when the server ended: ${this.description}. ${
+      this.resumable ? "The thread can go on with another turn" : "The thread could not be resumed"
+    }`
+  }
+}
+
+/**
+ * The server ended again and again, and will not be restarted any more. Everything that was pending fails with it, and so does
+ * everything later.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RestartsExhausted extends Schema.TaggedError<RestartsExhausted>()("RestartsExhausted", {
+  /** How often it was restarted, since it last worked for a while. */
+  restarts: Schema.Number,
+  /** Why it ended, or could not be started, the last time. */
+  cause: Schema.Defect()
+}) {
+  override get message(): string {
+    const last = this.cause instanceof Error ? this.cause.message : String(this.cause)
+    return `codex app-server was restarted ${this.restarts} times and does not stay: ${last}`
+  }
+}
+
+/**
  * Why an operation failed.
  *
  * @category errors
@@ -266,6 +306,8 @@ export type AppServerErrorReason =
   | SettingsNotApplied
   | ToolsNotApplied
   | TurnTimeout
+  | TurnLost
+  | RestartsExhausted
 
 /**
  * The failure of an operation that talks to `codex app-server`. Handle a single cause with `Effect.catchReason`, several
@@ -286,7 +328,9 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
     InvalidRequest,
     SettingsNotApplied,
     ToolsNotApplied,
-    TurnTimeout
+    TurnTimeout,
+    TurnLost,
+    RestartsExhausted
   ])
 }) {
   readonly [TypeId] = TypeId

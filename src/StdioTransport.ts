@@ -68,7 +68,12 @@ export interface Options {
   /** The working directory of the process, and so the default one of its threads. Default: the parent's. */
   readonly cwd?: string | undefined
   /**
-   * Environment variables, merged over the parent's; `undefined` removes one. Values given as `Redacted` are removed from
+   * Which of the parent's environment variables the process gets: all, or those named here and no others. Whatever it gets,
+   * the commands that the model runs may get too. A program mostly needs `PATH` and `HOME`. Default: all.
+   */
+  readonly inheritEnv?: ReadonlyArray<string> | undefined
+  /**
+   * Environment variables, merged over those of the parent; `undefined` removes one. Values given as `Redacted` are removed from
    * everything that the server writes to stderr before it reaches an error or a log.
    */
   readonly env?: { readonly [name: string]: string | Redacted.Redacted<string> | undefined } | undefined
@@ -98,6 +103,10 @@ const argv = (options: Options): ReadonlyArray<string> => [
   "app-server",
   ...(options.args ?? [])
 ]
+
+/** The parent's variables of these names, as they are now. */
+const inherited = (names: ReadonlyArray<string> = []): Record<string, string | undefined> =>
+  Object.fromEntries(names.map((name) => [name, process.env[name]]))
 
 /** The last lines of stderr, redacted, and a log line for each at debug level. */
 const makeStderrTail = (redact: (text: string) => string) => {
@@ -159,8 +168,8 @@ export const connect: (
     })
     const child = yield* spawner.spawn(ChildProcess.make(command, args, {
       cwd: options.cwd,
-      env: { ...options.env },
-      extendEnv: true,
+      env: { ...inherited(options.inheritEnv), ...options.env },
+      extendEnv: options.inheritEnv === undefined,
       windowsHide: true,
       forceKillAfter: options.killTimeout ?? Duration.seconds(2)
     })).pipe(

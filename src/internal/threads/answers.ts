@@ -4,13 +4,13 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { AppServer, RequestOptions } from "../../AppServer.ts"
+import type { RequestOptions, Requests } from "../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 
 const requestFor = <A>(schema: Schema.Codec<A>) => {
   const decode = Schema.decodeUnknownEffect(schema)
   return (
-    server: AppServer["Service"],
+    server: Pick<Requests, "requestRaw">,
     method: string,
     params: object,
     options?: RequestOptions
