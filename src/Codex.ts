@@ -42,6 +42,8 @@ import { answerQuestions } from "./internal/threads/answerQuestions.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, HandlerRegistry, provided } from "./internal/threads/handlers.ts"
+import { OpenThread } from "./internal/threads/openThread.ts"
+import { recoverTurns } from "./internal/threads/recoverTurns.ts"
 import { OpenTurns } from "./internal/threads/startTurn.ts"
 import {
   answerToolCalls,
@@ -242,6 +244,7 @@ const make = Effect.gen(function*() {
   yield* answerToolCalls(server, registry)
   yield* answerQuestions(server, registry)
   const audit = yield* answerApprovals(server, registry)
+  yield* server.onRestart((requests) => recoverTurns(requests, open))
   for (const method of ["thread/closed", "thread/archived", "thread/deleted"]) {
     yield* server.observe(method, (event) => {
       const threadId = threadIdOf((event as { readonly params?: unknown }).params)
@@ -271,7 +274,7 @@ const make = Effect.gen(function*() {
         yield* verifyApplied(method, fields, response)
         if (tools !== undefined) yield* verifyTools(server, method, tools, before?.tools, response)
         registry.setThread(response.thread.id, now)
-        return Thread.make(server, open, registry, response.thread.id)
+        return Thread.make(server, open, registry, new OpenThread(response, open.restarts))
       }).pipe(
         Effect.onError(() =>
           Effect.sync(() => {
@@ -299,7 +302,7 @@ const make = Effect.gen(function*() {
       )
       yield* verifyApplied("thread/start", fields, response)
       registry.setThread(response.thread.id, { handlers, tools })
-      return Thread.make(server, open, registry, response.thread.id)
+      return Thread.make(server, open, registry, new OpenThread(response, open.restarts))
     }) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],

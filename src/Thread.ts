@@ -15,6 +15,7 @@ import * as Input from "./Input.ts"
 import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
 import { type HandlerOptions, type HandlerRegistry, isEmpty, provided } from "./internal/threads/handlers.ts"
+import type { OpenThread } from "./internal/threads/openThread.ts"
 import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
 import type * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
@@ -133,15 +134,18 @@ export const make = (
   server: AppServer["Service"],
   open: OpenTurns,
   registry: HandlerRegistry,
-  id: string
+  thread: OpenThread
 ): Thread => {
+  const { id } = thread
+  const reopened = Effect.suspend(() => thread.reopen(server, open.restarts))
   const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
     const { approvals, deadline, idleTimeout, questions, ...rest } = options
     const handlers = yield* provided({ approvals, questions })
     const fields = yield* resolveTurnOptions(rest)
     const items = yield* Input.validate("turn/start", input)
+    yield* reopened
     const name = isEmpty(handlers) ? undefined : yield* registry.addTurn(id, handlers)
-    const { state, turnId } = yield* startTurn(server, open, { ...fields, threadId: id, input: items }).pipe(
+    const { state, turnId } = yield* startTurn(server, open, thread, { ...fields, threadId: id, input: items }).pipe(
       Effect.onError(() => name?.(undefined) ?? Effect.void)
     )
     if (name !== undefined) yield* name(turnId)
@@ -172,7 +176,8 @@ export const make = (
     setName: Effect.fn("Thread.setName")(function*(name) {
       yield* server.request("thread/name/set", { threadId: id, name })
     }),
-    compact: compactThread(server, open, id).pipe(
+    compact: reopened.pipe(
+      Effect.andThen(compactThread(server, open, id)),
       Effect.flatMap(({ state, turn }) =>
         Turn.resultOf(state, turn).pipe(
           Effect.flatMap((result) =>

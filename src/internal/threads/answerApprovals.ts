@@ -76,6 +76,7 @@ const makeChanges = (server: AppServer["Service"]) =>
         if (turnKey === ended) running.delete(key)
       }
     })
+    yield* server.onRestart(() => Effect.sync(() => running.clear()))
     return (threadId: string, itemId: string) => running.get(keyOf(threadId, itemId))?.changes
   })
 

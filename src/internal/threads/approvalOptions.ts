@@ -82,7 +82,7 @@ interface Requested extends PermissionOptions {
 }
 
 /** A granular policy may come back with more than was asked for, as defaults. */
-const covers = (effective: unknown, requested: unknown): boolean =>
+export const covers = (effective: unknown, requested: unknown): boolean =>
   Predicate.isObject(requested)
     ? Predicate.isObject(effective) && Object.entries(requested).every(([key, value]) =>
       value === undefined ||

@@ -39,7 +39,9 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
     },
     onEnd: (error, step) => state.onEnd(error, step)
   }))
+  open.compacting.add(state)
   const stop = () => {
+    open.compacting.delete(state)
     open.onClaim.delete(onClaim)
     state.stop()
   }

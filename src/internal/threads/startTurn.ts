@@ -10,12 +10,14 @@ import type * as Protocol from "../../Protocol.ts"
 import { immediately } from "../connection/jsonRpcPeer.ts"
 import { requestTurn } from "./answers.ts"
 import { bounded, interruptAndSettle } from "./interruptTurn.ts"
+import type { OpenThread } from "./openThread.ts"
 import { TurnState } from "./turnState.ts"
 
 /** A turn that is held by one handle or more. */
-interface HeldTurn {
+export interface HeldTurn {
   readonly id: string
   readonly key: string
+  readonly thread: OpenThread
   readonly state: TurnState
   handles: number
 }
@@ -23,13 +25,17 @@ interface HeldTurn {
 /** The turns that a program holds, and those it is about to hold. */
 export class OpenTurns {
   readonly held = new Map<string, HeldTurn>()
+  /** What waits for compactions, whose turns have no handle. */
+  readonly compacting = new Set<TurnState>()
+  /** How often the server was restarted. */
+  restarts = 0
   /** Told of each turn that turns out to be the program's. */
   readonly onClaim = new Set<(turnId: string) => void>()
   /** The `turn/start` requests that are not answered yet, by thread. */
   private readonly starting = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
 
   /** The server lets `turn/start` join a turn that runs, so a turn that is answered with may be held already. */
-  claim(turnId: string, state: TurnState): HeldTurn {
+  claim(turnId: string, thread: OpenThread, state: TurnState): HeldTurn {
     for (const told of this.onClaim) told(turnId)
     const key = JSON.stringify([state.threadId, turnId])
     const held = this.held.get(key)
@@ -39,7 +45,7 @@ export class OpenTurns {
       return held
     }
     state.bind(turnId, immediately)
-    const turn: HeldTurn = { id: turnId, key, state, handles: 1 }
+    const turn: HeldTurn = { id: turnId, key, thread, state, handles: 1 }
     this.held.set(key, turn)
     return turn
   }
@@ -87,6 +93,7 @@ const release = (server: AppServer["Service"], open: OpenTurns, turn: HeldTurn):
 export const startTurn = (
   server: AppServer["Service"],
   open: OpenTurns,
+  thread: OpenThread,
   params: Protocol.TurnStartParams
 ): Effect.Effect<{ readonly state: TurnState; readonly turnId: string }, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
@@ -100,7 +107,10 @@ export const startTurn = (
           isSent = true
         }
       }).pipe(
-        Effect.map(({ turn }) => open.claim(turn.id, state)),
+        Effect.map(({ turn }) => {
+          thread.change(params)
+          return open.claim(turn.id, thread, state)
+        }),
         Effect.interruptible,
         Effect.forkDetach
       )

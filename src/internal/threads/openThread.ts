@@ -1,0 +1,113 @@
+/** A thread that a program holds, and how it is opened again when the server has been restarted. */
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import * as Predicate from "effect/Predicate"
+import * as Semaphore from "effect/Semaphore"
+import type { Requests } from "../../AppServer.ts"
+import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../AppServerError.ts"
+import type * as Sandbox from "../../Sandbox.ts"
+import { field } from "../connection/codec.ts"
+import { requestThread, type ThreadOpened } from "./answers.ts"
+import { covers } from "./approvalOptions.ts"
+
+/** The rights of a thread, as the server says them. */
+type Rights = Omit<ThreadOpened, "thread">
+
+const modes: Readonly<Record<string, Sandbox.Mode>> = {
+  dangerFullAccess: "danger-full-access",
+  readOnly: "read-only",
+  workspaceWrite: "workspace-write"
+}
+
+/** What a sandbox allows when it does not say. */
+const sandboxDefaults = { networkAccess: false, writableRoots: [], excludeSlashTmp: false, excludeTmpdirEnvVar: false }
+
+const isSameSandbox = (before: unknown, after: unknown): boolean =>
+  Equal.equals({ ...sandboxDefaults, ...Object(before) }, { ...sandboxDefaults, ...Object(after) })
+
+/** The first right that differs, if any does. */
+const differenceOf = (before: Rights, after: Rights): SettingsNotApplied["setting"] | undefined => {
+  const profile = field(before.activePermissionProfile, "id")
+  if (before.approvalPolicy !== undefined && !covers(after.approvalPolicy, before.approvalPolicy)) {
+    return "approvalPolicy"
+  }
+  if (before.approvalsReviewer !== undefined && before.approvalsReviewer !== after.approvalsReviewer) {
+    return "approvalsReviewer"
+  }
+  if (profile !== field(after.activePermissionProfile, "id")) return "permissions"
+  return before.sandbox !== undefined && !isSameSandbox(before.sandbox, after.sandbox) ? "sandbox" : undefined
+}
+
+export class OpenThread {
+  readonly id: string
+  private rights: Rights
+  /** The restart of the server after which it was opened last. */
+  private openedAfter: number
+  private readonly reopening = Semaphore.makeUnsafe(1)
+
+  constructor(opened: ThreadOpened, restarts: number) {
+    const { thread, ...rights } = opened
+    this.id = thread.id
+    this.rights = rights
+    this.openedAfter = restarts
+  }
+
+  /** A turn has changed the rights, for itself and for later ones. */
+  change(
+    { approvalPolicy, approvalsReviewer, permissions, sandboxPolicy }: {
+      readonly approvalPolicy?: unknown
+      readonly approvalsReviewer?: unknown
+      readonly sandboxPolicy?: unknown
+      readonly permissions?: unknown
+    }
+  ): void {
+    this.rights = {
+      ...this.rights,
+      ...(Predicate.isNotNullish(approvalPolicy) ? { approvalPolicy } : {}),
+      ...(Predicate.isNotNullish(approvalsReviewer) ? { approvalsReviewer } : {}),
+      ...(Predicate.isNotNullish(sandboxPolicy) ? { sandbox: sandboxPolicy, activePermissionProfile: null } : {}),
+      ...(Predicate.isNotNullish(permissions) ? { activePermissionProfile: { id: permissions } } : {})
+    }
+  }
+
+  /** Opens the thread again, with the rights that it had, unless that was done since the last restart. */
+  reopen(server: Requests, restarts: number): Effect.Effect<void, AppServerError> {
+    return Effect.suspend(() =>
+      this.openedAfter === restarts
+        ? Effect.void
+        : this.reopening.withPermit(Effect.suspend(() =>
+          this.openedAfter === restarts ? Effect.void : Effect.tap(this.resume(server), () =>
+            Effect.sync(() => {
+              this.openedAfter = restarts
+            }))
+        ))
+    )
+  }
+
+  private readonly resume = Effect.fnUntraced(function*(this: OpenThread, server: Requests) {
+    const { activePermissionProfile, approvalPolicy, approvalsReviewer, sandbox } = this.rights
+    const profile = field(activePermissionProfile, "id")
+    const mode = modes[String(field(sandbox, "type"))]
+    const request = requestThread(server, "thread/resume", {
+      threadId: this.id,
+      excludeTurns: true,
+      ...(approvalPolicy === undefined ? {} : { approvalPolicy }),
+      ...(approvalsReviewer === undefined ? {} : { approvalsReviewer }),
+      ...(profile !== undefined ? { permissions: profile } : mode === undefined ? {} : { sandbox: mode })
+    })
+    let opened = yield* request
+    // A stored thread remembers its sandbox, but not all of what that allows.
+    if (differenceOf(this.rights, opened) === "sandbox") {
+      yield* server.requestRaw("thread/settings/update", { threadId: this.id, sandboxPolicy: sandbox })
+      opened = yield* request
+    }
+    const setting = differenceOf(this.rights, opened)
+    if (setting === undefined) return
+    const [requested, effective] = setting === "permissions"
+      ? [this.rights.activePermissionProfile, opened.activePermissionProfile]
+      : [this.rights[setting], opened[setting]]
+    return yield* appServerError(
+      new SettingsNotApplied({ method: "thread/resume", threadId: this.id, setting, requested, effective })
+    )
+  })
+}

@@ -1,0 +1,93 @@
+/** What becomes of turns when the server has been restarted: those that it had finished have their result. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type { Requests } from "../../AppServer.ts"
+import { type AppServerError, make as appServerError, TurnLost } from "../../AppServerError.ts"
+import * as Protocol from "../../Protocol.ts"
+import { immediately } from "../connection/jsonRpcPeer.ts"
+import type { HeldTurn, OpenTurns } from "./startTurn.ts"
+
+/** The turn is one of the last, unless others have driven the thread on meanwhile. */
+const lastTurns = 20
+
+const TurnsPage = Schema.Struct({ data: Schema.Array(Schema.Unknown) })
+const decodePage = Schema.decodeUnknownOption(TurnsPage)
+const decodeTurn = Schema.decodeUnknownOption(Protocol.Turn)
+
+const storedTurn = (
+  server: Requests,
+  threadId: string,
+  turnId: string
+): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
+  Effect.map(
+    server.requestRaw("thread/turns/list", { threadId, limit: lastTurns, itemsView: "full" }),
+    (answer) =>
+      Option.flatMap(decodePage(answer), ({ data }) =>
+        Option.fromUndefinedOr(
+          data.flatMap((turn) => Option.toArray(decodeTurn(turn))).find(({ id }) => id === turnId)
+        ))
+  )
+
+/** Tells a turn what it has not heard: the items that were completed, and its end. */
+const finish = ({ state }: HeldTurn, turn: Protocol.Turn): void => {
+  const { threadId } = state
+  const known = new Set(state.items.map((item) => (item as { readonly id?: unknown }).id))
+  const completedAtMs = (turn.completedAt ?? 0) * 1000
+  for (const item of turn.items) {
+    if (known.has((item as { readonly id?: unknown }).id)) continue
+    const params = { threadId, turnId: turn.id, item, completedAtMs }
+    state.onNotification({ method: "item/completed", params }, turn.id, immediately)
+  }
+  state.onNotification({ method: "turn/completed", params: { threadId, turn } }, turn.id, immediately)
+}
+
+const recoverTurn = (server: Requests, restarts: number) =>
+  Effect.fnUntraced(function*(held: HeldTurn) {
+    const { id: turnId, state, thread } = held
+    const { threadId } = state
+    const lost = (resumable: boolean, description: string) =>
+      Effect.sync(() =>
+        state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable, description })), immediately)
+      )
+    let resumable = false
+    const found = yield* thread.reopen(server, restarts).pipe(
+      Effect.tap(() =>
+        Effect.sync(() => {
+          resumable = true
+        })
+      ),
+      Effect.andThen(storedTurn(server, threadId, turnId)),
+      Effect.result
+    )
+    if (Result.isFailure(found)) {
+      // When the server has ended once more, this is done after the next restart.
+      const isOver = found.failure.reason._tag !== "ConnectionClosed"
+      return isOver ? yield* lost(resumable, found.failure.message) : undefined
+    }
+    const turn = Option.getOrUndefined(found.success)
+    if (turn?.status === "completed" || turn?.status === "failed") return finish(held, turn)
+    return yield* lost(true, turn === undefined ? "the server does not know it" : "the server had not finished it")
+  })
+
+/** Recovers all turns that run. */
+export const recoverTurns = (server: Requests, open: OpenTurns): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    open.restarts++
+    for (const state of open.compacting) {
+      state.onEnd(
+        appServerError(
+          new TurnLost({
+            threadId: state.threadId,
+            turnId: "",
+            resumable: true,
+            description: "it is not known whether the thread was compacted"
+          })
+        ),
+        immediately
+      )
+    }
+    const running = [...open.held.values()].filter(({ state }) => state.outcome === undefined)
+    yield* Effect.forEach(running, recoverTurn(server, open.restarts), { concurrency: 8, discard: true })
+  })

@@ -1,0 +1,356 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Approvals, AppServer, AppServerError, Codex, Sandbox, Tool } from "effect-codex"
+import { ModelServer } from "effect-codex/testing"
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import * as Transport from "../src/Transport.ts"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+
+/** The process of the app-server, told by what the operating system knows of this one's children. */
+const serverPid = Effect.gen(function*() {
+  const { execFileSync } = yield* Effect.promise(() => import("node:child_process"))
+  const pids = execFileSync("pgrep", ["-P", String(process.pid), "-f", "app-server"], { encoding: "utf8" })
+  return Number(pids.trim().split("\n").at(-1))
+})
+
+const kill = Effect.map(serverPid, (pid) => process.kill(pid, "SIGKILL"))
+
+const awaitReady = Effect.flatMap(AppServer.AppServer, ({ states }) =>
+  states.pipe(
+    Stream.dropUntil(({ _tag }) => _tag === "Starting"),
+    Stream.filter(({ _tag }) => _tag === "Ready"),
+    Stream.runHead
+  ))
+
+const quick = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 20 }))
+
+const reasonOf = <A, R>(
+  effect: Effect.Effect<A, { readonly _tag: string; readonly reason?: AppServerError.AppServerErrorReason }, R>
+) => Effect.map(Effect.flip(effect), (error) => error.reason)
+
+layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })("a server that is killed", (it) => {
+  it.effect("is started again: the turn that ran is lost, and its thread goes on", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const thread = yield* codex.startThread()
+      yield* TestCodex.script(
+        thread,
+        ModelServer.text("before"),
+        TestCodex.halfMessage,
+        ModelServer.text("after")
+      )
+      assert.strictEqual((yield* thread.run("one")).finalResponse, "before")
+      yield* Effect.scoped(Effect.gen(function*() {
+        const turn = yield* thread.turn("two")
+        yield* Stream.runHead(turn.text)
+        const ready = yield* Effect.forkChild(awaitReady)
+        const told = yield* server.notifications.pipe(
+          Stream.filter(({ method }) => (method as string) === "effect-codex/restarted"),
+          Stream.runHead,
+          Effect.forkChild
+        )
+        yield* Effect.sleep("20 millis")
+        yield* kill
+        const reason = yield* reasonOf(turn.result)
+        assert.deepInclude(reason, { _tag: "TurnLost", threadId: thread.id, turnId: turn.id, resumable: true })
+        yield* Fiber.join(ready)
+        assert.isTrue(Option.isSome(yield* Fiber.join(told)))
+        assert.deepInclude(yield* reasonOf(Stream.runDrain(turn.events)), { _tag: "TurnLost" })
+      }))
+      assert.strictEqual((yield* thread.run("three")).finalResponse, "after")
+    }))
+
+  it.effect("does not take threads along that were idle: they are opened again with the rights and tools they had", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const seen: Array<string> = []
+      const thread = yield* codex.startThread({
+        approvalPolicy: "untrusted",
+        approvalsReviewer: "user",
+        tools: [Tool.make("greet", { description: "Greets", handler: () => Effect.succeed("hello") })],
+        approvals: {
+          command: ({ script }) => {
+            seen.push(script ?? "")
+            return Effect.succeed(Approvals.decline)
+          }
+        }
+      })
+      const call = (name: string, args: object, callId: string) => ModelServer.functionCall(name, args, { callId })
+      yield* TestCodex.script(
+        thread,
+        ModelServer.text("first"),
+        call("greet", {}, "greet"),
+        call("exec_command", { cmd: "touch x", login: false }, "touch"),
+        ModelServer.text("second")
+      )
+      yield* thread.run("one", {
+        sandboxPolicy: Sandbox.workspaceWrite({ networkAccess: true, writableRoots: ["/opt"] })
+      })
+      const before = yield* rightsOf(thread.id)
+      const ready = yield* Effect.forkChild(awaitReady)
+      yield* Effect.sleep("20 millis")
+      yield* kill
+      yield* Fiber.join(ready)
+      assert.strictEqual((yield* thread.run("two")).finalResponse, "second")
+      const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+      assert.strictEqual(request?.functionCallOutput("greet"), "hello")
+      assert.deepStrictEqual(seen, ["touch x"])
+      assert.deepStrictEqual(yield* rightsOf(thread.id), before)
+    }))
+
+  it.effect("costs no read, no waiting request and no stream of notifications", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const events = yield* server.notifications.pipe(
+        Stream.filter(({ method }) => method === "thread/started"),
+        Stream.runHead,
+        Effect.forkChild
+      )
+      yield* Effect.sleep("20 millis")
+      const reads = yield* Effect.forEach(
+        Array.from({ length: 50 }),
+        () => Effect.forkChild(Stream.runCollect(codex.models()))
+      )
+      yield* kill
+      const during = yield* Effect.forkChild(server.request("thread/loaded/list"))
+      yield* Stream.runHead(Stream.filter(server.states, ({ _tag }) => _tag === "Starting"))
+      const later = yield* Effect.forkChild(codex.startThread())
+      for (const read of reads) assert.isNotEmpty(yield* Fiber.join(read))
+      yield* Fiber.join(during)
+      yield* Fiber.join(later)
+      assert.isTrue(Option.isSome(yield* Fiber.join(events)))
+    }))
+})
+
+const rightsOf = Effect.fnUntraced(function*(threadId: string) {
+  const server = yield* AppServer.AppServer
+  const { approvalPolicy, approvalsReviewer, sandbox } = yield* server.request("thread/resume", {
+    threadId,
+    excludeTurns: true
+  })
+  return { approvalPolicy, approvalsReviewer, sandbox }
+})
+
+/** The reason of a fiber that is to fail with an `AppServerError`. */
+const failureOf = <A, E>(fiber: Fiber.Fiber<Exit.Exit<A, E>>) =>
+  Effect.map(Fiber.join(fiber), (exit) => {
+    const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+    return AppServerError.isAppServerError(error) ? error.reason._tag : undefined
+  })
+
+describe("a connection that ends", () => {
+  /** A transport each of whose connections is scripted by the test: what it sends and how it ends. */
+  const makeServers = Effect.gen(function*() {
+    const connections = yield* Queue.unbounded<Fake.FakeTransport["Service"]>()
+    let opened = 0
+    let refuse = false
+    const connect = Effect.gen(function*() {
+      opened++
+      if (refuse) {
+        return yield* AppServerError.make(
+          new AppServerError.SpawnFailed({ command: "codex", cwd: undefined, description: "no more of them" })
+        )
+      }
+      const context = yield* Layer.build(Layer.fresh(Fake.layer))
+      const fake = yield* Effect.provide(Fake.FakeTransport, context)
+      const transport = yield* Effect.provide(Transport.Transport, context)
+      yield* Queue.offer(connections, fake)
+      return yield* transport.connect
+    })
+    return {
+      layer: Layer.succeed(Transport.Transport, { connect }),
+      next: Queue.take(connections),
+      opened: () => opened,
+      refuse: () => {
+        refuse = true
+      }
+    }
+  })
+
+  const killed = AppServerError.make(
+    new AppServerError.ConnectionClosed({ description: "killed", exitCode: 137, signal: undefined, stderrTail: "" })
+  )
+
+  const build = (transport: Layer.Layer<Transport.Transport>, options: AppServer.Options) =>
+    Layer.build(Codex.layer.pipe(Layer.provideMerge(AppServer.layer(options)), Layer.provide(transport)))
+
+  it.effect("tells its state: ready, starting because of what, ready again, closed because of what", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const context = yield* build(servers.layer, {
+        restart: Schedule.spaced("1 second").pipe(Schedule.upTo({ times: 2 }))
+      })
+      const server = yield* Effect.provide(AppServer.AppServer, context)
+      const states = yield* Effect.forkChild(Stream.runCollect(server.states))
+      assert.strictEqual((yield* server.state)._tag, "Ready")
+      yield* Effect.yieldNow
+      const first = yield* servers.next
+      yield* first.end(killed)
+      const waiting = yield* Effect.forkChild(server.request("thread/loaded/list"))
+      yield* TestClock.adjust("1 second")
+      const second = yield* servers.next
+      yield* second.reply(yield* second.takeMethod("thread/loaded/list"), { data: [] })
+      yield* Fiber.join(waiting)
+      servers.refuse()
+      yield* second.end(killed)
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(
+        (yield* Fiber.join(states)).map((state) =>
+          state._tag === "Ready" || state.cause === undefined ? state._tag : [state._tag, state.cause.reason._tag]
+        ),
+        [
+          "Ready",
+          ["Starting", "ConnectionClosed"],
+          "Ready",
+          ["Starting", "ConnectionClosed"],
+          ["Starting", "SpawnFailed"],
+          ["Closed", "RestartsExhausted"]
+        ]
+      )
+      const reason = yield* reasonOf(server.request("thread/loaded/list"))
+      assert.deepInclude(reason, { _tag: "RestartsExhausted", restarts: 2 })
+      assert.match(reason!.message, /no more of them/)
+      const codex = yield* Effect.provide(Codex.Codex, context)
+      assert.strictEqual((yield* reasonOf(codex.startThread()))?._tag, "RestartsExhausted")
+      assert.strictEqual((yield* reasonOf(Stream.runDrain(server.notifications)))?._tag, "RestartsExhausted")
+    }).pipe(Effect.scoped))
+
+  it.effect("for good tells Closed with its cause, also to those who ask later", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const context = yield* build(servers.layer, {})
+      const server = yield* Effect.provide(AppServer.AppServer, context)
+      yield* (yield* servers.next).end(killed)
+      yield* reasonOf(server.request("thread/loaded/list"))
+      const states = yield* Stream.runCollect(server.states)
+      assert.deepStrictEqual(states, [{ _tag: "Closed", cause: killed }])
+      assert.strictEqual(servers.opened(), 1)
+    }).pipe(Effect.scoped))
+
+  const open = Effect.fnUntraced(function*(servers: Effect.Success<typeof makeServers>) {
+    const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second") })
+    const codex = yield* Effect.provide(Codex.Codex, context)
+    const fake = yield* servers.next
+    const starting = yield* Effect.forkChild(codex.startThread())
+    yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+    const thread = yield* Fiber.join(starting)
+    const run = yield* Effect.forkChild(Effect.exit(thread.run("go")))
+    const start = yield* fake.takeMethod("turn/start")
+    return { fake, thread, run, start }
+  })
+
+  it.effect("after a turn whose end was not heard: the turn has the result that the server has stored", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const { fake, run, start } = yield* open(servers)
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"), Fake.messageCompleted("t", "u", "one", "known"))
+      yield* Effect.yieldNow
+      yield* fake.end(killed)
+      yield* TestClock.adjust("1 second")
+      const next = yield* servers.next
+      yield* next.reply(yield* next.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      const items = [
+        { type: "agentMessage", id: "one", text: "known", phase: null },
+        { type: "agentMessage", id: "two", text: "the end", phase: "final_answer" }
+      ]
+      yield* next.reply(yield* next.takeMethod("thread/turns/list"), {
+        data: [Fake.turn("v"), Fake.turn("u", "completed", { items })],
+        nextCursor: null
+      })
+      const exit = yield* Fiber.join(run)
+      assert.strictEqual(exit._tag, "Success")
+      if (exit._tag !== "Success") return
+      assert.strictEqual(exit.value.finalResponse, "the end")
+      assert.deepStrictEqual(exit.value.items.map((item) => (item as { id: string }).id), ["one", "two"])
+    }).pipe(Effect.scoped))
+
+  it.effect("while a turn was being started does not start it twice", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const { fake, run, thread } = yield* open(servers)
+      yield* fake.end(killed)
+      assert.strictEqual(yield* failureOf(run), "ConnectionClosed")
+      yield* TestClock.adjust("1 second")
+      const next = yield* servers.next
+      const again = yield* Effect.forkChild(thread.run("again"))
+      yield* next.reply(yield* next.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* next.reply(yield* next.takeMethod("turn/start"), { turn: Fake.turn("w") })
+      yield* next.emit(Fake.turnCompleted("t", "w"))
+      yield* Fiber.join(again)
+      assert.lengthOf(next.sent.filter(({ method }) => method === "turn/start"), 1)
+    }).pipe(Effect.scoped))
+
+  it.effect("does not hand out a thread with other rights than it had", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const { fake, run, start, thread } = yield* open(servers)
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      yield* Effect.yieldNow
+      yield* fake.end(killed)
+      yield* TestClock.adjust("1 second")
+      const next = yield* servers.next
+      yield* next.reply(
+        yield* next.takeMethod("thread/resume"),
+        Fake.threadResponse("t", { approvalPolicy: "never" })
+      )
+      assert.strictEqual(yield* failureOf(run), "TurnLost")
+      const again = yield* Effect.forkChild(reasonOf(thread.run("again")))
+      yield* next.reply(
+        yield* next.takeMethod("thread/resume"),
+        Fake.threadResponse("t", { sandbox: { type: "dangerFullAccess" } })
+      )
+      yield* next.reply(yield* next.takeMethod("thread/settings/update"), {})
+      yield* next.reply(
+        yield* next.takeMethod("thread/resume"),
+        Fake.threadResponse("t", { sandbox: { type: "dangerFullAccess" } })
+      )
+      assert.deepInclude(yield* Fiber.join(again), { _tag: "SettingsNotApplied", setting: "sandbox" })
+    }).pipe(Effect.scoped))
+
+  it.effect("again while turns are recovered leaves them to the next restart", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const { fake, run, start } = yield* open(servers)
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      yield* Effect.yieldNow
+      yield* fake.end(killed)
+      yield* TestClock.adjust("1 second")
+      const second = yield* servers.next
+      yield* second.takeMethod("thread/resume")
+      yield* second.end(killed)
+      yield* TestClock.adjust("1 second")
+      const third = yield* servers.next
+      yield* third.reply(yield* third.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* third.reply(yield* third.takeMethod("thread/turns/list"), { data: [Fake.turn("u", "interrupted")] })
+      assert.strictEqual(yield* failureOf(run), "TurnLost")
+    }).pipe(Effect.scoped))
+
+  it.effect("with its scope fails what waits for a restart at once", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const reason = yield* Deferred.make<unknown>()
+      yield* Effect.scoped(Effect.gen(function*() {
+        const context = yield* build(servers.layer, { restart: Schedule.spaced("1 hour") })
+        const server = yield* Effect.provide(AppServer.AppServer, context)
+        yield* (yield* servers.next).end(killed)
+        yield* Effect.forkDetach(
+          Effect.flatMap(reasonOf(server.request("thread/loaded/list")), (it) => Deferred.succeed(reason, it))
+        )
+        yield* Effect.yieldNow
+      }))
+      assert.deepInclude(yield* Deferred.await(reason), { _tag: "ConnectionClosed" })
+    }))
+})
