@@ -16,14 +16,12 @@ import * as Transport from "../src/Transport.ts"
 import * as Fake from "./FakeTransport.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** The process of the app-server, told by what the operating system knows of this one's children. */
-const serverPid = Effect.gen(function*() {
-  const { execFileSync } = yield* Effect.promise(() => import("node:child_process"))
-  const pids = execFileSync("pgrep", ["-P", String(process.pid), "-f", "app-server"], { encoding: "utf8" })
-  return Number(pids.trim().split("\n").at(-1))
+/** Kills the process of the app-server, which says itself which it is. */
+const kill = Effect.gen(function*() {
+  const server = yield* AppServer.AppServer
+  const { process: { id } } = yield* server.request("server/diagnostics")
+  process.kill(id, "SIGKILL")
 })
-
-const kill = Effect.map(serverPid, (pid) => process.kill(pid, "SIGKILL"))
 
 const awaitReady = Effect.flatMap(AppServer.AppServer, ({ states }) =>
   states.pipe(

@@ -1,0 +1,197 @@
+import { assert, describe, it } from "@effect/vitest"
+import { AppServer, AppServerError, Codex, Input, Transport } from "effect-codex"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { linesOf } from "../../src/internal/stdio/framing.ts"
+import * as Fake from "../FakeTransport.ts"
+
+/** How often each law is tried; `npm run test:faults` tries far more often. */
+const runs = Number(process.env["FAULT_RUNS"] ?? 100)
+
+const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+
+/** What any message may have in it, wherever that is. */
+const Value = Schema.Union([
+  Schema.Json,
+  Schema.Literals(["", "t", "u", "__proto__", "\u2028", "\ud800", "constructor", "NaN"]),
+  Schema.Literals([0, -1, 1e308, 2 ** 53])
+])
+
+const methods = [
+  "turn/started",
+  "turn/completed",
+  "item/started",
+  "item/completed",
+  "item/agentMessage/delta",
+  "thread/tokenUsage/updated",
+  "thread/started",
+  "serverRequest/resolved",
+  "item/commandExecution/requestApproval",
+  "item/fileChange/requestApproval",
+  "item/tool/call",
+  "item/tool/requestUserInput",
+  "mcpServer/elicitation/request",
+  "execCommandApproval",
+  "thread/closed",
+  "error",
+  "no/such/method",
+  "__proto__",
+  "toString"
+] as const
+
+const Message = Schema.Struct({
+  id: Schema.optionalKey(Value),
+  method: Schema.optionalKey(Schema.Union([Schema.Literals(methods), Value])),
+  params: Schema.optionalKey(Schema.Union([
+    Value,
+    Schema.Struct({
+      threadId: Schema.optionalKey(Value),
+      turnId: Schema.optionalKey(Value),
+      itemId: Schema.optionalKey(Value),
+      requestId: Schema.optionalKey(Value),
+      delta: Schema.optionalKey(Value),
+      item: Schema.optionalKey(Schema.Union([Value, Schema.Struct({ type: Value, id: Value, changes: Value })])),
+      turn: Schema.optionalKey(Schema.Union([Value, Schema.Struct({ id: Value, status: Value, items: Value })]))
+    })
+  ])),
+  result: Schema.optionalKey(Value),
+  error: Schema.optionalKey(Value)
+})
+
+const Line = Schema.Union([
+  Schema.String,
+  Schema.Literals(["{", "null", "[]", "[[[[", "\"\\ud800\"", "{\"__proto__\":{\"polluted\":true}}", "1e999", "true"])
+])
+
+const works = Effect.gen(function*() {
+  const fake = yield* Fake.FakeTransport
+  const server = yield* AppServer.AppServer
+  const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
+  yield* fake.reply(yield* fake.takeMethod("thread/loaded/list"), { data: ["fine"] })
+  assert.deepStrictEqual((yield* Fiber.join(request)).data, ["fine"])
+  assert.isUndefined(({} as { readonly polluted?: unknown }).polluted)
+})
+
+describe("whatever the server sends", () => {
+  it.effect.prop(
+    "in messages of any shape and order, the connection works on, and each request of the server has one answer",
+    { messages: Schema.Array(Message).check(Schema.isMaxLength(12)) },
+    ({ messages }) =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const fake = yield* Fake.FakeTransport
+        const opening = yield* Effect.forkChild(codex.startThread())
+        yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+        const thread = yield* Fiber.join(opening)
+        const run = yield* Effect.forkChild(Effect.exit(thread.run("go")))
+        yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+        // Ids are the server's to choose, but not the client's: a stray answer to a request that waits would be an answer.
+        const sent = messages.map(({ id, ...message }) =>
+          message.method === undefined || id === undefined ? message : { ...message, id: `s${JSON.stringify(id)}` }
+        )
+        yield* fake.emit(...sent)
+        yield* works
+        yield* fake.emit(Fake.turnCompleted("t", "u"))
+        yield* Fiber.join(run)
+        const ids = new Set(
+          sent.flatMap((message) => "id" in message && typeof message.method === "string" ? [message.id] : [])
+        )
+        for (const id of ids) {
+          const answers = fake.sent.filter((message) => message.method === undefined && message.id === id)
+          assert.isAtMost(answers.length, sent.filter((message) => "id" in message && message.id === id).length)
+        }
+      }).pipe(Effect.provide(layer)),
+    { arbitrary: { runs } }
+  )
+
+  it.effect.prop(
+    "in lines of any text, those that are none of its messages are passed over",
+    { lines: Schema.Array(Line).check(Schema.isMaxLength(12)) },
+    ({ lines }) =>
+      Effect.gen(function*() {
+        const fake = yield* Fake.FakeTransport
+        yield* fake.emitLines(...lines.map((line) => line.replaceAll("\n", " ")))
+        yield* works
+      }).pipe(Effect.provide(layer)),
+    { arbitrary: { runs } }
+  )
+
+  it.effect.prop(
+    "in bytes of any kind, cut anywhere, lines end at the line feed and nowhere else",
+    { bytes: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))), size: Schema.Int },
+    ({ bytes, size }) =>
+      Effect.gen(function*() {
+        const all = Uint8Array.from(bytes)
+        const step = 1 + Math.abs(size % 7)
+        const chunks = Array.from({ length: Math.ceil(all.length / step) }, (_, i) =>
+          all.subarray(i * step, (i + 1) * step))
+        const lines = yield* Stream.runCollect(linesOf(Stream.fromIterable(chunks), undefined))
+        const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(all)
+        assert.deepStrictEqual(lines.join("\n"), text.endsWith("\n") ? text.slice(0, -1) : text)
+      }),
+    { arbitrary: { runs } }
+  )
+
+  it.effect("in nesting of any depth, it is a message or it is passed over", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      for (const depth of [100, 10_000, 1_000_000]) {
+        yield* fake.emitLines(
+          `{"method":"turn/started","params":${"[".repeat(depth)}${"]".repeat(depth)}}`,
+          `{"method":"item/tool/call","id":"d${depth}","params":{"a":${"[".repeat(depth)}${"]".repeat(depth)}}}`
+        )
+        yield* works
+      }
+    }).pipe(Effect.provide(layer)))
+})
+
+describe("whatever the program asks", () => {
+  const refused = Effect.fnUntraced(function*(input: Input.Input) {
+    const codex = yield* Codex.Codex
+    const fake = yield* Fake.FakeTransport
+    const opening = yield* Effect.forkChild(codex.startThread())
+    yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+    const before = fake.sent.length
+    const error = yield* Effect.flip((yield* Fiber.join(opening)).run(input))
+    assert.strictEqual(fake.sent.length, before)
+    return AppServerError.isAppServerError(error) ? error.reason._tag : error._tag
+  })
+
+  it.effect("that is empty or too long for the server is a typed error before anything is sent", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(yield* refused("x".repeat(1_048_577)), "InvalidRequest")
+      assert.strictEqual(
+        yield* refused([Input.text("x".repeat(600_000)), Input.text("x".repeat(600_000))]),
+        "InvalidRequest"
+      )
+      for (const empty of [[], "", [Input.text("")]]) assert.strictEqual(yield* refused(empty), "InvalidRequest")
+    }).pipe(Effect.provide(layer)))
+})
+
+describe("a transport", () => {
+  it.effect("that dies, throws or answers with nothing fails what waits, and breaks nothing else", () =>
+    Effect.gen(function*() {
+      const broken: ReadonlyArray<Stream.Stream<string, never>> = [
+        Stream.die(new Error("bug")),
+        Stream.suspend(() => {
+          throw new Error("thrown")
+        }),
+        Stream.empty,
+        Stream.fromEffect(Effect.interrupt)
+      ]
+      for (const incoming of broken) {
+        const lines = yield* Queue.unbounded<string>()
+        const transport = Layer.succeed(Transport.Transport, {
+          connect: Effect.succeed({ incoming, send: (line: string) => Effect.asVoid(Queue.offer(lines, line)) })
+        })
+        const error = yield* Effect.flip(
+          Effect.scoped(Layer.build(AppServer.layer().pipe(Layer.provide(transport))))
+        )
+        assert.strictEqual(error.reason._tag, "ConnectionClosed")
+      }
+    }))
+})
