@@ -39,7 +39,7 @@ import { type AppServerError, DecodeFailed, make as appServerError } from "./App
 import { threadIdOf } from "./internal/connection/codec.ts"
 import { answerApprovals } from "./internal/threads/answerApprovals.ts"
 import { answerQuestions } from "./internal/threads/answerQuestions.ts"
-import { requestThread } from "./internal/threads/answers.ts"
+import { requestThread, type ThreadOpened } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, HandlerRegistry, provided } from "./internal/threads/handlers.ts"
 import { OpenThread } from "./internal/threads/openThread.ts"
@@ -252,6 +252,12 @@ const make = Effect.gen(function*() {
     })
   }
 
+  const handleOf = (opened: ThreadOpened): Thread.Thread => {
+    const thread = new OpenThread(opened, open.restarts)
+    registry.hold(thread)
+    return Thread.make(server, open, registry, thread)
+  }
+
   /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */
   const reopen = (method: "thread/resume" | "thread/fork") =>
     Effect.fnUntraced(function*(id: string, options: ResumeOptions & ForkOptions = {}) {
@@ -274,13 +280,12 @@ const make = Effect.gen(function*() {
         yield* verifyApplied(method, fields, response)
         if (tools !== undefined) yield* verifyTools(server, method, tools, before?.tools, response)
         registry.setThread(response.thread.id, now)
-        return Thread.make(server, open, registry, new OpenThread(response, open.restarts))
+        return handleOf(response)
       }).pipe(
         Effect.onError(() =>
           Effect.sync(() => {
             if (method !== "thread/resume") return
-            if (before === undefined) registry.removeThread(id)
-            else registry.setThread(id, before)
+            registry.setThread(id, before ?? { handlers: {}, tools: undefined })
           })
         )
       )
@@ -302,7 +307,7 @@ const make = Effect.gen(function*() {
       )
       yield* verifyApplied("thread/start", fields, response)
       registry.setThread(response.thread.id, { handlers, tools })
-      return Thread.make(server, open, registry, new OpenThread(response, open.restarts))
+      return handleOf(response)
     }) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],

@@ -10,6 +10,7 @@ import type * as Questions from "../../Questions.ts"
 import { toPolicy } from "../approvals/toPolicy.ts"
 import { field } from "../connection/codec.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
+import type { OpenThread } from "./openThread.ts"
 import type { ThreadTools } from "./threadTools.ts"
 
 /** Handlers that need nothing any more. */
@@ -73,8 +74,11 @@ export interface Answerer {
 export class HandlerRegistry {
   private readonly server: AppServer["Service"]
   private readonly everywhere: Array<Handlers> = []
-  /** The threads that the program has opened itself. */
-  private readonly opened = new Set<string>()
+  /** The threads that the program has opened itself, and still holds. */
+  private readonly opened = new Map<string, WeakRef<OpenThread>>()
+  private readonly dropped = new FinalizationRegistry<string>((threadId) => {
+    if (this.opened.get(threadId)?.deref() === undefined) this.opened.delete(threadId)
+  })
   private readonly threads = new Map<string, ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
 
@@ -94,11 +98,16 @@ export class HandlerRegistry {
     return this.threads.get(threadId)
   }
 
-  /** Says what a thread of this program has from now on. */
+  /** Says what a thread has from now on, until it is closed. */
   setThread(threadId: string, thread: ThreadHandlers): void {
-    this.opened.add(threadId)
     if (isEmpty(thread.handlers) && thread.tools === undefined) this.threads.delete(threadId)
     else this.threads.set(threadId, thread)
+  }
+
+  /** The program holds a thread. */
+  hold(thread: OpenThread): void {
+    this.opened.set(thread.id, new WeakRef(thread))
+    this.dropped.register(thread, thread.id)
   }
 
   removeThread(threadId: string): void {

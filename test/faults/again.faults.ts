@@ -1,0 +1,3 @@
+/** The quick tests of faults, with as many runs as the configuration says. */
+import "./cutPoints.test.ts"
+import "./fuzz.test.ts"

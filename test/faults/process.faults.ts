@@ -1,0 +1,174 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AppServerError, Codex } from "effect-codex"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import { spawn } from "node:child_process"
+import { readdirSync, readFileSync, rmSync } from "node:fs"
+import { createServer } from "node:net"
+import { fileURLToPath } from "node:url"
+import * as TestCodex from "../TestCodex.ts"
+
+const host = fileURLToPath(new URL("../fixtures/host.ts", import.meta.url))
+
+/** The processes that have a text in their environment, as those that belong to a home have the home. */
+const processesOf = (marker: string): ReadonlyArray<number> =>
+  readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
+    try {
+      return pid !== process.pid && readFileSync(`/proc/${pid}/environ`, "utf8").includes(marker)
+    } catch {
+      return false
+    }
+  })
+
+const awaitNone = (marker: string) =>
+  Effect.timed(
+    Effect.sync(() => processesOf(marker)).pipe(
+      Effect.repeat({ until: (pids) => pids.length === 0, schedule: Schedule.spaced("10 millis") }),
+      Effect.timeout("10 seconds")
+    )
+  )
+
+/** Runs the host in a home of its own until it has said so many lines, and then does something to it. */
+const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) => void) {
+  const { env, root } = yield* CodexEnvironment.CodexEnvironment
+  const child = spawn(process.execPath, ["--conditions=@effect-codex/source", host], {
+    env: { ...process.env, ...env } as Record<string, string>,
+    stdio: ["ignore", "pipe", "ignore"]
+  })
+  const exited = new Promise<number | null>((resolve) => child.on("exit", resolve))
+  yield* Effect.callback<void>((resume) => {
+    let said = ""
+    child.stdout.on("data", (chunk) => {
+      said += String(chunk)
+      if (said.split("\n").length > lines) resume(Effect.void)
+    })
+  })
+  assert.isNotEmpty(processesOf(root))
+  act(child.pid!)
+  const code = yield* Effect.promise(() => exited)
+  const [duration] = yield* awaitNone(root)
+  return { code, duration }
+})
+
+const environment = TestCodex.layerEnvironment()
+
+describe.skipIf(process.platform !== "linux")("no process is left", () => {
+  it.live("after the host was killed", () =>
+    Effect.gen(function*() {
+      const { duration } = yield* withHost(2, (pid) => process.kill(pid, "SIGKILL"))
+      console.log(`host killed: nothing left after ${duration}`)
+    }).pipe(Effect.provide(environment)))
+
+  it.live("after Ctrl-C, while a command runs", () =>
+    Effect.gen(function*() {
+      const { code } = yield* withHost(2, (pid) => process.kill(pid, "SIGINT"))
+      assert.strictEqual(code, 130)
+    }).pipe(Effect.provide(environment)))
+
+  it.live("after Ctrl-C at any time of the start", () =>
+    Effect.gen(function*() {
+      for (const delay of [0, 20, 50, 100, 150, 250]) {
+        yield* Effect.gen(function*() {
+          const { root } = yield* CodexEnvironment.CodexEnvironment
+          yield* withHost(1, (pid) => {
+            setTimeout(() => process.kill(pid, "SIGINT"), delay)
+          })
+          assert.deepStrictEqual(processesOf(root), [])
+        }).pipe(Effect.provide(Layer.fresh(environment)))
+      }
+    }))
+
+  it.live("after the scope was closed while a command ran", () =>
+    Effect.gen(function*() {
+      const { root } = yield* CodexEnvironment.CodexEnvironment
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({ approvalPolicy: "never", sandbox: "danger-full-access" })
+        yield* TestCodex.script(
+          thread,
+          ModelServer.functionCall("exec_command", { cmd: "sleep 300 & sleep 301", login: false }, { callId: "c" })
+        )
+        yield* thread.stream("go").pipe(
+          Stream.takeUntil(({ method }) => method === "item/started" && processesOf(root).length > 2),
+          Stream.take(8),
+          Stream.runDrain
+        )
+      }).pipe(Effect.scoped, Effect.provide(TestCodex.layerProcess()))
+      yield* awaitNone(root)
+    }).pipe(Effect.provide(environment)))
+})
+
+layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) => {
+  it.effect("answers 5,000 requests at once, each once", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const [duration, answers] = yield* Effect.timed(Effect.forEach(
+        Array.from({ length: 5000 }),
+        () => Stream.runCount(codex.models()),
+        { concurrency: "unbounded" }
+      ))
+      assert.lengthOf(answers, 5000)
+      assert.isTrue(answers.every((count) => count > 0))
+      console.log(`5,000 model/list at once: ${duration}`)
+    }))
+
+  it.effect("completes a thousand turns on ten threads, and mixes up none", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      yield* model.respond((request) => ModelServer.text(`${request.promptCacheKey} ${request.lastUserText}`))
+      const threads = yield* Effect.forEach(Array.from({ length: 10 }), () => codex.startThread({ ephemeral: true }))
+      const [duration] = yield* Effect.timed(Effect.forEach(threads, (thread) =>
+        Effect.forEach(
+          Array.from({ length: 100 }, (_, i) => `turn ${i}`),
+          (input) =>
+            Effect.map(
+              thread.run(input),
+              ({ finalResponse }) => assert.strictEqual(finalResponse, `${thread.id} ${input}`)
+            )
+        ), { concurrency: "unbounded" }))
+      console.log(`1,000 turns on ten threads: ${duration}`)
+    }))
+})
+
+const closedPort = Effect.callback<number>((resume) => {
+  const server = createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(typeof address === "object" ? address!.port : 0)))
+  })
+})
+
+describe("a model that nobody serves", () => {
+  it.live("is given up at the deadline, or when nothing is heard, though the server would try for ever", () =>
+    Effect.gen(function*() {
+      const environment = yield* CodexEnvironment.CodexEnvironment
+      yield* environment.writeConfig({
+        features: { unbounded_connection_retries: true },
+        model_providers: { mock_provider: { base_url: `http://127.0.0.1:${yield* closedPort}/v1` } }
+      })
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        for (const options of [{ deadline: "1 second" }, { idleTimeout: "1 second" }] as const) {
+          const thread = yield* codex.startThread()
+          const error = yield* Effect.flip(thread.run("anybody there?", options)).pipe(Effect.timeout("20 seconds"))
+          assert(AppServerError.isAppServerError(error))
+          assert.deepInclude(error.reason, { _tag: "TurnTimeout", threadId: thread.id, timeoutMillis: 1000 })
+        }
+      }).pipe(Effect.scoped, Effect.provide(TestCodex.layerProcess()))
+    }).pipe(Effect.provide(environment)))
+})
+
+describe("a disk that is full, or may not be written", () => {
+  it.live("is told by a typed error, with the server's own words", () =>
+    Effect.gen(function*() {
+      const { codexHome } = yield* CodexEnvironment.CodexEnvironment
+      rmSync(codexHome, { recursive: true })
+      const error = yield* Effect.flip(Effect.scoped(Layer.build(TestCodex.layerProcess())))
+      assert.strictEqual(error.reason._tag, "ConnectionClosed")
+      assert.match(error.message, /CODEX_HOME/i)
+    }).pipe(Effect.provide(environment)))
+})
