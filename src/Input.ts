@@ -92,8 +92,8 @@ const countChars = (text: string): number => {
 }
 
 /**
- * The items of an input that a request may carry. An input with nothing in it, and more than {@link maxChars} characters of
- * text, fail with `InvalidRequest`; nothing is sent.
+ * The items of an input that a request may carry. More than {@link maxChars} characters of text fail with
+ * `InvalidRequest`; nothing is sent.
  *
  * @category conversions
  * @since 0.1.0
@@ -105,9 +105,7 @@ export const validate = (method: string, input: Input): Effect.Effect<ReadonlyAr
       Predicate.hasProperty(item, "text") && Predicate.isString(item.text) ? sum + countChars(item.text) : sum,
     0
   )
-  const invalid = (description: string) => Effect.fail(appServerError(new InvalidRequest({ method, description })))
-  if (chars > maxChars) return invalid(`the input has ${chars} characters of text, ${maxChars} are allowed`)
-  return chars === 0 && items.every(({ type }) => type === "text")
-    ? invalid("the input is empty")
-    : Effect.succeed(items)
+  return chars <= maxChars ? Effect.succeed(items) : Effect.fail(appServerError(
+    new InvalidRequest({ method, description: `the input has ${chars} characters of text, ${maxChars} are allowed` })
+  ))
 }

@@ -1,0 +1,159 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Approvals, AppServer, Codex, StdioTransport, Tool } from "effect-codex"
+import { Cassette, CodexEnvironment, ModelServer } from "effect-codex/testing"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Redacted from "effect/Redacted"
+import * as References from "effect/References"
+import * as Schema from "effect/Schema"
+import * as Tracer from "effect/Tracer"
+import { readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { inspect } from "node:util"
+import * as TestCodex from "./TestCodex.ts"
+
+/** A key of the user's own, of no shape that anybody would know. */
+const key = "correct horse battery staple"
+
+/** What only the program and the model are to know, by where it is planted. */
+const planted = {
+  prompt: "PLANTED-prompt",
+  answer: "PLANTED-answer",
+  command: "PLANTED-command",
+  output: "PLANTED-output",
+  argument: "PLANTED-argument",
+  result: "PLANTED-result",
+  defect: "PLANTED-prompt in a failing turn"
+}
+
+describe("what is private", () => {
+  it.live(
+    "is in no log, no span, no error and no argument of the process; a key is in no recording either",
+    () =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const environment = yield* CodexEnvironment.CodexEnvironment
+        const model = yield* ModelServer.ModelServer
+        yield* environment.writeConfig({ model_providers: { mock_provider: { env_key: "MODEL_KEY" } } })
+        const cassette = `${environment.root}/session.jsonl`
+
+        const logs: Array<string> = []
+        const logger = Logger.make(({ cause, fiber, logLevel, message }) => {
+          logs.push(`${logLevel} ${JSON.stringify(message)} ${Cause.pretty(cause)} ${String(fiber.id)}`)
+        })
+        const spans: Array<Tracer.NativeSpan> = []
+        const tracer = Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            spans.push(span)
+            return span
+          }
+        })
+        const errors: Array<unknown> = []
+        let argv = ""
+
+        const call = (name: string, args: object, callId: string) => ModelServer.functionCall(name, args, { callId })
+        yield* Effect.gen(function*() {
+          const codex = yield* Codex.Codex
+          const server = yield* AppServer.AppServer
+          const { process: { id } } = yield* server.request("server/diagnostics")
+          if (process.platform === "linux") argv = readFileSync(`/proc/${id}/cmdline`, "utf8")
+          const thread = yield* codex.startThread({
+            approvalPolicy: "untrusted",
+            approvalsReviewer: "user",
+            approvals: { command: () => Effect.succeed(Approvals.accept) },
+            tools: [Tool.make("tell", {
+              description: "Tells",
+              parameters: Schema.Struct({ word: Schema.String }),
+              handler: ({ word }) => word === planted.argument ? Effect.succeed(planted.result) : Effect.die("no")
+            })]
+          })
+          yield* TestCodex.script(
+            thread,
+            call("exec_command", { cmd: `echo ${planted.command} ${planted.output}`, login: false }, "echo"),
+            call("tell", { word: planted.argument }, "tell"),
+            call("tell", { word: 7 }, "wrong"),
+            ModelServer.text(planted.answer),
+            ModelServer.httpError(500, { error: { message: planted.answer } })
+          )
+          yield* thread.run(planted.prompt)
+          errors.push(yield* Effect.flip(thread.run(planted.defect)))
+          errors.push(yield* Effect.flip(codex.resumeThread("00000000-0000-7000-8000-000000000000")))
+          errors.push(yield* Effect.flip(thread.run("x".repeat(1_048_570) + planted.prompt)))
+          errors.push(
+            yield* Effect.flip(server.requestRaw("turn/start", { threadId: thread.id, input: planted.prompt }))
+          )
+          // A killed server, whose last words are in the error.
+          process.kill(id, "SIGKILL")
+          errors.push(yield* Effect.flip(server.request("thread/loaded/list")))
+        }).pipe(
+          Effect.scoped,
+          Effect.provide(
+            Codex.layer.pipe(
+              Layer.provideMerge(AppServer.layer()),
+              Layer.provide(Cassette.record(cassette)),
+              Layer.provide(StdioTransport.layer({
+                cwd: environment.workspace,
+                env: { ...environment.env, RUST_LOG: "warn", MODEL_KEY: Redacted.make(key) }
+              }))
+            )
+          ),
+          Effect.withTracer(tracer),
+          Effect.provide(Logger.layer([logger])),
+          Effect.provideService(References.MinimumLogLevel, "All")
+        )
+
+        // The key was used, and the rest was said.
+        assert.strictEqual((yield* model.requests)[0]?.header("authorization"), `Bearer ${key}`)
+        const recorded = yield* fs.readFileString(cassette)
+        for (const text of Object.values(planted)) assert.include(recorded, text)
+        assert.isAbove(spans.length, 5)
+        assert.lengthOf(errors, 5)
+
+        // Of a span an exporter shows what is told of it, and how it failed.
+        const shown = ({ attributes, events, name, status }: Tracer.NativeSpan) => [
+          name,
+          [...attributes],
+          events,
+          status._tag === "Ended" && Exit.isFailure(status.exit) ? Cause.pretty(status.exit.cause) : ""
+        ]
+        const told = {
+          logs: logs.join("\n"),
+          spans: inspect(spans.map(shown), { depth: 10, maxArrayLength: null, maxStringLength: null }),
+          // `TurnFailed` carries what the turn had done, for the program; its message does not.
+          errors: errors.map((error) => `${String(error)} ${Cause.pretty(Cause.fail(error))}`).join("\n"),
+          argv
+        }
+        for (const [place, text] of Object.entries(told)) {
+          for (const secret of [key, ...Object.values(planted)]) assert.notInclude(text, secret, place)
+        }
+        for (const error of errors) assert.notInclude(JSON.stringify(error), key)
+        assert.notInclude(recorded, key)
+      }).pipe(Effect.provide(TestCodex.layerEnvironment())),
+    30_000
+  )
+})
+
+describe("the environment of the process", () => {
+  const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
+
+  it.live("is what it is allowed to be, and no more", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const { env } = (yield* server.requestRaw("model/list", {})) as { readonly env: ReadonlyArray<string> }
+      assert.deepStrictEqual(env.filter((name) => !name.startsWith("__")), ["MINE", "PATH"])
+    }).pipe(
+      Effect.provide(
+        AppServer.layer().pipe(Layer.provide(StdioTransport.layer({
+          codexPath: fakePath,
+          inheritEnv: ["PATH", "NOT_SET_ANYWHERE"],
+          env: { MINE: "1" }
+        })))
+      ),
+      Effect.provide(TestCodex.layerEnvironment())
+    ))
+})
