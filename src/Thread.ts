@@ -16,6 +16,7 @@ import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
 import { type HandlerOptions, type HandlerRegistry, isEmpty, provided } from "./internal/threads/handlers.ts"
 import type { OpenThread } from "./internal/threads/openThread.ts"
+import { recoverLostEnd } from "./internal/threads/recoverTurns.ts"
 import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
 import type * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
@@ -145,11 +146,12 @@ export const make = (
     const items = yield* Input.validate("turn/start", input)
     yield* reopened
     const name = isEmpty(handlers) ? undefined : yield* registry.addTurn(id, handlers)
-    const { state, turnId } = yield* startTurn(server, open, thread, { ...fields, threadId: id, input: items }).pipe(
+    const held = yield* startTurn(server, open, thread, { ...fields, threadId: id, input: items }).pipe(
       Effect.onError(() => name?.(undefined) ?? Effect.void)
     )
-    if (name !== undefined) yield* name(turnId)
-    const turn = Turn.make(server, state, turnId)
+    if (name !== undefined) yield* name(held.id)
+    yield* Effect.forkScoped(recoverLostEnd(server, held))
+    const turn = Turn.make(server, held.state, held.id)
     if (deadline !== undefined) yield* Turn.withDeadline(turn, deadline)
     if (idleTimeout !== undefined) yield* Turn.withIdleTimeout(turn, idleTimeout)
     return turn

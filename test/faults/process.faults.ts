@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AppServerError, Codex } from "effect-codex"
+import { AppServer, AppServerError, Codex } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -131,6 +131,18 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
             )
         ), { concurrency: "unbounded" }))
       console.log(`1,000 turns on ten threads: ${duration}`)
+    }))
+
+  it.effect("does not tell the end of a turn to whoever has unsubscribed; the turn has its result all the same", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const thread = yield* codex.startThread()
+      yield* TestCodex.script(thread, ModelServer.text("before"), ModelServer.text("unheard"))
+      yield* thread.run("one")
+      yield* server.request("thread/unsubscribe", { threadId: thread.id })
+      const { finalResponse } = yield* Effect.timeout(thread.run("two"), "20 seconds")
+      assert.strictEqual(finalResponse, "unheard")
     }))
 })
 

@@ -1,9 +1,11 @@
-/** What becomes of turns when the server has been restarted: those that it had finished have their result. */
+/** What becomes of turns whose end was not heard: those that the server had finished have their result. */
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { Requests } from "../../AppServer.ts"
+import type { AppServer, Requests } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, TurnLost } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
 import { immediately } from "../connection/jsonRpcPeer.ts"
@@ -70,6 +72,25 @@ const recoverTurn = (server: Requests, restarts: number) =>
     if (turn?.status === "completed" || turn?.status === "failed") return finish(held, turn)
     return yield* lost(true, turn === undefined ? "the server does not know it" : "the server had not finished it")
   })
+
+/** How long the end of a turn is waited for when its thread is said to be idle. It follows at once, if it does. */
+const lostEndGrace = Duration.seconds(5)
+
+/** Asks what became of a turn whose thread is idle and whose end does not come, as when the server has left it out. */
+export const recoverLostEnd = (server: AppServer["Service"], held: HeldTurn): Effect.Effect<void> =>
+  Deferred.await(held.state.idle).pipe(
+    Effect.andThen(Effect.sleep(lostEndGrace)),
+    Effect.andThen(Effect.suspend(() =>
+      held.state.outcome === undefined
+        ? storedTurn(server, held.state.threadId, held.id)
+        : Effect.succeedNone
+    )),
+    Effect.map(Option.filter(({ status }) => status !== "inProgress")),
+    Effect.tap((turn) => Effect.sync(() => Option.map(turn, (turn) => finish(held, turn)))),
+    Effect.catch((error) =>
+      Effect.logWarning(`Cannot tell what became of turn ${held.id} of thread ${held.state.threadId}: ${error.message}`)
+    )
+  )
 
 /** Recovers all turns that run. */
 export const recoverTurns = (server: Requests, open: OpenTurns): Effect.Effect<void> =>

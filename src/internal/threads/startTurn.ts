@@ -95,7 +95,7 @@ export const startTurn = (
   open: OpenTurns,
   thread: OpenThread,
   params: Protocol.TurnStartParams
-): Effect.Effect<{ readonly state: TurnState; readonly turnId: string }, AppServerError, Scope.Scope> =>
+): Effect.Effect<HeldTurn, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       const { threadId } = params
@@ -128,7 +128,7 @@ export const startTurn = (
       if (Exit.isSuccess(started)) {
         const turn = started.value
         yield* Effect.addFinalizer(() => release(server, open, turn))
-        return { state: turn.state, turnId: turn.id }
+        return turn
       }
 
       yield* Effect.sync(() => {

@@ -60,6 +60,9 @@ export class TurnState implements NotificationListener {
   /** How the turn ended, once it has. */
   outcome: Result.Result<Protocol.Turn, AppServerError> | undefined
 
+  /** Completed when the thread was said to be active and then idle, which is when its turn has ended. */
+  readonly idle = Deferred.makeUnsafe<void>()
+  private active = false
   /** Tells the time of the last event, for whoever watches for silence. */
   now: (() => number) | undefined
   lastEventAt = 0
@@ -90,7 +93,15 @@ export class TurnState implements NotificationListener {
   }
 
   onNotification(event: Protocol.ServerNotification, turnId: string | undefined, step: Step): void {
-    if (turnId === undefined || this.outcome !== undefined) return
+    if (this.outcome !== undefined) return
+    if (turnId === undefined) {
+      if (event.method !== "thread/status/changed") return
+      if (event.params.status.type === "active") this.active = true
+      else if (this.active && event.params.status.type === "idle") {
+        step.defer(() => Deferred.doneUnsafe(this.idle, Effect.void))
+      }
+      return
+    }
     if (this.turnId === undefined) this.early.push([turnId, event as Protocol.TurnNotification])
     else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, step)
   }

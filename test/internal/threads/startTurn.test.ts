@@ -30,6 +30,39 @@ const killed = AppServerError.make(
 const methods = (events: ReadonlyArray<{ readonly method: unknown }>) => events.map((event) => event.method)
 
 describe("a turn", () => {
+  it.effect("whose end is never told has the result that the server has stored, once its thread is idle", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const status = (type: string) => ({
+        method: "thread/status/changed",
+        params: { threadId: "t", status: type === "active" ? { type, activeFlags: [] } : { type } }
+      })
+      const run = Effect.fnUntraced(function*(stored: object) {
+        const result = yield* Effect.forkChild(Effect.exit(thread.run("hi")))
+        yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+        // Idle before the turn has begun says nothing about it.
+        yield* fake.emit(status("idle"), status("active"), Fake.turnStarted("t", "u"))
+        yield* TestClock.adjust("1 minute")
+        yield* fake.emit(Fake.messageCompleted("t", "u", "i", "heard"), status("idle"))
+        yield* TestClock.adjust("5 seconds")
+        yield* fake.reply(yield* fake.takeMethod("thread/turns/list"), { data: [stored] })
+        return result
+      })
+      const items = [{ type: "agentMessage", id: "j", text: "stored", phase: "final_answer" }]
+      const exit = yield* Fiber.join(yield* run(Fake.turn("u", "completed", { items })))
+      assert(Exit.isSuccess(exit))
+      assert.strictEqual(exit.value.finalResponse, "stored")
+      assert.deepStrictEqual(exit.value.items.map((item) => (item as { id: string }).id), ["i", "j"])
+
+      const running = yield* run(Fake.turn("u", "inProgress"))
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(running.pollUnsafe())
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      assert(Exit.isSuccess(yield* Fiber.join(running)))
+      assert.lengthOf(fake.sent.filter(({ method }) => method === "thread/turns/list"), 2)
+    }).pipe(Effect.provide(layer)))
+
   it.effect("is heard whole when all of it, its end included, comes before the answer to turn/start", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
