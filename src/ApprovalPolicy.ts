@@ -29,7 +29,7 @@ import type * as Terminal from "effect/Terminal"
 import type * as Approvals from "./Approvals.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
-import { alone, ask, show } from "./internal/terminal/ask.ts"
+import { alone, ask, show, withdrawable } from "./internal/terminal/ask.ts"
 import { describeRequest } from "./internal/terminal/describeRequest.ts"
 
 const decided = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
@@ -70,22 +70,32 @@ export const acceptCommands = (
 
 /**
  * Accepts single plain commands that do nothing but read, such as `ls`, `cat`, `grep`, `rg`, `find` without actions, and
- * `sed -n 1,9p`. They may read whatever your process may. Git is not among them, because the configuration of a repository
- * can have it run programs.
+ * `sed -n 1,9p`. They may read whatever the server may, keys and the environment of processes too. Git is not among them,
+ * because the configuration of a repository can have it run programs.
+ *
+ * A program is known by its name, and found on the server's `PATH`. Keep folders that Codex may write out of that: `npm start`
+ * and `npm run`, for one, put the project's `node_modules/.bin` first.
  *
  * @category policies
  * @since 0.1.0
  */
 export const readOnlyCommands: Approvals.Policy = acceptCommands(isReadOnly)
 
+/** What configures Codex and Git, and can have them run programs. */
+const isProtected = (path: string): boolean =>
+  path.split(/[\\/]/).some((name) => [".git", ".codex", ".agents"].includes(name.toLowerCase()))
+
 /**
- * Accepts changes of files whose diffs are known; {@link onlyInside} says where.
+ * Accepts changes of files whose diffs are known; {@link onlyInside} says where. Left open are changes in folders named `.git`,
+ * `.codex` or `.agents`, which can have programs run later, and the right to write without being asked again.
  *
  * @category policies
  * @since 0.1.0
  */
-export const acceptFileChanges: Approvals.Policy = (request) =>
-  request._tag === "FileChange" && request.changes !== undefined ? decided("accept") : open
+export const acceptFileChanges: Approvals.Policy = (request) => {
+  const paths = request._tag === "FileChange" && request.grantRoot === undefined ? pathsOf(request) : undefined
+  return paths !== undefined && paths.length > 0 && !paths.some(isProtected) ? decided("accept") : open
+}
 
 /** The paths that a request is about; `undefined` if it is about anything else too. */
 const pathsOf = (request: Approvals.Request): ReadonlyArray<string> | undefined => {
@@ -148,14 +158,19 @@ const realPath = (
  * - rights to files that all lie in it;
  * - plain commands that run in it. What such a command does elsewhere, this cannot tell.
  *
+ * A relative folder is one of your process's working directory. A link that is made after the question is not seen.
+ *
  * @category combinators
  * @since 0.1.0
  */
 export const onlyInside: {
-  (folder: string): <R>(
-    approver: Approvals.Approver<R>
-  ) => Approvals.Policy<R | FileSystem.FileSystem | Path.Path>
-  <R>(approver: Approvals.Approver<R>, folder: string): Approvals.Policy<R | FileSystem.FileSystem | Path.Path>
+  (folder: string): <const A extends Approvals.Approver<any>>(
+    approver: A
+  ) => Approvals.Policy<Approvals.Services<A> | FileSystem.FileSystem | Path.Path>
+  <const A extends Approvals.Approver<any>>(
+    approver: A,
+    folder: string
+  ): Approvals.Policy<Approvals.Services<A> | FileSystem.FileSystem | Path.Path>
 } = dual(
   2,
   <R>(
@@ -202,8 +217,13 @@ export const firstOf = <const Approvers extends ReadonlyArray<Approvals.Approver
  * @since 0.1.0
  */
 export const timeout: {
-  (duration: Duration.Input): <R>(approver: Approvals.Approver<R>) => Approvals.Policy<R>
-  <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R>
+  (duration: Duration.Input): <const A extends Approvals.Approver<any>>(
+    approver: A
+  ) => Approvals.Policy<Approvals.Services<A>>
+  <const A extends Approvals.Approver<any>>(
+    approver: A,
+    duration: Duration.Input
+  ): Approvals.Policy<Approvals.Services<A>>
 } = dual(
   2,
   <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R> => (request) =>
@@ -242,5 +262,6 @@ export const askTerminal: Approvals.Policy<Terminal.Terminal> = Effect.fnUntrace
       if (Object.hasOwn(choices, answer)) return Option.some(choices[answer]!)
     }
   },
+  withdrawable,
   alone
 )

@@ -42,7 +42,7 @@ import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Codex from "./Codex.ts"
-import type { HandlerServices, Named } from "./internal/approvals/services.ts"
+import type { HandlerServices, Named, NoOthers } from "./internal/approvals/services.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
 import type * as Protocol from "./Protocol.ts"
@@ -346,28 +346,29 @@ export class Approvals extends Context.Service<Approvals, {
  * @category constructors
  * @since 0.1.0
  */
-export const make = <R>(
-  approver: Approver<R>
-): Effect.Effect<Approvals["Service"], never, Codex.Codex | R | Scope.Scope> =>
+export const make = <const A extends Approver<any>>(
+  approver: A & NoOthers<A, Handlers>
+): Effect.Effect<Approvals["Service"], never, Codex.Codex | Services<A> | Scope.Scope> =>
   Effect.gen(function*() {
     const codex = yield* Codex.Codex
-    const services = (yield* capturedServices) as Context.Context<R>
-    const policy = toPolicy(approver)
+    const services = (yield* capturedServices) as Context.Context<Services<A>>
+    const policy = toPolicy(approver as Approver<Services<A>>)
     const decide: Policy = (request) => withServices(services, () => policy(request))
     yield* codex.handle({ approvals: decide })
     return { decide }
   })
 
 /**
- * Has an {@link Approver} decide about the requests of all threads that have none of their own.
+ * Has an {@link Approver} decide about the requests of all threads that have none of their own. It is registered with the
+ * Codex at hand, so it decides for every program that uses that Codex, for as long as the layer lives; of several the latest is
+ * asked first. Give `approvals` to a thread or a turn where that is too far.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layer = <const A extends Approver<any>>(
-  approver: A
-): Layer.Layer<Approvals, never, Codex.Codex | Services<A>> =>
-  Layer.effect(Approvals, make(approver as Approver<Services<A>>))
+  approver: A & NoOthers<A, Handlers>
+): Layer.Layer<Approvals, never, Codex.Codex | Services<A>> => Layer.effect(Approvals, make<A>(approver))
 
 /**
  * Every request of every thread and what became of it, from the moment the stream is run. A slow reader holds up nobody.

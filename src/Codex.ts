@@ -48,9 +48,10 @@ import { OpenTurns } from "./internal/threads/startTurn.ts"
 import {
   answerToolCalls,
   providedTools,
+  reopenedWith,
   specsOf,
-  type ToolOptions,
-  verifyTools
+  startedWith,
+  type ToolOptions
 } from "./internal/threads/threadTools.ts"
 import type { Metadata } from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
@@ -245,12 +246,10 @@ const make = Effect.gen(function*() {
   yield* answerQuestions(server, registry)
   const audit = yield* answerApprovals(server, registry)
   yield* server.onRestart((requests) => recoverTurns(requests, open))
-  for (const method of ["thread/closed", "thread/archived", "thread/deleted"]) {
-    yield* server.observe(method, (event) => {
-      const threadId = threadIdOf((event as { readonly params?: unknown }).params)
-      if (threadId !== undefined) registry.removeThread(threadId)
-    })
-  }
+  yield* server.observe("thread/deleted", (event) => {
+    const threadId = threadIdOf((event as { readonly params?: unknown }).params)
+    if (threadId !== undefined) registry.removeThread(threadId)
+  })
 
   const handleOf = (opened: ThreadOpened): Thread.Thread => {
     const thread = new OpenThread(opened, open.restarts)
@@ -278,14 +277,20 @@ const make = Effect.gen(function*() {
       return yield* Effect.gen(function*() {
         const response = yield* requestThread(server, method, { ...fields, threadId: id, excludeTurns: true })
         yield* verifyApplied(method, fields, response)
-        if (tools !== undefined) yield* verifyTools(server, method, tools, before?.tools, response)
-        registry.setThread(response.thread.id, now)
+        registry.setThread(response.thread.id, {
+          ...now,
+          tools: tools === undefined
+            ? before?.tools
+            : yield* reopenedWith(server, method, tools, before?.tools, response)
+        })
         return handleOf(response)
       }).pipe(
         Effect.onError(() =>
           Effect.sync(() => {
-            if (method !== "thread/resume") return
-            registry.setThread(id, before ?? { handlers: {}, tools: undefined })
+            // Whoever resumes it at the same time may have set others meanwhile.
+            if (method === "thread/resume" && registry.ofThread(id) === now) {
+              registry.setThread(id, before ?? { handlers: {}, tools: undefined })
+            }
           })
         )
       )
@@ -306,7 +311,10 @@ const make = Effect.gen(function*() {
         tools === undefined ? fields : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...specsOf(tools)] }
       )
       yield* verifyApplied("thread/start", fields, response)
-      registry.setThread(response.thread.id, { handlers, tools })
+      registry.setThread(response.thread.id, {
+        handlers,
+        tools: tools && startedWith(tools, fields.dynamicTools ?? [])
+      })
       return handleOf(response)
     }) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],

@@ -9,7 +9,9 @@
  *   userInput: ({ questions }) =>
  *     Effect.succeed(Object.fromEntries(questions.map(({ id, options }) => [id, options?.[0]?.label ?? "I do not know"]))),
  *   elicitation: (request) =>
- *     Effect.succeed(request._tag === "Form" ? Questions.accept({ name: "Ada" }) : Questions.decline)
+ *     Effect.succeed(
+ *       request._tag === "Form" && request.server === "people" ? Questions.accept({ name: "Ada" }) : Questions.decline
+ *     )
  * })
  * ```
  *
@@ -31,9 +33,9 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Terminal from "effect/Terminal"
 import * as Codex from "./Codex.ts"
-import type { HandlerServices, Named } from "./internal/approvals/services.ts"
+import type { HandlerServices, Named, NoOthers } from "./internal/approvals/services.ts"
 import { capturedServices } from "./internal/connection/services.ts"
-import { alone, type Choice, choose, show } from "./internal/terminal/ask.ts"
+import { alone, type Choice, choose, show, withdrawable } from "./internal/terminal/ask.ts"
 import { terminalLine, terminalText } from "./internal/terminal/terminalText.ts"
 import { providedQuestions } from "./internal/threads/handlers.ts"
 import type * as Protocol from "./Protocol.ts"
@@ -196,12 +198,13 @@ export class Questions extends Context.Service<Questions, Handlers>()("effect-co
  * @category constructors
  * @since 0.1.0
  */
-export const make = <R>(
-  handlers: Handlers<R>
-): Effect.Effect<Questions["Service"], never, Codex.Codex | R | Scope.Scope> =>
+export const make = <const H extends Handlers<any>>(
+  handlers: H & NoOthers<H, Handlers>
+): Effect.Effect<Questions["Service"], never, Codex.Codex | Services<H> | Scope.Scope> =>
   Effect.gen(function*() {
     const codex = yield* Codex.Codex
-    const questions = providedQuestions(handlers, (yield* capturedServices) as Context.Context<R>)
+    const services = (yield* capturedServices) as Context.Context<Services<H>>
+    const questions = providedQuestions(handlers as Handlers<Services<H>>, services)
     yield* codex.handle({ questions })
     return questions
   })
@@ -213,18 +216,20 @@ export const make = <R>(
  * @since 0.1.0
  */
 export const layer = <const H extends Handlers<any>>(
-  handlers: H
-): Layer.Layer<Questions, never, Codex.Codex | Services<H>> =>
-  Layer.effect(Questions, make(handlers as Handlers<Services<H>>))
+  handlers: H & NoOthers<H, Handlers>
+): Layer.Layer<Questions, never, Codex.Codex | Services<H>> => Layer.effect(Questions, make<H>(handlers))
+
+interface Selectable {
+  readonly type?: unknown
+  readonly enum?: ReadonlyArray<string>
+  readonly enumNames?: ReadonlyArray<string> | null
+  readonly oneOf?: ReadonlyArray<Protocol.McpElicitationConstOption>
+  readonly anyOf?: ReadonlyArray<Protocol.McpElicitationConstOption>
+}
 
 /** The values that a field of a form may have, if there is a choice. */
 const choicesOf = (field: unknown): ReadonlyArray<Choice<unknown>> => {
-  const { enum: values, enumNames, oneOf, type } = field as {
-    readonly type?: unknown
-    readonly enum?: ReadonlyArray<string>
-    readonly enumNames?: ReadonlyArray<string> | null
-    readonly oneOf?: ReadonlyArray<Protocol.McpElicitationConstOption>
-  }
+  const { anyOf, enum: values, enumNames, oneOf = anyOf, type } = field as Selectable
   if (oneOf !== undefined) return oneOf.map(({ const: value, title }) => ({ label: title, value }))
   if (values !== undefined) return values.map((value, index) => ({ label: enumNames?.[index] ?? value, value }))
   return type === "boolean" ? [{ label: "yes", value: true }, { label: "no", value: false }] : []
@@ -236,34 +241,60 @@ const readField = (field: Protocol.McpElicitationPrimitiveSchema) => (text: stri
     case "number":
     case "integer":
       return Number.isNaN(Number(text)) ? Option.none() : Option.some(Number(text))
-    case "array":
-      return Option.some(text.split(",").map((part) => part.trim()))
     default:
       return Option.some(text)
   }
 }
 
+const askField = Effect.fnUntraced(function*(
+  field: Protocol.McpElicitationPrimitiveSchema
+): Effect.fn.Return<Option.Option<unknown>, unknown, Terminal.Terminal> {
+  if (field.type !== "array") {
+    const choices = choicesOf(field)
+    return yield* choose(choices, choices.length === 0 ? readField(field) : undefined)
+  }
+  const choices = choicesOf((field as { readonly items?: unknown }).items)
+  const chosen: Array<unknown> = []
+  yield* show("(one after the other, and an empty line when there are no more)\n")
+  while (true) {
+    const value = yield* choose(choices, choices.length === 0 ? Option.some : undefined)
+    if (Option.isNone(value)) return chosen.length === 0 ? Option.none() : Option.some(chosen)
+    if (!chosen.includes(value.value)) chosen.push(value.value)
+  }
+})
+
+const sendIt: ReadonlyArray<Choice<"send" | "again" | "decline">> = [
+  { label: "Send it", value: "send" },
+  { label: "Fill it in again", value: "again" },
+  { label: "Decline", value: "decline" }
+]
+
+/** A form is sent only when the person says so at its end, be there something in it or not. */
 const askForm = Effect.fnUntraced(function*(
   { message, requestedSchema, schema, server }: FormElicitation
 ): Effect.fn.Return<ElicitationAnswer, unknown, Terminal.Terminal> {
-  yield* show(`\n${terminalLine(server)} asks: ${terminalText(message)}\n`)
-  const content: Record<string, unknown> = {}
-  for (const [name, field] of Object.entries(requestedSchema.properties)) {
-    const isRequired = requestedSchema.required?.includes(name) === true
-    yield* show(
-      `${terminalLine(field.title ?? name)}${isRequired ? "" : " (or nothing)"}${
-        Predicate.isString(field.description) ? `: ${terminalLine(field.description)}` : ""
-      }\n`
-    )
-    const choices = choicesOf(field)
-    const value = yield* choose(choices, choices.length === 0 ? readField(field) : undefined)
-    if (Option.isSome(value)) content[name] = value.value
-    else if (isRequired) return cancel
+  while (true) {
+    yield* show(`\n${terminalLine(server)} asks: ${terminalText(message)}\n`)
+    const content: Record<string, unknown> = {}
+    for (const [name, field] of Object.entries(requestedSchema.properties)) {
+      const isRequired = requestedSchema.required?.includes(name) === true
+      yield* show(
+        `${terminalLine(field.title ?? name)}${isRequired ? "" : " (or nothing)"}${
+          Predicate.isString(field.description) ? `: ${terminalLine(field.description)}` : ""
+        }\n`
+      )
+      const value = yield* askField(field)
+      if (Option.isSome(value)) content[name] = value.value
+    }
+    const decoded = Schema.decodeUnknownResult(schema)(content)
+    if (Result.isFailure(decoded)) {
+      yield* show(`That does not fit the form: ${terminalText(decoded.failure.message)}\n`)
+    }
+    const choices = Result.isSuccess(decoded) ? sendIt : sendIt.filter(({ value }) => value !== "send")
+    const next = Option.getOrUndefined(yield* choose(choices, undefined))
+    if (next === "send") return accept(content)
+    if (next !== "again") return next === "decline" ? decline : cancel
   }
-  const decoded = Schema.decodeUnknownResult(schema)(content)
-  if (Result.isSuccess(decoded)) return accept(content)
-  yield* show(`That does not fit the form: ${terminalText(decoded.failure.message)}\n`)
-  return cancel
 })
 
 /**
@@ -275,29 +306,37 @@ const askForm = Effect.fnUntraced(function*(
  * @since 0.1.0
  */
 export const askTerminal: Handlers<Terminal.Terminal> = {
-  userInput: Effect.fnUntraced(function*({ questions }) {
-    const answers: Record<string, string> = {}
-    for (const { id, isOther, isSecret, options, question } of questions) {
-      if (isSecret === true) continue
-      yield* show(`\n${terminalText(question)}\n`)
-      const choices = (options ?? []).map(({ description, label }) => ({ label, description, value: label }))
-      const answer = yield* choose(choices, isOther === true || choices.length === 0 ? Option.some : undefined)
-      if (Option.isSome(answer)) answers[id] = answer.value
-    }
-    return answers
-  }, alone),
-  elicitation: Effect.fnUntraced(function*(request) {
-    switch (request._tag) {
-      case "Form":
-        return yield* askForm(request)
-      case "Url": {
-        yield* show(`\n${terminalLine(request.server)} asks you to open ${terminalLine(request.url)}\n`)
-        yield* show(`${terminalText(request.message)}\n`)
-        const answers = [{ label: "I have", value: accept() }, { label: "I will not", value: decline }]
-        return Option.getOrElse(yield* choose(answers, undefined), () => cancel)
+  userInput: Effect.fnUntraced(
+    function*({ questions }) {
+      const answers: Record<string, string> = {}
+      for (const { id, isOther, isSecret, options, question } of questions) {
+        if (isSecret === true) continue
+        yield* show(`\n${terminalText(question)}\n`)
+        const choices = (options ?? []).map(({ description, label }) => ({ label, description, value: label }))
+        const answer = yield* choose(choices, isOther === true || choices.length === 0 ? Option.some : undefined)
+        if (Option.isSome(answer)) answers[id] = answer.value
       }
-      case "Other":
-        return decline
-    }
-  }, alone)
+      return answers
+    },
+    withdrawable,
+    alone
+  ),
+  elicitation: Effect.fnUntraced(
+    function*(request) {
+      switch (request._tag) {
+        case "Form":
+          return yield* askForm(request)
+        case "Url": {
+          yield* show(`\n${terminalLine(request.server)} asks you to open ${terminalLine(request.url)}\n`)
+          yield* show(`${terminalText(request.message)}\n`)
+          const answers = [{ label: "I have", value: accept() }, { label: "I will not", value: decline }]
+          return Option.getOrElse(yield* choose(answers, undefined), () => cancel)
+        }
+        case "Other":
+          return decline
+      }
+    },
+    withdrawable,
+    alone
+  )
 }

@@ -145,11 +145,13 @@ export const make = (
     const fields = yield* resolveTurnOptions(rest)
     const items = yield* Input.validate("turn/start", input)
     yield* reopened
-    const name = isEmpty(handlers) ? undefined : yield* registry.addTurn(id, handlers)
-    const held = yield* startTurn(server, open, thread, { ...fields, threadId: id, input: items }).pipe(
-      Effect.onError(() => name?.(undefined) ?? Effect.void)
+    const held = yield* startTurn(
+      server,
+      open,
+      thread,
+      { ...fields, threadId: id, input: items },
+      isEmpty(handlers) ? undefined : registry.addTurn(id, handlers)
     )
-    if (name !== undefined) yield* name(held.id)
     yield* Effect.forkScoped(recoverLostEnd(server, held))
     const turn = Turn.make(server, held.state, held.id)
     if (deadline !== undefined) yield* Turn.withDeadline(turn, deadline)

@@ -88,6 +88,29 @@ describe("a policy about commands", () => {
     }))
 })
 
+describe("a policy that accepts file changes", () => {
+  it.effect("leaves open what configures Git and Codex, what is not shown, and what would go on unasked", () =>
+    Effect.gen(function*() {
+      const accepts = (request: Approvals.Request) => decides(ApprovalPolicy.acceptFileChanges, request)
+      assert.strictEqual(yield* accepts(fileChange("/work/a", "/work/.github/b")), "accept")
+      const left: ReadonlyArray<Approvals.Request> = [
+        fileChange("/work/.git/hooks/pre-commit"),
+        fileChange("/work/a", "/work/sub/.codex/config.toml"),
+        fileChange("/work/.agents/x"),
+        fileChange("C:\\work\\.GIT\\config"),
+        fileChange(),
+        { ...fileChange("/work/a"), changes: undefined },
+        { ...fileChange("/work/a"), grantRoot: "/work" },
+        {
+          ...fileChange(),
+          changes: [{ path: "/work/a", kind: { type: "update", move_path: "/work/.git/a" }, diff: "" }]
+        },
+        command(["touch", "a"])
+      ]
+      for (const [index, request] of left.entries()) assert.isUndefined(yield* accepts(request), `${index}`)
+    }))
+})
+
 describe("a policy that is only asked about what is inside a folder", () => {
   it.effect("follows links, and takes no detour for the way", () =>
     Effect.gen(function*() {
@@ -200,9 +223,12 @@ describe("a person at the terminal", () => {
         return yield* Effect.provide(decides(ApprovalPolicy.askTerminal, request), layer)
       })
       assert.strictEqual(yield* answer(command(["touch", "a"], { reason: "why not" }), "y"), "accept")
-      assert.include(shown(), "touch a\nin /work\nbecause:\n  why not\n")
+      assert.include(
+        shown(),
+        "Codex says:\n  │ why not\nCodex wants to run this command outside of its sandbox:\n  │ touch a\nin /work\n"
+      )
       assert.strictEqual(yield* answer(fileChange("/work/a"), "ALWAYS "), "acceptForSession")
-      assert.include(shown(), "add /work/a\n  +x")
+      assert.include(shown(), "│ add /work/a\n  │ +x")
       assert.strictEqual(yield* answer(permissions({ write: ["/extra"] }), "no"), "decline")
       assert.include(shown(), "/extra")
       assert.strictEqual(yield* answer(mcpToolCall, "", "what", "c"), "cancel")
@@ -220,6 +246,15 @@ describe("a person at the terminal", () => {
       assert.notInclude(shown(), "\u001b")
       assert.notInclude(shown(), "\r")
       assert.notInclude(shown(), "\nAllow it? y")
+    }))
+
+  it.effect("is told when an answer is not needed any more", () =>
+    Effect.gen(function*() {
+      const { layer, shown } = yield* makeTerminal
+      const asked = yield* Effect.forkChild(Effect.provide(decides(ApprovalPolicy.askTerminal, command(["x"])), layer))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(asked)
+      assert.include(shown(), "No answer is needed any more")
     }))
 
   it.effect("who is gone has said no", () =>

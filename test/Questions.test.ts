@@ -327,7 +327,8 @@ describe("a person at the terminal", () => {
         name: { type: "string", title: "Your name" },
         age: { type: "integer", description: "in years" },
         color: { type: "string", oneOf: [{ const: "r", title: "Red" }, { const: "g", title: "Green" }] },
-        member: { type: "boolean" }
+        member: { type: "boolean" },
+        tags: { type: "array", items: { anyOf: [{ const: "x", title: "Ex" }, { const: "y", title: "Ypsilon" }] } }
       },
       required: ["name"]
     },
@@ -335,7 +336,8 @@ describe("a person at the terminal", () => {
       name: Schema.String,
       age: Schema.optionalKey(Schema.Int),
       color: Schema.optionalKey(Schema.Literals(["r", "g"])),
-      member: Schema.optionalKey(Schema.Boolean)
+      member: Schema.optionalKey(Schema.Boolean),
+      tags: Schema.optionalKey(Schema.Array(Schema.Literals(["x", "y"])))
     })
   } as Questions.FormElicitation
 
@@ -350,13 +352,30 @@ describe("a person at the terminal", () => {
 
   it.effect("fills in forms, and says whether a page was opened", () =>
     Effect.gen(function*() {
-      const filled = yield* elicit(form, "Ada", "36", "2", "1")
-      assert.deepStrictEqual(filled.answer, Questions.accept({ name: "Ada", age: 36, color: "g", member: true }))
+      const filled = yield* elicit(form, "Ada", "36", "2", "1", "2", "", "1")
+      assert.deepStrictEqual(
+        filled.answer,
+        Questions.accept({ name: "Ada", age: 36, color: "g", member: true, tags: ["y"] })
+      )
       assert.include(filled.shown, "people asks: Who are you?")
       assert.include(filled.shown, "age (or nothing): in years")
-      assert.deepStrictEqual((yield* elicit(form, "Ada", "", "", "")).answer, Questions.accept({ name: "Ada" }))
-      assert.deepStrictEqual((yield* elicit(form, "")).answer, Questions.cancel)
-      assert.deepStrictEqual((yield* elicit(form, "Ada", "1.5", "", "")).answer, Questions.cancel)
+      assert.include(filled.shown, "2. Ypsilon")
+      const little = yield* elicit(form, "Ada", "", "", "", "", "1")
+      assert.deepStrictEqual(little.answer, Questions.accept({ name: "Ada" }))
+      // What does not fit is not sent, but may be filled in again.
+      const again = yield* elicit(form, "Ada", "1.5", "", "", "", "1", "Ada", "1", "", "", "", "1")
+      assert.deepStrictEqual(again.answer, Questions.accept({ name: "Ada", age: 1 }))
+      assert.deepStrictEqual((yield* elicit(form, "Ada", "", "", "", "", "3")).answer, Questions.decline)
+      // Nobody is there, or says nothing: that is no yes, also if the form needs nothing.
+      const nothing: Questions.FormElicitation = {
+        ...form,
+        requestedSchema: { type: "object", properties: {}, required: [] },
+        schema: Schema.Struct({})
+      }
+      for (const request of [form, nothing]) {
+        assert.deepStrictEqual((yield* elicit(request)).answer, Questions.cancel)
+        assert.deepStrictEqual((yield* elicit(request, "", "", "", "", "", "", "")).answer, Questions.cancel)
+      }
       const url: Questions.UrlElicitation = {
         _tag: "Url",
         threadId: "t",

@@ -230,6 +230,58 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
     }))
 
+  it.effect("may be given anew while others of its thread stay", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const saying = (name: string, text: string) =>
+        Tool.make(name, { description: name, handler: () => Effect.succeed(text) })
+      const thread = yield* codex.startThread({
+        tools: [saying("one", "1"), saying("two", "2")],
+        dynamicTools: [{
+          type: "function",
+          name: "three",
+          description: "three",
+          inputSchema: { type: "object", properties: {}, additionalProperties: false }
+        }]
+      })
+      yield* told(thread, ["one", {}])
+      const resumed = yield* codex.resumeThread(thread.id, { tools: [saying("one", "I")] })
+      assert.deepStrictEqual((yield* told(resumed, ["one", {}], ["two", {}])).texts, ["I", "2"])
+      yield* codex.resumeThread(thread.id, { tools: [saying("one", "I"), saying("two", "II")] })
+      const fork = yield* codex.forkThread(thread.id, { tools: [saying("three", "III")] })
+      assert.deepStrictEqual((yield* told(fork, ["one", {}], ["two", {}], ["three", {}])).texts, ["I", "II", "III"])
+    }))
+
+  it.effect("is run for the sub-agents of its thread too", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const thread = yield* codex.startThread({
+        tools: [Tool.make("who", { description: "Who", handler: () => Effect.succeed("the parent's") })]
+      })
+      let told: string | undefined
+      yield* model.respond((request) => {
+        const spawned = request.functionCallOutput("spawn")
+        if (request.header("thread-id") === thread.id) {
+          return spawned === undefined
+            ? ModelServer.functionCall("spawn_agent", { message: "ask who", fork_context: true }, {
+              callId: "spawn",
+              namespace: "multi_agent_v1"
+            })
+            : request.functionCallOutput("wait") === undefined
+            ? ModelServer.functionCall("wait_agent", { targets: [JSON.parse(spawned).agent_id] }, {
+              callId: "wait",
+              namespace: "multi_agent_v1"
+            })
+            : ModelServer.text("done")
+        }
+        told = request.functionCallOutput("sub")
+        return told === undefined ? call("who", {}, "sub") : ModelServer.text("done")
+      })
+      yield* thread.run("go")
+      assert.strictEqual(told, "the parent's")
+    }))
+
   it.effect("that nobody runs is a failure, and the turn goes on", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -306,6 +358,8 @@ describe("tools that cannot be given", () => {
       yield* refused({ tools: [named("")] }, /cannot be named ""/)
       yield* refused({ tools: [named("a"), named("a")] }, /two tools named a/)
       yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /toolConcurrency is 0/)
+      yield* refused({ toolConcurrency: 3 }, /toolConcurrency says nothing without tools/)
+      yield* refused({ tools: [named("exec_command")] }, /a tool of its own that is named exec_command/)
       const text = Tool.make("text", {
         description: "d",
         parameters: Schema.String,

@@ -66,7 +66,8 @@ const rules: ReadonlyMap<string, Rule> = new Map([
   ],
   ["rg", without("--pre", "--pre-glob", "--hostname-bin", "--search-zip", "-z")],
   ["sort", without("-o", "--output", "-T", "--temporary-directory", "--compress-program")],
-  ["uniq", (args) => args.filter((arg) => !arg.startsWith("-")).length < 2],
+  // What is not one of these options is a file to read, and a second one would be written.
+  ["uniq", (args) => args.filter((arg) => !/^-[cdiu]+$/.test(arg)).every((arg, i) => i === 0 && !arg.startsWith("-"))],
   ["base64", without("-o", "--output")],
   ["date", (args) => args.every((arg) => arg.startsWith("+")) || isOneOf("-u", "-R", "--utc")(args)],
   [

@@ -9,3 +9,6 @@ export type HandlerServices<H> = {
   [K in keyof H]-?: H[K] extends ((request: never) => Effect.Effect<infer _A, infer _E, infer R>) | undefined ? R
     : never
 }[keyof H]
+
+/** Nothing but what a shape has: a misspelt handler would never be asked. */
+export type NoOthers<H, Shape> = { readonly [K in Exclude<keyof H, keyof Shape>]: never }

@@ -46,7 +46,7 @@ export const plainWords = (command: string): ReadonlyArray<string> | undefined =
   }
   if (word !== undefined) words.push(word)
   // `NAME=value command` sets a variable, and some variables choose what is run.
-  return words.length === 0 || /^[A-Za-z_][A-Za-z0-9_]*=/.test(words[0]!) ? undefined : words
+  return words.length === 0 || /^[A-Za-z_][A-Za-z0-9_]*\+?=/.test(words[0]!) ? undefined : words
 }
 
 const isShell = (program: string): boolean => /^(?:.*\/)?(?:ba|z|da|k)?sh$/.test(program)

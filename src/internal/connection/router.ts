@@ -45,6 +45,9 @@ export type Handler = (params: unknown) => Effect.Effect<unknown, unknown>
 const isNotHandled = (error: unknown): error is { readonly why: string } =>
   Predicate.isTagged(error, "NotHandled") && Predicate.hasProperty(error, "why") && Predicate.isString(error.why)
 
+/** These do not name their turn, which is the one that the thread is running. */
+const legacyApprovals: ReadonlySet<string> = new Set(["applyPatchApproval", "execCommandApproval"])
+
 const endsOfThreads: ReadonlySet<string> = new Set(["thread/closed", "thread/archived", "thread/deleted"])
 
 /** A request ends when it is resolved elsewhere, and with its turn or thread; then nobody else will answer it. */
@@ -57,7 +60,9 @@ export const withdraw = ({ method, params }: IncomingNotification): Withdrawal |
   if (method === "turn/completed") {
     const turnId = turnIdOf(params)
     return {
-      concerns: (request) => threadIdOf(request.params) === threadId && turnIdOf(request.params) === turnId,
+      concerns: (request) =>
+        threadIdOf(request.params) === threadId &&
+        (turnIdOf(request.params) === turnId || legacyApprovals.has(request.method)),
       isAnswered: false
     }
   }

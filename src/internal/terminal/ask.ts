@@ -12,6 +12,12 @@ export const alone: <A, E, R>(conversation: Effect.Effect<A, E, R>) => Effect.Ef
 
 export const show = (text: string) => Effect.flatMap(Terminal.Terminal, (terminal) => terminal.display(text))
 
+/** Tells the person when a question needs no answer any more, so that what they type next is for another. */
+export const withdrawable = <A, E>(
+  conversation: Effect.Effect<A, E, Terminal.Terminal>
+): Effect.Effect<A, E, Terminal.Terminal> =>
+  Effect.onInterrupt(conversation, () => Effect.ignore(show("\n(No answer is needed any more.)\n")))
+
 /** What is typed; nothing when the input has ended. */
 export const ask = Effect.fnUntraced(function*(prompt: string) {
   const terminal = yield* Terminal.Terminal

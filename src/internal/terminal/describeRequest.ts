@@ -3,7 +3,9 @@ import * as Predicate from "effect/Predicate"
 import type * as Approvals from "../../Approvals.ts"
 import { terminalLine, terminalText } from "./terminalText.ts"
 
-const indented = (text: string): string => terminalText(text).split("\n").map((line) => `  ${line}`).join("\n")
+const indented = (text: string): string => terminalText(text).split("\n").map((line) => `  │ ${line}`).join("\n")
+
+const shortened = (text: string): string => text.length > 500 ? `${text.slice(0, 500)}…` : text
 
 const titles = {
   command: "Codex wants to run this command outside of its sandbox:",
@@ -54,6 +56,7 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
 /** What a person must know to decide. */
 export const describeRequest = (request: Approvals.Request): string =>
   [
-    ...describe(request),
-    ...(request.reason === undefined ? [] : ["because:", indented(request.reason)])
+    // What is to be decided about comes last, next to the question, so that the model's words cannot push it away.
+    ...(request.reason === undefined ? [] : ["Codex says:", indented(shortened(request.reason))]),
+    ...describe(request)
   ].join("\n")

@@ -16,11 +16,13 @@ import type { HandlerRegistry } from "./handlers.ts"
 class InvalidAnswer extends Data.TaggedError("InvalidAnswer")<{ readonly message: string }> {}
 
 /** The texts that each format of a form's field allows, as far as that is worth checking. */
-const formats: Readonly<Record<string, RegExp>> = {
-  email: /^[^@\s]+@[^@\s]+$/,
-  uri: /^[A-Za-z][A-Za-z0-9+.-]*:\S+$/,
-  date: /^\d{4}-\d{2}-\d{2}$/,
-  "date-time": /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})$/
+const formats: Readonly<Record<string, (text: string) => boolean>> = {
+  email: (text) => /^[^@\s]+@[^@\s]+$/.test(text),
+  uri: (text) => /^[A-Za-z][A-Za-z0-9+.-]*:\S+$/.test(text),
+  date: (text) => /^\d{4}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text)),
+  "date-time": (text) =>
+    /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})$/.test(text) &&
+    !Number.isNaN(Date.parse(text))
 }
 
 const formatIssues =
@@ -29,7 +31,7 @@ const formatIssues =
       const format = field(property, "format")
       const value = field(content, name)
       const isFine = !Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format) ||
-        formats[format]!.test(value)
+        formats[format]!(value)
       return isFine ? [] : [{ path: [name], issue: `Expected a text of the format ${format}` }]
     })
 

@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import type * as Approvals from "../../Approvals.ts"
 import type { AppServer } from "../../AppServer.ts"
 import type * as Questions from "../../Questions.ts"
+import type { NoOthers } from "../approvals/services.ts"
 import { toPolicy } from "../approvals/toPolicy.ts"
 import { field } from "../connection/codec.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
@@ -22,9 +23,9 @@ export interface Handlers {
 /** The options that say who answers, as a thread and a turn take them. */
 export interface HandlerOptions<A, Q> {
   /** Who decides about what this thread or turn asks for; see `Approvals`. */
-  readonly approvals?: A | undefined
+  readonly approvals?: A & NoOthers<A, Approvals.Handlers> | undefined
   /** Who answers what this thread or turn asks; see `Questions`. */
-  readonly questions?: Q | undefined
+  readonly questions?: Q & NoOthers<Q, Questions.Handlers> | undefined
 }
 
 /** Handlers of questions, with the services that they need. */
@@ -54,10 +55,41 @@ export const provided = (
 export const isEmpty = ({ approvals, questions }: Handlers): boolean =>
   approvals === undefined && questions === undefined
 
-interface TurnHandlers {
+/** Whoever has given handlers to a thread or a turn is not to be overruled by others when these cannot be asked. */
+const declining: Handlers = {
+  approvals: () => Effect.succeedSome("decline"),
+  questions: {
+    userInput: () => Effect.fail(new Error("whoever was to answer is not there any more")),
+    elicitation: () => Effect.succeed({ action: "decline", content: null })
+  }
+}
+
+/** The handlers of a turn, from before it is started until it has ended. */
+export class TurnHandlers {
   /** The turn, once the server has named it. */
-  readonly turnId: Deferred.Deferred<string | undefined>
-  readonly handlers: Handlers
+  readonly turnId = Deferred.makeUnsafe<string | undefined>()
+  handlers: Handlers
+  private readonly remove: (turn: TurnHandlers) => void
+
+  constructor(handlers: Handlers, remove: (turn: TurnHandlers) => void) {
+    this.handlers = handlers
+    this.remove = remove
+  }
+
+  name(turnId: string): void {
+    Deferred.doneUnsafe(this.turnId, Effect.succeed(turnId))
+  }
+
+  /** The program has let go of the turn, which may not have ended. */
+  retire(): void {
+    this.handlers = declining
+  }
+
+  /** The turn has ended, or was never started. */
+  end(): void {
+    this.remove(this)
+    Deferred.doneUnsafe(this.turnId, Effect.succeed(undefined))
+  }
 }
 
 /** What a thread was opened with. */
@@ -115,28 +147,23 @@ export class HandlerRegistry {
     this.threads.delete(threadId)
   }
 
-  /** Adds the handlers of a turn that is about to be started, until the scope closes, and returns what names the turn. */
-  addTurn(
-    threadId: string,
-    handlers: Handlers
-  ): Effect.Effect<(turnId: string | undefined) => Effect.Effect<void>, never, Scope.Scope> {
-    const entry: TurnHandlers = { turnId: Deferred.makeUnsafe(), handlers }
-    const name = (turnId: string | undefined) => Effect.asVoid(Deferred.succeed(entry.turnId, turnId))
-    return Effect.as(
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          const turns = this.turns.get(threadId) ?? new Set()
-          this.turns.set(threadId, turns.add(entry))
-        }),
-        () =>
-          Effect.suspend(() => {
-            const turns = this.turns.get(threadId)
-            turns?.delete(entry)
-            if (turns?.size === 0) this.turns.delete(threadId)
-            return name(undefined)
-          })
-      ),
-      name
+  /** Adds the handlers of a turn that is about to be started. */
+  addTurn(threadId: string, handlers: Handlers): TurnHandlers {
+    const turns = this.turns.get(threadId) ?? new Set()
+    const entry = new TurnHandlers(handlers, (turn) => {
+      turns.delete(turn)
+      if (turns.size === 0 && this.turns.get(threadId) === turns) this.turns.delete(threadId)
+    })
+    this.turns.set(threadId, turns.add(entry))
+    return entry
+  }
+
+  /** The tools of a thread, or of the one that it works for. */
+  toolsOf(threadId: string): Effect.Effect<ThreadTools | undefined> {
+    const own = this.threads.get(threadId)?.tools
+    return own !== undefined || this.opened.has(threadId) ? Effect.succeed(own) : Effect.flatMap(
+      this.parentOf(threadId),
+      (parent) => Predicate.isString(parent) ? this.toolsOf(parent) : Effect.succeed(undefined)
     )
   }
 
@@ -151,8 +178,8 @@ export class HandlerRegistry {
   ): Effect.fn.Return<ReadonlyArray<Answerer>> {
     const found: Array<Answerer> = []
     const seen = new Set<string>()
-    let id: string | undefined = threadId
-    while (id !== undefined && !seen.has(id)) {
+    let id: string | null = threadId
+    while (id !== null && !seen.has(id)) {
       seen.add(id)
       for (const turn of [...this.turns.get(id) ?? []].reverse()) {
         // A turn may ask before the answer to `turn/start` has named it.
@@ -163,7 +190,9 @@ export class HandlerRegistry {
       const thread = this.threads.get(id)
       if (thread !== undefined) found.push({ by: "thread", handlers: thread.handlers })
       const isSubAgent: boolean = !this.opened.has(id) && (this.threads.size > 0 || this.turns.size > 0)
-      id = isSubAgent ? yield* this.parentOf(id) : undefined
+      const parent: string | null | undefined = isSubAgent ? yield* this.parentOf(id) : null
+      if (parent === undefined) return [...found, { by: "thread", handlers: declining }]
+      id = parent
     }
     return [
       ...found,
@@ -171,11 +200,12 @@ export class HandlerRegistry {
     ]
   })
 
-  private parentOf(threadId: string): Effect.Effect<string | undefined> {
+  /** The thread that a thread works for: `null` if that is none, `undefined` if it cannot be told. */
+  private parentOf(threadId: string): Effect.Effect<string | null | undefined> {
     return this.server.requestRaw("thread/read", { threadId }, { timeout: "5 seconds" }).pipe(
       Effect.map((answer) => {
         const parent = field(field(answer, "thread"), "parentThreadId")
-        return Predicate.isString(parent) ? parent : undefined
+        return Predicate.isString(parent) ? parent : null
       }),
       Effect.catch((error) =>
         Effect.as(

@@ -9,6 +9,7 @@ import { type AppServerError, make as appServerError, RequestTimeout } from "../
 import type * as Protocol from "../../Protocol.ts"
 import { immediately } from "../connection/jsonRpcPeer.ts"
 import { requestTurn } from "./answers.ts"
+import type { TurnHandlers } from "./handlers.ts"
 import { bounded, interruptAndSettle } from "./interruptTurn.ts"
 import type { OpenThread } from "./openThread.ts"
 import { TurnState } from "./turnState.ts"
@@ -94,13 +95,15 @@ export const startTurn = (
   server: AppServer["Service"],
   open: OpenTurns,
   thread: OpenThread,
-  params: Protocol.TurnStartParams
+  params: Protocol.TurnStartParams,
+  handlers?: TurnHandlers
 ): Effect.Effect<HeldTurn, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       const { threadId } = params
       const state = new TurnState(server, threadId)
       let isSent = false
+      if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
       const request = yield* requestTurn(server, "turn/start", params, {
         timeout: Duration.infinity,
         onSend: () => {
@@ -109,8 +112,12 @@ export const startTurn = (
       }).pipe(
         Effect.map(({ turn }) => {
           thread.change(params)
-          return open.claim(turn.id, thread, state)
+          handlers?.name(turn.id)
+          const held = open.claim(turn.id, thread, state)
+          held.state.whenFinished(() => handlers?.end())
+          return held
         }),
+        Effect.onError(() => Effect.sync(() => handlers?.end())),
         Effect.interruptible,
         Effect.forkDetach
       )

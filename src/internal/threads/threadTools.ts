@@ -29,9 +29,26 @@ export interface ToolOptions<T> {
 
 /** Tools that need nothing any more. */
 export interface ThreadTools {
+  /** Those that this program runs. */
   readonly tools: ReadonlyMap<string, Tool.Tool>
   readonly window: Semaphore.Semaphore
+  /** What each tool takes that the thread was started with, if that is known. */
+  readonly registered: KnownTools | undefined
 }
+
+type KnownTools = ReadonlyMap<string, unknown>
+
+/** The tools that Codex has itself. It would run its own, and never ask for another of the name. */
+const builtIn: ReadonlySet<string> = new Set([
+  "apply_patch",
+  "exec_command",
+  "multi_agent_v1",
+  "request_permissions",
+  "request_user_input",
+  "view_image",
+  "web_search",
+  "write_stdin"
+])
 
 const isName = (name: string): boolean => /^[a-zA-Z0-9_-]+$/.test(name)
 
@@ -45,14 +62,17 @@ const toObjectSchema = (schema: Tool.Tool["inputSchema"]): Tool.Tool["inputSchem
 export const providedTools = Effect.fnUntraced(function*(
   server: AppServer["Service"],
   method: Method,
-  { toolConcurrency = 8, tools = [] }: ToolOptions<ReadonlyArray<Tool.Tool>>
+  { toolConcurrency, tools = [] }: ToolOptions<ReadonlyArray<Tool.Tool>>
 ): Effect.fn.Return<ThreadTools | undefined, AppServerError> {
-  if (tools.length === 0) return undefined
   const invalid = (description: string) => appServerError(new InvalidRequest({ method, description }))
+  if (tools.length === 0) {
+    if (toolConcurrency !== undefined) return yield* invalid("toolConcurrency says nothing without tools")
+    return undefined
+  }
   if (!server.experimentalApi) {
     return yield* invalid("tools need the experimental API; connect without experimentalApi: false")
   }
-  if (!(toolConcurrency >= 1)) {
+  if (toolConcurrency !== undefined && !(toolConcurrency >= 1)) {
     return yield* invalid(`toolConcurrency is ${toolConcurrency}; it must be at least 1`)
   }
   const services = yield* capturedServices
@@ -61,6 +81,7 @@ export const providedTools = Effect.fnUntraced(function*(
     if (!isName(tool.name)) {
       return yield* invalid(`a tool cannot be named ${JSON.stringify(tool.name)}: letters, digits, _ and - only`)
     }
+    if (builtIn.has(tool.name)) return yield* invalid(`Codex has a tool of its own that is named ${tool.name}`)
     if (named.has(tool.name)) return yield* invalid(`there are two tools named ${tool.name}`)
     const inputSchema = toObjectSchema(tool.inputSchema)
     if (inputSchema["type"] !== "object") {
@@ -72,7 +93,7 @@ export const providedTools = Effect.fnUntraced(function*(
       run: (args, call) => withServices(services, () => tool.run(args, call))
     })
   }
-  return { tools: named, window: Semaphore.makeUnsafe(toolConcurrency) }
+  return { tools: named, window: Semaphore.makeUnsafe(toolConcurrency ?? 8), registered: undefined }
 })
 
 /** What the server is told of tools. */
@@ -95,58 +116,83 @@ const SessionMeta = Schema.fromJsonString(Schema.Struct({
   })
 }))
 
-type KnownTools = ReadonlyMap<string, unknown>
-
 const decodeMeta = Schema.decodeUnknownOption(SessionMeta)
+
+/** What the server would send of a long thread's file is all of it, so only its first line is asked for, where that can be. */
+const firstLine = (server: AppServer["Service"], path: string): Effect.Effect<string, AppServerError> =>
+  server.request("command/exec", { command: ["head", "-n", "1", path], sandboxPolicy: { type: "dangerFullAccess" } })
+    .pipe(
+      Effect.flatMap(({ exitCode, stdout }) => exitCode === 0 ? Effect.succeed(stdout) : readFirstLine(server, path)),
+      Effect.catchReason("AppServerError", "RequestRejected", () => readFirstLine(server, path))
+    )
+
+const readFirstLine = (server: AppServer["Service"], path: string): Effect.Effect<string, AppServerError> =>
+  Effect.map(server.request("fs/readFile", { path }), ({ dataBase64 }) => {
+    const text = Option.getOrElse(Result.getSuccess(Base64.decodeString(dataBase64)), () => "")
+    return text.slice(0, Math.max(0, text.indexOf("\n")))
+  })
 
 /** The tools of a stored thread, by name, if they can be told. */
 const storedTools = (
   server: AppServer["Service"],
   path: string
-): Effect.Effect<Option.Option<KnownTools>> =>
-  server.request("fs/readFile", { path }).pipe(
-    Effect.map(({ dataBase64 }) =>
-      Result.getSuccess(Base64.decodeString(dataBase64)).pipe(
-        Option.flatMap((text) => decodeMeta(text.slice(0, text.indexOf("\n")))),
-        Option.map(({ payload }) =>
-          new Map((payload.dynamic_tools ?? []).map(({ inputSchema, name }) => [name, inputSchema]))
-        )
-      )
+): Effect.Effect<KnownTools | undefined> =>
+  firstLine(server, path).pipe(
+    Effect.map((line) =>
+      Option.getOrUndefined(Option.map(
+        decodeMeta(line.trim()),
+        ({ payload }) => new Map((payload.dynamic_tools ?? []).map(({ inputSchema, name }) => [name, inputSchema]))
+      ))
     ),
-    Effect.catch(() => Effect.succeedNone)
+    Effect.catch(() => Effect.succeed(undefined))
   )
+
+const toJson = (schema: Tool.Tool["inputSchema"]): unknown => JSON.parse(JSON.stringify(schema))
+
+/** The tools of a thread that is started with them, and with others that the program gave in the protocol's own way. */
+export const startedWith = (
+  tools: ThreadTools,
+  others: ReadonlyArray<Protocol.DynamicToolSpec>
+): ThreadTools => ({
+  ...tools,
+  registered: new Map([
+    ...others.map((tool): [string, unknown] => [tool.name, "inputSchema" in tool ? tool.inputSchema : undefined]),
+    ...[...tools.tools.values()].map((tool): [string, unknown] => [tool.name, toJson(tool.inputSchema)])
+  ])
+})
 
 /**
  * A thread has the tools that it was started with; the protocol has no way to give it others later. So the tools that a
- * program gives to a thread that it resumes or forks must be among those, and what they take must be the same.
+ * program gives to a thread that it resumes or forks must be among those, and what they take must be the same. Those that
+ * it gave before and does not give anew stay.
  */
-export const verifyTools = (
+export const reopenedWith = (
   server: AppServer["Service"],
   method: Method,
-  tools: ThreadTools,
-  known: ThreadTools | undefined,
+  given: ThreadTools,
+  before: ThreadTools | undefined,
   { thread }: ThreadOpened
-): Effect.Effect<void, AppServerError> =>
+): Effect.Effect<ThreadTools, AppServerError> =>
   Effect.gen(function*() {
-    const registered = known !== undefined
-      ? Option.some<KnownTools>(new Map([...known.tools.values()].map((tool) => [tool.name, tool.inputSchema])))
-      : Predicate.isString(thread.path)
-      ? yield* storedTools(server, thread.path)
-      : Option.none()
-    if (Option.isNone(registered)) {
-      return yield* Effect.logWarning(
+    const registered = before?.registered ??
+      (Predicate.isString(thread.path) ? yield* storedTools(server, thread.path) : undefined)
+    const tools = new Map([...before?.tools ?? [], ...given.tools])
+    if (registered === undefined) {
+      yield* Effect.logWarning(
         `Cannot tell which tools thread ${thread.id} was started with; the model knows no others than those`
       )
+      return { ...given, tools }
     }
     const missing: Array<string> = []
     const changed: Array<string> = []
-    for (const { inputSchema, name } of tools.tools.values()) {
-      if (!registered.value.has(name)) missing.push(name)
-      else if (!Equal.equals(registered.value.get(name), JSON.parse(JSON.stringify(inputSchema)))) changed.push(name)
+    for (const { inputSchema, name } of given.tools.values()) {
+      if (!registered.has(name)) missing.push(name)
+      else if (!Equal.equals(registered.get(name), toJson(inputSchema))) changed.push(name)
     }
     if (missing.length > 0 || changed.length > 0) {
       return yield* appServerError(new ToolsNotApplied({ method, threadId: thread.id, missing, changed }))
     }
+    return { ...given, tools, registered }
   })
 
 const failed = (text: string): Protocol.DynamicToolCallResponse => ({
@@ -187,9 +233,11 @@ export const answerToolCalls = (
   server: AppServer["Service"],
   registry: HandlerRegistry
 ): Effect.Effect<void, never, Scope.Scope> =>
-  server.handle("item/tool/call", (params) => {
-    const tools = registry.ofThread(params.threadId)?.tools
-    return tools === undefined
-      ? Effect.fail(new NotHandled({ why: `nobody runs tool ${params.tool}; give tools to the thread` }))
-      : runTool(tools, params)
-  })
+  server.handle(
+    "item/tool/call",
+    (params) =>
+      Effect.flatMap(registry.toolsOf(params.threadId), (tools) =>
+        tools === undefined
+          ? Effect.fail(new NotHandled({ why: `nobody runs tool ${params.tool}; give tools to the thread` }))
+          : runTool(tools, params))
+  )

@@ -69,6 +69,8 @@ export class TurnState implements NotificationListener {
 
   /** Why the turn is being interrupted, if that is for taking too long. */
   private expired: AppServerError | undefined
+  /** Called when the turn has ended. */
+  private readonly onFinish: Array<() => void> = []
   private turnId: string | undefined
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
@@ -118,6 +120,12 @@ export class TurnState implements NotificationListener {
     for (const [id, event] of early) {
       if (id === turnId && this.outcome === undefined) this.add(event, step)
     }
+  }
+
+  /** Calls a function in the reader's step when the turn has ended, or now if it has. */
+  whenFinished(tell: () => void): void {
+    if (this.outcome === undefined) this.onFinish.push(tell)
+    else tell()
   }
 
   subscribe(): EventBuffer<Protocol.TurnNotification> {
@@ -196,6 +204,7 @@ export class TurnState implements NotificationListener {
     }
     this.subscribers.clear()
     this.early = []
+    for (const tell of this.onFinish.splice(0)) tell()
     this.stop()
     step.defer(() => Deferred.doneUnsafe(this.completion, Effect.fromResult(outcome)))
   }

@@ -41,7 +41,7 @@ const wordsOfShell = (command: string): ReadonlyArray<string> =>
 
 describe("the words of a plain command", () => {
   it.prop("are those that were quoted, in either way", { words: Words }, ({ words }) => {
-    const isAssignment = /^[A-Za-z_][A-Za-z0-9_]*=/.test(words[0]!)
+    const isAssignment = /^[A-Za-z_][A-Za-z0-9_]*\+?=/.test(words[0]!)
     const expected = isAssignment ? undefined : words
     assert.deepStrictEqual(plainWords(words.map(singleQuoted).join(" ")), expected)
     assert.deepStrictEqual(plainWords(words.map(doubleQuoted).join("  ")), expected)
@@ -89,6 +89,7 @@ describe("the words of a plain command", () => {
       "a\nb",
       "a\\\nb",
       "A=1 b",
+      "PATH+=:/evil b",
       "(a)",
       "a 'b",
       "a \"b",
@@ -122,6 +123,7 @@ describe("a command that only reads", () => {
     "wc -l a",
     "sort a",
     "uniq a",
+    "uniq -c a",
     "date +%s",
     "pwd"
   ]
@@ -139,6 +141,10 @@ describe("a command that only reads", () => {
     "sort --output=out a",
     "sort --outp out a",
     "uniq a out",
+    "uniq - out",
+    "uniq -c - out",
+    "uniq -f1 -- in -out",
+    "uniq -",
     "sed -i s/a/b/ a",
     "sed -n 1p -i a",
     "sed -n 1w a",

@@ -9,4 +9,24 @@ describe("text on a terminal", () => {
       "rm -rf /\\u{d}\\u{1b}[2K\\u{202e}echo safe\\u{200b}\\u{9b}"
     )
   })
+
+  it("has no character that cannot be seen", () => {
+    const unseen = [
+      0xad,
+      0x61c,
+      0x34f,
+      0x115f,
+      0x3164,
+      0xffa0,
+      0x2800,
+      0x17b4,
+      0x180e,
+      0xfff9,
+      0xe0041,
+      0xfe0f,
+      0xa0,
+      0x3000
+    ]
+    for (const code of unseen) assert.strictEqual(terminalText(String.fromCodePoint(code)), `\\u{${code.toString(16)}}`)
+  })
 })

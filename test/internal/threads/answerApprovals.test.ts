@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -6,6 +7,8 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import * as ApprovalPolicy from "../../../src/ApprovalPolicy.ts"
 import * as Approvals from "../../../src/Approvals.ts"
 import * as AppServer from "../../../src/AppServer.ts"
 import * as Codex from "../../../src/Codex.ts"
@@ -310,5 +313,106 @@ describe("a request for approval", () => {
       assert.match(lines[0]!, /Declined item\/commandExecution\/requestApproval of thread t: .*Approvals\.layer/)
       assert.notInclude(lines[0]!, "secret")
     }).pipe(Effect.provide(layer), Effect.provide(Logger.layer([logger])))
+  })
+
+  const acceptAll = Approvals.layer(() => Effect.succeedSome(Approvals.accept))
+  const strict = { approvals: { command: () => Effect.succeed(Approvals.decline) } }
+
+  it.effect("of a sub-agent is declined when it cannot be told for whom it works", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      yield* openThread("t", strict)
+      yield* fake.emit(commandRequest(0, { threadId: "sub" }))
+      const { id } = yield* fake.takeMethod("thread/read")
+      yield* fake.emit({ id, error: { code: -32600, message: "no" } })
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+      yield* fake.emit(commandRequest(1, { threadId: "sub" }))
+      yield* fake.reply(yield* fake.takeMethod("thread/read"), { thread: { id: "sub", parentThreadId: "t" } })
+      assert.deepStrictEqual(yield* fake.take, declined(1))
+      yield* fake.emit(commandRequest(2, { threadId: "other" }))
+      yield* fake.reply(yield* fake.takeMethod("thread/read"), { thread: { id: "other", parentThreadId: null } })
+      assert.deepStrictEqual(yield* fake.take, accepted(2))
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("of a turn that the program has let go of is declined, and not asked of those that are wider", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      // Started too late.
+      const late = yield* Effect.forkChild(Effect.exit(thread.run("go", strict)))
+      const start = yield* fake.takeMethod("turn/start")
+      yield* TestClock.adjust("60 seconds")
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(late)))
+      yield* fake.emit(commandRequest(0))
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      const messages = [yield* fake.take, yield* fake.take]
+      assert.deepInclude(messages, declined(0))
+      yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
+      // Interrupted, but not ended.
+      const run = yield* Effect.forkChild(thread.run("go", strict))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("v") })
+      yield* fake.emit(Fake.turnStarted("t", "v"))
+      yield* Effect.yieldNow
+      const interrupt = yield* Effect.forkChild(Fiber.interrupt(run))
+      yield* fake.takeMethod("turn/interrupt")
+      yield* TestClock.adjust("6 seconds")
+      yield* Fiber.join(interrupt)
+      yield* fake.emit(commandRequest(1, { turnId: "v" }))
+      assert.deepStrictEqual(yield* fake.take, declined(1))
+      // Ended: its handlers are gone.
+      yield* fake.emit(Fake.turnCompleted("t", "v", "interrupted"))
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("of a thread that was closed or archived is still asked of its handlers", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      yield* openThread("t", strict)
+      yield* fake.emit({ method: "thread/archived", params: { threadId: "t" } })
+      yield* fake.emit({ method: "thread/closed", params: { threadId: "t" } })
+      yield* fake.emit(commandRequest(0))
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("of the legacy kinds ends with the turn of its thread", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const handler = yield* waiting
+      yield* openThread("t", { approvals: handler.approvals })
+      yield* fake.emit({
+        method: "execCommandApproval",
+        id: 0,
+        params: { conversationId: "t", callId: "c", command: ["ls"], cwd: "/work", parsedCmd: [] }
+      })
+      yield* handler.began
+      yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
+      yield* handler.interrupted
+      assert.deepStrictEqual((yield* fake.take).result, {
+        decision: { denied: { rejection: "The client does not answer approval requests." } }
+      })
+    }).pipe(Effect.provide(layer)))
+})
+
+describe("handlers", () => {
+  it("that are misspelt do not compile, and those that need different services do", () => {
+    const handler = () => Effect.succeed(Approvals.accept)
+    const misspelt = (codex: Codex.Codex["Service"]) => [
+      // @ts-expect-error: fileChnage
+      codex.startThread({ approvals: { command: handler, fileChnage: handler } }),
+      // @ts-expect-error: mcpTolCall
+      Approvals.layer({ command: handler, mcpTolCall: handler }),
+      // @ts-expect-error: elicitatoin
+      codex.startThread({ questions: { userInput: () => Effect.succeed({}), elicitatoin: handler } })
+    ]
+    class A extends Context.Service<A, "a">()("test/A") {}
+    class B extends Context.Service<B, "b">()("test/B") {}
+    const both = {
+      command: () => Effect.as(A, Approvals.accept),
+      fileChange: () => Effect.as(B, Approvals.decline)
+    }
+    const policy: Approvals.Policy<A | B> = ApprovalPolicy.timeout(both, "1 second")
+    const made: Layer.Layer<Approvals.Approvals, never, Codex.Codex | A | B> = Approvals.layer(both)
+    assert.isFunction(policy)
+    assert.isFunction(misspelt)
+    assert.isTrue(Layer.isLayer(made))
   })
 })
