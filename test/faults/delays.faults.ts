@@ -1,0 +1,52 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it } from "@effect/vitest"
+import { AppServer, Codex } from "effect-codex"
+import { Cassette } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Stream from "effect/Stream"
+import * as Transport from "../../src/Transport.ts"
+import { cassette, scenario } from "../testing/cassetteScenario.ts"
+
+/** Holds up lines, each way, for up to so many milliseconds, and keeps their order. */
+const delayed = (millis: number) =>
+  Layer.effect(
+    Transport.Transport,
+    Effect.map(Transport.Transport, (transport) => ({
+      connect: Effect.map(transport.connect, ({ incoming, send }) => {
+        const wait = Effect.flatMap(Random.nextIntBetween(0, millis), (delay) =>
+          delay === 0 ? Effect.yieldNow : Effect.sleep(delay))
+        return {
+          incoming: Stream.tap(Stream.rechunk(incoming, 1), () =>
+            wait),
+          send: (line: string) => Effect.andThen(Effect.yieldNow, send(line))
+        }
+      })
+    }))
+  )
+
+const observed = (millis: number, seed: number) =>
+  scenario("/workspace").pipe(
+    Effect.map((outcome) => JSON.stringify(outcome)),
+    Effect.provide(
+      Codex.layer.pipe(
+        Layer.provideMerge(AppServer.layer()),
+        Layer.provide(delayed(millis)),
+        Layer.provide(Cassette.replay(cassette))
+      )
+    ),
+    Random.withSeed(seed),
+    Effect.provide(NodeServices.layer),
+    Effect.timeout("30 seconds")
+  )
+
+describe("a connection on which everything comes when it will", () => {
+  it.live("makes no difference to what a program sees", () =>
+    Effect.gen(function*() {
+      const calm = yield* observed(1, 0)
+      for (let seed = 1; seed <= 60; seed++) {
+        assert.strictEqual(yield* observed(1 + (seed % 6), seed), calm, `seed ${seed}`)
+      }
+    }))
+})
