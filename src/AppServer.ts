@@ -318,19 +318,26 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     method: string,
     params: unknown,
     onSend?: () => void
-  ): Effect.Effect<unknown, AppServerError> => {
-    const sent = Effect.flatMap(peer, (peer) => peer.request(method, params, onSend))
-    // An interrupt must not wait behind what it interrupts.
-    const bounded = method === "turn/interrupt" ? sent : window.withPermit(sent)
-    if (!isRepeatable(method)) return bounded
-    const repeated = Effect.retry(bounded, {
-      schedule: overloadSchedule,
-      while: (error) => error.reason._tag === "Overloaded"
+  ): Effect.Effect<unknown, AppServerError> =>
+    Effect.suspend(() => {
+      let isSent = false
+      const sent = Effect.flatMap(peer, (peer) => {
+        const request = peer.request(method, params, () => {
+          isSent = true
+          onSend?.()
+        })
+        // An interrupt must not wait behind what it interrupts. Nobody waits for a connection with a permit in hand: those who
+        // make it usable need permits too.
+        return method === "turn/interrupt" ? request : window.withPermit(request)
+      })
+      const repeated = isRepeatable(method)
+        ? Effect.retry(sent, { schedule: overloadSchedule, while: (error) => error.reason._tag === "Overloaded" })
+        : sent
+      return restart === false || peer !== current ? repeated : Effect.retry(repeated, {
+        while: (error) =>
+          error.reason._tag === "ConnectionClosed" && state._tag !== "Closed" && (isRepeatable(method) || !isSent)
+      })
     })
-    return restart === false || peer !== current ? repeated : Effect.retry(repeated, {
-      while: (error) => error.reason._tag === "ConnectionClosed" && state._tag !== "Closed"
-    })
-  }
 
   /** How requests are made of a peer. */
   const requestsOf = (peer: Effect.Effect<Peer, AppServerError>): Requests => {

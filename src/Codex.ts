@@ -61,6 +61,18 @@ import * as Thread from "./Thread.ts"
 import type * as Tool from "./Tool.ts"
 
 /**
+ * What a thread may be given however it is opened: rights, and whoever answers what it asks.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OpenOptions<A, Q, T> =
+  & ApprovalOptions
+  & Pick<ThreadInput, "sandbox">
+  & HandlerOptions<A, Q>
+  & ToolOptions<T>
+
+/**
  * What a new thread may be given: the protocol's own fields, and `approvalMode` for its approval fields. Without any of
  * those a thread has `auto_review`.
  *
@@ -73,10 +85,7 @@ export type StartOptions<
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Omit<Protocol.ThreadStartParams, keyof ThreadFields>
-  & ApprovalOptions
-  & Pick<ThreadInput, "sandbox">
-  & HandlerOptions<A, Q>
-  & ToolOptions<T>
+  & OpenOptions<A, Q, T>
 
 /**
  * What may be changed of a thread as it is resumed. A thread that is loaded already keeps its settings, and asking for
@@ -92,10 +101,7 @@ export type ResumeOptions<
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Omit<Protocol.ThreadResumeParams, "threadId" | "excludeTurns" | "initialTurnsPage" | keyof ThreadFields>
-  & ApprovalOptions
-  & Pick<ThreadInput, "sandbox">
-  & HandlerOptions<A, Q>
-  & ToolOptions<T>
+  & OpenOptions<A, Q, T>
 
 /**
  * What may differ in the copy of a thread. It has the tools of the original; `tools` says who runs them, and others fail with
@@ -110,10 +116,7 @@ export type ForkOptions<
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Omit<Protocol.ThreadForkParams, "threadId" | "excludeTurns" | keyof ThreadFields>
-  & ApprovalOptions
-  & Pick<ThreadInput, "sandbox">
-  & HandlerOptions<A, Q>
-  & ToolOptions<T>
+  & OpenOptions<A, Q, T>
 
 /**
  * Which threads to list, and in what order. `limit` is how many are asked for at once.

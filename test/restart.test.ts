@@ -336,6 +336,32 @@ describe("a connection that ends", () => {
       assert.strictEqual(yield* failureOf(run), "TurnLost")
     }).pipe(Effect.scoped))
 
+  it.effect("is made usable again however many requests wait for it, and sends those that were not sent", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const { fake, run, start, thread } = yield* open(servers)
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      yield* Effect.yieldNow
+      yield* fake.end(killed)
+      const waiting = yield* Effect.forEach(
+        Array.from({ length: 200 }),
+        () => Effect.forkChild(Effect.exit(thread.setName("all of them")))
+      )
+      const again = yield* Effect.forkChild(thread.run("again"))
+      yield* TestClock.adjust("1 second")
+      const next = yield* servers.next
+      yield* next.reply(yield* next.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* next.reply(yield* next.takeMethod("thread/turns/list"), { data: [] })
+      assert.strictEqual(yield* failureOf(run), "TurnLost")
+      for (let answered = 0; answered < 201; answered++) {
+        const request = yield* next.take
+        yield* next.reply(request, request.method === "turn/start" ? { turn: Fake.turn("w") } : {})
+      }
+      for (const each of waiting) assert.isTrue(Exit.isSuccess(yield* Fiber.join(each)))
+      yield* next.emit(Fake.turnCompleted("t", "w"))
+      yield* Fiber.join(again)
+    }).pipe(Effect.scoped))
+
   it.effect("with its scope fails what waits for a restart at once", () =>
     Effect.gen(function*() {
       const servers = yield* makeServers
