@@ -32,6 +32,7 @@ import {
 } from "./AppServerError.ts"
 import { decoderOf, encodeParams, specOf, threadIdOf } from "./internal/connection/codec.ts"
 import { declineOf } from "./internal/connection/decline.ts"
+import type { Delta } from "./internal/connection/deltaLines.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { immediately, makePeer, type Peer, type Step } from "./internal/connection/jsonRpcPeer.ts"
 import { Router, withdraw } from "./internal/connection/router.ts"
@@ -123,6 +124,8 @@ export type RequestArgs<M extends keyof Protocol.ClientRequests> = undefined ext
  */
 export interface NotificationListener {
   readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, step: Step) => void
+  /** Hears a piece of text, in place of its notification. */
+  readonly onDelta?: ((delta: Delta, turnId: string, step: Step) => void) | undefined
   /** The connection has ended; nothing follows. */
   readonly onEnd: (error: AppServerError, step: Step) => void
 }
@@ -407,6 +410,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       const lost = Deferred.makeUnsafe<AppServerError>()
       const opening = Effect.gen(function*() {
         const peer = yield* makePeer(yield* transport.connect, {
+          takeLine: router.takeLine,
           onNotification: router.onNotification,
           onRequest: router.onRequest,
           withdraw,

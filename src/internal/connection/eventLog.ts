@@ -2,60 +2,65 @@
  * Events in their order. A log that has become long keeps consecutive deltas of one text as one event, so what it holds is
  * bounded by the text itself, and nothing is lost.
  */
-import * as Predicate from "effect/Predicate"
 import type * as Protocol from "../../Protocol.ts"
-
-/** From this many events on deltas are joined: whoever is to read them lags. */
-export const lagThreshold = 1024
+import { field } from "./codec.ts"
+import { type Delta, type DeltaNotification, type Family, isDelta } from "./deltaLines.ts"
 
 /** So many pieces are joined at a time. One string that grew by each piece would hold every piece in memory. */
-const piecesAtOnce = 1024
-
-const deltaMethods: ReadonlySet<unknown> = new Set([
-  "item/agentMessage/delta",
-  "item/plan/delta",
-  "item/commandExecution/outputDelta",
-  "item/fileChange/outputDelta",
-  "item/reasoning/summaryTextDelta",
-  "item/reasoning/textDelta"
-])
+const piecesAtOnce = 256
 
 /** The fields that tell which text a delta belongs to. A reasoning item has several. */
 const textKeys = ["threadId", "turnId", "itemId", "summaryIndex", "contentIndex"] as const
 
-type Params = Readonly<Record<string, unknown>>
-
-const deltaOf = (event: Protocol.ServerNotification): string | undefined => {
-  if (!deltaMethods.has(event.method)) return undefined
-  const { delta } = (event as { readonly params: Params }).params
-  return Predicate.isString(delta) ? delta : undefined
-}
-
-const isSameText = (previous: Protocol.ServerNotification, next: Protocol.ServerNotification): boolean => {
+const isSameText = (previous: Protocol.ServerNotification, next: DeltaNotification): boolean => {
   if (previous.method !== next.method) return false
-  const before = (previous as { readonly params: Params }).params
-  const after = (next as { readonly params: Params }).params
-  return textKeys.every((key) => before[key] === after[key])
+  const before: object = (previous as DeltaNotification).params
+  const after: object = next.params
+  return textKeys.every((key) => field(before, key) === field(after, key))
 }
 
 export class EventLog<A extends Protocol.ServerNotification> {
+  private readonly joinFrom: number
   private events: Array<A>
   /** The text of the last event, while it grows. */
   private text: Array<string> | undefined
   private pieces: Array<string> = []
+  /** What brought the last event, and the family of that, if it was a piece of a text. */
+  private last: Delta | undefined
+  private family: Family | undefined
 
-  constructor(events: Array<A> = []) {
+  /** A log that has so many events joins deltas. */
+  constructor(joinFrom: number, events: Array<A> = []) {
+    this.joinFrom = joinFrom
     this.events = events
   }
 
-  get isEmpty(): boolean {
-    return this.events.length === 0
+  /** How many events there are. */
+  get length(): number {
+    return this.events.length
   }
 
   push(event: A): void {
-    if (this.events.length >= lagThreshold && this.grow(event)) return
+    this.family = undefined
+    if (this.events.length >= this.joinFrom && isDelta(event) && this.isOfLast(event)) {
+      this.grow(event.params.delta)
+      this.last = undefined
+      this.events[this.events.length - 1] = event
+      return
+    }
     this.settle()
     this.events.push(event)
+  }
+
+  /** As `push`, for a piece of text whose event may not be needed. */
+  pushDelta(delta: Delta): void {
+    if (this.family === delta.family && this.events.length >= this.joinFrom) {
+      this.grow(delta.text)
+      this.last = delta
+      return
+    }
+    this.push(delta.event as A)
+    this.family = delta.family
   }
 
   /** Takes all events out. */
@@ -63,6 +68,7 @@ export class EventLog<A extends Protocol.ServerNotification> {
     this.settle()
     const events = this.events
     this.events = []
+    this.family = undefined
     return events
   }
 
@@ -72,27 +78,25 @@ export class EventLog<A extends Protocol.ServerNotification> {
     return this.events.slice()
   }
 
-  /** Joins an event with the last one, if both are of one text. The joined one has the time of the later. */
-  private grow(event: A): boolean {
-    const delta = deltaOf(event)
-    if (delta === undefined) return false
-    const index = this.events.length - 1
-    const last = this.events[index]!
-    if (!isSameText(last, event)) return false
-    this.text ??= [deltaOf(last)!]
-    this.pieces.push(delta)
+  private isOfLast(event: DeltaNotification): boolean {
+    return isSameText(this.events[this.events.length - 1]!, event)
+  }
+
+  /** Joins a piece with the last event. The joined one has the time of the later. */
+  private grow(piece: string): void {
+    this.text ??= [(this.events[this.events.length - 1] as unknown as DeltaNotification).params.delta]
+    this.pieces.push(piece)
     if (this.pieces.length >= piecesAtOnce) this.text.push(this.pieces.splice(0).join(""))
-    this.events[index] = event
-    return true
   }
 
   private settle(): void {
     if (this.text === undefined) return
     const index = this.events.length - 1
-    const last = this.events[index] as A & { readonly params: Params }
+    const last = this.last?.event ?? this.events[index] as unknown as DeltaNotification
     const delta = [...this.text, ...this.pieces].join("")
-    this.events[index] = { ...last, params: { ...last.params, delta } }
+    this.events[index] = { ...last, params: { ...last.params, delta } } as unknown as A
     this.text = undefined
     this.pieces = []
+    this.last = undefined
   }
 }

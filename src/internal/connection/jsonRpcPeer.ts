@@ -2,7 +2,7 @@
  * Our end of the conversation, on any transport: JSON-RPC without the `jsonrpc` member, one message a line.
  *
  * The reader makes one synchronous step per batch of lines: parse, classify, settle, hand on. It runs nobody else's code
- * and never waits, so nobody can hold it up. Whatever wakes a fiber is done after the step.
+ * and never waits, so nobody can hold it up. Whatever wakes a fiber is done after the step, and in a flood after several.
  */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import type { SchedulerDispatcher } from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import {
@@ -47,6 +48,8 @@ export type Answer =
 export interface Step {
   /** Runs an action after the step, where it may wake fibers. */
   readonly defer: (action: () => void) => void
+  /** Has what was deferred not wait for another step. */
+  readonly hurry: () => void
   /** Logs a warning after the step. */
   readonly report: (warning: string) => void
 }
@@ -58,7 +61,7 @@ export interface Withdrawal {
 }
 
 /** For what is done outside of the reader's step. */
-export const immediately: Step = { defer: (action) => action(), report: () => {} }
+export const immediately: Step = { defer: (action) => action(), hurry: () => {}, report: () => {} }
 
 export interface Peer {
   /** Sends a request and waits for the answer. `onSend` is called just before the transport is given it. */
@@ -93,6 +96,12 @@ const rejection = (method: string, error: unknown): AppServerError => {
   return appServerError(new RequestRejected({ method, code, detail, data }))
 }
 
+/** From so many lines in one step on, more are probably on their way. */
+const floodLines = 64
+
+/** When so many lines were read, whoever they are for is woken. */
+const maxHeldLines = 4096
+
 /** So many answered requests are remembered that could be replayed. */
 const rememberedAnswers = 256
 
@@ -108,8 +117,10 @@ const identityOf = ({ id, method, params }: IncomingRequest): string =>
 const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || Predicate.isNumber(id)
 
 export const makePeer = Effect.fnUntraced(function*(connection: Connection, handlers: {
+  /** Takes a line that need not be parsed, as `onNotification` would take what it says. */
+  readonly takeLine: (line: string, step: Step) => boolean
   /** Called in the reader's step: it must be quick and leave waking to `defer`. */
-  readonly onNotification: (notification: IncomingNotification, step: Step) => void
+  readonly onNotification: (notification: IncomingNotification, step: Step, line: string) => void
   /** Run in a fiber of its own, which is interrupted when the connection ends or its request is withdrawn. */
   readonly onRequest: (request: IncomingRequest) => Effect.Effect<Answer>
   /** Whether a notification withdraws requests that wait for an answer. */
@@ -169,10 +180,14 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     Effect.flatMap(handlers.onRequest(request), (answer) => writeAnswer(request, answer))
 
   let deferred: Array<() => void> = []
+  let hurried = false
   let reports: Array<string> = []
   const step: Step = {
     defer: (action) => {
       deferred.push(action)
+    },
+    hurry: () => {
+      hurried = true
     },
     report: (warning) => {
       reports.push(warning)
@@ -222,7 +237,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   }
 
   const receive = (line: string) => {
-    if (line.trim() === "") return
+    if (handlers.takeLine(line, step) || line.trim() === "") return
     let message: unknown
     try {
       message = JSON.parse(line)
@@ -243,7 +258,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       const notification = message as unknown as IncomingNotification
       const withdrawal = asked.size === 0 ? undefined : handlers.withdraw(notification)
       if (withdrawal !== undefined) withdraw(withdrawal)
-      handlers.onNotification(notification, step)
+      handlers.onNotification(notification, step, line)
       return
     }
     if (isRequestId(id) && (pending.has(id) || "result" in message || "error" in message)) {
@@ -256,6 +271,8 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const wake = () => {
     const actions = deferred
     deferred = []
+    hurried = false
+    held = 0
     for (const action of actions) {
       // A fiber's observer may throw, and that must not be felt by those who come after it.
       try {
@@ -276,10 +293,30 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     wake()
   }
 
+  /** Lines that were read since somebody was woken, and steps that were made. */
+  let held = 0
+  let steps = 0
+  let isWakeScheduled = false
+
+  /** Wakes whoever is to be woken when the flood is over. */
+  const wakeLater = (dispatcher: SchedulerDispatcher, lastStep: number) => {
+    isWakeScheduled = true
+    dispatcher.scheduleTask(() => {
+      isWakeScheduled = false
+      if (steps === lastStep) wake()
+      else if (deferred.length > 0) wakeLater(dispatcher, steps)
+    }, 0)
+  }
+
   const read = (lines: ReadonlyArray<string>) =>
-    Effect.suspend(() => {
+    Effect.withFiber((fiber) => {
       for (const line of lines) receive(line)
-      wake()
+      steps++
+      held += lines.length
+      // A step that long is one of a flood. Each fiber that is woken costs as much as several lines, so in a flood they are
+      // woken for several steps at once.
+      if (hurried || lines.length < floodLines || held >= maxHeldLines) wake()
+      else if (deferred.length > 0 && !isWakeScheduled) wakeLater(fiber.currentDispatcher, steps)
       if (reports.length === 0) return Effect.void
       const texts = reports
       reports = []

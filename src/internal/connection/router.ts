@@ -11,6 +11,7 @@ import type { AppServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
 import { decodeNotification, decoderOf, field, specOf, threadIdOf, turnIdOf } from "./codec.ts"
 import { declineOf } from "./decline.ts"
+import { DeltaLines, isDelta } from "./deltaLines.ts"
 import { EventBuffer } from "./eventBuffer.ts"
 import {
   type Answer,
@@ -76,6 +77,7 @@ export class Router {
   private readonly subscribers = new Set<EventBuffer<Protocol.ServerNotification>>()
   private readonly observers = new Map<string, Set<(event: Protocol.ServerNotification) => void>>()
   private readonly handlers = new Map<string, ReadonlyArray<Handler>>()
+  private readonly deltas = new DeltaLines()
   private ended: AppServerError | undefined
 
   listen(threadId: string, listener: NotificationListener): () => void {
@@ -120,17 +122,36 @@ export class Router {
     }
   }
 
-  readonly onNotification = (message: IncomingNotification, step: Step): void => {
+  /** Most lines bring a piece of a text that is known already. */
+  readonly takeLine = (line: string, step: Step): boolean => {
+    const delta = this.deltas.read(line)
+    if (delta === undefined) return false
+    const { method, params: { threadId, turnId } } = delta.family.event
+    if (this.subscribers.size > 0 || this.observers.has(method)) this.tellAll(method, delta.event, step)
+    const listening = this.listeners.get(threadId)
+    if (listening === undefined) return true
+    for (const listener of listening) {
+      if (listener.onDelta === undefined) guarded(() => listener.onNotification(delta.event, turnId, step), step)
+      else listener.onDelta(delta, turnId, step)
+    }
+    return true
+  }
+
+  readonly onNotification = (message: IncomingNotification, step: Step, line: string): void => {
     const threadId = threadIdOf(message.params)
     const listening = threadId === undefined ? undefined : this.listeners.get(threadId)
-    const observing = this.observers.get(message.method)
-    if (listening === undefined && observing === undefined && this.subscribers.size === 0) return
+    if (listening === undefined && this.subscribers.size === 0 && !this.observers.has(message.method)) return
     const event = decodeNotification(message, step)
-    for (const observer of observing ?? []) guarded(() => observer(event), step)
-    this.tell(event, step)
+    if (event === message && isDelta(event)) this.deltas.learn(line, event)
+    this.tellAll(message.method, event, step)
     if (listening === undefined) return
     const turnId = turnIdOf(message.params)
     for (const listener of listening) guarded(() => listener.onNotification(event, turnId, step), step)
+  }
+
+  private tellAll(method: string, event: Protocol.ServerNotification, step: Step): void {
+    for (const observer of this.observers.get(method) ?? []) guarded(() => observer(event), step)
+    this.tell(event, step)
   }
 
   /** Tells the subscribers of all notifications, and nobody else. */

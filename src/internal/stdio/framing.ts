@@ -74,8 +74,9 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
       const last = chunk.lastIndexOf(newline)
       if (last > first) {
         // One decode for all whole lines of the chunk; `\n` cannot be part of a longer UTF-8 sequence.
-        for (const line of decode(chunk.subarray(first + 1, last)).split("\n")) {
-          if (isLonger(line, maxLineBytes)) dropped++
+        const whole = decode(chunk.subarray(first + 1, last)).split("\n")
+        for (const line of whole) {
+          if (maxLineBytes !== Infinity && isLonger(line, maxLineBytes)) dropped++
           else lines.push(stripCarriageReturn(line))
         }
       }

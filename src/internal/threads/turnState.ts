@@ -12,9 +12,13 @@ import * as Schema from "effect/Schema"
 import type { AppServer, NotificationListener } from "../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
+import type { Delta } from "../connection/deltaLines.ts"
 import { EventBuffer } from "../connection/eventBuffer.ts"
 import { EventLog } from "../connection/eventLog.ts"
 import { immediately, type Step } from "../connection/jsonRpcPeer.ts"
+
+/** Who subscribes so late lags. Each turn that runs has such a log, so it is short. */
+const joinLogFrom = 128
 
 const errorOf = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
   Result.isFailure(outcome) ? outcome.failure : undefined
@@ -74,7 +78,7 @@ export class TurnState implements NotificationListener {
   private turnId: string | undefined
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
-  private readonly log = new EventLog<Protocol.TurnNotification>()
+  private readonly log = new EventLog<Protocol.TurnNotification>(joinLogFrom)
   private readonly subscribers = new Set<EventBuffer<Protocol.TurnNotification>>()
 
   private unlisten = (): void => {}
@@ -106,6 +110,14 @@ export class TurnState implements NotificationListener {
     }
     if (this.turnId === undefined) this.early.push([turnId, event as Protocol.TurnNotification])
     else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, step)
+  }
+
+  onDelta(delta: Delta, turnId: string, step: Step): void {
+    if (this.turnId !== turnId) return this.onNotification(delta.event, turnId, step)
+    if (this.outcome !== undefined) return
+    if (this.now !== undefined) this.lastEventAt = this.now()
+    this.log.pushDelta(delta)
+    for (const subscriber of this.subscribers) subscriber.offerDelta(delta, step)
   }
 
   onEnd(error: AppServerError, step: Step): void {

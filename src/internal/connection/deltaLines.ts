@@ -1,0 +1,243 @@
+/**
+ * Reads the lines of texts that arrive in pieces, which are most of what a server sends.
+ *
+ * Such a line is the one before it with another piece of text in it, and maybe another time. Once a line was parsed and found
+ * right, one that is equal to it but for these two has the same meaning but for these two, so they are all that is read of
+ * it. Whatever differs in any other way is left to `JSON.parse`: a line is read as that would read it, or not at all.
+ */
+import * as Predicate from "effect/Predicate"
+import type * as Protocol from "../../Protocol.ts"
+
+/** The notifications that bring a piece of text, in `params.delta`. */
+const methods = [
+  "item/agentMessage/delta",
+  "item/plan/delta",
+  "item/commandExecution/outputDelta",
+  "item/fileChange/outputDelta",
+  "item/reasoning/summaryTextDelta",
+  "item/reasoning/textDelta"
+] as const
+
+const deltaMethods: ReadonlySet<string> = new Set(methods)
+
+/** A notification that brings a piece of text. */
+export type DeltaNotification = Protocol.Notification<typeof methods[number]>
+
+/** Whether a notification brings a piece of text. */
+export const isDelta = (event: Protocol.ServerNotification): event is DeltaNotification =>
+  deltaMethods.has(event.method)
+
+/** What comes after the piece. Many lines have the same, and the time in it changes seldom when they come quickly. */
+interface Ending {
+  /** What comes before the digits of the time; `undefined` if the line does not end with its time. */
+  readonly beforeTime: string | undefined
+  /** All of it, as it was the last time, and the time in it. */
+  text: string
+  emittedAtMs: number | undefined
+}
+
+/** What the lines of one text have in common. */
+export interface Family {
+  /** What comes before the piece. */
+  readonly before: string
+  readonly ending: Ending
+  /** The notification that the first line was. */
+  readonly event: DeltaNotification
+  /** Another family with the same key. */
+  next: Family | undefined
+}
+
+/** A piece of text. Its notification is made when somebody wants it. */
+export class Delta {
+  readonly family: Family
+  readonly text: string
+  private readonly emittedAtMs: number | undefined
+  private made: DeltaNotification | undefined
+
+  constructor(family: Family, text: string, emittedAtMs: number | undefined) {
+    this.family = family
+    this.text = text
+    this.emittedAtMs = emittedAtMs
+    this.made = undefined
+  }
+
+  get event(): DeltaNotification {
+    if (this.made !== undefined) return this.made
+    const { event } = this.family
+    const params = { ...event.params, delta: this.text }
+    return this.made = (this.emittedAtMs === undefined
+      ? { ...event, params }
+      : { ...event, params, emittedAtMs: this.emittedAtMs }) as DeltaNotification
+  }
+}
+
+/** Where a line has what tells it from others: lines of one method, whose ids are as long, have it in the same place. */
+interface Layout {
+  readonly keyStart: number
+  readonly keyEnd: number
+  readonly textStart: number
+  readonly families: Map<string, Family>
+}
+
+const textMark = "\"delta\":\""
+const timeMark = ",\"emittedAtMs\":"
+
+/** So much of the end of a turn's id is looked up; then all is compared. */
+const keyLength = 12
+
+/** So many texts of one turn may take turns. */
+const maxTextsOfTurn = 8
+
+/** So many kinds of lines, and so many families, are remembered. When there are more, all are forgotten and learned anew. */
+const maxKinds = 8
+const maxFamilies = 4096
+
+/** A piece cut out of a text keeps all of that in memory, unless it is so short that it is copied at once. */
+const detached = (text: string): string => text.length < 13 ? text : (" " + text).slice(1)
+
+/** Where the string that begins at `start` ends. */
+const endOfString = (json: string, start: number): number => {
+  let end = start
+  while (end < json.length && json.charCodeAt(end) !== 0x22) end += json.charCodeAt(end) === 0x5c ? 2 : 1
+  return end
+}
+
+/** From this length on `JSON.parse` is quicker than a look at each character. */
+const longPiece = 256
+
+/** Whether a string of JSON has this as it is. */
+const isPlain = (piece: string): boolean => {
+  if (piece.length > longPiece) return false
+  for (let i = 0; i < piece.length; i++) {
+    const code = piece.charCodeAt(i)
+    if (code < 0x20 || code === 0x22 || code === 0x5c) return false
+  }
+  return true
+}
+
+/** A whole number that a double holds exactly, and the brace that ends its line. */
+const timePattern = /^(?:0|[1-9]\d{0,14})\}$/
+
+/** Whether an ending is of this kind. If it is, it is the last one. */
+const isEnding = (ending: Ending, text: string): boolean => {
+  if (text === ending.text) return true
+  if (ending.beforeTime === undefined || !text.startsWith(ending.beforeTime)) return false
+  const time = text.slice(ending.beforeTime.length)
+  if (!timePattern.test(time)) return false
+  ending.text = detached(text)
+  ending.emittedAtMs = Number(time.slice(0, -1))
+  return true
+}
+
+const parse = (json: string): unknown => {
+  try {
+    return JSON.parse(json)
+  } catch {
+    return undefined
+  }
+}
+
+export class DeltaLines {
+  private layouts: Array<Layout> = []
+  private endings: Array<Ending> = []
+  private size = 0
+  private last: Family | undefined
+
+  /** Reads a line that is one of a text that it has learned. */
+  read(line: string): Delta | undefined {
+    const { last } = this
+    if (last !== undefined) {
+      const delta = this.readAs(last, line)
+      if (delta !== undefined) return delta
+    }
+    for (const { families, keyEnd, keyStart } of this.layouts) {
+      let family = families.get(line.slice(keyStart, keyEnd))
+      for (; family !== undefined; family = family.next) {
+        const delta = family === last ? undefined : this.readAs(family, line)
+        if (delta === undefined) continue
+        this.last = family
+        return delta
+      }
+    }
+    return undefined
+  }
+
+  private readAs(family: Family, line: string): Delta | undefined {
+    const { before, ending } = family
+    const textStart = before.length
+    const textEnd = line.length - ending.text.length
+    if (textEnd < textStart || line.slice(0, textStart) !== before) return undefined
+    if (!isEnding(ending, line.slice(textEnd))) return undefined
+    const piece = line.slice(textStart, textEnd)
+    if (isPlain(piece)) return new Delta(family, detached(piece), ending.emittedAtMs)
+    const text = parse(`"${piece}"`)
+    return Predicate.isString(text) ? new Delta(family, text, ending.emittedAtMs) : undefined
+  }
+
+  /** Makes a line the first of its family, if it can have one: `event` is what was read of it, as it was parsed. */
+  learn(line: string, event: DeltaNotification): void {
+    const { turnId } = event.params
+    const textStart = line.indexOf(textMark) + textMark.length
+    const textEnd = endOfString(line, textStart)
+    const before = line.slice(0, textStart)
+    const after = line.slice(textEnd)
+    const timeStart = after.lastIndexOf(timeMark) + timeMark.length
+    const isTimed = timeStart > timeMark.length && timePattern.test(after.slice(timeStart))
+    const beforeTime = isTimed ? after.slice(0, timeStart) : undefined
+    const keyEnd = before.lastIndexOf(`"${turnId}"`) + 1 + turnId.length
+    const keyStart = Math.max(keyEnd - keyLength, 0)
+    if (keyEnd > textStart) return
+
+    // One that differs in both says whether these two are where they seem to be: what is true of it is true of all.
+    const delta = "another text"
+    const probe = parse(`${before}${delta}${beforeTime === undefined ? after : `${beforeTime}1}`}`)
+    const expected = { ...event, params: { ...event.params, delta }, ...(isTimed ? { emittedAtMs: 1 } : {}) }
+    if (JSON.stringify(probe) !== JSON.stringify(expected)) return
+
+    if (this.size >= maxFamilies || this.layouts.length > maxKinds || this.endings.length > maxKinds) this.forget()
+    this.add({ keyStart, keyEnd, textStart }, detached(line.slice(keyStart, keyEnd)), {
+      before: detached(before),
+      ending: this.endingOf(after, beforeTime, event.emittedAtMs),
+      event,
+      next: undefined
+    })
+  }
+
+  private forget(): void {
+    this.layouts = []
+    this.endings = []
+    this.size = 0
+    this.last = undefined
+  }
+
+  private endingOf(after: string, beforeTime: string | undefined, emittedAtMs: number | undefined): Ending {
+    const known = this.endings.find((ending) =>
+      ending.beforeTime === beforeTime && (beforeTime !== undefined || ending.text === after)
+    )
+    if (known !== undefined) return known
+    const ending: Ending = {
+      beforeTime: beforeTime === undefined ? undefined : detached(beforeTime),
+      text: detached(after),
+      emittedAtMs
+    }
+    this.endings.push(ending)
+    return ending
+  }
+
+  private add(place: Omit<Layout, "families">, key: string, family: Family): void {
+    let layout = this.layouts.find(({ keyEnd, textStart }) => keyEnd === place.keyEnd && textStart === place.textStart)
+    if (layout === undefined) {
+      layout = { ...place, families: new Map() }
+      this.layouts.push(layout)
+    }
+    family.next = layout.families.get(key)
+    let oldest = family
+    for (let texts = 1; oldest.next !== undefined; texts++) {
+      if (texts === maxTextsOfTurn) oldest.next = undefined
+      else oldest = oldest.next
+    }
+    layout.families.set(key, family)
+    this.size++
+    this.last = family
+  }
+}
