@@ -18,7 +18,6 @@ import * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import {
   type AppServerError,
@@ -268,6 +267,16 @@ const scopeClosed = (): AppServerError =>
     })
   )
 
+/** A request has a span if a tracer is there to see it, as that costs more than the request itself. */
+const traced = <A, E>(method: string, request: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.withFiber((fiber) =>
+    fiber.cache.tracer === undefined
+      ? request()
+      : Effect.withSpan(Effect.suspend(request), "AppServer.request", {
+        attributes: { "rpc.system": "jsonrpc", "rpc.method": method }
+      })
+  )
+
 const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   AppServer["Service"],
   AppServerError,
@@ -280,10 +289,11 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     )
   }
   const transport = yield* Transport
+  const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
   const router = new Router()
-  const window = yield* Semaphore.make(maxInFlight)
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
+  const defaultTimeoutMillis = Duration.toMillis(requestTimeout)
 
   const changes = yield* PubSub.unbounded<ConnectionState>()
   let state: ConnectionState = { _tag: "Starting", cause: undefined }
@@ -316,66 +326,84 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       : Effect.succeed(live.peer)
   })
 
-  const send = (
-    peer: Effect.Effect<Peer, AppServerError>,
+  /** Makes a request again for as long as it may be, after a first failure if there was one, until its deadline. */
+  const repeating = (
+    ask: Effect.Effect<unknown, AppServerError>,
+    mayRepeat: (error: AppServerError) => boolean,
     method: string,
-    params: unknown,
-    onSend?: () => void
-  ): Effect.Effect<unknown, AppServerError> =>
-    Effect.suspend(() => {
-      let isSent = false
-      const sent = Effect.flatMap(peer, (peer) => {
-        const request = peer.request(method, params, () => {
-          isSent = true
-          onSend?.()
-        })
-        // An interrupt must not wait behind what it interrupts. Nobody waits for a connection with a permit in hand: those who
-        // make it usable need permits too.
-        return method === "turn/interrupt" ? request : window.withPermit(request)
-      })
-      const repeated = isRepeatable(method)
-        ? Effect.retry(sent, { schedule: overloadSchedule, while: (error) => error.reason._tag === "Overloaded" })
-        : sent
-      return restart === false || peer !== current ? repeated : Effect.retry(repeated, {
-        while: (error) =>
-          error.reason._tag === "ConnectionClosed" && state._tag !== "Closed" && (isRepeatable(method) || !isSent)
-      })
+    deadline: number,
+    timeoutMillis: number,
+    first?: AppServerError
+  ): Effect.Effect<unknown, AppServerError> => {
+    let failure = first
+    const attempt = Effect.suspend(() => {
+      const error = failure
+      failure = undefined
+      return error === undefined ? ask : Effect.fail(error)
     })
-
-  /** How requests are made of a peer. */
-  const requestsOf = (peer: Effect.Effect<Peer, AppServerError>): Requests => {
-    const requestRaw = Effect.fn("AppServer.request")(
-      function*(method: string, params?: unknown, requestOptions?: RequestOptions) {
-        yield* Effect.annotateCurrentSpan({ "rpc.system": "jsonrpc", "rpc.method": method })
-        const timeout = requestOptions?.timeout ?? requestTimeout
-        const sent = send(peer, method, yield* encodeParams(method, params), requestOptions?.onSend)
-        return yield* Effect.timeoutOrElse(sent, {
-          duration: timeout,
-          orElse: () =>
-            Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(timeout) })))
-        })
-      }
+    return attempt.pipe(
+      Effect.retry({
+        schedule: overloadSchedule,
+        while: (error) => error.reason._tag === "Overloaded" && mayRepeat(error)
+      }),
+      Effect.retry({ while: (error) => error.reason._tag === "ConnectionClosed" && mayRepeat(error) }),
+      Effect.timeoutOrElse({
+        duration: deadline - clock.currentTimeMillisUnsafe(),
+        orElse: () => Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis })))
+      })
     )
-    const request = Effect.fnUntraced(
-      function*(method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) {
-        const spec = specOf(Protocol.clientRequests, method)
-        if (spec === undefined) {
-          return yield* appServerError(
-            new InvalidRequest({ method, description: `the protocol of Codex ${Protocol.version} has no such method` })
-          )
+  }
+
+  /** How requests are made: of a peer that is there, or that is waited for. */
+  const requestsOf = (peer: () => Peer | undefined, opened: Effect.Effect<Peer, AppServerError>): Requests => {
+    const requestRaw = (method: string, params?: unknown, requestOptions?: RequestOptions) =>
+      traced(method, () => {
+        const encoded = encodeParams(method, params)
+        if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
+        const timeout = requestOptions?.timeout
+        const timeoutMillis = timeout === undefined ? defaultTimeoutMillis : Duration.toMillis(timeout)
+        const deadline = clock.currentTimeMillisUnsafe() + timeoutMillis
+        let isSent = false
+        const onSend = () => {
+          isSent = true
+          requestOptions?.onSend?.()
         }
-        const result = yield* requestRaw(method, params, requestOptions)
-        return yield* Effect.mapError(
-          Effect.fromResult(decoderOf(spec.result)(result)),
-          (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
-        )
+        const ask = (peer: Peer) => peer.request(method, encoded.success, deadline, timeoutMillis, onSend)
+        const mayRepeat = (error: AppServerError) =>
+          isRepeatable(method)
+            ? error.reason._tag === "Overloaded" || isRestarting(error)
+            : !isSent && isRestarting(error)
+        const isRestarting = ({ reason }: AppServerError) =>
+          reason._tag === "ConnectionClosed" && restart !== false && opened === current && state._tag !== "Closed"
+        const live = peer()
+        return live === undefined
+          ? repeating(Effect.flatMap(opened, ask), mayRepeat, method, deadline, timeoutMillis)
+          : Effect.catch(ask(live), (error) =>
+            mayRepeat(error)
+              ? repeating(Effect.flatMap(opened, ask), mayRepeat, method, deadline, timeoutMillis, error)
+              : Effect.fail(error))
+      })
+    const request = ((method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) => {
+      const spec = specOf(Protocol.clientRequests, method)
+      if (spec === undefined) {
+        return Effect.fail(appServerError(
+          new InvalidRequest({ method, description: `the protocol of Codex ${Protocol.version} has no such method` })
+        ))
       }
-    ) as Requests["request"]
+      return Effect.flatMap(requestRaw(method, params, requestOptions), (result) => {
+        const decoded = decoderOf(spec.result)(result)
+        return Result.isSuccess(decoded)
+          ? Effect.succeed(decoded.success)
+          : Effect.fail(appServerError(new DecodeFailed({ method, issue: decoded.failure.message })))
+      })
+    }) as Requests["request"]
     return { request, requestRaw }
   }
 
+  const requestsTo = (peer: Peer) => requestsOf(() => peer, Effect.succeed(peer))
+
   const initialize = Effect.fnUntraced(function*(peer: Peer) {
-    const initialized = yield* requestsOf(Effect.succeed(peer)).requestRaw("initialize", {
+    const initialized = yield* requestsTo(peer).requestRaw("initialize", {
       clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
       capabilities: {
         experimentalApi,
@@ -410,6 +438,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       const lost = Deferred.makeUnsafe<AppServerError>()
       const opening = Effect.gen(function*() {
         const peer = yield* makePeer(yield* transport.connect, {
+          maxInFlight,
+          urgent: "turn/interrupt",
           takeLine: router.takeLine,
           onNotification: router.onNotification,
           onRequest: router.onRequest,
@@ -440,7 +470,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     metadata: first.metadata,
     requestTimeout,
     experimentalApi,
-    ...requestsOf(current),
+    ...requestsOf(() => live?.peer, current),
     state: Effect.sync(() => state),
     states: Stream.unwrap(
       Effect.map(
@@ -482,7 +512,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   /** Opens a connection, and has everybody find their way in it. */
   const reopen = Effect.gen(function*() {
     const opened = yield* open
-    const requests = requestsOf(Effect.succeed(opened.peer))
+    const requests = requestsTo(opened.peer)
     yield* Effect.raceFirst(
       Effect.forEach(recoveries, (recover) => recover(requests), { concurrency: "unbounded", discard: true }),
       Effect.flatMap(opened.lost, Effect.fail)
@@ -492,7 +522,6 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
 
   const supervise = Effect.gen(function*() {
     const schedule = restart === true ? restartSchedule : restart
-    const clock = yield* Clock.Clock
     let next = yield* Schedule.toStepWithSleep(schedule)
     let connection = first
     let since = clock.currentTimeMillisUnsafe()

@@ -20,7 +20,6 @@ import type * as PlatformError from "effect/PlatformError"
 import * as Predicate from "effect/Predicate"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -31,8 +30,10 @@ import {
   make as appServerError,
   SpawnFailed
 } from "./AppServerError.ts"
+import { Handoff } from "./internal/handoff.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
 import { linesOf } from "./internal/stdio/framing.ts"
+import { OutgoingLines } from "./internal/stdio/outgoing.ts"
 import { makeRedact } from "./internal/stdio/redact.ts"
 import { encodeToml, type TomlValue } from "./internal/stdio/toml.ts"
 import { type Connection, Transport } from "./Transport.ts"
@@ -179,8 +180,8 @@ export const connect: (
       Effect.mapError((description) => appServerError(new SpawnFailed({ command, cwd: options.cwd, description })))
     )
 
-    const outgoing = yield* Queue.unbounded<string, Cause.Done>()
-    yield* Stream.fromQueue(outgoing).pipe(
+    const outgoing = new OutgoingLines()
+    yield* outgoing.stream.pipe(
       Stream.encodeText,
       Stream.run(child.stdin),
       // A server that does not read any more is about to end, and its end is reported by `incoming`.
@@ -206,7 +207,7 @@ export const connect: (
     )
 
     yield* Effect.addFinalizer(() =>
-      Queue.end(outgoing).pipe(
+      Effect.sync(() => outgoing.end()).pipe(
         Effect.andThen(Fiber.join(exited)),
         Effect.timeoutOption(options.closeTimeout ?? Duration.seconds(2)),
         Effect.ignore
@@ -240,19 +241,41 @@ export const connect: (
       ))
     )
 
-    return {
-      incoming: child.stdout.pipe(
-        Stream.interruptWhen(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
-        (bytes) => linesOf(bytes, options.maxLineBytes, tooLong),
-        Stream.catchCause((cause) => {
-          const error = Cause.findErrorOption(cause)
-          return Option.isSome(error) && isAppServerError(error.value)
-            ? Stream.fail(error.value)
-            : Stream.fromEffect(closed(cause))
-        }),
-        Stream.concat(Stream.fromEffect(closed()))
+    let unread: Array<string> = []
+    const incoming = new Handoff<string, AppServerError>(() => {
+      const lines = unread
+      unread = []
+      return lines
+    })
+    yield* linesOf(child.stdout, options.maxLineBytes, tooLong).pipe(
+      Stream.runForEachArray((lines) =>
+        Effect.sync(() => {
+          if (unread.length === 0) unread = [...lines]
+          else for (const line of lines) unread.push(line)
+          incoming.wake()
+        })
       ),
-      send: (line) => Effect.asVoid(Queue.offer(outgoing, line + "\n"))
+      Effect.raceFirst(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
+      Effect.matchCauseEffect({
+        onFailure: (cause) => {
+          const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+          return isAppServerError(error) ? Effect.fail(error) : closed(cause)
+        },
+        onSuccess: () => closed()
+      }),
+      Effect.catch((error) =>
+        Effect.sync(() => {
+          incoming.end(error)
+          incoming.wake()
+        })
+      ),
+      Effect.forkScoped
+    )
+
+    return {
+      incoming: incoming.stream,
+      send: (line) => Effect.sync(() => outgoing.push(line)),
+      sendUnsafe: (line) => outgoing.push(line)
     }
   }
 )

@@ -29,6 +29,11 @@ export interface Connection {
    * connection that has ended does nothing: the end is reported by `incoming`.
    */
   readonly send: (line: string) => Effect.Effect<void>
+  /**
+   * The same at once, for a transport that need not wait to take a line. It is used for requests, of which there may be many:
+   * it spares each a fiber. Lines sent either way are in one order.
+   */
+  readonly sendUnsafe?: ((line: string) => void) | undefined
 }
 
 /**

@@ -1,5 +1,4 @@
 /** Between the JSON of the wire and the types of the protocol. */
-import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -55,14 +54,24 @@ export const decodeNotification = (message: IncomingNotification, step: Step): P
   return (params.success === message.params ? message : { ...message, params: params.success }) as Protocol.Notification
 }
 
+type Encoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
+
+const encoders = new WeakMap<object, Encoder>()
+
+const encoderOf = (schema: Schema.Codec<unknown>): Encoder => {
+  const existing = encoders.get(schema)
+  if (existing !== undefined) return existing
+  const encoder = Schema.encodeUnknownResult(schema, { onExcessProperty: "error" })
+  encoders.set(schema, encoder)
+  return encoder
+}
+
 /** The params of a request as they are sent. What the protocol does not have fails, and nothing is sent. */
-export const encodeParams = (method: string, params: unknown): Effect.Effect<unknown, AppServerError> => {
+export const encodeParams = (method: string, params: unknown): Result.Result<unknown, AppServerError> => {
   const spec = specOf(Protocol.clientRequests, method)
-  if (spec?.params === undefined) return Effect.succeed(params)
-  return Effect.mapError(
-    Schema.encodeUnknownEffect(spec.params as Schema.Codec<unknown>)(params ?? spec.defaultParams, {
-      onExcessProperty: "error"
-    }),
+  if (spec?.params === undefined) return Result.succeed(params)
+  return Result.mapError(
+    encoderOf(spec.params as Schema.Codec<unknown>)(params ?? spec.defaultParams),
     (error) => appServerError(new InvalidRequest({ method, description: error.message }))
   )
 }

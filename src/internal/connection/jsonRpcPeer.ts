@@ -5,12 +5,13 @@
  * and never waits, so nobody can hold it up. Whatever wakes a fiber is done after the step, and in a flood after several.
  */
 import * as Cause from "effect/Cause"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
+import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
 import type { SchedulerDispatcher } from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -24,6 +25,7 @@ import {
   RequestRejected
 } from "../../AppServerError.ts"
 import type { Connection } from "../../Transport.ts"
+import { Request, RequestTable } from "./requestTable.ts"
 
 export type RequestId = string | number
 
@@ -64,8 +66,17 @@ export interface Withdrawal {
 export const immediately: Step = { defer: (action) => action(), hurry: () => {}, report: () => {} }
 
 export interface Peer {
-  /** Sends a request and waits for the answer. `onSend` is called just before the transport is given it. */
-  readonly request: (method: string, params: unknown, onSend?: () => void) => Effect.Effect<unknown, AppServerError>
+  /**
+   * Sends a request and waits for the answer, which must be there at the deadline, so many milliseconds after its start.
+   * `onSend` is called just before the transport is given the request.
+   */
+  readonly request: (
+    method: string,
+    params: unknown,
+    deadline: number,
+    timeoutMillis: number,
+    onSend?: () => void
+  ) => Effect.Effect<unknown, AppServerError>
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended, once it has. */
   readonly ended: () => AppServerError | undefined
@@ -77,11 +88,22 @@ export interface Peer {
  * A lone surrogate makes the server drop the whole message without a word, so it is replaced, as `toWellFormed` does.
  * `JSON.stringify` writes one as an escape; an escaped backslash before it is text, not an escape.
  */
-const wellFormed = (json: string): string =>
-  json.includes("\\ud")
+const wellFormed = (json: string | undefined): string | undefined =>
+  json?.includes("\\ud")
     ? json.replace(/\\(?:ud[89a-f][0-9a-f]{2}|.)/g, (escape) =>
       escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
     : json
+
+/** As JSON, which `undefined` has none of. */
+const stringify = (value: unknown, method: string): Result.Result<string | undefined, AppServerError> => {
+  try {
+    return Result.succeed(wellFormed(JSON.stringify(value)))
+  } catch (cause) {
+    return Result.fail(
+      appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))
+    )
+  }
+}
 
 /** The server's code for a request that it refused because its queue is full. */
 const overloadedCode = -32001
@@ -117,6 +139,10 @@ const identityOf = ({ id, method, params }: IncomingRequest): string =>
 const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || Predicate.isNumber(id)
 
 export const makePeer = Effect.fnUntraced(function*(connection: Connection, handlers: {
+  /** How many requests may be unanswered at once. */
+  readonly maxInFlight: number
+  /** The method that need not wait for its turn. */
+  readonly urgent: string
   /** Takes a line that need not be parsed, as `onNotification` would take what it says. */
   readonly takeLine: (line: string, step: Step) => boolean
   /** Called in the reader's step: it must be quick and leave waking to `defer`. */
@@ -131,10 +157,6 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   readonly replayedBy: string
   readonly onEnd: (error: AppServerError, step: Step) => void
 }): Effect.fn.Return<Peer, never, Scope.Scope> {
-  const pending = new Map<
-    RequestId,
-    { readonly method: string; readonly answer: Deferred.Deferred<unknown, AppServerError> }
-  >()
   /** The server's requests that have no answer yet. Whoever takes one out of here answers it. */
   const asked = new Map<RequestId, IncomingRequest>()
   /** How many requests for a replay were sent, and how many of them are not answered yet. */
@@ -146,15 +168,23 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const answered = new Set<string>()
   const answering = yield* FiberMap.make<RequestId>()
   const runAnswer = yield* FiberMap.runtime(answering)()
-  let nextId = 1
   let ended: AppServerError | undefined
 
+  const sending = yield* FiberSet.make<void>()
+  const runSend = yield* FiberSet.runtime(sending)()
+
+  const table = yield* RequestTable.make(handlers.maxInFlight, (line, request) => {
+    if (connection.sendUnsafe !== undefined) return connection.sendUnsafe(line)
+    // A transport that takes lines in no other way does so in a fiber.
+    runSend(connection.send(line)).addObserver((exit) => {
+      if (Exit.isFailure(exit)) table.complete(request, exit)
+    })
+  })
+
   const write = (message: object, method: string) =>
-    Effect.try({
-      try: () => wellFormed(JSON.stringify(message)),
-      catch: (cause) =>
-        appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))
-    }).pipe(Effect.flatMap(connection.send))
+    Effect.suspend(() =>
+      Effect.flatMap(Effect.fromResult(stringify(message, method)), (line) => connection.send(line!))
+    )
 
   const remember = (request: IncomingRequest) => {
     if (replaysBefore.get(request) === replays) return
@@ -195,16 +225,14 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   }
 
   const settle = (id: RequestId, message: object) => {
-    const entry = pending.get(id)
-    if (entry === undefined) {
+    if (!table.has(id)) {
       reports.push("Ignored an answer to no request that is waiting")
       return
     }
-    pending.delete(id)
-    const outcome = "error" in message && message.error !== undefined && message.error !== null
-      ? Exit.fail(rejection(entry.method, message.error))
-      : Exit.succeed("result" in message ? message.result : undefined)
-    step.defer(() => Deferred.doneUnsafe(entry.answer, outcome))
+    table.settle(id, (method) =>
+      "error" in message && message.error !== undefined && message.error !== null
+        ? Exit.fail(rejection(method, message.error))
+        : Exit.succeed("result" in message ? message.result : undefined), step)
   }
 
   /** Answers in a fiber. One that ends without an answer, interrupted or broken, has the request declined. */
@@ -261,7 +289,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       handlers.onNotification(notification, step, line)
       return
     }
-    if (isRequestId(id) && (pending.has(id) || "result" in message || "error" in message)) {
+    if (isRequestId(id) && (table.has(id) || "result" in message || "error" in message)) {
       settle(id, message)
       return
     }
@@ -286,8 +314,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const end = (error: AppServerError) => {
     if (ended !== undefined) return
     ended = error
-    for (const entry of pending.values()) step.defer(() => Deferred.doneUnsafe(entry.answer, Exit.fail(error)))
-    pending.clear()
+    table.end(error, step)
     asked.clear()
     handlers.onEnd(error, step)
     wake()
@@ -368,24 +395,29 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     asked: () => asked.values(),
     notify: (method, params) =>
       Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
-    request: (method, params, onSend) =>
+    request: (method, params, deadline, timeoutMillis, onSend) =>
       Effect.suspend(() => {
-        if (ended !== undefined) return Effect.fail(ended)
-        const id = nextId++
-        const response = Deferred.makeUnsafe<unknown, AppServerError>()
-        pending.set(id, { method, answer: response })
-        onSend?.()
-        const isReplay = method === handlers.replayedBy
-        if (isReplay) {
+        const json = stringify(params, method)
+        if (Result.isFailure(json)) return Effect.fail(json.failure)
+        const members = json.success === undefined
+          ? `"method":${JSON.stringify(method)}`
+          : `"method":${JSON.stringify(method)},"params":${json.success}`
+        const isUrgent = method === handlers.urgent
+        if (method !== handlers.replayedBy) {
+          return table.run(new Request(method, members, deadline, timeoutMillis, isUrgent, onSend))
+        }
+        let isSent = false
+        const onReplay = () => {
+          isSent = true
           replays++
           replaying++
+          onSend?.()
         }
-        return write({ id, method, params }, method).pipe(
-          Effect.andThen(Deferred.await(response)),
-          Effect.ensuring(Effect.sync(() => {
-            pending.delete(id)
-            if (isReplay) replaying--
-          }))
+        return Effect.ensuring(
+          table.run(new Request(method, members, deadline, timeoutMillis, isUrgent, onReplay)),
+          Effect.sync(() => {
+            if (isSent) replaying--
+          })
         )
       })
   }

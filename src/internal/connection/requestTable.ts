@@ -1,0 +1,184 @@
+/**
+ * Our requests on one connection: those that wait for a place, because the server drops answers when it has too many requests,
+ * and those that wait for their answer. One fiber watches the deadlines of all of them.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberHandle from "effect/FiberHandle"
+import type * as Scope from "effect/Scope"
+import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
+import type { Step } from "./jsonRpcPeer.ts"
+
+/** A request of ours, from the moment it is made until it is over. */
+export class Request {
+  readonly method: string
+  /** Its message but for the id, as the members of a JSON object. */
+  readonly members: string
+  /** When it must have its answer, in milliseconds of the connection's clock, and how long that was from its start. */
+  readonly deadline: number
+  readonly timeoutMillis: number
+  /** It needs no place, as an interrupt, which must not wait behind what it interrupts. */
+  readonly isUrgent: boolean
+  /** Called just before the transport is given it. */
+  readonly onSend: (() => void) | undefined
+  /** It has one when it was sent. */
+  id: number | undefined
+  isOver: boolean
+  resume: ((outcome: Outcome) => void) | undefined
+
+  constructor(
+    method: string,
+    members: string,
+    deadline: number,
+    timeoutMillis: number,
+    isUrgent: boolean,
+    onSend: (() => void) | undefined
+  ) {
+    this.method = method
+    this.members = members
+    this.deadline = deadline
+    this.timeoutMillis = timeoutMillis
+    this.isUrgent = isUrgent
+    this.onSend = onSend
+    this.id = undefined
+    this.isOver = false
+    this.resume = undefined
+  }
+}
+
+type Outcome = Exit.Exit<unknown, AppServerError>
+
+export class RequestTable {
+  private readonly places: number
+  private readonly clock: Clock.Clock
+  private readonly runWatch: (watch: Effect.Effect<void>) => unknown
+  private readonly send: (line: string, request: Request) => void
+  /** Those that are over are left out when it is their turn. */
+  private waiting: Array<Request> = []
+  private granted = 0
+  private readonly sent = new Map<unknown, Request>()
+  private taken = 0
+  private nextId = 1
+  private isGranting = false
+  private ended: AppServerError | undefined
+  /** Until when the watcher sleeps. */
+  private watchedUntil = Infinity
+
+  private constructor(
+    places: number,
+    send: (line: string, request: Request) => void,
+    clock: Clock.Clock,
+    runWatch: (watch: Effect.Effect<void>) => unknown
+  ) {
+    this.places = places
+    this.send = send
+    this.clock = clock
+    this.runWatch = runWatch
+  }
+
+  /** `places` is how many requests may be unanswered at once; `send` hands a line to the transport. */
+  static make(
+    places: number,
+    send: (line: string, request: Request) => void
+  ): Effect.Effect<RequestTable, never, Scope.Scope> {
+    return Effect.gen(function*() {
+      const watcher = yield* FiberHandle.make<void>()
+      return new RequestTable(places, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
+    })
+  }
+
+  /** Sends a request when it has a place, and waits for its answer. */
+  run(request: Request): Effect.Effect<unknown, AppServerError> {
+    return Effect.callback((resume) => {
+      if (this.ended !== undefined) return resume(Effect.fail(this.ended))
+      request.resume = resume
+      if (request.isUrgent || this.taken < this.places) this.start(request)
+      else this.waiting.push(request)
+      if (request.deadline < this.watchedUntil) this.runWatch(this.watch)
+      return Effect.sync(() => this.leave(request))
+    })
+  }
+
+  /** Whether a request waits for an answer with this id. */
+  has(id: unknown): boolean {
+    return this.sent.has(id)
+  }
+
+  /** Settles a request with what `read` makes of its method. Who waits is told after the step. */
+  settle(id: unknown, read: (method: string) => Outcome, step: Step): void {
+    const request = this.sent.get(id)
+    if (request === undefined) return
+    this.sent.delete(id)
+    const outcome = read(request.method)
+    step.defer(() => this.complete(request, outcome))
+  }
+
+  /** Fails all that wait, and all that come later. */
+  end(error: AppServerError, step: Step): void {
+    this.ended = error
+    const outcome = Exit.fail(error)
+    for (const request of this.open()) step.defer(() => this.complete(request, outcome))
+    this.sent.clear()
+    this.waiting = []
+    this.granted = 0
+  }
+
+  complete(request: Request, outcome: Outcome): void {
+    if (request.isOver) return
+    this.leave(request)
+    request.resume?.(outcome)
+  }
+
+  private open(): ReadonlyArray<Request> {
+    return [...this.sent.values(), ...this.waiting.slice(this.granted)]
+  }
+
+  private start(request: Request): void {
+    const id = this.nextId++
+    request.id = id
+    this.sent.set(id, request)
+    if (!request.isUrgent) this.taken++
+    request.onSend?.()
+    this.send(`{"id":${id},${request.members}}`, request)
+  }
+
+  private leave(request: Request): void {
+    if (request.isOver) return
+    request.isOver = true
+    if (request.id === undefined) return
+    this.sent.delete(request.id)
+    if (!request.isUrgent) this.taken--
+    if (this.waiting.length > 0) this.grant()
+  }
+
+  private grant(): void {
+    // One that cannot be sent leaves at once.
+    if (this.isGranting) return
+    this.isGranting = true
+    while (this.granted < this.waiting.length && this.taken < this.places) {
+      const next = this.waiting[this.granted++]!
+      if (!next.isOver) this.start(next)
+    }
+    if (this.granted === this.waiting.length) {
+      this.waiting = []
+      this.granted = 0
+    }
+    this.isGranting = false
+  }
+
+  /** Fails what has waited too long, and sleeps until the next deadline, if there is one. */
+  private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
+    const now = this.clock.currentTimeMillisUnsafe()
+    this.watchedUntil = Infinity
+    for (const request of this.open()) {
+      const { deadline, method, timeoutMillis } = request
+      if (request.isOver) continue
+      if (deadline > now) this.watchedUntil = Math.min(this.watchedUntil, deadline)
+      else this.complete(request, Exit.fail(appServerError(new RequestTimeout({ method, timeoutMillis }))))
+    }
+    return this.watchedUntil === Infinity
+      ? Effect.void
+      : Effect.andThen(Effect.sleep(this.watchedUntil - now), this.watch)
+  })
+}
