@@ -32,7 +32,7 @@ import {
 } from "./AppServerError.ts"
 import { Handoff } from "./internal/handoff.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
-import { linesOf } from "./internal/stdio/framing.ts"
+import { linesOf, makeLineSplitter } from "./internal/stdio/framing.ts"
 import { OutgoingLines } from "./internal/stdio/outgoing.ts"
 import { makeRedact } from "./internal/stdio/redact.ts"
 import { encodeToml, type TomlValue } from "./internal/stdio/toml.ts"
@@ -241,41 +241,51 @@ export const connect: (
       ))
     )
 
-    let unread: Array<string> = []
-    const incoming = new Handoff<string, AppServerError>(() => {
-      const lines = unread
-      unread = []
-      return lines
-    })
-    yield* linesOf(child.stdout, options.maxLineBytes, tooLong).pipe(
-      Stream.runForEachArray((lines) =>
-        Effect.sync(() => {
-          if (unread.length === 0) unread = [...lines]
-          else for (const line of lines) unread.push(line)
-          incoming.wake()
+    const splitter = makeLineSplitter(options.maxLineBytes)
+    const receive = (onLines: (lines: ReadonlyArray<string>) => void): Effect.Effect<never, AppServerError> =>
+      Stream.runForEachArray(child.stdout, (chunks) => {
+        for (const chunk of chunks) {
+          const lines = splitter.push(chunk)
+          if (lines.length > 0) onLines(lines)
+        }
+        return splitter.takeDropped() === 0 ? Effect.void : tooLong
+      }).pipe(
+        Effect.tap(() =>
+          Effect.sync(() => {
+            const rest = splitter.rest()
+            if (rest !== "") onLines([rest])
+          })
+        ),
+        Effect.raceFirst(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
+        Effect.matchCauseEffect({
+          onFailure: (cause) => {
+            const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+            return isAppServerError(error) ? Effect.fail(error) : closed(cause)
+          },
+          onSuccess: () => closed()
         })
-      ),
-      Effect.raceFirst(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
-      Effect.matchCauseEffect({
-        onFailure: (cause) => {
-          const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-          return isAppServerError(error) ? Effect.fail(error) : closed(cause)
-        },
-        onSuccess: () => closed()
-      }),
-      Effect.catch((error) =>
-        Effect.sync(() => {
-          incoming.end(error)
-          incoming.wake()
-        })
-      ),
-      Effect.forkScoped
-    )
+      )
 
     return {
-      incoming: incoming.stream,
+      incoming: Stream.unwrap(Effect.gen(function*() {
+        let unread: Array<string> = []
+        const lines = new Handoff<string, AppServerError>(() => unread.splice(0))
+        yield* receive((more) => {
+          unread = unread.concat(more)
+          lines.wake()
+        }).pipe(
+          Effect.catch((error) =>
+            Effect.sync(() => {
+              lines.end(error)
+              lines.wake()
+            })
+          ),
+          Effect.forkScoped
+        )
+        return lines.stream
+      })),
       send: (line) => Effect.sync(() => outgoing.push(line)),
-      sendUnsafe: (line) => outgoing.push(line)
+      direct: { receive, send: (line) => outgoing.push(line) }
     }
   }
 )

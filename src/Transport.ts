@@ -30,10 +30,17 @@ export interface Connection {
    */
   readonly send: (line: string) => Effect.Effect<void>
   /**
-   * The same at once, for a transport that need not wait to take a line. It is used for requests, of which there may be many:
-   * it spares each a fiber. Lines sent either way are in one order.
+   * The same two, at once, for a transport that need not wait: they spare each line a fiber. It is used in place of `incoming`,
+   * and lines that are sent either way are in one order.
    */
-  readonly sendUnsafe?: ((line: string) => void) | undefined
+  readonly direct?: {
+    /**
+     * Calls a function with the lines that the server sends, as many as there are at a time, until the connection has ended,
+     * and fails with why.
+     */
+    readonly receive: (onLines: (lines: ReadonlyArray<string>) => void) => Effect.Effect<never, AppServerError>
+    readonly send: (line: string) => void
+  } | undefined
 }
 
 /**

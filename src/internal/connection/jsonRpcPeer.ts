@@ -12,7 +12,6 @@ import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
-import type { SchedulerDispatcher } from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import {
@@ -170,13 +169,14 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const runAnswer = yield* FiberMap.runtime(answering)()
   let ended: AppServerError | undefined
 
-  const sending = yield* FiberSet.make<void>()
-  const runSend = yield* FiberSet.runtime(sending)()
+  const { direct } = connection
+  const background = yield* FiberSet.make<void>()
+  const runInBackground = yield* FiberSet.runtime(background)()
+  const dispatcher = yield* Effect.withFiberSucceed((fiber) => fiber.currentDispatcher)
 
   const table = yield* RequestTable.make(handlers.maxInFlight, (line, request) => {
-    if (connection.sendUnsafe !== undefined) return connection.sendUnsafe(line)
-    // A transport that takes lines in no other way does so in a fiber.
-    runSend(connection.send(line)).addObserver((exit) => {
+    if (direct !== undefined) return direct.send(line)
+    runInBackground(connection.send(line)).addObserver((exit) => {
       if (Exit.isFailure(exit)) table.complete(request, exit)
     })
   })
@@ -326,33 +326,37 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   let isWakeScheduled = false
 
   /** Wakes whoever is to be woken when the flood is over. */
-  const wakeLater = (dispatcher: SchedulerDispatcher, lastStep: number) => {
+  const wakeLater = (lastStep: number) => {
     isWakeScheduled = true
     dispatcher.scheduleTask(() => {
       isWakeScheduled = false
       if (steps === lastStep) wake()
-      else if (deferred.length > 0) wakeLater(dispatcher, steps)
+      else if (deferred.length > 0) wakeLater(steps)
     }, 0)
   }
 
-  const read = (lines: ReadonlyArray<string>) =>
-    Effect.withFiber((fiber) => {
-      for (const line of lines) receive(line)
-      steps++
-      held += lines.length
-      // A step that long is one of a flood. Each fiber that is woken costs as much as several lines, so in a flood they are
-      // woken for several steps at once.
-      if (hurried || lines.length < floodLines || held >= maxHeldLines) wake()
-      else if (deferred.length > 0 && !isWakeScheduled) wakeLater(fiber.currentDispatcher, steps)
-      if (reports.length === 0) return Effect.void
+  const read = (lines: ReadonlyArray<string>) => {
+    for (const line of lines) receive(line)
+    steps++
+    held += lines.length
+    // A step that long is one of a flood. Each fiber that is woken costs as much as several lines, so in a flood they are
+    // woken for several steps at once.
+    if (hurried || lines.length < floodLines || held >= maxHeldLines) wake()
+    else if (deferred.length > 0 && !isWakeScheduled) wakeLater(steps)
+    if (reports.length > 0) {
       const texts = reports
       reports = []
       // A logger that throws must not end the connection.
-      return Effect.ignoreCause(Effect.forEach(texts, (text) => Effect.logWarning(text), { discard: true }))
-    })
+      runInBackground(
+        Effect.ignoreCause(Effect.forEach(texts, (text) => Effect.logWarning(text), { discard: true }))
+      )
+    }
+  }
 
-  yield* connection.incoming.pipe(
-    Stream.runForEachArray(read),
+  const received = direct === undefined
+    ? Stream.runForEachArray(connection.incoming, (lines) => Effect.sync(() => read(lines)))
+    : direct.receive(read)
+  yield* received.pipe(
     Effect.onExit((exit) =>
       Effect.andThen(
         Effect.sync(() => {

@@ -61,21 +61,22 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
 
   return {
     push(chunk) {
-      const first = chunk.indexOf(newline)
-      if (first === -1) {
+      const last = chunk.lastIndexOf(newline)
+      if (last === -1) {
         keep(chunk)
         return []
       }
       const lines: Array<string> = []
-      keep(chunk.subarray(0, first))
-      if (dropping) dropping = false
-      else lines.push(stripCarriageReturn(decode(take())))
-
-      const last = chunk.lastIndexOf(newline)
-      if (last > first) {
+      let start = 0
+      if (carried > 0 || dropping) {
+        start = chunk.indexOf(newline) + 1
+        keep(chunk.subarray(0, start - 1))
+        if (dropping) dropping = false
+        else lines.push(stripCarriageReturn(decode(take())))
+      }
+      if (start <= last) {
         // One decode for all whole lines of the chunk; `\n` cannot be part of a longer UTF-8 sequence.
-        const whole = decode(chunk.subarray(first + 1, last)).split("\n")
-        for (const line of whole) {
+        for (const line of decode(chunk.subarray(start, last)).split("\n")) {
           if (maxLineBytes !== Infinity && isLonger(line, maxLineBytes)) dropped++
           else lines.push(stripCarriageReturn(line))
         }
