@@ -27,6 +27,7 @@ import * as Path from "effect/Path"
 import * as Predicate from "effect/Predicate"
 import type * as Terminal from "effect/Terminal"
 import type * as Approvals from "./Approvals.ts"
+import { inTime } from "./internal/approvals/inTime.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
 import { alone, ask, show, withdrawable } from "./internal/terminal/ask.ts"
@@ -211,7 +212,7 @@ export const firstOf = <const Approvers extends ReadonlyArray<Approvals.Approver
   })
 
 /**
- * Declines what a policy has not decided in time.
+ * Declines what a policy has not decided in time. The policy is interrupted, and is not waited for if it cannot be.
  *
  * @category combinators
  * @since 0.1.0
@@ -227,7 +228,7 @@ export const timeout: {
 } = dual(
   2,
   <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R> => (request) =>
-    Effect.timeoutOrElse(toPolicy(approver)(request), { duration, orElse: () => decided("decline") })
+    inTime(toPolicy(approver)(request), duration, () => Option.some("decline"))
 )
 
 const choices: Readonly<Record<string, "accept" | "acceptForSession" | "decline" | "cancel">> = {

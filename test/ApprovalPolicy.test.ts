@@ -189,6 +189,11 @@ describe("policies together", () => {
       assert.isUndefined(fiber.pollUnsafe())
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(fiber), "decline")
+      // Nor is one waited for that cannot be interrupted.
+      const stubborn = ApprovalPolicy.timeout(() => Effect.uninterruptible(Effect.never), "1 minute")
+      const waiting = yield* Effect.forkChild(decides(stubborn, command(["a"])))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* Fiber.join(waiting), "decline")
       const quick = ApprovalPolicy.timeout(always("accept"), "1 minute")
       assert.strictEqual(yield* decides(quick, command(["a"])), "accept")
     }))

@@ -11,6 +11,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import * as Fake from "./FakeTransport.ts"
 import * as TestCodex from "./TestCodex.ts"
@@ -434,6 +435,23 @@ describe("a tool call", () => {
         const everything = JSON.stringify(spans.map(({ attributes, events }) => [[...attributes], events]))
         assert.notInclude(everything, "sesame")
       }
+    }))
+
+  it.effect("that takes too long is not waited for, also if it cannot be interrupted", () =>
+    Effect.gen(function*() {
+      const began = yield* Deferred.make<void>()
+      const stubborn = Tool.make("stubborn", {
+        description: "d",
+        timeout: "1 minute",
+        handler: () => Effect.uninterruptible(Effect.andThen(Deferred.succeed(began, undefined), Effect.never))
+      })
+      const result = yield* Effect.forkChild(run(stubborn, { arguments: {} }))
+      yield* Deferred.await(began)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* Fiber.join(result), {
+        success: false,
+        contentItems: [{ type: "inputText", text: "stubborn did not finish within 1m" }]
+      })
     }))
 
   it.effect("that breaks is told to the log with what broke", () => {

@@ -13,6 +13,7 @@ import { type AppServer, NotHandled } from "../../AppServer.ts"
 import { type AppServerError, InvalidRequest, make as appServerError, ToolsNotApplied } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 import type * as Tool from "../../Tool.ts"
+import { inTime } from "../approvals/inTime.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
 import type { ThreadOpened } from "./answers.ts"
 import type { HandlerRegistry } from "./handlers.ts"
@@ -211,11 +212,11 @@ const runTool = (
     success,
     contentItems: content
   }))
-  const limited = timeout === undefined ? run : Effect.timeoutOrElse(run, {
-    duration: timeout,
-    orElse: () =>
-      Effect.succeed(failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`))
-  })
+  const limited = timeout === undefined ? run : inTime(
+    run,
+    timeout,
+    () => failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`)
+  )
   return limited.pipe(
     Effect.catchCause((cause) =>
       Effect.as(
