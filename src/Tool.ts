@@ -34,6 +34,7 @@ import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Schema from "effect/Schema"
 import type { Named } from "./internal/approvals/services.ts"
+import { inputSchemaOf, jsonOf } from "./internal/threads/toolParameters.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**
@@ -169,17 +170,11 @@ const toContent = (output: Output): ReadonlyArray<Content> =>
 
 const failed = (message: string): Result => ({ success: false, content: [text(message)] })
 
-/** The JSON Schema of what a codec decodes from JSON. */
-const toInputSchema = (codec: Schema.Constraint): JsonSchema.JsonSchema => {
-  const { definitions, schema } = Schema.toJsonSchemaDocument(codec)
-  return Object.keys(definitions).length === 0 ? schema : { ...schema, $defs: definitions }
-}
-
 /**
  * Makes a tool.
  *
  * Parameters, success and failure may be any schemas; what goes to the model and comes from it is their JSON form, as
- * `Schema.toCodecJson` makes it.
+ * `Schema.toCodecJson` makes it. The numbers among the arguments are those of JSON, so they are finite.
  *
  * @category constructors
  * @since 0.1.0
@@ -199,6 +194,8 @@ export const make = <
   | (Success extends Codec<any, any> ? Success["EncodingServices"] : never)
 > => {
   const parameters: Codec<any, any> = options.parameters ?? Schema.Struct({})
+  const json = jsonOf(parameters)
+  const check = Schema.decodeUnknownEffect(json)
   const decode = Schema.decodeUnknownEffect(Schema.toCodecJson(parameters))
   const encodeSuccess = options.success === undefined
     ? undefined
@@ -206,7 +203,7 @@ export const make = <
   const encodeFailure = Schema.encodeUnknownEffect(Schema.toCodecJson(options.failure ?? Schema.Never))
 
   const run = (args: unknown, call: Call): Effect.Effect<Result, never, any> =>
-    Effect.matchEffect(decode(args ?? {}), {
+    Effect.matchEffect(Effect.andThen(check(args ?? {}), decode(args ?? {})), {
       onFailure: (error) => Effect.succeed(failed(`Invalid arguments for ${name}: ${error.message}`)),
       onSuccess: (decoded) =>
         Effect.matchEffect(options.handler(decoded, call), {
@@ -224,7 +221,7 @@ export const make = <
   return {
     name,
     description: options.description,
-    inputSchema: toInputSchema(parameters),
+    inputSchema: inputSchemaOf(json),
     timeout: options.timeout,
     run
   }

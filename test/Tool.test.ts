@@ -437,6 +437,50 @@ describe("a tool call", () => {
       }
     }))
 
+  it.effect("takes the numbers of JSON and no words for others, and the model is told so", () =>
+    Effect.gen(function*() {
+      interface Sum {
+        readonly of: ReadonlyArray<number | Sum>
+      }
+      const Sum: Schema.Codec<Sum> = Schema.Struct({
+        of: Schema.Array(Schema.Union([Schema.Number, Schema.suspend((): Schema.Codec<Sum> => Sum)]))
+      })
+      const add = Tool.make("add", {
+        description: "Adds",
+        parameters: Schema.Struct({
+          a: Schema.Number,
+          b: Schema.optionalKey(Schema.Number),
+          more: Schema.optionalKey(Schema.Record(Schema.String, Schema.Number)),
+          name: Schema.optionalKey(Schema.String),
+          sum: Schema.optionalKey(Sum)
+        }),
+        success: Schema.Unknown,
+        handler: Effect.succeed
+      })
+      const offered = JSON.stringify(add.inputSchema)
+      assert.deepInclude(add.inputSchema, { type: "object", required: ["a"] })
+      assert.deepInclude(add.inputSchema["properties"], { a: { type: "number" }, b: { type: "number" } })
+      assert.notMatch(offered, /NaN|Infinity/)
+      const told = (args: object) =>
+        Effect.map(
+          add.run(args, { threadId: "t", turnId: "u", callId: "c" }),
+          ({ content: [said] }) => said?.type === "inputText" ? said.text : ""
+        )
+      for (
+        const [args, path] of [
+          [{ a: "ten" }, `["a"]`],
+          [{ a: "Infinity" }, `["a"]`],
+          [{ a: 1, b: "NaN" }, `["b"]`],
+          [{ a: 1, more: { c: "-Infinity" } }, `["more"]["c"]`]
+        ] as const
+      ) {
+        assert.strictEqual(yield* told(args), `Invalid arguments for add: Expected number\n  at ${path}`)
+      }
+      assert.match(yield* told({ a: 1, sum: { of: [{ of: ["NaN"] }] } }), /^Invalid arguments for add: /)
+      const fine = { a: 1.5, b: -2, more: { c: 3 }, name: "Infinity", sum: { of: [1, { of: [2] }] } }
+      assert.deepStrictEqual(JSON.parse(yield* told(fine)), fine)
+    }))
+
   it.effect("that takes too long is not waited for, also if it cannot be interrupted", () =>
     Effect.gen(function*() {
       const began = yield* Deferred.make<void>()
