@@ -218,6 +218,34 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.strictEqual((yield* thread.run("go")).finalResponse, "told: from within")
     }))
 
+  it.effect("may take a class, or a struct with a name, which may hold itself", () =>
+    Effect.gen(function*() {
+      class Place extends Schema.Class<Place>("Place")({ name: Schema.String }) {}
+      interface Folder {
+        readonly folders: ReadonlyArray<Folder>
+      }
+      const Folder: Schema.Codec<Folder> = Schema.Struct({
+        folders: Schema.Array(Schema.suspend((): Schema.Codec<Folder> => Folder))
+      }).annotate({ identifier: "Folder" })
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({
+        tools: [
+          Tool.make("place", {
+            description: "A place",
+            parameters: Place,
+            handler: (place) => Effect.succeed(`${place instanceof Place} ${place.name}`)
+          }),
+          Tool.make("folder", {
+            description: "A folder",
+            parameters: Folder,
+            handler: ({ folders }) => Effect.succeed(`${folders.length}`)
+          })
+        ]
+      })
+      const { texts } = yield* told(thread, ["place", { name: "Oslo" }], ["folder", { folders: [{ folders: [] }] }])
+      assert.deepStrictEqual(texts, ["true Oslo", "1"])
+    }))
+
   it.effect("stays with its thread when that is resumed or forked, or is given anew", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex

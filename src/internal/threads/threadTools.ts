@@ -14,6 +14,7 @@ import { type AppServerError, InvalidRequest, make as appServerError, ToolsNotAp
 import type * as Protocol from "../../Protocol.ts"
 import type * as Tool from "../../Tool.ts"
 import { inTime } from "../approvals/inTime.ts"
+import { field } from "../connection/codec.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
 import type { ThreadOpened } from "./answers.ts"
 import type { HandlerRegistry } from "./handlers.ts"
@@ -53,11 +54,22 @@ const builtIn: ReadonlySet<string> = new Set([
 
 const isName = (name: string): boolean => /^[a-zA-Z0-9_-]+$/.test(name)
 
+/** The definition that a schema refers to, as that of a class or a struct with an identifier does. */
+const dereferenced = (schema: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"] => {
+  const { $ref, ...rest } = schema
+  const name = Predicate.isString($ref) && $ref.startsWith("#/$defs/") ? $ref.slice("#/$defs/".length) : undefined
+  if (name === undefined) return schema
+  const definition = field(schema["$defs"], name.replaceAll("~1", "/").replaceAll("~0", "~"))
+  return Predicate.isObject(definition) ? { ...definition, ...rest } : schema
+}
+
 /** A struct without fields takes anything but null. As arguments of a tool it is an object without properties. */
-const toObjectSchema = (schema: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"] =>
-  Equal.equals(schema, { not: { type: "null" } })
+const toObjectSchema = (given: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"] => {
+  const schema = dereferenced(given)
+  return Equal.equals(schema["not"], { type: "null" }) && schema["type"] === undefined
     ? { type: "object", properties: {}, additionalProperties: false }
     : schema
+}
 
 /** Tools as options have them, with the services that they need. */
 export const providedTools = Effect.fnUntraced(function*(
