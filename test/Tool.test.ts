@@ -388,7 +388,11 @@ describe("tools that cannot be given", () => {
       yield* refused({ tools: [named("a"), named("a")] }, /two tools named a/)
       yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /toolConcurrency is 0/)
       yield* refused({ toolConcurrency: 3 }, /toolConcurrency says nothing without tools/)
-      yield* refused({ tools: [named("exec_command")] }, /a tool of its own that is named exec_command/)
+      for (
+        const name of ["exec_command", "list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"]
+      ) {
+        yield* refused({ tools: [named(name)] }, new RegExp(`a tool of its own that is named ${name}$`))
+      }
       const text = Tool.make("text", {
         description: "d",
         parameters: Schema.String,

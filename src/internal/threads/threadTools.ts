@@ -44,7 +44,10 @@ type KnownTools = ReadonlyMap<string, unknown>
 const builtIn: ReadonlySet<string> = new Set([
   "apply_patch",
   "exec_command",
+  "list_mcp_resource_templates",
+  "list_mcp_resources",
   "multi_agent_v1",
+  "read_mcp_resource",
   "request_permissions",
   "request_user_input",
   "view_image",
