@@ -47,6 +47,7 @@ import { recoverTurns } from "./internal/threads/recoverTurns.ts"
 import { OpenTurns } from "./internal/threads/startTurn.ts"
 import {
   answerToolCalls,
+  forAnother,
   providedTools,
   reopenedWith,
   specsOf,
@@ -282,9 +283,11 @@ const make = Effect.gen(function*() {
         yield* verifyApplied(method, fields, response)
         registry.setThread(response.thread.id, {
           ...now,
-          tools: tools === undefined
-            ? before?.tools
-            : yield* reopenedWith(server, method, tools, before?.tools, response)
+          tools: tools !== undefined
+            ? yield* reopenedWith(server, method, tools, before?.tools, response)
+            : method === "thread/fork"
+            ? before?.tools && forAnother(before.tools)
+            : before?.tools
         })
         return handleOf(response)
       }).pipe(

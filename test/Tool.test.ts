@@ -218,6 +218,32 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.strictEqual((yield* thread.run("go")).finalResponse, "told: from within")
     }))
 
+  it.effect("may fork its own thread and wait for it, also if that calls as many tools as may run at once", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const thread = yield* codex.startThread({
+        toolConcurrency: 1,
+        tools: [
+          Tool.make("answer", { description: "Answers", handler: () => Effect.succeed("42") }),
+          Tool.make("delegate", {
+            description: "Has a fork do it",
+            timeout: "4 seconds",
+            handler: Effect.fn(function*(_, { threadId }) {
+              const fork = yield* codex.forkThread(threadId)
+              return (yield* fork.run("inner")).finalResponse ?? ""
+            }, Effect.orDie)
+          })
+        ]
+      })
+      yield* model.respond((request) => {
+        const [name, callId] = request.promptCacheKey === thread.id ? ["delegate", "outer"] : ["answer", "inner"]
+        const told = request.functionCallOutput(callId)
+        return told === undefined ? call(name, {}, callId) : ModelServer.text(`${callId} was told ${told}`)
+      })
+      assert.strictEqual((yield* thread.run("go")).finalResponse, "outer was told inner was told 42")
+    }))
+
   it.effect("may take a class, or a struct with a name, which may hold itself", () =>
     Effect.gen(function*() {
       class Place extends Schema.Class<Place>("Place")({ name: Schema.String }) {}

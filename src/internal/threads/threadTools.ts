@@ -34,6 +34,7 @@ export interface ThreadTools {
   /** Those that this program runs. */
   readonly tools: ReadonlyMap<string, Tool.Tool>
   readonly window: Semaphore.Semaphore
+  readonly concurrency: number
   /** What each tool takes that the thread was started with, if that is known. */
   readonly registered: KnownTools | undefined
 }
@@ -109,7 +110,14 @@ export const providedTools = Effect.fnUntraced(function*(
       run: (args, call) => withServices(services, () => tool.run(args, call))
     })
   }
-  return { tools: named, window: Semaphore.makeUnsafe(toolConcurrency ?? 8), registered: undefined }
+  const concurrency = toolConcurrency ?? 8
+  return { tools: named, window: Semaphore.makeUnsafe(concurrency), concurrency, registered: undefined }
+})
+
+/** The same tools for another thread. Its calls have a window of their own, as a call of this one may wait for them. */
+export const forAnother = (tools: ThreadTools): ThreadTools => ({
+  ...tools,
+  window: Semaphore.makeUnsafe(tools.concurrency)
 })
 
 /** What the server is told of tools. */
