@@ -284,7 +284,7 @@ const make = Effect.gen(function*() {
         registry.setThread(response.thread.id, {
           ...now,
           tools: tools !== undefined
-            ? yield* reopenedWith(server, method, tools, before?.tools, response)
+            ? yield* reopenedWith(server, method, id, tools, before?.tools, response)
             : method === "thread/fork"
             ? before?.tools && forAnother(before.tools)
             : before?.tools

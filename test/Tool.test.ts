@@ -372,7 +372,8 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of
     Effect.gen(function*() {
       const id = yield* inNewProcess(Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const thread = yield* codex.startThread({ tools: [nails] })
+        // Long instructions make the line long that says which tools there are.
+        const thread = yield* codex.startThread({ tools: [nails], baseInstructions: "Be kind. ".repeat(150_000) })
         yield* told(thread, ["nails", { length: 3 }])
         return thread.id
       }))
@@ -392,6 +393,13 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
         }))
       }
+      // A fork that is not stored has no file of its own.
+      yield* inNewProcess(Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const reason = yield* reasonOf(codex.forkThread(id, { tools: [screws], ephemeral: true }))
+        assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
+        yield* codex.forkThread(id, { tools: [nails], ephemeral: true })
+      }))
     }))
 })
 

@@ -144,7 +144,12 @@ const decodeMeta = Schema.decodeUnknownOption(SessionMeta)
 
 /** What the server would send of a long thread's file is all of it, so only its first line is asked for, where that can be. */
 const firstLine = (server: AppServer["Service"], path: string): Effect.Effect<string, AppServerError> =>
-  server.request("command/exec", { command: ["head", "-n", "1", path], sandboxPolicy: { type: "dangerFullAccess" } })
+  server.request("command/exec", {
+    command: ["head", "-n", "1", path],
+    sandboxPolicy: { type: "dangerFullAccess" },
+    // Long instructions are on that line too.
+    disableOutputCap: true
+  })
     .pipe(
       Effect.flatMap(({ exitCode, stdout }) => exitCode === 0 ? Effect.succeed(stdout) : readFirstLine(server, path)),
       Effect.catchReason("AppServerError", "RequestRejected", () => readFirstLine(server, path))
@@ -156,12 +161,28 @@ const readFirstLine = (server: AppServer["Service"], path: string): Effect.Effec
     return text.slice(0, Math.max(0, text.indexOf("\n")))
   })
 
-/** The tools of a stored thread, by name, if they can be told. */
+/** The file of a thread. A fork that is not to be stored has none; its tools are those of the original. */
+const pathOf = (
+  server: AppServer["Service"],
+  id: string,
+  { thread }: ThreadOpened
+): Effect.Effect<string | undefined, AppServerError> =>
+  Predicate.isString(thread.path) ? Effect.succeed(thread.path) : Effect.map(
+    server.requestRaw("thread/read", { threadId: id }),
+    (answer) => {
+      const path = field(field(answer, "thread"), "path")
+      return Predicate.isString(path) ? path : undefined
+    }
+  )
+
+/** The tools of the stored thread that was opened by an id, by name, if they can be told. */
 const storedTools = (
   server: AppServer["Service"],
-  path: string
+  id: string,
+  opened: ThreadOpened
 ): Effect.Effect<KnownTools | undefined> =>
-  firstLine(server, path).pipe(
+  pathOf(server, id, opened).pipe(
+    Effect.flatMap((path) => path === undefined ? Effect.succeed("") : firstLine(server, path)),
     Effect.map((line) =>
       Option.getOrUndefined(Option.map(
         decodeMeta(line.trim()),
@@ -193,13 +214,14 @@ export const startedWith = (
 export const reopenedWith = (
   server: AppServer["Service"],
   method: Method,
+  id: string,
   given: ThreadTools,
   before: ThreadTools | undefined,
-  { thread }: ThreadOpened
+  opened: ThreadOpened
 ): Effect.Effect<ThreadTools, AppServerError> =>
   Effect.gen(function*() {
-    const registered = before?.registered ??
-      (Predicate.isString(thread.path) ? yield* storedTools(server, thread.path) : undefined)
+    const { thread } = opened
+    const registered = before?.registered ?? (yield* storedTools(server, id, opened))
     const tools = new Map([...before?.tools ?? [], ...given.tools])
     if (registered === undefined) {
       yield* Effect.logWarning(
