@@ -307,6 +307,9 @@ describe("a person at the terminal", () => {
       assert.deepStrictEqual(yield* answer({}, "2"), { database: "SQLite" })
       assert.deepStrictEqual(yield* answer({}, "9", "1"), { database: "PostgreSQL" })
       assert.deepStrictEqual(yield* answer({ isOther: true }, "on paper"), { database: "on paper" })
+      // A number that is no option is a slip, also where one's own words are an answer.
+      assert.deepStrictEqual(yield* answer({ isOther: true }, "9", "2"), { database: "SQLite" })
+      assert.deepStrictEqual(yield* answer({ options: null }, "9"), { database: "9" })
       assert.deepStrictEqual(yield* answer({}, "on paper", "1"), { database: "PostgreSQL" })
       assert.deepStrictEqual(yield* answer({ options: null }, "anything"), { database: "anything" })
       assert.deepStrictEqual(yield* answer({}, ""), {})

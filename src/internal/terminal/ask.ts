@@ -32,8 +32,8 @@ export interface Choice<A> {
 }
 
 /**
- * Asks for one of several choices by its number, or for free text if that makes an answer. An empty line, or the end of the
- * input, gives none.
+ * Asks for one of several choices by its number, or for free text if that makes an answer; a number that is none of them is
+ * asked for again. An empty line, or the end of the input, gives none.
  */
 export const choose = Effect.fnUntraced(function*<A>(
   choices: ReadonlyArray<Choice<A>>,
@@ -47,8 +47,13 @@ export const choose = Effect.fnUntraced(function*<A>(
   while (true) {
     const answer = Option.getOrElse(yield* ask(prompt), () => "").trim()
     if (answer === "") return Option.none()
-    const chosen = /^\d+$/.test(answer) ? choices[Number(answer) - 1] : undefined
-    if (chosen !== undefined) return Option.some(chosen.value)
+    if (choices.length > 0 && /^\d+$/.test(answer)) {
+      const chosen = choices[Number(answer) - 1]
+      if (chosen !== undefined) return Option.some(chosen.value)
+      // A slip of the finger is nobody's own words.
+      yield* show(`There is no ${answer}.\n`)
+      continue
+    }
     const other = free?.(answer) ?? Option.none()
     if (Option.isSome(other)) return other
   }
