@@ -21,6 +21,9 @@
  *
  * A handler is interrupted when somebody else has answered, the turn ends or the connection closes.
  *
+ * What an MCP server asks as it starts, before `startThread` has its answer, goes to {@link layer}: nobody knows yet which
+ * thread it is.
+ *
  * @since 0.1.0
  */
 import * as Context from "effect/Context"

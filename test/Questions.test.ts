@@ -250,6 +250,39 @@ describe("a question", () => {
       assert.strictEqual((yield* transport.take).error.code, -32603)
     }).pipe(Effect.provide(fake)))
 
+  it.effect("with a form has only answers sent that fit it, whatever its fields are", () =>
+    Effect.gen(function*() {
+      const fields: ReadonlyArray<[property: object, wrong: unknown, right: unknown]> = [
+        [{ type: "string", format: "date" }, "2024-02-31", "2024-02-29"],
+        [{ type: "string", format: "date-time" }, "2023-02-29T12:00:00Z", "2023-02-28T12:00:00Z"],
+        [{ enum: ["a"] }, "b", "a"],
+        [{ oneOf: [{ const: "a", title: "A" }] }, "b", "a"],
+        [{ type: "hologram" }, "anything", undefined]
+      ]
+      let content: unknown
+      const transport = yield* open({ elicitation: () => Effect.sync(() => Questions.accept(content)) })
+      const answerTo = Effect.fnUntraced(function*(id: number, property: object, value: unknown) {
+        content = value === undefined ? {} : { field: value }
+        yield* transport.emit({
+          method: "mcpServer/elicitation/request",
+          id,
+          params: {
+            threadId: "t",
+            turnId: "u",
+            serverName: "s",
+            mode: "form",
+            message: "m",
+            requestedSchema: { type: "object", properties: { field: property } }
+          }
+        })
+        return (yield* transport.take).result.action
+      })
+      for (const [index, [property, wrong, right]] of fields.entries()) {
+        assert.strictEqual(yield* answerTo(2 * index, property, wrong), "decline", JSON.stringify(property))
+        assert.strictEqual(yield* answerTo(2 * index + 1, property, right), "accept", JSON.stringify(property))
+      }
+    }).pipe(Effect.provide(fake)))
+
   it.effect("of a kind that is not known yet is handed out as it is", () =>
     Effect.gen(function*() {
       const seen: Array<Questions.ElicitationRequest> = []

@@ -10,6 +10,7 @@ import { type AppServer, NotHandled } from "../../AppServer.ts"
 import type * as Protocol from "../../Protocol.ts"
 import type * as Questions from "../../Questions.ts"
 import { field } from "../connection/codec.ts"
+import { asSent } from "./approvalRequests.ts"
 import type { HandlerRegistry } from "./handlers.ts"
 
 /** The handler's answer is none to the question. It names the question, and never what was answered. */
@@ -19,27 +20,45 @@ class InvalidAnswer extends Data.TaggedError("InvalidAnswer")<{ readonly message
 const formats: Readonly<Record<string, (text: string) => boolean>> = {
   email: (text) => /^[^@\s]+@[^@\s]+$/.test(text),
   uri: (text) => /^[A-Za-z][A-Za-z0-9+.-]*:\S+$/.test(text),
-  date: (text) => /^\d{4}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text)),
+  date: (text) => /^\d{4}-\d{2}-\d{2}$/.test(text) && isDay(text),
   "date-time": (text) =>
     /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})$/.test(text) &&
-    !Number.isNaN(Date.parse(text))
+    isDay(text) && !Number.isNaN(Date.parse(text))
 }
 
-const formatIssues =
-  (properties: Protocol.McpElicitationSchema["properties"]) => (content: unknown): ReadonlyArray<Schema.FilterIssue> =>
-    Object.entries(properties).flatMap(([name, property]) => {
-      const format = field(property, "format")
-      const value = field(content, name)
-      const isFine = !Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format) ||
-        formats[format]!(value)
-      return isFine ? [] : [{ path: [name], issue: `Expected a text of the format ${format}` }]
-    })
+/** `Date.parse` takes the 31st of any month. */
+const isDay = (text: string): boolean => {
+  const day = text.slice(0, 10)
+  const time = Date.parse(`${day}T00:00:00Z`)
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(day)
+}
+
+/** What the values of a form's fields can be. A field of another kind cannot be filled in by anybody who does not know it. */
+const kinds: ReadonlySet<string> = new Set(["array", "boolean", "integer", "number", "object", "string"])
+
+/** What is wrong with the value of a field that its JSON Schema does not say. */
+const issueOf = (property: unknown, value: unknown): string | undefined => {
+  const type = field(property, "type")
+  const format = field(property, "format")
+  if (Predicate.isString(type) && !kinds.has(type)) return `Expected no value, because the type ${type} is not known`
+  if (!Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format)) return undefined
+  return formats[format]!(value) ? undefined : `Expected a text of the format ${format}`
+}
 
 /** The schema of a form's answer. A regular expression of a stranger could keep this process busy, so those are left out. */
 const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unknown> => {
   const document = JsonSchema.fromSchemaDraft2020_12(requested as unknown as JsonSchema.JsonSchema)
   const schema = SchemaRepresentation.fromJsonSchemaDocument(document, { patterns: "ignore" }) as Schema.Codec<unknown>
-  return schema.check(Schema.makeFilter(formatIssues(requested.properties)))
+  const properties = Object.entries(requested.properties)
+  return schema.check(
+    Schema.makeFilter((content) =>
+      properties.flatMap(([name, property]): ReadonlyArray<Schema.FilterIssue> => {
+        const value = field(content, name)
+        const issue = value === undefined ? undefined : issueOf(property, value)
+        return issue === undefined ? [] : [{ path: [name], issue }]
+      })
+    )
+  )
 }
 
 const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
@@ -49,24 +68,22 @@ const elicitationOf = (
 ): Effect.Effect<Questions.ElicitationRequest, InvalidAnswer> =>
   Effect.try({
     try: (): Questions.ElicitationRequest => {
+      const sent = asSent(params)
       const base = {
-        threadId: text(field(params, "threadId")) ?? "",
-        turnId: text(field(params, "turnId")),
-        server: text(field(params, "serverName")) ?? "",
-        meta: field(params, "_meta")
+        threadId: text(field(sent, "threadId")) ?? "",
+        turnId: text(field(sent, "turnId")),
+        server: text(field(sent, "serverName")) ?? "",
+        meta: field(sent, "_meta")
       }
-      switch (params.mode) {
-        case "form": {
-          const { message, requestedSchema } = params
-          return { _tag: "Form", ...base, message, requestedSchema, schema: formSchema(requestedSchema) }
-        }
-        case "url": {
-          const { elicitationId, message, url } = params
-          return { _tag: "Url", ...base, message, url, elicitationId }
-        }
-        default:
-          return { _tag: "Other", ...base, mode: text(field(params, "mode")) ?? "unknown", params }
+      const mode = text(field(sent, "mode")) ?? "unknown"
+      const message = text(field(sent, "message")) ?? ""
+      if (mode === "form") {
+        const requestedSchema = field(sent, "requestedSchema") as Protocol.McpElicitationSchema
+        return { _tag: "Form", ...base, message, requestedSchema, schema: formSchema(requestedSchema) }
       }
+      return params.mode === "url"
+        ? { _tag: "Url", ...base, message, url: params.url, elicitationId: params.elicitationId }
+        : { _tag: "Other", ...base, mode, params: sent }
     },
     catch: (cause) => new InvalidAnswer({ message: `the form has a schema that cannot be read: ${String(cause)}` })
   })

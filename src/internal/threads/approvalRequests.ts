@@ -105,6 +105,10 @@ export const permissionsAsk = (
   }
 }
 
+/** A question of an MCP server as it was sent, also if it could not be read whole. */
+export const asSent = (params: Params["mcpServer/elicitation/request"]): unknown =>
+  params.mode === "malformed" ? field(params, "raw") : params
+
 const isMcpToolCall = (meta: unknown): boolean => field(meta, "codex_approval_kind") === "mcp_tool_call"
 
 const mcpAccepted = (persist?: "session" | "always"): Results["mcpServer/elicitation/request"] => ({
