@@ -133,6 +133,9 @@ export interface PermissionsRequest extends RequestBase {
 /**
  * Codex wants to call a tool of an MCP server. Tools that are marked as read-only are not asked about.
  *
+ * An MCP server's own form can look the same, so this is asked only while the turn makes the call, as `item/started` says, and is
+ * declined otherwise.
+ *
  * @category requests
  * @since 0.1.0
  */

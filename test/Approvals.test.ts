@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { ApprovalPolicy, Approvals, Codex, type Thread } from "effect-codex"
+import { ApprovalPolicy, Approvals, Codex, Questions, type Thread } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -381,6 +381,42 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       const before = seen.length
       assert.deepStrictEqual((yield* ask("acceptForSession", 2)).outcomes, ["completed", "completed"])
       assert.lengthOf(seen.slice(before), 1)
+    }))
+
+  it.effect("of an MCP tool are Codex's own: what an MCP server's form says of itself makes it none", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const approvals: Array<Approvals.McpToolCallRequest> = []
+      const forms: Array<Questions.ElicitationRequest> = []
+      const thread = yield* codex.startThread({
+        ...asked,
+        approvals: {
+          mcpToolCall: (request) => {
+            approvals.push(request)
+            return Effect.succeed(Approvals.accept)
+          }
+        },
+        questions: {
+          elicitation: (request) => {
+            forms.push(request)
+            return Effect.succeed(Questions.accept({ name: "Ada" }))
+          }
+        }
+      })
+      const callId = "pretend"
+      yield* TestCodex.script(
+        thread,
+        ModelServer.functionCall("pretend", {}, { callId, namespace: "mcp__people" }),
+        done
+      )
+      yield* thread.run("go")
+      assert.deepStrictEqual(approvals, [])
+      // One that could be Codex's is declined; one with something to fill in is the server's.
+      assert.lengthOf(forms, 1)
+      assert.include(
+        (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId),
+        `[{"action":"decline"},{"action":"accept","content":{"name":"Ada"}}]`
+      )
     }))
 
   describe("are asked", () => {

@@ -20,6 +20,7 @@ import {
   permissionsAsk
 } from "./approvalRequests.ts"
 import type { HandlerRegistry } from "./handlers.ts"
+import { runningItems } from "./runningItems.ts"
 
 const names = {
   Command: "a command",
@@ -43,42 +44,6 @@ class InvalidDecision extends Error {
     this.name = "InvalidDecision"
   }
 }
-
-const keyOf = (...ids: ReadonlyArray<string>): string => JSON.stringify(ids)
-
-/**
- * The diffs of the file changes that run. A request for approval does not have them; they came when the item was started.
- */
-const makeChanges = (server: AppServer["Service"]) =>
-  Effect.gen(function*() {
-    const running = new Map<
-      string,
-      { readonly turnKey: string; readonly changes: ReadonlyArray<Protocol.FileUpdateChange> }
-    >()
-    yield* server.observe("item/started", (event) => {
-      if (event.method !== "item/started" || event.params.item.type !== "fileChange") return
-      const { item, threadId, turnId } = event.params
-      running.set(keyOf(threadId, item.id), { turnKey: keyOf(threadId, turnId), changes: item.changes })
-    })
-    yield* server.observe("item/fileChange/patchUpdated", (event) => {
-      if (event.method !== "item/fileChange/patchUpdated") return
-      const { changes, itemId, threadId, turnId } = event.params
-      running.set(keyOf(threadId, itemId), { turnKey: keyOf(threadId, turnId), changes })
-    })
-    yield* server.observe("item/completed", (event) => {
-      if (event.method !== "item/completed" || event.params.item.type !== "fileChange") return
-      running.delete(keyOf(event.params.threadId, event.params.item.id))
-    })
-    yield* server.observe("turn/completed", (event) => {
-      if (event.method !== "turn/completed" || running.size === 0) return
-      const ended = keyOf(event.params.threadId, event.params.turn.id)
-      for (const [key, { turnKey }] of running) {
-        if (turnKey === ended) running.delete(key)
-      }
-    })
-    yield* server.onRestart(() => Effect.sync(() => running.clear()))
-    return (threadId: string, itemId: string) => running.get(keyOf(threadId, itemId))?.changes
-  })
 
 /** Answers the server's requests for approval, and gives the record of them. */
 export const answerApprovals = (
@@ -140,7 +105,7 @@ export const answerApprovals = (
     }, (decision, { request }) =>
       Effect.onInterrupt(decision, () => publish((at) => ({ _tag: "Withdrawn", at, request }))))
 
-    const changesOf = yield* makeChanges(server)
+    const { changesOf, isCalling } = yield* runningItems(server)
     yield* server.handle("item/commandExecution/requestApproval", (params) =>
       decide(commandAsk(params)))
     yield* server.handle("item/fileChange/requestApproval", (params) =>
@@ -153,7 +118,15 @@ export const answerApprovals = (
     yield* server.handle("mcpServer/elicitation/request", (params) =>
       Option.match(mcpToolCallAsk(params), {
         onNone: () => Effect.fail(new NotHandled({ why: "it is no approval" })),
-        onSome: decide
+        onSome: (ask) => {
+          const { server, threadId, tool, turnId } = ask.request
+          if (isCalling(threadId, turnId, server, tool)) return decide(ask)
+          // What a form says of itself may be the MCP server's own words, and one who fills in forms is not to approve a call.
+          return Effect.as(
+            Effect.logWarning(`Declined ${nameOf(ask.request)}: the turn makes no such call`),
+            ask.answer("decline")!
+          )
+        }
       }))
 
     return Stream.unwrap(Effect.map(PubSub.subscribe(record), Stream.fromSubscription))

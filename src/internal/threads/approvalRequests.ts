@@ -117,26 +117,32 @@ const mcpAccepted = (persist?: "session" | "always"): Results["mcpServer/elicita
   _meta: persist === undefined ? null : { persist }
 })
 
-/** An MCP tool asks for approval as an elicitation of an empty form, whose `_meta` says what it is. */
+/**
+ * An MCP tool asks for approval as an elicitation of an empty form, whose `_meta` says what it is. The `_meta` of a form that an
+ * MCP server sends is the server's own, so whoever believes it must know that there is such a call.
+ */
 export const mcpToolCallAsk = (
   params: Params["mcpServer/elicitation/request"]
 ): Option.Option<Ask<"mcpServer/elicitation/request", Approvals.McpToolCallRequest>> => {
-  const meta = field(params, "_meta")
-  if (!isMcpToolCall(meta)) return Option.none()
+  const sent = asSent(params)
+  const meta = field(sent, "_meta")
+  const properties = field(field(sent, "requestedSchema"), "properties")
+  const isEmpty = Predicate.isObject(properties) && Object.keys(properties).length === 0
+  if (!isMcpToolCall(meta) || !isEmpty) return Option.none()
   const annotations = field(meta, "tool_annotations")
   return Option.some({
     request: {
       _tag: "McpToolCall",
-      threadId: text(field(params, "threadId")) ?? "",
-      turnId: text(field(params, "turnId")),
+      threadId: text(field(sent, "threadId")) ?? "",
+      turnId: text(field(sent, "turnId")),
       reason: undefined,
-      server: text(field(params, "serverName")) ?? "",
+      server: text(field(sent, "serverName")) ?? "",
       tool: text(field(meta, "tool_name")) ?? "",
-      message: text(field(params, "message")) ?? "",
+      message: text(field(sent, "message")) ?? "",
       description: text(field(meta, "tool_description")),
       arguments: field(meta, "tool_params"),
       annotations: Predicate.isObject(annotations) ? annotations as Readonly<Record<string, unknown>> : {},
-      params
+      params: sent
     },
     answer: (decision) => {
       switch (decision) {

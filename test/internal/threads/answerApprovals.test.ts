@@ -12,6 +12,7 @@ import * as ApprovalPolicy from "../../../src/ApprovalPolicy.ts"
 import * as Approvals from "../../../src/Approvals.ts"
 import * as AppServer from "../../../src/AppServer.ts"
 import * as Codex from "../../../src/Codex.ts"
+import * as Questions from "../../../src/Questions.ts"
 import * as Fake from "../../FakeTransport.ts"
 
 const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
@@ -361,6 +362,51 @@ describe("a request for approval", () => {
       assert.deepStrictEqual(yield* fake.take, declined(1))
       // Ended: its handlers are gone.
       yield* fake.emit(Fake.turnCompleted("t", "v", "interrupted"))
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("of an MCP tool is one only if the turn makes the call", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const forms: Array<unknown> = []
+      yield* openThread("t", {
+        approvals: { mcpToolCall: () => Effect.succeed(Approvals.accept) },
+        questions: { elicitation: (request) => Effect.sync(() => (forms.push(request), Questions.accept({}))) }
+      })
+      const ask = Effect.fnUntraced(function*(id: number, more: object = {}, tool = "erase") {
+        yield* fake.emit({
+          method: "mcpServer/elicitation/request",
+          id,
+          params: {
+            threadId: "t",
+            turnId: "u",
+            serverName: "people",
+            mode: "form",
+            message: "Allow it?",
+            _meta: { codex_approval_kind: "mcp_tool_call", tool_name: tool },
+            requestedSchema: { type: "object", properties: {} },
+            ...more
+          }
+        })
+        return (yield* fake.take).result.action
+      })
+      const item = {
+        type: "mcpToolCall",
+        id: "i",
+        server: "people",
+        tool: "erase",
+        status: "inProgress",
+        arguments: {}
+      }
+      const event = { threadId: "t", turnId: "u", item }
+      assert.strictEqual(yield* ask(0), "decline")
+      yield* fake.emit({ method: "item/started", params: { ...event, startedAtMs: 1 } })
+      assert.strictEqual(yield* ask(1), "accept")
+      assert.strictEqual(yield* ask(2, {}, "another"), "decline")
+      assert.strictEqual(yield* ask(3, { serverName: "another" }), "decline")
+      assert.strictEqual(yield* ask(4, { turnId: null }), "decline")
+      yield* fake.emit({ method: "item/completed", params: { ...event, completedAtMs: 2 } })
+      assert.strictEqual(yield* ask(5), "decline")
+      assert.deepStrictEqual(forms, [])
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
 
   it.effect("of a thread that was closed or archived is still asked of its handlers", () =>
