@@ -36,7 +36,6 @@ import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput }
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
-import { threadIdOf } from "./internal/connection/codec.ts"
 import { answerApprovals } from "./internal/threads/answerApprovals.ts"
 import { answerQuestions } from "./internal/threads/answerQuestions.ts"
 import { requestThread, type ThreadOpened } from "./internal/threads/answers.ts"
@@ -246,14 +245,11 @@ const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
   const open = new OpenTurns()
   const registry = new HandlerRegistry(server)
+  yield* registry.listen
   yield* answerToolCalls(server, registry)
   yield* answerQuestions(server, registry)
   const audit = yield* answerApprovals(server, registry)
   yield* server.onRestart((requests) => recoverTurns(requests, open))
-  yield* server.observe("thread/deleted", (event) => {
-    const threadId = threadIdOf((event as { readonly params?: unknown }).params)
-    if (threadId !== undefined) registry.removeThread(threadId)
-  })
 
   const handleOf = (opened: ThreadOpened): Thread.Thread => {
     const thread = new OpenThread(opened, open.restarts)

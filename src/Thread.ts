@@ -150,7 +150,7 @@ export const make = (
       open,
       thread,
       { ...fields, threadId: id, input: items },
-      isEmpty(handlers) ? undefined : registry.addTurn(id, handlers)
+      isEmpty(handlers) ? undefined : () => registry.addTurn(id, handlers)
     )
     yield* Effect.forkScoped(recoverLostEnd(server, held))
     const turn = Turn.make(server, held.state, held.id)

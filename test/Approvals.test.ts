@@ -22,6 +22,9 @@ const escalated = (command: string, callId: string) =>
     justification: "The test wants it."
   }, { callId })
 
+/** A command that lasts until there is such a file in the workspace. */
+const waitFor = (file: string) => `while ! test -e ${file}; do sleep 0.02; done`
+
 const patch = (file: string, callId: string) =>
   ModelServer.customToolCall("apply_patch", `*** Begin Patch\n*** Add File: ${file}\n+hello\n*** End Patch`, { callId })
 
@@ -508,6 +511,59 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.lengthOf(asking, 1)
         assert.notStrictEqual(asking[0], thread.id)
         assert.isTrue(yield* exists("sub.txt"))
+      }))
+
+    it.effect("of the turn that a sub-agent works for, and nobody when that has ended; never of a later turn", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const model = yield* ModelServer.ModelServer
+        const fs = yield* FileSystem.FileSystem
+        const { workspace } = yield* CodexEnvironment.CodexEnvironment
+        /** A turn that ends while its sub-agent waits for the test, and another turn that has the sub-agent go on. */
+        const outlived = Effect.fnUntraced(function*(name: string, heard: Array<string>, first: Thread.TurnOptions) {
+          const thread = yield* codex.startThread({ ...asked, approvals: saying("thread", heard) })
+          const subAsked = yield* Deferred.make<void>()
+          let turns = 1
+          yield* model.respond((request) => {
+            if (request.header("thread-id") === thread.id) {
+              return request.functionCallOutput("spawn") === undefined
+                ? ModelServer.functionCall("spawn_agent", { message: "write a file" }, {
+                  callId: "spawn",
+                  namespace: "multi_agent_v1"
+                })
+                : turns === 2 && request.functionCallOutput("wait") === undefined
+                ? ModelServer.functionCall("exec_command", { cmd: waitFor(`${name}-asked`), login: false }, {
+                  callId: "wait"
+                })
+                : done
+            }
+            if (request.functionCallOutput("wait") === undefined) {
+              return ModelServer.functionCall("exec_command", { cmd: waitFor(`${name}-go`), login: false }, {
+                callId: "wait"
+              })
+            }
+            if (request.functionCallOutput("sub") === undefined) return escalated(`touch ${name}.txt`, "sub")
+            Deferred.doneUnsafe(subAsked, Effect.void)
+            return done
+          })
+          yield* thread.run("one", first)
+          turns = 2
+          const second = yield* Effect.forkChild(
+            thread.run("two", { approvals: { command: () => Effect.sync(() => (heard.push("later"), "accept")) } })
+          )
+          yield* fs.writeFileString(`${workspace}/${name}-go`, "")
+          yield* Deferred.await(subAsked)
+          yield* fs.writeFileString(`${workspace}/${name}-asked`, "")
+          yield* Fiber.join(second)
+          assert.isFalse(yield* exists(`${name}.txt`))
+        })
+        const heard: Array<string> = []
+        yield* Effect.gen(function*() {
+          yield* outlived("bare", heard, {})
+          assert.deepStrictEqual(heard, ["thread"])
+          yield* outlived("own", heard, { approvals: saying("turn", heard) })
+          assert.deepStrictEqual(heard, ["thread"])
+        }).pipe(Effect.provide(Approvals.layer(() => Effect.succeedSome(Approvals.accept))))
       }))
   })
 

@@ -65,10 +65,14 @@ const declining: Handlers = {
 }
 
 /** The handlers of a turn, from before it is started until it has ended. */
-export class TurnHandlers {
-  /** The turn, once the server has named it. */
-  readonly turnId = Deferred.makeUnsafe<string | undefined>()
+export class TurnHandlers implements Answerer {
+  readonly by = "turn"
   handlers: Handlers
+  /** The turn, once the server has named it. */
+  turnId: string | undefined
+  isOver = false
+  /** Done when whoever asks need not wait for the name: it is known, or it makes no difference any more. */
+  readonly settled = Deferred.makeUnsafe<void>()
   private readonly remove: (turn: TurnHandlers) => void
 
   constructor(handlers: Handlers, remove: (turn: TurnHandlers) => void) {
@@ -77,18 +81,25 @@ export class TurnHandlers {
   }
 
   name(turnId: string): void {
-    Deferred.doneUnsafe(this.turnId, Effect.succeed(turnId))
+    this.turnId = turnId
+    this.settle()
   }
 
-  /** The program has let go of the turn, which may not have ended. */
+  /** The program has let go of the turn, which may not have ended, and may never be named. */
   retire(): void {
     this.handlers = declining
+    this.settle()
   }
 
   /** The turn has ended, or was never started. */
   end(): void {
+    this.isOver = true
     this.remove(this)
-    Deferred.doneUnsafe(this.turnId, Effect.succeed(undefined))
+    this.settle()
+  }
+
+  private settle(): void {
+    Deferred.doneUnsafe(this.settled, Effect.void)
   }
 }
 
@@ -113,10 +124,32 @@ export class HandlerRegistry {
   })
   private readonly threads = new Map<string, ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
+  /** The turns, by thread, that had handlers of their own and have ended. What works for them may go on. */
+  private readonly ended = new Map<string, Set<string>>()
+  /** The first turn in the chain of work that led to a turn, for those that work for another. */
+  private readonly roots = new Map<string, string>()
 
   constructor(server: AppServer["Service"]) {
     this.server = server
   }
+
+  /** Hears of the turns and threads of the server, for as long as the scope lives. */
+  readonly listen: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() =>
+    Effect.all([
+      this.server.observe("turn/started", (event) => {
+        if (event.method !== "turn/started") return
+        const { id, rootTurnId } = event.params.turn
+        if (Predicate.isString(rootTurnId) && rootTurnId !== id) this.roots.set(id, rootTurnId)
+      }),
+      this.server.observe("turn/completed", (event) => {
+        if (event.method === "turn/completed") this.roots.delete(event.params.turn.id)
+      }),
+      this.server.observe("thread/deleted", (event) => {
+        if (event.method === "thread/deleted") this.removeThread(event.params.threadId)
+      }),
+      this.server.onRestart(() => Effect.sync(() => this.roots.clear()))
+    ], { discard: true })
+  )
 
   /** Adds handlers for all threads, until the scope closes. */
   add(handlers: Handlers): Effect.Effect<void, never, Scope.Scope> {
@@ -142,9 +175,10 @@ export class HandlerRegistry {
     this.dropped.register(thread, thread.id)
   }
 
-  removeThread(threadId: string): void {
+  private removeThread(threadId: string): void {
     this.opened.delete(threadId)
     this.threads.delete(threadId)
+    this.ended.delete(threadId)
   }
 
   /** Adds the handlers of a turn that is about to be started. */
@@ -153,6 +187,8 @@ export class HandlerRegistry {
     const entry = new TurnHandlers(handlers, (turn) => {
       turns.delete(turn)
       if (turns.size === 0 && this.turns.get(threadId) === turns) this.turns.delete(threadId)
+      if (turn.turnId === undefined) return
+      this.ended.set(threadId, (this.ended.get(threadId) ?? new Set()).add(turn.turnId))
     })
     this.turns.set(threadId, turns.add(entry))
     return entry
@@ -181,15 +217,11 @@ export class HandlerRegistry {
     let id: string | null = threadId
     while (id !== null && !seen.has(id)) {
       seen.add(id)
-      for (const turn of [...this.turns.get(id) ?? []].reverse()) {
-        // A turn may ask before the answer to `turn/start` has named it.
-        const named = yield* Deferred.await(turn.turnId)
-        const isAsking = id !== threadId || turnId === undefined || named === turnId
-        if (named !== undefined && isAsking) found.push({ by: "turn", handlers: turn.handlers })
-      }
+      found.push(...yield* this.turnsAsked(id, threadId, turnId))
       const thread = this.threads.get(id)
       if (thread !== undefined) found.push({ by: "thread", handlers: thread.handlers })
-      const isSubAgent: boolean = !this.opened.has(id) && (this.threads.size > 0 || this.turns.size > 0)
+      const isSubAgent: boolean = !this.opened.has(id) &&
+        (this.threads.size > 0 || this.turns.size > 0 || this.ended.size > 0)
       const parent: string | null | undefined = isSubAgent ? yield* this.parentOf(id) : null
       if (parent === undefined) return [...found, { by: "thread", handlers: declining }]
       id = parent
@@ -198,6 +230,33 @@ export class HandlerRegistry {
       ...found,
       ...[...this.everywhere].reverse().map((handlers): Answerer => ({ by: "layer", handlers }))
     ]
+  })
+
+  /** The turns of a thread that are to be asked: the one that asks, or the one that a sub-agent works for. */
+  private readonly turnsAsked = Effect.fnUntraced(function*(
+    this: HandlerRegistry,
+    id: string,
+    asking: string,
+    turnId: string | undefined
+  ): Effect.fn.Return<ReadonlyArray<Answerer>> {
+    const running = [...this.turns.get(id) ?? []].reverse()
+    const isOwn = id === asking
+    const wanted = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
+    // A sub-agent that does not say for which turn it works may work for any.
+    if (!isOwn && wanted === undefined) {
+      return running.length > 0 || this.ended.has(id) ? [{ by: "turn", handlers: declining }] : []
+    }
+    const found: Array<Answerer> = []
+    for (const turn of running) {
+      // A turn may ask before the answer to `turn/start` has named it, and one without a name may be the one that asks.
+      yield* Deferred.await(turn.settled)
+      const isAsked = wanted === undefined || turn.turnId === undefined || turn.turnId === wanted
+      if (!turn.isOver && isAsked) found.push(turn)
+    }
+    if (wanted !== undefined && this.ended.get(id)?.has(wanted) === true) {
+      found.push({ by: "turn", handlers: declining })
+    }
+    return found
   })
 
   /** The thread that a thread works for: `null` if that is none, `undefined` if it cannot be told. */

@@ -1,8 +1,10 @@
 /** Starts turns and ends them: the one way from a thread to a running turn. */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { AppServer } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
@@ -85,6 +87,10 @@ const release = (server: AppServer["Service"], open: OpenTurns, turn: HeldTurn):
     yield* interruptAndSettle(server, turn.state, turn.id)
   })
 
+/** The server has answered `turn/start`, but in a way that does not name the turn. */
+const mayHaveStarted = (cause: Cause.Cause<AppServerError>): boolean =>
+  Option.exists(Cause.findErrorOption(cause), ({ reason }) => reason._tag === "DecodeFailed")
+
 /**
  * Sends `turn/start` and holds the turn for as long as the scope lives.
  *
@@ -96,12 +102,13 @@ export const startTurn = (
   open: OpenTurns,
   thread: OpenThread,
   params: Protocol.TurnStartParams,
-  handlers?: TurnHandlers
+  addHandlers?: () => TurnHandlers
 ): Effect.Effect<HeldTurn, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       const { threadId } = params
       const state = new TurnState(server, threadId)
+      const handlers = addHandlers?.()
       let isSent = false
       if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
       const request = yield* requestTurn(server, "turn/start", params, {
@@ -117,11 +124,14 @@ export const startTurn = (
           held.state.whenFinished(() => handlers?.end())
           return held
         }),
-        Effect.onError(() => Effect.sync(() => handlers?.end())),
         Effect.interruptible,
         Effect.forkDetach
       )
       open.addStarting(threadId, request)
+      // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
+      request.addObserver((exit) => {
+        if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
+      })
 
       const timeoutMillis = Duration.toMillis(server.requestTimeout)
       const started = yield* Fiber.join(request).pipe(

@@ -364,6 +364,80 @@ describe("a request for approval", () => {
       yield* fake.emit(Fake.turnCompleted("t", "v", "interrupted"))
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
 
+  it.effect("does not wait for a turn that was interrupted before it was sent", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      for (const startImmediately of [false, true]) {
+        const run = yield* Effect.forkChild(thread.run("go", strict), { startImmediately })
+        yield* Fiber.interrupt(run)
+      }
+      assert.isFalse(fake.sent.some(({ method }) => method === "turn/start"))
+      yield* fake.emit(commandRequest(0))
+      assert.deepStrictEqual(yield* fake.take, accepted(0))
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("is declined, and waits for nobody, when the answer that would name its turn is lost", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(Effect.exit(thread.run("go", strict)))
+      yield* fake.takeMethod("turn/start")
+      // One waits already, the other comes after the program has given up.
+      yield* fake.emit(commandRequest(0))
+      yield* TestClock.adjust("60 seconds")
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(run)))
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+      yield* fake.emit(commandRequest(1))
+      assert.deepStrictEqual(yield* fake.take, declined(1))
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("is declined when the answer that would name its turn cannot be read", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const run = yield* Effect.forkChild(Effect.exit(thread.run("go", strict)))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: {} })
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(run)))
+      yield* fake.emit(commandRequest(0))
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("of a sub-agent is asked of the turn that it works for, and of nobody if it does not say which", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const turn = Effect.fnUntraced(function*(id: string, decision: Approvals.CommandDecision) {
+        const run = yield* Effect.forkChild(
+          thread.run("go", { approvals: { command: () => Effect.succeed(decision) } })
+        )
+        yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn(id) })
+        return run
+      })
+      const asks = Effect.fnUntraced(function*(id: number, turnId: string) {
+        yield* fake.emit(commandRequest(id, { threadId: "sub", turnId }))
+        yield* fake.reply(yield* fake.takeMethod("thread/read"), { thread: { id: "sub", parentThreadId: "t" } })
+        return yield* fake.take
+      })
+      const first = yield* turn("u", "acceptForSession")
+      const start = (turnId: string, rootTurnId: string | null) => ({
+        method: "turn/started",
+        params: { threadId: "sub", turn: { ...Fake.turn(turnId), rootTurnId } }
+      })
+      yield* fake.emit(start("sub1", "u"), start("sub2", null))
+      assert.deepStrictEqual(yield* asks(0, "sub1"), { id: 0, result: { decision: "acceptForSession" } })
+      assert.deepStrictEqual(yield* asks(1, "sub2"), declined(1))
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      yield* Fiber.join(first)
+      assert.deepStrictEqual(yield* asks(2, "sub1"), declined(2))
+      const second = yield* turn("v", "accept")
+      yield* fake.emit(start("sub3", "v"))
+      assert.deepStrictEqual(yield* asks(3, "sub1"), declined(3))
+      assert.deepStrictEqual(yield* asks(4, "sub3"), accepted(4))
+      yield* fake.emit(Fake.turnCompleted("t", "v"))
+      yield* Fiber.join(second)
+    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
   it.effect("of an MCP tool is one only if the turn makes the call", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
