@@ -28,29 +28,42 @@ export interface HandlerOptions<A, Q> {
   readonly questions?: Q & NoOthers<Q, Questions.Handlers> | undefined
 }
 
-/** Handlers of questions, with the services that they need. */
-export const providedQuestions = <R>(
-  handlers: Questions.Handlers<R>,
-  services: Context.Context<R>
-): Questions.Handlers => {
-  const { elicitation, userInput } = handlers
+/** Handlers that are called in a way of our own. */
+const calling = <R>(
+  { approvals, questions }: {
+    readonly approvals?: Approvals.Policy<R> | undefined
+    readonly questions?: Questions.Handlers<R> | undefined
+  },
+  call: <A>(handler: () => Effect.Effect<A, unknown, R>) => Effect.Effect<A, unknown>
+): Handlers => {
+  const { elicitation, userInput } = questions ?? {}
   return {
-    userInput: userInput && ((request) => withServices(services, () => userInput(request))),
-    elicitation: elicitation && ((request) => withServices(services, () => elicitation(request)))
+    approvals: approvals && ((request) => call(() => approvals(request))),
+    questions: questions && {
+      userInput: userInput && ((request) => call(() => userInput(request))),
+      elicitation: elicitation && ((request) => call(() => elicitation(request)))
+    }
   }
 }
+
+/** Handlers of questions, with the services that they need. */
+export const providedQuestions = <R>(
+  questions: Questions.Handlers<R>,
+  services: Context.Context<R>
+): Questions.Handlers => calling({ questions }, (handler) => withServices(services, handler)).questions!
 
 /** Handlers as options have them, with the services that they need. */
 export const provided = (
   { approvals, questions }: HandlerOptions<Approvals.Approver, Questions.Handlers>
 ): Effect.Effect<Handlers> =>
-  Effect.map(capturedServices, (services) => {
-    const policy = approvals && toPolicy(approvals)
-    return {
-      approvals: policy && ((request) => withServices(services, () => policy(request))),
-      questions: questions && providedQuestions(questions, services)
-    }
-  })
+  Effect.map(
+    capturedServices,
+    (services) =>
+      calling(
+        { approvals: approvals && toPolicy(approvals), questions },
+        (handler) => withServices(services, handler)
+      )
+  )
 
 export const isEmpty = ({ approvals, questions }: Handlers): boolean =>
   approvals === undefined && questions === undefined
@@ -153,10 +166,19 @@ export class HandlerRegistry {
 
   /** Adds handlers for all threads, until the scope closes. */
   add(handlers: Handlers): Effect.Effect<void, never, Scope.Scope> {
-    return Effect.acquireRelease(
-      Effect.sync(() => void this.everywhere.push(handlers)),
-      () => Effect.sync(() => void this.everywhere.splice(this.everywhere.indexOf(handlers), 1))
-    )
+    return Effect.suspend(() => {
+      const closed = Deferred.makeUnsafe<never, Error>()
+      // What a handler uses may be closed with the scope, so one that is still at work then does not decide.
+      const open = calling(handlers, (handler) => Effect.raceFirst(Deferred.await(closed), Effect.suspend(handler)))
+      return Effect.acquireRelease(
+        Effect.sync(() => void this.everywhere.push(open)),
+        () =>
+          Effect.sync(() => {
+            this.everywhere.splice(this.everywhere.indexOf(open), 1)
+            Deferred.doneUnsafe(closed, Effect.fail(new Error("the scope of the handler was closed")))
+          })
+      )
+    })
   }
 
   ofThread(threadId: string): ThreadHandlers | undefined {

@@ -6,6 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import * as ApprovalPolicy from "../../../src/ApprovalPolicy.ts"
@@ -482,6 +483,19 @@ describe("a request for approval", () => {
       assert.strictEqual(yield* ask(5), "decline")
       assert.deepStrictEqual(forms, [])
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+  it.effect("is not granted by a handler whose layer was closed meanwhile", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const late = yield* waiting
+      const scope = yield* Scope.make()
+      yield* Scope.provide(Approvals.make(late.approvals), scope)
+      yield* fake.emit(commandRequest(0))
+      yield* late.began
+      yield* Scope.close(scope, Exit.void)
+      yield* late.interrupted
+      assert.deepStrictEqual(yield* fake.take, declined(0))
+    }).pipe(Effect.provide(layer)))
 
   it.effect("of a thread that was closed or archived is still asked of its handlers", () =>
     Effect.gen(function*() {
