@@ -36,16 +36,12 @@ import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput }
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
-import { answerApprovals } from "./internal/threads/answerApprovals.ts"
-import { answerQuestions } from "./internal/threads/answerQuestions.ts"
 import { requestThread, type ThreadOpened } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
-import { type HandlerOptions, HandlerRegistry, provided } from "./internal/threads/handlers.ts"
+import { type HandlerOptions, provided } from "./internal/threads/handlers.ts"
 import { OpenThread } from "./internal/threads/openThread.ts"
-import { recoverTurns } from "./internal/threads/recoverTurns.ts"
-import { OpenTurns } from "./internal/threads/startTurn.ts"
+import { sharedBy } from "./internal/threads/shared.ts"
 import {
-  answerToolCalls,
   forAnother,
   providedTools,
   reopenedWith,
@@ -243,13 +239,7 @@ const pages = <A>(
 
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
-  const open = new OpenTurns()
-  const registry = new HandlerRegistry(server)
-  yield* registry.listen
-  yield* answerToolCalls(server, registry)
-  yield* answerQuestions(server, registry)
-  const audit = yield* answerApprovals(server, registry)
-  yield* server.onRestart((requests) => recoverTurns(requests, open))
+  const { audit, open, registry } = yield* sharedBy(server)
 
   const handleOf = (opened: ThreadOpened): Thread.Thread => {
     const thread = new OpenThread(opened, open.restarts)

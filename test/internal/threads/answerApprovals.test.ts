@@ -6,6 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
@@ -495,6 +496,36 @@ describe("a request for approval", () => {
       yield* Scope.close(scope, Exit.void)
       yield* late.interrupted
       assert.deepStrictEqual(yield* fake.take, declined(0))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is asked of the handlers of its thread, whichever Codex on the server has opened it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const asked: Array<string> = []
+      const open = (approvals: Approvals.Handlers) => openThread("t", { approvals })
+      const nosy = Approvals.layer((request) => Effect.sync(() => (asked.push(request._tag), Option.none())))
+      const another = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, Codex.layer)
+      yield* open(strict.approvals)
+      yield* another(
+        Effect.gen(function*() {
+          yield* fake.emit(commandRequest(0))
+          assert.deepStrictEqual(yield* fake.take, declined(0))
+        }).pipe(Effect.provide(acceptAll))
+      )
+      yield* another(open({}))
+      // Each is asked once, by however many there are.
+      yield* another(Effect.provide(
+        another(Effect.gen(function*() {
+          yield* fake.emit(commandRequest(1))
+          assert.deepStrictEqual(yield* fake.take, declined(1))
+        })),
+        nosy
+      ))
+      assert.deepStrictEqual(asked, ["Command"])
+      // The last one that is there still answers.
+      yield* open({ command: () => Effect.succeed(Approvals.accept) })
+      yield* fake.emit(commandRequest(2))
+      assert.deepStrictEqual(yield* fake.take, accepted(2))
     }).pipe(Effect.provide(layer)))
 
   it.effect("of a thread that was closed or archived is still asked of its handlers", () =>
