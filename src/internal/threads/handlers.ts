@@ -12,6 +12,7 @@ import { toPolicy } from "../approvals/toPolicy.ts"
 import { field } from "../connection/codec.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
 import type { OpenThread } from "./openThread.ts"
+import type { OpenTurns } from "./startTurn.ts"
 import type { ThreadTools } from "./threadTools.ts"
 
 /** Handlers that need nothing any more. */
@@ -77,6 +78,8 @@ const declining: Handlers = {
   }
 }
 
+const nobody: Answerer = { by: "turn", handlers: declining }
+
 /** The handlers of a turn, from before it is started until it has ended. */
 export class TurnHandlers implements Answerer {
   readonly by = "turn"
@@ -129,6 +132,7 @@ export interface Answerer {
 
 export class HandlerRegistry {
   private readonly server: AppServer["Service"]
+  private readonly open: OpenTurns
   private readonly everywhere: Array<Handlers> = []
   /** The threads that the program has opened itself, and still holds. */
   private readonly opened = new Map<string, WeakRef<OpenThread>>()
@@ -137,13 +141,14 @@ export class HandlerRegistry {
   })
   private readonly threads = new Map<string, ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
-  /** The turns, by thread, that had handlers of their own and have ended. What works for them may go on. */
-  private readonly ended = new Map<string, Set<string>>()
+  /** The threads of which a turn with handlers of its own has ended. What works for that may go on. */
+  private readonly ended = new Set<string>()
   /** The first turn in the chain of work that led to a turn, for those that work for another. */
   private readonly roots = new Map<string, string>()
 
-  constructor(server: AppServer["Service"]) {
+  constructor(server: AppServer["Service"], open: OpenTurns) {
     this.server = server
+    this.open = open
   }
 
   /** Hears of the turns and threads of the server, for as long as the scope lives. */
@@ -209,8 +214,7 @@ export class HandlerRegistry {
     const entry = new TurnHandlers(handlers, (turn) => {
       turns.delete(turn)
       if (turns.size === 0 && this.turns.get(threadId) === turns) this.turns.delete(threadId)
-      if (turn.turnId === undefined) return
-      this.ended.set(threadId, (this.ended.get(threadId) ?? new Set()).add(turn.turnId))
+      if (turn.turnId !== undefined) this.ended.add(threadId)
     })
     this.turns.set(threadId, turns.add(entry))
     return entry
@@ -245,7 +249,7 @@ export class HandlerRegistry {
       const isSubAgent: boolean = !this.opened.has(id) &&
         (this.threads.size > 0 || this.turns.size > 0 || this.ended.size > 0)
       const parent: string | null | undefined = isSubAgent ? yield* this.parentOf(id) : null
-      if (parent === undefined) return [...found, { by: "thread", handlers: declining }]
+      if (parent === undefined) return [...found, { ...nobody, by: "thread" }]
       id = parent
     }
     return [
@@ -265,9 +269,7 @@ export class HandlerRegistry {
     const isOwn = id === asking
     const wanted = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
     // A sub-agent that does not say for which turn it works may work for any.
-    if (!isOwn && wanted === undefined) {
-      return running.length > 0 || this.ended.has(id) ? [{ by: "turn", handlers: declining }] : []
-    }
+    if (!isOwn && wanted === undefined) return running.length > 0 || this.ended.has(id) ? [nobody] : []
     const found: Array<Answerer> = []
     for (const turn of running) {
       // A turn may ask before the answer to `turn/start` has named it, and one without a name may be the one that asks.
@@ -275,10 +277,9 @@ export class HandlerRegistry {
       const isAsked = wanted === undefined || turn.turnId === undefined || turn.turnId === wanted
       if (!turn.isOver && isAsked) found.push(turn)
     }
-    if (wanted !== undefined && this.ended.get(id)?.has(wanted) === true) {
-      found.push({ by: "turn", handlers: declining })
-    }
-    return found
+    if (isOwn || wanted === undefined || found.length > 0 || this.open.isRunning(id, wanted)) return found
+    // The turn that it works for has ended. It is not remembered whether it was one of those with handlers.
+    return this.ended.has(id) ? [nobody] : []
   })
 
   /** The thread that a thread works for: `null` if that is none, `undefined` if it cannot be told. */

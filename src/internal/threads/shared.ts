@@ -21,7 +21,7 @@ export interface Shared {
 
 const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.fn.Return<Shared, never, Scope.Scope> {
   const open = new OpenTurns()
-  const registry = new HandlerRegistry(server)
+  const registry = new HandlerRegistry(server, open)
   yield* registry.listen
   yield* answerToolCalls(server, registry)
   yield* answerQuestions(server, registry)

@@ -25,6 +25,8 @@ export interface HeldTurn {
   handles: number
 }
 
+const keyOf = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
+
 /** The turns that a program holds, and those it is about to hold. */
 export class OpenTurns {
   readonly held = new Map<string, HeldTurn>()
@@ -40,7 +42,7 @@ export class OpenTurns {
   /** The server lets `turn/start` join a turn that runs, so a turn that is answered with may be held already. */
   claim(turnId: string, thread: OpenThread, state: TurnState): HeldTurn {
     for (const told of this.onClaim) told(turnId)
-    const key = JSON.stringify([state.threadId, turnId])
+    const key = keyOf(state.threadId, turnId)
     const held = this.held.get(key)
     if (held !== undefined) {
       state.stop()
@@ -64,6 +66,12 @@ export class OpenTurns {
 
   startingOf(threadId: string): ReadonlySet<Fiber.Fiber<unknown, unknown>> {
     return this.starting.get(threadId) ?? new Set()
+  }
+
+  /** Whether a turn is one that the program holds, and has not ended. */
+  isRunning(threadId: string, turnId: string): boolean {
+    const turn = this.held.get(keyOf(threadId, turnId))
+    return turn !== undefined && turn.state.outcome === undefined
   }
 
   /** Whether the thread is busy with a turn that the program holds, or is about to. */

@@ -438,6 +438,14 @@ describe("a request for approval", () => {
       assert.deepStrictEqual(yield* asks(4, "sub3"), accepted(4))
       yield* fake.emit(Fake.turnCompleted("t", "v"))
       yield* Fiber.join(second)
+      // A turn without handlers of its own leaves it to those of the thread and the program, while it runs.
+      const third = yield* Effect.forkChild(thread.run("go"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("w") })
+      yield* fake.emit(start("sub4", "w"))
+      assert.deepStrictEqual(yield* asks(5, "sub4"), accepted(5))
+      yield* fake.emit(Fake.turnCompleted("t", "w"))
+      yield* Fiber.join(third)
+      assert.deepStrictEqual(yield* asks(6, "sub4"), declined(6))
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
 
   it.effect("of an MCP tool is one only if the turn makes the call", () =>
