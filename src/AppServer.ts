@@ -34,6 +34,7 @@ import { declineOf } from "./internal/connection/decline.ts"
 import type { Delta } from "./internal/connection/deltaLines.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { immediately, makePeer, type Peer, type Step } from "./internal/connection/jsonRpcPeer.ts"
+import { Request } from "./internal/connection/requestTable.ts"
 import { Router, withdraw } from "./internal/connection/router.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
 import { isRepeatable } from "./internal/protocol/repeatable.ts"
@@ -326,36 +327,41 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       : Effect.succeed(live.peer)
   })
 
-  /** Makes a request again for as long as it may be, after a first failure if there was one, until its deadline. */
-  const repeating = (
-    ask: Effect.Effect<unknown, AppServerError>,
-    mayRepeat: (error: AppServerError) => boolean,
-    method: string,
-    deadline: number,
-    timeoutMillis: number,
-    first?: AppServerError
-  ): Effect.Effect<unknown, AppServerError> => {
-    let failure = first
-    const attempt = Effect.suspend(() => {
-      const error = failure
-      failure = undefined
-      return error === undefined ? ask : Effect.fail(error)
-    })
-    return attempt.pipe(
-      Effect.retry({
-        schedule: overloadSchedule,
-        while: (error) => error.reason._tag === "Overloaded" && mayRepeat(error)
-      }),
-      Effect.retry({ while: (error) => error.reason._tag === "ConnectionClosed" && mayRepeat(error) }),
-      Effect.timeoutOrElse({
-        duration: deadline - clock.currentTimeMillisUnsafe(),
-        orElse: () => Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis })))
-      })
-    )
-  }
-
   /** How requests are made: of a peer that is there, or that is waited for. */
   const requestsOf = (peer: () => Peer | undefined, opened: Effect.Effect<Peer, AppServerError>): Requests => {
+    const mayRepeat = ({ reason }: AppServerError, { isSent, method }: Request): boolean =>
+      reason._tag === "Overloaded"
+        ? isRepeatable(method)
+        : reason._tag === "ConnectionClosed" && restart !== false && opened === current && state._tag !== "Closed" &&
+          (isRepeatable(method) || !isSent)
+
+    /** Makes a request again for as long as it may be, after a first failure if there was one, until its deadline. */
+    const repeat = (request: Request, first?: AppServerError): Effect.Effect<unknown, AppServerError> => {
+      const { deadline, method, timeoutMillis } = request
+      let failure = first
+      let last = request
+      const attempt = Effect.suspend(() => {
+        const error = failure
+        failure = undefined
+        if (error !== undefined) return Effect.fail(error)
+        return Effect.flatMap(opened, (peer) => {
+          last = last.isOver ? last.again() : last
+          return peer.request(last)
+        })
+      })
+      return attempt.pipe(
+        Effect.retry({
+          schedule: overloadSchedule,
+          while: (error) => error.reason._tag === "Overloaded" && mayRepeat(error, last)
+        }),
+        Effect.retry({ while: (error) => error.reason._tag === "ConnectionClosed" && mayRepeat(error, last) }),
+        Effect.timeoutOrElse({
+          duration: deadline - clock.currentTimeMillisUnsafe(),
+          orElse: () => Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis })))
+        })
+      )
+    }
+
     const requestRaw = (method: string, params?: unknown, requestOptions?: RequestOptions) =>
       traced(method, () => {
         const encoded = encodeParams(method, params)
@@ -363,25 +369,15 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         const timeout = requestOptions?.timeout
         const timeoutMillis = timeout === undefined ? defaultTimeoutMillis : Duration.toMillis(timeout)
         const deadline = clock.currentTimeMillisUnsafe() + timeoutMillis
-        let isSent = false
-        const onSend = () => {
-          isSent = true
-          requestOptions?.onSend?.()
-        }
-        const ask = (peer: Peer) => peer.request(method, encoded.success, deadline, timeoutMillis, onSend)
-        const mayRepeat = (error: AppServerError) =>
-          isRepeatable(method)
-            ? error.reason._tag === "Overloaded" || isRestarting(error)
-            : !isSent && isRestarting(error)
-        const isRestarting = ({ reason }: AppServerError) =>
-          reason._tag === "ConnectionClosed" && restart !== false && opened === current && state._tag !== "Closed"
+        const isUrgent = method === "turn/interrupt"
+        const request = new Request(method, encoded.success, deadline, timeoutMillis, isUrgent, requestOptions?.onSend)
         const live = peer()
         return live === undefined
-          ? repeating(Effect.flatMap(opened, ask), mayRepeat, method, deadline, timeoutMillis)
-          : Effect.catch(ask(live), (error) =>
-            mayRepeat(error)
-              ? repeating(Effect.flatMap(opened, ask), mayRepeat, method, deadline, timeoutMillis, error)
-              : Effect.fail(error))
+          ? repeat(request)
+          : Effect.catch(
+            live.request(request),
+            (error) => mayRepeat(error, request) ? repeat(request, error) : Effect.fail(error)
+          )
       })
     const request = ((method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) => {
       const spec = specOf(Protocol.clientRequests, method)
@@ -439,7 +435,6 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       const opening = Effect.gen(function*() {
         const peer = yield* makePeer(yield* transport.connect, {
           maxInFlight,
-          urgent: "turn/interrupt",
           takeLine: router.takeLine,
           onNotification: router.onNotification,
           onRequest: router.onRequest,

@@ -4,6 +4,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
+import { stringify } from "./json.ts"
 import type { IncomingNotification, Step } from "./jsonRpcPeer.ts"
 
 /** A member of what the server sent, whatever that is. */
@@ -66,12 +67,12 @@ const encoderOf = (schema: Schema.Codec<unknown>): Encoder => {
   return encoder
 }
 
-/** The params of a request as they are sent. What the protocol does not have fails, and nothing is sent. */
-export const encodeParams = (method: string, params: unknown): Result.Result<unknown, AppServerError> => {
+/** The params of a request as the JSON that is sent. What the protocol does not have fails. */
+export const encodeParams = (method: string, params: unknown): Result.Result<string | undefined, AppServerError> => {
   const spec = specOf(Protocol.clientRequests, method)
-  if (spec?.params === undefined) return Result.succeed(params)
-  return Result.mapError(
-    encoderOf(spec.params as Schema.Codec<unknown>)(params ?? spec.defaultParams),
-    (error) => appServerError(new InvalidRequest({ method, description: error.message }))
-  )
+  if (spec?.params === undefined) return stringify(params, method)
+  const encoded = encoderOf(spec.params as Schema.Codec<unknown>)(params ?? spec.defaultParams)
+  return Result.isSuccess(encoded)
+    ? stringify(encoded.success, method)
+    : Result.fail(appServerError(new InvalidRequest({ method, description: encoded.failure.message })))
 }

@@ -11,20 +11,19 @@ import * as FiberMap from "effect/FiberMap"
 import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import {
   type AppServerError,
   ConnectionClosed,
-  InvalidRequest,
   isAppServerError,
   make as appServerError,
   Overloaded,
   RequestRejected
 } from "../../AppServerError.ts"
 import type { Connection } from "../../Transport.ts"
-import { Request, RequestTable } from "./requestTable.ts"
+import { stringify } from "./json.ts"
+import { type Request, RequestTable } from "./requestTable.ts"
 
 export type RequestId = string | number
 
@@ -65,43 +64,13 @@ export interface Withdrawal {
 export const immediately: Step = { defer: (action) => action(), hurry: () => {}, report: () => {} }
 
 export interface Peer {
-  /**
-   * Sends a request and waits for the answer, which must be there at the deadline, so many milliseconds after its start.
-   * `onSend` is called just before the transport is given the request.
-   */
-  readonly request: (
-    method: string,
-    params: unknown,
-    deadline: number,
-    timeoutMillis: number,
-    onSend?: () => void
-  ) => Effect.Effect<unknown, AppServerError>
+  /** Sends a request and waits for the answer. */
+  readonly request: (request: Request) => Effect.Effect<unknown, AppServerError>
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended, once it has. */
   readonly ended: () => AppServerError | undefined
   /** The server's requests that have no answer yet. */
   readonly asked: () => Iterable<IncomingRequest>
-}
-
-/**
- * A lone surrogate makes the server drop the whole message without a word, so it is replaced, as `toWellFormed` does.
- * `JSON.stringify` writes one as an escape; an escaped backslash before it is text, not an escape.
- */
-const wellFormed = (json: string | undefined): string | undefined =>
-  json?.includes("\\ud")
-    ? json.replace(/\\(?:ud[89a-f][0-9a-f]{2}|.)/g, (escape) =>
-      escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
-    : json
-
-/** As JSON, which `undefined` has none of. */
-const stringify = (value: unknown, method: string): Result.Result<string | undefined, AppServerError> => {
-  try {
-    return Result.succeed(wellFormed(JSON.stringify(value)))
-  } catch (cause) {
-    return Result.fail(
-      appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))
-    )
-  }
 }
 
 /** The server's code for a request that it refused because its queue is full. */
@@ -140,8 +109,6 @@ const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || 
 export const makePeer = Effect.fnUntraced(function*(connection: Connection, handlers: {
   /** How many requests may be unanswered at once. */
   readonly maxInFlight: number
-  /** The method that need not wait for its turn. */
-  readonly urgent: string
   /** Takes a line that need not be parsed, as `onNotification` would take what it says. */
   readonly takeLine: (line: string, step: Step) => boolean
   /** Called in the reader's step: it must be quick and leave waking to `defer`. */
@@ -175,6 +142,10 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const dispatcher = yield* Effect.withFiberSucceed((fiber) => fiber.currentDispatcher)
 
   const table = yield* RequestTable.make(handlers.maxInFlight, (line, request) => {
+    if (request.method === handlers.replayedBy) {
+      replays++
+      replaying++
+    }
     if (direct !== undefined) return direct.send(line)
     runInBackground(connection.send(line)).addObserver((exit) => {
       if (Exit.isFailure(exit)) table.complete(request, exit)
@@ -399,30 +370,14 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     asked: () => asked.values(),
     notify: (method, params) =>
       Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
-    request: (method, params, deadline, timeoutMillis, onSend) =>
-      Effect.suspend(() => {
-        const json = stringify(params, method)
-        if (Result.isFailure(json)) return Effect.fail(json.failure)
-        const members = json.success === undefined
-          ? `"method":${JSON.stringify(method)}`
-          : `"method":${JSON.stringify(method)},"params":${json.success}`
-        const isUrgent = method === handlers.urgent
-        if (method !== handlers.replayedBy) {
-          return table.run(new Request(method, members, deadline, timeoutMillis, isUrgent, onSend))
-        }
-        let isSent = false
-        const onReplay = () => {
-          isSent = true
-          replays++
-          replaying++
-          onSend?.()
-        }
-        return Effect.ensuring(
-          table.run(new Request(method, members, deadline, timeoutMillis, isUrgent, onReplay)),
-          Effect.sync(() => {
-            if (isSent) replaying--
-          })
-        )
+    request: (request) => {
+      if (request.method !== handlers.replayedBy) return table.run(request)
+      return Effect.suspend(() => {
+        const ended = Effect.sync(() => {
+          if (request.isSent) replaying--
+        })
+        return Effect.ensuring(table.run(request), ended)
       })
+    }
   }
 })

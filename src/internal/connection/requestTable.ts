@@ -13,8 +13,8 @@ import type { Step } from "./jsonRpcPeer.ts"
 /** A request of ours, from the moment it is made until it is over. */
 export class Request {
   readonly method: string
-  /** Its message but for the id, as the members of a JSON object. */
-  readonly members: string
+  /** Its params as JSON, if it has any. */
+  readonly params: string | undefined
   /** When it must have its answer, in milliseconds of the connection's clock, and how long that was from its start. */
   readonly deadline: number
   readonly timeoutMillis: number
@@ -27,16 +27,26 @@ export class Request {
   isOver: boolean
   resume: ((outcome: Outcome) => void) | undefined
 
+  /** Whether the transport was given it. */
+  get isSent(): boolean {
+    return this.id !== undefined
+  }
+
+  /** The same once more. */
+  again(): Request {
+    return new Request(this.method, this.params, this.deadline, this.timeoutMillis, this.isUrgent, this.onSend)
+  }
+
   constructor(
     method: string,
-    members: string,
+    params: string | undefined,
     deadline: number,
     timeoutMillis: number,
     isUrgent: boolean,
     onSend: (() => void) | undefined
   ) {
     this.method = method
-    this.members = members
+    this.params = params
     this.deadline = deadline
     this.timeoutMillis = timeoutMillis
     this.isUrgent = isUrgent
@@ -140,7 +150,11 @@ export class RequestTable {
     this.sent.set(id, request)
     if (!request.isUrgent) this.taken++
     request.onSend?.()
-    this.send(`{"id":${id},${request.members}}`, request)
+    const { method, params } = request
+    this.send(
+      `{"id":${id},"method":${JSON.stringify(method)}${params === undefined ? "" : `,"params":${params}`}}`,
+      request
+    )
   }
 
   private leave(request: Request): void {
