@@ -125,7 +125,7 @@ export type RequestArgs<M extends keyof Protocol.ClientRequests> = undefined ext
 export interface NotificationListener {
   readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, step: Step) => void
   /** Hears a piece of text, in place of its notification. */
-  readonly onDelta?: ((delta: Delta, turnId: string, step: Step) => void) | undefined
+  readonly onDelta?: ((delta: Delta, step: Step) => void) | undefined
   /** The connection has ended; nothing follows. */
   readonly onEnd: (error: AppServerError, step: Step) => void
 }

@@ -6,6 +6,7 @@
  * it. Whatever differs in any other way is left to `JSON.parse`: a line is read as that would read it, or not at all.
  */
 import * as Predicate from "effect/Predicate"
+import type { NotificationListener } from "../../AppServer.ts"
 import type * as Protocol from "../../Protocol.ts"
 
 /** The notifications that bring a piece of text, in `params.delta`. */
@@ -45,6 +46,10 @@ export interface Family {
   readonly event: DeltaNotification
   /** Another family with the same key. */
   next: Family | undefined
+  /** Who hears it, and whether its method is observed, for as long as the router's `version` is this one. */
+  listening: ReadonlyArray<NotificationListener> | undefined
+  isObserved: boolean
+  version: number
 }
 
 /** A piece of text. Its notification is made when somebody wants it. */
@@ -199,7 +204,10 @@ export class DeltaLines {
       before: detached(before),
       ending: this.endingOf(after, beforeTime, event.emittedAtMs),
       event,
-      next: undefined
+      next: undefined,
+      listening: undefined,
+      isObserved: false,
+      version: -1
     })
   }
 

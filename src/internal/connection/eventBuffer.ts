@@ -22,7 +22,7 @@ export class EventBuffer<A extends Protocol.ServerNotification> {
   private readonly handoff = new Handoff<A, AppServerError>(() => this.unread.take())
   private isWaking = false
 
-  constructor(initial?: Array<A>) {
+  constructor(initial?: ReadonlyArray<A>) {
     this.unread = new EventLog(lagThreshold, initial)
   }
 

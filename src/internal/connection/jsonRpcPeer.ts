@@ -90,7 +90,7 @@ const rejection = (method: string, error: unknown): AppServerError => {
 const floodLines = 64
 
 /** When so many lines were read, whoever they are for is woken. */
-const maxHeldLines = 4096
+const maxHeldLines = 8192
 
 /** So many answered requests are remembered that could be replayed. */
 const rememberedAnswers = 256
@@ -312,7 +312,8 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     held += lines.length
     // A step that long is one of a flood. Each fiber that is woken costs as much as several lines, so in a flood they are
     // woken for several steps at once.
-    if (hurried || lines.length < floodLines || held >= maxHeldLines) wake()
+    const isFlood = isWakeScheduled || lines.length >= floodLines
+    if (!isFlood || hurried || held >= maxHeldLines) wake()
     else if (deferred.length > 0 && !isWakeScheduled) wakeLater(steps)
     if (reports.length > 0) {
       const texts = reports

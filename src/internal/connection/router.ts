@@ -73,7 +73,9 @@ export const withdraw = ({ method, params }: IncomingNotification): Withdrawal |
 }
 
 export class Router {
-  private readonly listeners = new Map<string, Set<NotificationListener>>()
+  private readonly listeners = new Map<string, ReadonlyArray<NotificationListener>>()
+  /** Changes when the listeners or the observers do. */
+  private version = 0
   private readonly subscribers = new Set<EventBuffer<Protocol.ServerNotification>>()
   private readonly observers = new Map<string, Set<(event: Protocol.ServerNotification) => void>>()
   private readonly handlers = new Map<string, ReadonlyArray<Handler>>()
@@ -85,11 +87,15 @@ export class Router {
       listener.onEnd(this.ended, immediately)
       return () => {}
     }
-    const listening = this.listeners.get(threadId) ?? new Set()
-    this.listeners.set(threadId, listening.add(listener))
+    this.version++
+    this.listeners.set(threadId, [...this.listeners.get(threadId) ?? [], listener])
     return () => {
-      listening.delete(listener)
-      if (listening.size === 0 && this.listeners.get(threadId) === listening) this.listeners.delete(threadId)
+      const listening = this.listeners.get(threadId)
+      if (listening === undefined || !listening.includes(listener)) return
+      this.version++
+      const others = listening.filter((other) => other !== listener)
+      if (others.length === 0) this.listeners.delete(threadId)
+      else this.listeners.set(threadId, others)
     }
   }
 
@@ -106,8 +112,10 @@ export class Router {
 
   observe(method: string, observer: (event: Protocol.ServerNotification) => void): () => void {
     const observing = this.observers.get(method) ?? new Set()
+    this.version++
     this.observers.set(method, observing.add(observer))
     return () => {
+      this.version++
       observing.delete(observer)
       if (observing.size === 0 && this.observers.get(method) === observing) this.observers.delete(method)
     }
@@ -126,13 +134,17 @@ export class Router {
   readonly takeLine = (line: string, step: Step): boolean => {
     const delta = this.deltas.read(line)
     if (delta === undefined) return false
-    const { method, params: { threadId, turnId } } = delta.family.event
-    if (this.subscribers.size > 0 || this.observers.has(method)) this.tellAll(method, delta.event, step)
-    const listening = this.listeners.get(threadId)
-    if (listening === undefined) return true
-    for (const listener of listening) {
-      if (listener.onDelta === undefined) guarded(() => listener.onNotification(delta.event, turnId, step), step)
-      else listener.onDelta(delta, turnId, step)
+    const { family } = delta
+    if (family.version !== this.version) {
+      family.version = this.version
+      family.listening = this.listeners.get(family.event.params.threadId)
+      family.isObserved = this.observers.has(family.event.method)
+    }
+    if (family.isObserved || this.subscribers.size > 0) this.tellAll(family.event.method, delta.event, step)
+    if (family.listening === undefined) return true
+    for (const listener of family.listening) {
+      if (listener.onDelta !== undefined) listener.onDelta(delta, step)
+      else guarded(() => listener.onNotification(delta.event, family.event.params.turnId, step), step)
     }
     return true
   }
@@ -197,5 +209,6 @@ export class Router {
     }
     this.subscribers.clear()
     this.listeners.clear()
+    this.version++
   }
 }

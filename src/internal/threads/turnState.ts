@@ -12,7 +12,7 @@ import * as Schema from "effect/Schema"
 import type { AppServer, NotificationListener } from "../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
-import type { Delta } from "../connection/deltaLines.ts"
+import type { Delta, Family } from "../connection/deltaLines.ts"
 import { EventBuffer } from "../connection/eventBuffer.ts"
 import { EventLog } from "../connection/eventLog.ts"
 import { immediately, type Step } from "../connection/jsonRpcPeer.ts"
@@ -79,7 +79,9 @@ export class TurnState implements NotificationListener {
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
   private readonly log = new EventLog<Protocol.TurnNotification>(joinLogFrom)
-  private readonly subscribers = new Set<EventBuffer<Protocol.TurnNotification>>()
+  private subscribers: ReadonlyArray<EventBuffer<Protocol.TurnNotification>> = []
+  /** A text that is known to be of this turn. */
+  private family: Family | undefined
 
   private unlisten = (): void => {}
 
@@ -112,8 +114,12 @@ export class TurnState implements NotificationListener {
     else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, step)
   }
 
-  onDelta(delta: Delta, turnId: string, step: Step): void {
-    if (this.turnId !== turnId) return this.onNotification(delta.event, turnId, step)
+  onDelta(delta: Delta, step: Step): void {
+    if (delta.family !== this.family) {
+      const { turnId } = delta.family.event.params
+      if (this.turnId !== turnId) return this.onNotification(delta.event, turnId, step)
+      this.family = delta.family
+    }
     if (this.outcome !== undefined) return
     if (this.now !== undefined) this.lastEventAt = this.now()
     this.log.pushDelta(delta)
@@ -142,13 +148,13 @@ export class TurnState implements NotificationListener {
 
   subscribe(): EventBuffer<Protocol.TurnNotification> {
     const buffer = new EventBuffer(this.log.copy())
-    if (this.outcome === undefined) this.subscribers.add(buffer)
+    if (this.outcome === undefined) this.subscribers = [...this.subscribers, buffer]
     else buffer.close(errorOf(this.outcome))
     return buffer
   }
 
   unsubscribe(buffer: EventBuffer<Protocol.TurnNotification>): void {
-    this.subscribers.delete(buffer)
+    this.subscribers = this.subscribers.filter((other) => other !== buffer)
   }
 
   /** The turn is about to be interrupted, and that is why. If it ends otherwise all the same, it has not failed. */
@@ -214,7 +220,7 @@ export class TurnState implements NotificationListener {
     for (const subscriber of this.subscribers) {
       subscriber.close(errorOf(outcome), step)
     }
-    this.subscribers.clear()
+    this.subscribers = []
     this.early = []
     for (const tell of this.onFinish.splice(0)) tell()
     this.stop()
