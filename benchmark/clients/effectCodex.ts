@@ -1,0 +1,101 @@
+/** This package, as its users use it. */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { AppServer, Codex, type Thread } from "effect-codex"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { begin, end, plan, server, Totals } from "../plan.ts"
+
+const totals = new Totals()
+
+/** What the heap holds after a collection, in megabytes. It needs `--expose-gc`. */
+const heapMb = (): number => {
+  globalThis.gc!()
+  globalThis.gc!()
+  return process.memoryUsage().heapUsed / 1e6
+}
+
+const add = (event: { readonly method: string; readonly params?: any }): void => {
+  if (event.method === "item/agentMessage/delta") totals.add(event.params.delta)
+  else if (event.method === "item/completed" && plan.kind === "big") totals.add(event.params.item.text)
+}
+
+const consume = Effect.fnUntraced(function*(thread: Thread.Thread) {
+  switch (plan.mode) {
+    case "run":
+      yield* thread.run("go")
+      return
+    case "text": {
+      const turn = yield* thread.turn("go")
+      return yield* Stream.runForEachArray(turn.text, (texts) =>
+        Effect.sync(() => {
+          for (const text of texts) totals.addText(text)
+        }))
+    }
+    case "each":
+      return yield* Stream.runForEach(thread.stream("go"), (event) => Effect.sync(() => add(event)))
+    case "slow":
+      // Each event is put in the place of the one before it, and takes a hundred times as long as it took to arrive.
+      return yield* Stream.runForEachArray(
+        thread.stream("go"),
+        (events) => Effect.andThen(Effect.sync(() => events.forEach(add)), Effect.sleep(events.length / 10))
+      )
+    default:
+      return yield* Stream.runForEachArray(thread.stream("go"), (events) =>
+        Effect.sync(() => {
+          for (const event of events) add(event)
+        }))
+  }
+}, Effect.scoped)
+
+const runTurns = Effect.gen(function*() {
+  const codex = yield* Codex.Codex
+  const start = Effect.all(Array.from({ length: plan.turns }, () => codex.startThread()), { concurrency: "unbounded" })
+  const first = yield* start
+  const before = globalThis.gc === undefined ? 0 : heapMb()
+  begin()
+  if (plan.kind === "real") {
+    yield* Effect.forEach(
+      first,
+      (thread) => Effect.forEach(Array.from({ length: plan.messages }), () => consume(thread), { discard: true }),
+      { concurrency: "unbounded", discard: true }
+    )
+    return end()
+  }
+  yield* Effect.forEach(first, consume, { concurrency: "unbounded", discard: true })
+  for (let i = 1; i < (plan.rounds ?? 1); i++) {
+    yield* Effect.forEach(yield* start, consume, { concurrency: "unbounded", discard: true })
+  }
+  if (globalThis.gc !== undefined) return end({ heapGrowthMb: heapMb() - before })
+  end(plan.mode === "run" ? {} : totals.check())
+})
+
+const runRequests = Effect.gen(function*() {
+  const appServer = yield* AppServer.AppServer
+  const list = appServer.request("model/list", {})
+  for (let i = 0; i < 200; i++) yield* list
+  begin()
+  if (plan.mode === "sequential") {
+    for (let i = 0; i < plan.messages; i++) yield* list
+  } else {
+    const many = Array.from({ length: 1000 }, () => list)
+    for (let i = 0; i < plan.messages; i += 1000) {
+      yield* Effect.all(many, { concurrency: "unbounded", discard: true })
+    }
+  }
+  end()
+})
+
+const firstAnswer = AppServer.AppServer.use((appServer) => Effect.asVoid(appServer.request("model/list", {})))
+
+const program: Effect.Effect<void, unknown, AppServer.AppServer | Codex.Codex> = plan.first
+  ? firstAnswer
+  : plan.mode === "sequential" || plan.mode === "concurrent"
+  ? runRequests
+  : runTurns
+
+void Effect.runPromise(program.pipe(
+  Effect.provide(
+    Codex.layerStdio({ codexPath: server.command, env: server.env() }).pipe(Layer.provide(NodeServices.layer))
+  )
+))

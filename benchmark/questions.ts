@@ -1,0 +1,187 @@
+/** What is asked, of whom, and what the answer should be. */
+import type { Plan } from "./plan.ts"
+
+export type Client = "count" | "raw" | "readline" | "vscodeJsonrpc" | "acp" | "codexSdk" | "naiveEffect" | "effectCodex"
+
+/** A client with a plan: a row of a table. */
+export interface Case {
+  readonly name: string
+  readonly client: Client
+  readonly plan: Plan
+}
+
+export interface Question {
+  readonly id: string
+  readonly title: string
+  /** What is compared, by its name in a measurement, and per how many of what. */
+  readonly figures: ReadonlyArray<{
+    readonly of: string
+    readonly label: string
+    readonly per?: number
+    /** At most this times the baseline, for this package. */
+    readonly target?: number
+  }>
+  /** The first case is what the others are compared with. */
+  readonly cases: ReadonlyArray<Case>
+  /** How often each case is run. Default: as often as all are. */
+  readonly rounds?: number
+}
+
+const names: Record<Client, string> = {
+  count: "count newlines",
+  raw: "hand-written loop",
+  readline: "Node readline",
+  vscodeJsonrpc: "vscode-jsonrpc",
+  acp: "@agentclientprotocol/sdk",
+  codexSdk: "@openai/codex-sdk",
+  naiveEffect: "naive Effect pipeline",
+  effectCodex: "effect-codex"
+}
+
+const cases = (clients: ReadonlyArray<Client>, plan: Plan): ReadonlyArray<Case> =>
+  clients.map((client) => ({ name: names[client], client, plan }))
+
+const one = (client: Client, name: string, plan: Plan): Case => ({ name, client, plan })
+
+const micros = (label: string, messages: number, target?: number) => ({
+  of: "cpuMs",
+  label,
+  per: messages / 1000,
+  ...(target === undefined ? {} : { target })
+})
+
+const flood: Plan = { kind: "flood", turns: 1, messages: 500_000 }
+
+export const questions: ReadonlyArray<Question> = [
+  {
+    id: "stream",
+    title: "A streamed delta, decoded, one turn",
+    figures: [micros("CPU, µs per delta", flood.messages, 1.3)],
+    cases: [
+      ...cases(["raw", "count", "readline", "acp", "vscodeJsonrpc", "naiveEffect", "effectCodex"], flood),
+      one("effectCodex", "effect-codex, one event at a time", { ...flood, mode: "each" }),
+      one("effectCodex", "effect-codex, `turn.text`", { ...flood, mode: "text" })
+    ]
+  },
+  ...([[10, 1.4], [100, 1.6], [1000, 2.5]] as const).map(([turns, target]): Question => ({
+    id: `interleaved-${turns}`,
+    title: `The same, ${turns.toLocaleString("en")} turns interleaved message by message`,
+    figures: [micros("CPU, µs per delta", flood.messages, target)],
+    cases: cases(["raw", "acp", "vscodeJsonrpc", "naiveEffect", "effectCodex"], { ...flood, turns })
+  })),
+  {
+    id: "run",
+    title: "A delta of a turn that nobody streams (`run`)",
+    figures: [micros("CPU, µs per delta", 1_000_000, 0.6)],
+    cases: [
+      one("raw", names.raw, { ...flood, messages: 1_000_000 }),
+      one("effectCodex", names.effectCodex, { ...flood, messages: 1_000_000, mode: "run" })
+    ]
+  },
+  {
+    id: "paced",
+    title: "One write a message at the server's own pace, 30,000 a second",
+    figures: [micros("CPU, µs per delta", 60_000, 1.35)],
+    cases: cases(["raw", "readline", "acp", "vscodeJsonrpc", "naiveEffect", "effectCodex"], {
+      kind: "paced",
+      turns: 1,
+      messages: 60_000,
+      rate: 30_000
+    })
+  },
+  ...([[200, 400], [30_000, 30_000]] as const).map(([rate, messages]): Question => ({
+    id: `delivery-${rate}`,
+    title: `Delivery: from the server's write to the consumer's call, ${rate.toLocaleString("en")} a second`,
+    figures: [{ of: "p50Us", label: "p50, µs", target: 1.15 }, { of: "p99Us", label: "p99, µs", target: 1.15 }],
+    cases: cases(["raw", "acp", "effectCodex"], {
+      kind: "paced",
+      turns: 1,
+      messages,
+      rate,
+      stamped: true,
+      sleep: rate < 1000
+    })
+  })),
+  {
+    id: "sequential",
+    title: "A request and its answer, one after the other",
+    figures: [
+      { of: "wallMs", label: "wall, µs per request", per: 20, target: 1.1 },
+      micros("CPU, µs per request", 20_000, 1.1)
+    ],
+    cases: cases(["raw", "acp", "vscodeJsonrpc", "effectCodex"], {
+      kind: "flood",
+      turns: 1,
+      messages: 20_000,
+      mode: "sequential"
+    })
+  },
+  {
+    id: "concurrent",
+    title: "A thousand requests at once",
+    figures: [
+      { of: "wallMs", label: "wall, µs per request", per: 100, target: 1.5 },
+      micros("CPU, µs per request", 100_000, 1.5)
+    ],
+    cases: cases(["raw", "acp", "vscodeJsonrpc", "effectCodex"], {
+      kind: "flood",
+      turns: 1,
+      messages: 100_000,
+      mode: "concurrent"
+    })
+  },
+  {
+    id: "start",
+    title: "From the start of the process to its first answer and its end, real binary",
+    figures: [{ of: "processMs", label: "wall, ms", target: 1.25 }],
+    cases: cases(["raw", "effectCodex"], { kind: "real", turns: 1, messages: 1, first: true })
+  },
+  ...([[1, 20], [10, 5]] as const).map(([turns, messages]): Question => ({
+    id: `turns-${turns}`,
+    title: `Turns on the real binary, ${turns} thread${turns === 1 ? "" : "s"} × ${messages} turns`,
+    figures: [
+      { of: "wallMs", label: "wall, ms per turn", per: turns * messages, target: 1.05 },
+      { of: "treeMs", label: "CPU with Codex's, ms per turn", per: turns * messages },
+      { of: "peakMb", label: "peak memory with Codex's, MB" }
+    ],
+    cases: cases(["raw", "codexSdk", "effectCodex"], { kind: "real", turns, messages })
+  })),
+  {
+    id: "lines",
+    title: "One line of 16 MB, and the same bytes in lines of 1 MB",
+    figures: [micros("CPU, ms per 16 MB", 6000)],
+    cases: [
+      one("raw", "hand-written loop, 6 × 16 MB", { kind: "big", turns: 1, messages: 6, lineBytes: 16_000_000 }),
+      one("raw", "hand-written loop, 96 × 1 MB", { kind: "big", turns: 1, messages: 96, lineBytes: 1_000_000 }),
+      one("effectCodex", "effect-codex, 6 × 16 MB", { kind: "big", turns: 1, messages: 6, lineBytes: 16_000_000 }),
+      one("effectCodex", "effect-codex, 96 × 1 MB", { kind: "big", turns: 1, messages: 96, lineBytes: 1_000_000 })
+    ]
+  },
+  ...[10_000, 100_000, 1_000_000].map((messages): Question => ({
+    id: `growth-${messages}`,
+    title: `${messages.toLocaleString("en")} deltas in one turn, from a cold start`,
+    figures: [micros("CPU, µs per delta", messages)],
+    cases: cases(["raw", "naiveEffect", "effectCodex"], { ...flood, messages })
+  })),
+  {
+    id: "heap",
+    title: "The heap after a collection, above what it was before",
+    figures: [{ of: "heapGrowthMb", label: "MB" }],
+    rounds: 3,
+    cases: [
+      one("effectCodex", "1,000,000 deltas that nobody reads", { ...flood, messages: 1_000_000, mode: "run" }),
+      one("effectCodex", "1,000,000 deltas, a reader 100 times too slow", {
+        ...flood,
+        messages: 1_000_000,
+        mode: "slow"
+      }),
+      one("effectCodex", "10,000 turns of 10,000 threads", {
+        ...flood,
+        turns: 100,
+        messages: 1000,
+        rounds: 100,
+        mode: "run"
+      })
+    ]
+  }
+]
