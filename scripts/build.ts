@@ -1,0 +1,48 @@
+/**
+ * `npm run build`: writes the declarations of each module, and the code of all that `effect-codex` consists of as one file. To
+ * find and load sixty files takes longer than what is in them.
+ */
+import { execFileSync } from "node:child_process"
+import { readdirSync, rmSync } from "node:fs"
+import { createRequire } from "node:module"
+import { dirname, isAbsolute, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { rolldown } from "rolldown"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+const source = join(root, "src")
+const output = join(root, "dist")
+
+rmSync(output, { recursive: true, force: true })
+
+const typescript = dirname(createRequire(import.meta.url).resolve("typescript/package.json"))
+execFileSync(process.execPath, [join(typescript, "bin/tsc"), "-p", join(root, "tsconfig.build.json")], {
+  stdio: "inherit"
+})
+
+const modules = [".", "testing"].flatMap((folder) =>
+  readdirSync(join(source, folder)).filter((name) => name.endsWith(".ts")).map((name) =>
+    join(folder, name.slice(0, -3))
+  )
+)
+
+const bundle = await rolldown({
+  input: Object.fromEntries(modules.map((name) => [name, join(source, `${name}.ts`)])),
+  external: (id) => !id.startsWith(".") && !isAbsolute(id),
+  platform: "node",
+  // An import of this package has no effects, but what is in it may be used in any way.
+  treeshake: false
+})
+await bundle.write({
+  dir: output,
+  sourcemap: true,
+  comments: { jsdoc: false },
+  chunkFileNames: "internal/[name].js",
+  codeSplitting: {
+    groups: [{
+      name: "effect-codex",
+      test: (id) => !/[\\/]src[\\/](?:testing|internal[\\/]testing|AiToolkit)/.test(id)
+    }]
+  }
+})
+await bundle.close()
