@@ -1,5 +1,5 @@
 /**
- * `npm run build`: writes the declarations of each module, and the code of all that `effect-codex` consists of as one file. To
+ * `npm run build`, or `node scripts/build.ts FOLDER` for another folder than `dist`: writes the declarations of each module, and the code of all that `effect-codex` consists of as one file. To
  * find and load sixty files takes longer than what is in them.
  */
 import { execFileSync } from "node:child_process"
@@ -11,12 +11,18 @@ import { rolldown } from "rolldown"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const source = join(root, "src")
-const output = join(root, "dist")
+const output = process.argv[2] ?? join(root, "dist")
 
 rmSync(output, { recursive: true, force: true })
 
 const typescript = dirname(createRequire(import.meta.url).resolve("typescript/package.json"))
-execFileSync(process.execPath, [join(typescript, "bin/tsc"), "-p", join(root, "tsconfig.build.json")], {
+execFileSync(process.execPath, [
+  join(typescript, "bin/tsc"),
+  "-p",
+  join(root, "tsconfig.build.json"),
+  "--outDir",
+  output
+], {
   stdio: "inherit"
 })
 

@@ -12,11 +12,11 @@ import { packageVersion } from "../src/internal/version.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-const tsc = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
+const node = Effect.fnUntraced(function*(script: string, ...args: ReadonlyArray<string>) {
   const spawner = yield* ChildProcessSpawner
   const path = yield* Path.Path
   const child = yield* spawner.spawn(
-    ChildProcess.make(process.execPath, [path.join(root, "node_modules/typescript/bin/tsc"), ...args], { cwd: root })
+    ChildProcess.make(process.execPath, [path.join(root, script), ...args], { cwd: root })
   )
   return yield* Stream.mkString(Stream.decodeText(child.all))
 })
@@ -26,12 +26,27 @@ describe("the package", () => {
     assert.strictEqual(packageVersion, manifest.version)
   })
 
-  it.live("is built with declarations that stand by themselves", () =>
+  it.live("is built with all that its source has, and with declarations that stand by themselves", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
-      assert.strictEqual(yield* tsc("-p", "tsconfig.build.json", "--outDir", path.join(folder, "dist")), "")
+      const dist = path.join(folder, "dist")
+      assert.strictEqual(yield* node("scripts/build.ts", dist), "")
+      const modules = yield* Effect.forEach(
+        ["", "testing"],
+        (sub) =>
+          Effect.map(
+            fs.readDirectory(path.join(root, "src", sub)),
+            (names) => names.filter((name) => name.endsWith(".ts")).map((name) => path.join(sub, name.slice(0, -3)))
+          )
+      )
+      for (const module of modules.flat()) {
+        const [built, source] = yield* Effect.promise(() =>
+          Promise.all([import(path.join(dist, `${module}.js`)), import(path.join(root, "src", `${module}.ts`))])
+        )
+        assert.deepStrictEqual(Object.keys(built).toSorted(), Object.keys(source).toSorted(), module)
+      }
       yield* fs.writeFileString(
         path.join(folder, "tsconfig.json"),
         JSON.stringify({
@@ -40,7 +55,7 @@ describe("the package", () => {
           compilerOptions: { noEmit: true, skipLibCheck: false, lib: ["ES2024", "DOM"], types: ["node"] }
         })
       )
-      const errors = yield* tsc("-p", folder)
+      const errors = yield* node("node_modules/typescript/bin/tsc", "-p", folder)
       assert.deepStrictEqual(errors.split("\n").filter((line) => line.startsWith(path.basename(folder))), [])
       assert.notInclude(yield* fs.readFileString(path.join(folder, "dist/Turn.d.ts")), "TurnState")
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
