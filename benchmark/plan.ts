@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs"
 import { performance } from "node:perf_hooks"
 import { fileURLToPath } from "node:url"
+import { texts } from "./texts.ts"
 
 export interface Plan {
   /**
@@ -31,26 +32,6 @@ export interface Plan {
   readonly binary?: string
   readonly first?: boolean
 }
-
-/** Pieces of text as models say them, some with characters that JSON escapes. */
-export const texts: ReadonlyArray<string> = [
-  " the",
-  " answer",
-  " is",
-  " not",
-  " forty",
-  "-two",
-  ",",
-  " \"as",
-  " they",
-  " say",
-  "\";",
-  " it",
-  " depends",
-  " on",
-  " the question",
-  ".\n\n"
-]
 
 /** The plan that a client was started with. */
 export const plan: Plan = JSON.parse(process.argv[2] ?? "{}")

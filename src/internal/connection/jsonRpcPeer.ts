@@ -351,7 +351,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       )
     ),
     Effect.exit,
-    Effect.forkScoped
+    Effect.forkScoped({ startImmediately: true })
   )
   yield* Effect.addFinalizer(() =>
     Effect.sync(() =>

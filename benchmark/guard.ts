@@ -1,0 +1,222 @@
+/**
+ * Ratios for `npm test`, which holds the speed of this package to them: processor time against that of the hand-written loop, in
+ * one process and without a server, the two taking turns. The least ratio of some rounds hardly depends on what else the machine
+ * does.
+ */
+import { AppServer, Codex, Transport } from "effect-codex"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { makeLineSplitter } from "../src/internal/stdio/framing.ts"
+import { texts } from "./texts.ts"
+
+const deltas = 60_000
+const rounds = 9
+
+interface Message {
+  readonly id?: number
+  readonly method: string
+  readonly params?: { readonly threadId?: string }
+}
+
+/** A server in memory, whose flood is a matter of handing out prepared bytes. */
+class Server {
+  private threads = 0
+  private onLines: (lines: ReadonlyArray<string>) => void = () => {}
+  private readonly splitter = makeLineSplitter()
+  /** The turns that were started. */
+  readonly turns: Array<{ readonly threadId: string; readonly turnId: string }> = []
+
+  readonly layer = Layer.succeed(Transport.Transport, {
+    connect: Effect.succeed({
+      incoming: Stream.never,
+      send: (line: string) => Effect.sync(() => this.answer(line)),
+      direct: {
+        receive: (onLines: (lines: ReadonlyArray<string>) => void) =>
+          Effect.suspend(() => {
+            this.onLines = onLines
+            return Effect.never
+          }),
+        send: (line: string) => this.answer(line)
+      }
+    })
+  })
+
+  private answer(line: string): void {
+    const { id, method, params } = JSON.parse(line) as Message
+    if (id === undefined) return
+    const answer = this.resultOf(method, params?.threadId ?? "")
+    queueMicrotask(() => this.onLines([JSON.stringify({ id, result: answer })]))
+  }
+
+  private resultOf(method: string, threadId: string): object {
+    switch (method) {
+      case "initialize":
+        return { userAgent: "guard/0.169.0", codexHome: "/", platformFamily: "unix", platformOs: "linux" }
+      case "thread/start":
+        return {
+          thread: { id: `thread-${this.threads++}` },
+          approvalPolicy: "on-request",
+          approvalsReviewer: "auto_review"
+        }
+      case "turn/start": {
+        const turnId = `turn-${String(this.turns.length).padStart(12, "0")}`
+        this.turns.push({ threadId, turnId })
+        return { turn: { id: turnId } }
+      }
+      default:
+        return { data: [], nextCursor: null }
+    }
+  }
+
+  /** The deltas of the last turns, that many, which take turns, as the chunks in which a pipe would bring them. */
+  flood(count: number): ReadonlyArray<Uint8Array> {
+    const running = this.turns.slice(-count)
+    const lines = Array.from({ length: deltas }, (_, i) =>
+      JSON.stringify({
+        method: "item/agentMessage/delta",
+        params: { ...running[i % count], itemId: "msg_0123456789abcdef", delta: texts[i % texts.length] },
+        emittedAtMs: 1_795_358_196_797 + Math.floor(i / 100)
+      }))
+    const bytes = Buffer.from(`${lines.join("\n")}\n`)
+    return Array.from(
+      { length: Math.ceil(bytes.length / 65_536) },
+      (_, i) => bytes.subarray(i * 65_536, (i + 1) * 65_536)
+    )
+  }
+
+  /** Hands out a chunk, and lets others have their turn, as it is between two reads. */
+  readonly play = Effect.fnUntraced(function*(this: Server, chunks: ReadonlyArray<Uint8Array>) {
+    for (const chunk of chunks) {
+      this.onLines(this.splitter.push(chunk))
+      yield* Effect.yieldNow
+    }
+  })
+
+  end(count: number): void {
+    this.onLines(
+      this.turns.slice(-count).map(({ threadId, turnId }) =>
+        JSON.stringify({
+          method: "turn/completed",
+          params: { threadId, turn: { id: turnId, items: [], status: "completed" } }
+        })
+      )
+    )
+  }
+}
+
+const cpuMs = (): number => {
+  const { system, user } = process.cpuUsage()
+  return (system + user) / 1000
+}
+
+/** The processor time that an effect takes, in milliseconds. */
+const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const before = cpuMs()
+    yield* effect
+    return cpuMs() - before
+  })
+
+/** The same work by hand: the chunks split, each line parsed, its text counted for its turn. */
+const byHand = Effect.fnUntraced(function*(chunks: ReadonlyArray<Uint8Array>) {
+  const splitter = makeLineSplitter()
+  const characters = new Map<string, number>()
+  for (const chunk of chunks) {
+    for (const line of splitter.push(chunk)) {
+      const { params } = JSON.parse(line)
+      characters.set(params.turnId, (characters.get(params.turnId) ?? 0) + params.delta.length)
+    }
+    yield* Effect.yieldNow
+  }
+})
+
+const ratioOf = Effect.fnUntraced(function*(server: Server, turns: number, isRead: boolean) {
+  const codex = yield* Codex.Codex
+  let least = Infinity
+  for (let round = 0; round < rounds; round++) {
+    const handles = yield* Effect.forEach(
+      Array.from({ length: turns }),
+      () => Effect.flatMap(codex.startThread(), (thread) => thread.turn("go"))
+    )
+    const chunks = server.flood(turns)
+    let seen = 0
+    const readers = yield* Effect.forkChild(Effect.forEach(
+      isRead ? handles : [],
+      ({ events }) =>
+        Stream.runForEachArray(events, (events) =>
+          Effect.sync(() => {
+            seen += events.length
+          })),
+      { concurrency: "unbounded", discard: true }
+    ))
+    yield* Effect.yieldNow
+    const ours = yield* timed(server.play(chunks))
+    const hand = yield* timed(byHand(chunks))
+    server.end(turns)
+    yield* Effect.forEach(handles, ({ result }) => result, { discard: true })
+    if (isRead) {
+      yield* Effect.yieldNow
+      readers.interruptUnsafe()
+      if (seen < deltas) return yield* Effect.die(new Error(`${seen} of ${deltas} events were read`))
+    }
+    least = Math.min(least, ours / hand)
+  }
+  return least
+}, Effect.scoped)
+
+/** What a request costs on its way out and back, against a table of promises. */
+const requestRatio = Effect.fnUntraced(function*() {
+  const server = yield* AppServer.AppServer
+  const list = server.request("model/list", {})
+  const many = Array.from({ length: 1000 }, () => list)
+  const pending = new Map<number, (result: unknown) => void>()
+  let id = 0
+  const listByHand = () =>
+    new Promise((resolve) => {
+      pending.set(++id, resolve)
+      const answer = JSON.stringify({
+        id: JSON.parse(JSON.stringify({ id, method: "model/list", params: {} })).id,
+        result: {}
+      })
+      queueMicrotask(() => {
+        const message = JSON.parse(answer)
+        pending.get(message.id)!(message.result)
+        pending.delete(message.id)
+      })
+    })
+  let least = Infinity
+  for (let round = 0; round < rounds; round++) {
+    const ours = yield* timed(
+      Effect.forEach(Array.from({ length: 10 }), () => Effect.all(many, { concurrency: "unbounded", discard: true }), {
+        discard: true
+      })
+    )
+    const hand = yield* timed(
+      Effect.forEach(
+        Array.from({ length: 10 }),
+        () => Effect.promise(() => Promise.all(Array.from({ length: 1000 }, listByHand))),
+        { discard: true }
+      )
+    )
+    least = Math.min(least, ours / hand)
+  }
+  return least
+})
+
+const server = new Server()
+
+const program = Effect.gen(function*() {
+  return {
+    stream: yield* ratioOf(server, 1, true),
+    interleaved: yield* ratioOf(server, 100, true),
+    run: yield* ratioOf(server, 1, false),
+    requests: yield* requestRatio()
+  }
+})
+
+const ratios = await Effect.runPromise(program.pipe(
+  Effect.provide(Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provide(server.layer)))
+))
+process.stdout.write(JSON.stringify(ratios))
+process.exit()

@@ -1,0 +1,19 @@
+/** Pieces of text as models say them, some with characters that JSON escapes. */
+export const texts: ReadonlyArray<string> = [
+  " the",
+  " answer",
+  " is",
+  " not",
+  " forty",
+  "-two",
+  ",",
+  " \"as",
+  " they",
+  " say",
+  "\";",
+  " it",
+  " depends",
+  " on",
+  " the question",
+  ".\n\n"
+]

@@ -1,0 +1,48 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, layer } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { fileURLToPath } from "node:url"
+
+const guard = fileURLToPath(new URL("../benchmark/guard.ts", import.meta.url))
+
+const Ratios = Schema.fromJsonString(Schema.Struct({
+  stream: Schema.Number,
+  interleaved: Schema.Number,
+  run: Schema.Number,
+  requests: Schema.Number
+}))
+
+class Measured extends Context.Service<Measured, typeof Ratios.Type>()("test/Measured") {
+  static readonly layer = Layer.effect(
+    this,
+    Effect.gen(function*() {
+      const spawner = yield* ChildProcessSpawner
+      const child = yield* spawner.spawn(
+        ChildProcess.make(process.execPath, ["--conditions=@effect-codex/source", guard], { stderr: "inherit" })
+      )
+      return yield* Schema.decodeEffect(Ratios)(yield* Stream.mkString(Stream.decodeText(child.stdout)))
+    })
+  ).pipe(Layer.provide(NodeServices.layer))
+}
+
+const atMost = (name: keyof typeof Ratios.Type, limit: number) =>
+  Effect.gen(function*() {
+    const { [name]: ratio } = yield* Measured
+    assert.isAtMost(ratio, limit)
+  })
+
+// Each limit is about twice what is measured; `benchmark/guard.ts` says how.
+describe("in processor time, against a loop written by hand", () => {
+  layer(Measured.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+    it.effect("a streamed delta costs less", () => atMost("stream", 0.85))
+    it.effect("a delta of a turn that nobody streams costs less still", () => atMost("run", 0.7))
+    it.effect("a delta costs little more when a hundred turns take turns", () => atMost("interleaved", 2.4))
+    it.effect("a request of a thousand at once costs a few times as much", () => atMost("requests", 12))
+  })
+})
