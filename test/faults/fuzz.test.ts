@@ -147,6 +147,24 @@ describe("whatever the server sends", () => {
         yield* works
       }
     }).pipe(Effect.provide(layer)))
+
+  it.effect("in a nested id, while it may be asking again, the connection works on", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const server = yield* AppServer.AppServer
+      // What was answered while a replay could be on its way is told apart by its ids.
+      const resume = yield* Effect.forkChild(server.requestRaw("thread/resume", { threadId: "t" }))
+      yield* fake.takeMethod("thread/resume")
+      yield* fake.emit({ id: "a", method: "item/tool/call", params: { threadId: "t", itemId: "i" } })
+      yield* fake.take
+      for (const id of ["itemId", "threadId"]) {
+        yield* fake.emitLines(
+          `{"method":"item/tool/call","id":"${id}","params":{"${id}":${"[".repeat(20_000)}${"]".repeat(20_000)}}}`
+        )
+        yield* works
+      }
+      yield* Fiber.interrupt(resume)
+    }).pipe(Effect.provide(layer)))
 })
 
 describe("whatever the program asks", () => {

@@ -22,6 +22,7 @@ import {
   RequestRejected
 } from "../../AppServerError.ts"
 import type { Connection } from "../../Transport.ts"
+import { field } from "./codec.ts"
 import { stringify } from "./json.ts"
 import { type Request, RequestTable } from "./requestTable.ts"
 
@@ -99,9 +100,10 @@ const identityOf = ({ id, method, params }: IncomingRequest): string =>
   JSON.stringify([
     id,
     method,
-    ...["threadId", "turnId", "itemId", "callId", "approvalId", "startedAtMs"].map((name) =>
-      Predicate.hasProperty(params, name) ? params[name] : null
-    )
+    ...["threadId", "turnId", "itemId", "callId", "approvalId", "startedAtMs"].map((name) => {
+      const value = field(params, name)
+      return Predicate.isString(value) || Predicate.isNumber(value) ? value : null
+    })
   ])
 
 const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || Predicate.isNumber(id)
@@ -307,7 +309,14 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   }
 
   const read = (lines: ReadonlyArray<string>) => {
-    for (const line of lines) receive(line)
+    for (const line of lines) {
+      // Whatever one line does, the next ones are read. Nesting that JSON has room for may be too deep for all else.
+      try {
+        receive(line)
+      } catch (error) {
+        reports.push(`Skipped a line that cannot be handled (${line.length} characters): ${String(error)}`)
+      }
+    }
     steps++
     held += lines.length
     // A step that long is one of a flood. Each fiber that is woken costs as much as several lines, so in a flood they are
