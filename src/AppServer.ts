@@ -442,8 +442,9 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           withdrawn: ({ method }) => declineOf(method, "withdrawn").answer,
           replayedBy: "thread/resume",
           onEnd: (error, step) => {
-            live = undefined
             if (restart === false) end(error, step)
+            else if (live !== undefined) become({ _tag: "Starting", cause: error }, step)
+            live = undefined
             step.defer(() => Deferred.doneUnsafe(lost, Exit.succeed(error)))
           }
         })
@@ -453,13 +454,18 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     })
   )
 
-  const use = (opened: Live): void => {
+  /** Takes a connection into use, unless it has ended meanwhile: those who wait would ask it again and again. */
+  const use = (opened: Live): AppServerError | undefined => {
+    const ended = opened.peer.ended()
+    if (ended !== undefined) return ended
     live = opened
     become({ _tag: "Ready", metadata: opened.metadata }, immediately)
+    return undefined
   }
 
   const first = yield* open
-  use(first)
+  const endedAlready = use(first)
+  if (endedAlready !== undefined) return yield* endedAlready
 
   const service = AppServer.of({
     metadata: first.metadata,
@@ -523,7 +529,6 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     let restarts = 0
     while (true) {
       let cause = yield* connection.lost
-      become({ _tag: "Starting", cause }, immediately)
       yield* connection.close
       if (clock.currentTimeMillisUnsafe() - since >= stableMillis) {
         next = yield* Schedule.toStepWithSleep(schedule)
@@ -544,7 +549,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       }
       since = clock.currentTimeMillisUnsafe()
       router.tell(restartedEvent(restarts, cause), immediately)
-      use(connection)
+      const ended = use(connection)
+      if (ended !== undefined) become({ _tag: "Starting", cause: ended }, immediately)
     }
   })
   yield* Effect.forkScoped(supervise)

@@ -237,6 +237,48 @@ describe("a connection that ends", () => {
       assert.strictEqual(servers.opened(), 1)
     }).pipe(Effect.scoped))
 
+  it.effect("while it is told that it is initialized is not taken into use", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      /** Has a connection end, and its end be heard, while `initialized` is on its way. */
+      const dying = (isDying: () => boolean) =>
+        Layer.effect(
+          Transport.Transport,
+          Effect.map(Transport.Transport, ({ connect }) => ({
+            connect: Effect.map(connect, ({ incoming, send }) => {
+              const ended = Deferred.makeUnsafe<never, AppServerError.AppServerError>()
+              return {
+                incoming: Stream.merge(incoming, Stream.fromEffect(Deferred.await(ended))),
+                send: (line: string) =>
+                  line.includes("\"initialized\"") && isDying()
+                    ? Effect.andThen(Deferred.fail(ended, killed), Effect.repeat(Effect.yieldNow, { times: 50 }))
+                    : send(line)
+              }
+            })
+          }))
+        ).pipe(Layer.provide(servers.layer))
+
+      assert.deepStrictEqual(yield* Effect.flip(build(dying(() => true), {})), killed)
+
+      let opened = 0
+      const context = yield* build(dying(() => opened++ === 1), { restart: Schedule.spaced("1 second") })
+      const server = yield* Effect.provide(AppServer.AppServer, context)
+      yield* servers.next
+      yield* (yield* servers.next).end(killed)
+      yield* Stream.runHead(Stream.filter(server.states, ({ _tag }) => _tag === "Starting"))
+      const states: Array<string> = []
+      yield* Effect.forkChild(Stream.runForEach(server.states, ({ _tag }) => Effect.sync(() => states.push(_tag))))
+      const waiting = yield* Effect.forkChild(server.request("thread/loaded/list"))
+      yield* TestClock.adjust("1500 millis")
+      assert.deepStrictEqual(states.filter((tag) => tag !== "Starting"), [])
+      yield* servers.next
+      yield* TestClock.adjust("1 second")
+      const third = yield* servers.next
+      yield* third.reply(yield* third.takeMethod("thread/loaded/list"), { data: [] })
+      yield* Fiber.join(waiting)
+      assert.strictEqual(states.at(-1), "Ready")
+    }).pipe(Effect.scoped))
+
   const open = Effect.fnUntraced(function*(servers: Effect.Success<typeof makeServers>) {
     const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second") })
     const codex = yield* Effect.provide(Codex.Codex, context)
