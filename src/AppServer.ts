@@ -67,7 +67,8 @@ export interface Options {
   readonly requestTimeout?: Duration.Input | undefined
   /**
    * How many requests may be unanswered at once; more wait their turn. From about 200 the server refuses requests, and
-   * from about 250 it drops answers. Default: 64.
+   * from about 250 it drops answers. One that waits for longer than `requestTimeout`, as its own timeout may allow, does not
+   * count any more. Default: 64.
    */
   readonly maxInFlight?: number | undefined
   /**
@@ -435,6 +436,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       const opening = Effect.gen(function*() {
         const peer = yield* makePeer(yield* transport.connect, {
           maxInFlight,
+          placeMillis: defaultTimeoutMillis,
           takeLine: router.takeLine,
           onNotification: router.onNotification,
           onRequest: router.onRequest,

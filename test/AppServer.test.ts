@@ -242,6 +242,31 @@ describe("AppServer", () => {
         yield* Fiber.interrupt(all)
       }).pipe(Effect.provide(layer({ maxInFlight: 3 }))))
 
+    it.effect("takes back the place of one that waits for longer than others may, and still hears its answer", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const fake = yield* Fake.FakeTransport
+        const patient = yield* Effect.forEach(
+          [1, 2],
+          () => Effect.forkChild(server.requestRaw("thread/resume", { threadId: "t" }, { timeout: "1 hour" }))
+        )
+        const [first, second] = [yield* fake.takeMethod("thread/resume"), yield* fake.takeMethod("thread/resume")]
+        // It waits for a place just as long as there may be none.
+        const waiting = yield* Effect.forkChild(server.request("model/list", {}, { timeout: "2 minutes" }))
+        yield* TestClock.adjust("59 seconds")
+        assert.isFalse(fake.sent.some(({ method }) => method === "model/list"))
+        yield* TestClock.adjust("1 second")
+        yield* fake.reply(yield* fake.takeMethod("model/list"), { data: [] })
+        yield* Fiber.join(waiting)
+        yield* TestClock.adjust("10 minutes")
+        for (const request of [first, second]) yield* fake.reply(request, { late: true })
+        for (const each of patient) assert.deepStrictEqual(yield* Fiber.join(each), { late: true })
+        // Their places are not given back twice.
+        yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(server.request("thread/loaded/list")))
+        yield* TestClock.adjust("1 second")
+        assert.lengthOf(fake.sent.filter(({ method }) => method === "thread/loaded/list"), 2)
+      }).pipe(Effect.provide(layer({ maxInFlight: 2 }))))
+
     it.effect("lets an interrupt pass requests that wait", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer

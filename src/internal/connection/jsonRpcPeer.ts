@@ -111,6 +111,8 @@ const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || 
 export const makePeer = Effect.fnUntraced(function*(connection: Connection, handlers: {
   /** How many requests may be unanswered at once. */
   readonly maxInFlight: number
+  /** For how many milliseconds one of them keeps others from being sent. */
+  readonly placeMillis: number
   /** Takes a line that need not be parsed, as `onNotification` would take what it says. */
   readonly takeLine: (line: string, step: Step) => boolean
   /** Called in the reader's step: it must be quick and leave waking to `defer`. */
@@ -143,7 +145,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const runInBackground = yield* FiberSet.runtime(background)()
   const dispatcher = yield* Effect.withFiberSucceed((fiber) => fiber.currentDispatcher)
 
-  const table = yield* RequestTable.make(handlers.maxInFlight, (line, request) => {
+  const table = yield* RequestTable.make(handlers.maxInFlight, handlers.placeMillis, (line, request) => {
     if (request.method === handlers.replayedBy) {
       replays++
       replaying++

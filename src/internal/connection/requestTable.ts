@@ -25,6 +25,9 @@ export class Request {
   /** It has one when it was sent. */
   id: number | undefined
   isOver: boolean
+  /** Whether it has one of the places, and until when it may keep it. */
+  hasPlace: boolean
+  placeUntil: number
   resume: ((outcome: Outcome) => void) | undefined
 
   /** Whether the transport was given it. */
@@ -53,6 +56,8 @@ export class Request {
     this.onSend = onSend
     this.id = undefined
     this.isOver = false
+    this.hasPlace = false
+    this.placeUntil = Infinity
     this.resume = undefined
   }
 }
@@ -61,6 +66,7 @@ type Outcome = Exit.Exit<unknown, AppServerError>
 
 export class RequestTable {
   private readonly places: number
+  private readonly placeMillis: number
   private readonly clock: Clock.Clock
   private readonly runWatch: (watch: Effect.Effect<void>) => unknown
   private readonly send: (line: string, request: Request) => void
@@ -77,24 +83,30 @@ export class RequestTable {
 
   private constructor(
     places: number,
+    placeMillis: number,
     send: (line: string, request: Request) => void,
     clock: Clock.Clock,
     runWatch: (watch: Effect.Effect<void>) => unknown
   ) {
     this.places = places
+    this.placeMillis = placeMillis
     this.send = send
     this.clock = clock
     this.runWatch = runWatch
   }
 
-  /** `places` is how many requests may be unanswered at once; `send` hands a line to the transport. */
+  /**
+   * `places` is how many requests may be unanswered at once; `send` hands a line to the transport. A request that is patient keeps
+   * its place for `placeMillis`: what is not answered by then may never be, and others could not ask any more.
+   */
   static make(
     places: number,
+    placeMillis: number,
     send: (line: string, request: Request) => void
   ): Effect.Effect<RequestTable, never, Scope.Scope> {
     return Effect.gen(function*() {
       const watcher = yield* FiberHandle.make<void>()
-      return new RequestTable(places, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
+      return new RequestTable(places, placeMillis, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
     })
   }
 
@@ -148,7 +160,7 @@ export class RequestTable {
     const id = this.nextId++
     request.id = id
     this.sent.set(id, request)
-    if (!request.isUrgent) this.taken++
+    if (!request.isUrgent) this.takePlace(request)
     request.onSend?.()
     const { method, params } = request
     this.send(
@@ -162,7 +174,22 @@ export class RequestTable {
     request.isOver = true
     if (request.id === undefined) return
     this.sent.delete(request.id)
-    if (!request.isUrgent) this.taken--
+    this.leavePlace(request)
+  }
+
+  private takePlace(request: Request): void {
+    request.hasPlace = true
+    this.taken++
+    if (request.timeoutMillis <= this.placeMillis) return
+    request.placeUntil = this.clock.currentTimeMillisUnsafe() + this.placeMillis
+    if (request.placeUntil < this.watchedUntil) this.runWatch(this.watch)
+  }
+
+  private leavePlace(request: Request): void {
+    if (!request.hasPlace) return
+    request.hasPlace = false
+    request.placeUntil = Infinity
+    this.taken--
     if (this.waiting.length > 0) this.grant()
   }
 
@@ -181,15 +208,20 @@ export class RequestTable {
     this.isGranting = false
   }
 
-  /** Fails what has waited too long, and sleeps until the next deadline, if there is one. */
+  /** Fails what has waited too long, takes back places, and sleeps until there is something to do again, if that is ever. */
   private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
     const now = this.clock.currentTimeMillisUnsafe()
-    this.watchedUntil = Infinity
+    // What is sent meanwhile is seen below.
+    this.watchedUntil = now
     for (const request of this.open()) {
-      const { deadline, method, timeoutMillis } = request
-      if (request.isOver) continue
-      if (deadline > now) this.watchedUntil = Math.min(this.watchedUntil, deadline)
-      else this.complete(request, Exit.fail(appServerError(new RequestTimeout({ method, timeoutMillis }))))
+      const { deadline, method, placeUntil, timeoutMillis } = request
+      if (deadline <= now) {
+        this.complete(request, Exit.fail(appServerError(new RequestTimeout({ method, timeoutMillis }))))
+      } else if (placeUntil <= now) this.leavePlace(request)
+    }
+    this.watchedUntil = Infinity
+    for (const { deadline, isOver, placeUntil } of this.open()) {
+      if (!isOver) this.watchedUntil = Math.min(this.watchedUntil, deadline, placeUntil)
     }
     return this.watchedUntil === Infinity
       ? Effect.void
