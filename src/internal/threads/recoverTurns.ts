@@ -4,18 +4,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type { AppServer, Requests } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, TurnLost } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
+import { field } from "../connection/codec.ts"
 import { immediately } from "../connection/jsonRpcPeer.ts"
 import type { HeldTurn, OpenTurns } from "./startTurn.ts"
+import type { TurnState } from "./turnState.ts"
 
 /** The turn is one of the last, unless others have driven the thread on meanwhile. */
 const lastTurns = 20
 
-const TurnsPage = Schema.Struct({ data: Schema.Array(Schema.Unknown) })
-const decodePage = Schema.decodeUnknownOption(TurnsPage)
 const decodeTurn = Schema.decodeUnknownOption(Protocol.Turn)
 
 const storedTurn = (
@@ -23,17 +24,28 @@ const storedTurn = (
   threadId: string,
   turnId: string
 ): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
-  Effect.map(
-    server.requestRaw("thread/turns/list", { threadId, limit: lastTurns, itemsView: "full" }),
-    (answer) =>
-      Option.flatMap(decodePage(answer), ({ data }) =>
-        Option.fromUndefinedOr(
-          data.flatMap((turn) => Option.toArray(decodeTurn(turn))).find(({ id }) => id === turnId)
-        ))
+  server.requestRaw("thread/turns/list", { threadId, limit: lastTurns, itemsView: "full" }).pipe(
+    Effect.map((answer) => field(answer, "data")),
+    // The whole thread may be had where its pages are not.
+    Effect.catchReason(
+      "AppServerError",
+      "RequestRejected",
+      () =>
+        Effect.map(
+          server.requestRaw("thread/read", { threadId, includeTurns: true }),
+          (answer) => field(field(answer, "thread"), "turns")
+        )
+    ),
+    Effect.map((turns) =>
+      Option.fromUndefinedOr(
+        (Array.isArray(turns) ? turns : []).flatMap((turn) => Option.toArray(decodeTurn(turn)))
+          .find(({ id }) => id === turnId)
+      )
+    )
   )
 
 /** Tells a turn what it has not heard: the items that were completed, and its end. */
-const finish = ({ state }: HeldTurn, turn: Protocol.Turn): void => {
+const finish = (state: TurnState, turn: Protocol.Turn): void => {
   const { threadId } = state
   const known = new Set(state.items.map((item) => (item as { readonly id?: unknown }).id))
   const completedAtMs = (turn.completedAt ?? 0) * 1000
@@ -69,28 +81,40 @@ const recoverTurn = (server: Requests, restarts: number) =>
       return isOver ? yield* lost(resumable, found.failure.message) : undefined
     }
     const turn = Option.getOrUndefined(found.success)
-    if (turn?.status === "completed" || turn?.status === "failed") return finish(held, turn)
+    if (turn?.status === "completed" || turn?.status === "failed") return finish(state, turn)
     return yield* lost(true, turn === undefined ? "the server does not know it" : "the server had not finished it")
   })
 
-/** How long the end of a turn is waited for when its thread is said to be idle. It follows at once, if it does. */
+/** How long the end of a turn is waited for when its thread is said to do nothing. It follows at once, if it does. */
 const lostEndGrace = Duration.seconds(5)
 
-/** Asks what became of a turn whose thread is idle and whose end does not come, as when the server has left it out. */
-export const recoverLostEnd = (server: AppServer["Service"], held: HeldTurn): Effect.Effect<void> =>
-  Deferred.await(held.state.idle).pipe(
-    Effect.andThen(Effect.sleep(lostEndGrace)),
-    Effect.andThen(Effect.suspend(() =>
-      held.state.outcome === undefined
-        ? storedTurn(server, held.state.threadId, held.id)
-        : Effect.succeedNone
-    )),
-    Effect.map(Option.filter(({ status }) => status !== "inProgress")),
-    Effect.tap((turn) => Effect.sync(() => Option.map(turn, (turn) => finish(held, turn)))),
+/**
+ * Asks what became of a turn whose thread does nothing any more and whose end does not come, as when the server has left it out:
+ * again and again, ever later, for what cannot be told now may be told soon.
+ */
+export const recoverLostEnd = (server: AppServer["Service"], { id, state }: HeldTurn): Effect.Effect<void> => {
+  const ask = storedTurn(server, state.threadId, id).pipe(
+    Effect.tap((stored) =>
+      Effect.sync(() => {
+        const turn = Option.getOrUndefined(stored)
+        if (turn !== undefined && turn.status !== "inProgress") finish(state, turn)
+      })
+    ),
     Effect.catch((error) =>
-      Effect.logWarning(`Cannot tell what became of turn ${held.id} of thread ${held.state.threadId}: ${error.message}`)
+      Effect.logWarning(`Cannot tell what became of turn ${id} of thread ${state.threadId}: ${error.message}`)
     )
   )
+  const isOver = () => state.outcome !== undefined
+  return Deferred.await(state.idle).pipe(
+    Effect.andThen(Effect.sleep(lostEndGrace)),
+    Effect.andThen(
+      Effect.suspend(() => isOver() ? Effect.void : ask).pipe(
+        Effect.repeat({ schedule: Schedule.exponential(lostEndGrace), until: isOver })
+      )
+    ),
+    Effect.asVoid
+  )
+}
 
 /** Recovers all turns that run. */
 export const recoverTurns = (server: Requests, open: OpenTurns): Effect.Effect<void> =>

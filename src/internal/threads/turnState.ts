@@ -64,7 +64,7 @@ export class TurnState implements NotificationListener {
   /** How the turn ended, once it has. */
   outcome: Result.Result<Protocol.Turn, AppServerError> | undefined
 
-  /** Completed when the thread was said to be active and then idle, which is when its turn has ended. */
+  /** Completed when the thread was said to be active and then not any more, which is when its turn has ended. */
   readonly idle = Deferred.makeUnsafe<void>()
   private active = false
   /** Tells the time of the last event, for whoever watches for silence. */
@@ -105,9 +105,7 @@ export class TurnState implements NotificationListener {
     if (turnId === undefined) {
       if (event.method !== "thread/status/changed") return
       if (event.params.status.type === "active") this.active = true
-      else if (this.active && event.params.status.type === "idle") {
-        step.defer(() => Deferred.doneUnsafe(this.idle, Effect.void))
-      }
+      else if (this.active) step.defer(() => Deferred.doneUnsafe(this.idle, Effect.void))
       return
     }
     if (this.turnId === undefined) this.early.push([turnId, event as Protocol.TurnNotification])

@@ -56,11 +56,44 @@ describe("a turn", () => {
       assert.deepStrictEqual(exit.value.items.map((item) => (item as { id: string }).id), ["i", "j"])
 
       const running = yield* run(Fake.turn("u", "inProgress"))
-      yield* TestClock.adjust("1 hour")
+      yield* TestClock.adjust("1 second")
       assert.isUndefined(running.pollUnsafe())
       yield* fake.emit(Fake.turnCompleted("t", "u"))
       assert(Exit.isSuccess(yield* Fiber.join(running)))
+      yield* TestClock.adjust("1 hour")
       assert.lengthOf(fake.sent.filter(({ method }) => method === "thread/turns/list"), 2)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("whose end is never told has it also when it failed, and when the server cannot tell at once", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      const status = (status: object) => ({ method: "thread/status/changed", params: { threadId: "t", status } })
+      const run = yield* Effect.forkChild(Effect.flip(thread.run("hi")))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(status({ type: "active", activeFlags: [] }), Fake.turnStarted("t", "u"))
+      yield* fake.emit(status({ type: "systemError" }))
+      yield* TestClock.adjust("5 seconds")
+      yield* fake.reply(yield* fake.takeMethod("thread/turns/list"), { data: [Fake.turn("u")] })
+      yield* TestClock.adjust("5 seconds")
+      const refused = yield* fake.takeMethod("thread/turns/list")
+      yield* fake.emit({ id: refused.id, error: { code: -32603, message: "no pages" } })
+      const read = yield* fake.takeMethod("thread/read")
+      yield* fake.emit({ id: read.id, error: { code: -32603, message: "not now" } })
+      yield* TestClock.adjust("10 seconds")
+      yield* fake.emit({
+        id: (yield* fake.takeMethod("thread/turns/list")).id,
+        error: { code: -32601, message: "none" }
+      })
+      yield* fake.reply(yield* fake.takeMethod("thread/read"), {
+        thread: {
+          id: "t",
+          turns: [Fake.turn("u", "failed", { error: { message: "it broke", codexErrorInfo: "other" } })]
+        }
+      })
+      const failure = yield* Fiber.join(run)
+      assert(failure._tag === "TurnFailed")
+      assert.strictEqual(failure.codexErrorInfo, "other")
     }).pipe(Effect.provide(layer)))
 
   it.effect("is heard whole when all of it, its end included, comes before the answer to turn/start", () =>
