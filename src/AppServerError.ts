@@ -232,17 +232,24 @@ export class ToolsNotApplied extends Schema.TaggedError<ToolsNotApplied>()("Tool
  * A turn did not end in time, or nothing was heard of it for too long. It was interrupted; what it had done until then is in
  * the thread, which can go on with another turn, and `thread.read({ includeTurns: true })` tells it.
  *
+ * If the server has not even answered `turn/start` in that time, the turn has no id. Should it be started later all the same, it
+ * is interrupted then.
+ *
  * @category errors
  * @since 0.1.0
  */
 export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout", {
   threadId: Schema.String,
+  /** Empty if the server has not named it. */
   turnId: Schema.String,
   /** `"deadline"` if the turn took too long, `"idle"` if it was silent for too long. */
   kind: Schema.Literals(["deadline", "idle"]),
   timeoutMillis: Schema.Number
 }) {
   override get message(): string {
+    if (this.turnId === "") {
+      return `A turn of thread ${this.threadId} was not started within ${this.timeoutMillis} ms (${this.kind})`
+    }
     const what = this.kind === "deadline" ? "did not end" : "was silent and did not go on"
     return `Turn ${this.turnId} of thread ${this.threadId} ${what} within ${this.timeoutMillis} ms; it was interrupted`
   }

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -18,6 +19,7 @@ import { type HandlerOptions, type HandlerRegistry, isEmpty, provided } from "./
 import type { OpenThread } from "./internal/threads/openThread.ts"
 import { recoverLostEnd } from "./internal/threads/recoverTurns.ts"
 import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
+import { requestLimit, startDeadline, startLimit } from "./internal/threads/turnTimeouts.ts"
 import type * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
 import * as Turn from "./Turn.ts"
@@ -138,23 +140,31 @@ export const make = (
   thread: OpenThread
 ): Thread => {
   const { id } = thread
-  const reopened = Effect.suspend(() => thread.reopen(server, open.restarts))
+  // A restart opens the thread too, and only after that can it be told whether it still is to be done.
+  const restarted = Effect.flatMap(server.state, ({ _tag }) =>
+    _tag === "Starting"
+      ? Stream.runDrain(Stream.takeUntil(server.states, ({ _tag }) => _tag !== "Starting"))
+      : Effect.void)
+  const reopened = Effect.andThen(restarted, Effect.suspend(() => thread.reopen(server, open.restarts)))
   const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
     const { approvals, deadline, idleTimeout, questions, ...rest } = options
     const handlers = yield* provided({ approvals, questions })
     const fields = yield* resolveTurnOptions(rest)
     const items = yield* Input.validate("turn/start", input)
-    yield* reopened
+    const since = yield* Clock.currentTimeMillis
+    const limit = yield* startLimit(server, id, { deadline, idle: idleTimeout })
+    yield* limit(reopened)
     const held = yield* startTurn(
       server,
       open,
       thread,
       { ...fields, threadId: id, input: items },
+      limit,
       isEmpty(handlers) ? undefined : () => registry.addTurn(id, handlers)
     )
     yield* Effect.forkScoped(recoverLostEnd(server, held))
     const turn = Turn.make(server, held.state, held.id)
-    if (deadline !== undefined) yield* Turn.withDeadline(turn, deadline)
+    if (deadline !== undefined) yield* startDeadline({ server, state: held.state, turnId: held.id }, deadline, since)
     if (idleTimeout !== undefined) yield* Turn.withIdleTimeout(turn, idleTimeout)
     return turn
   })
@@ -180,7 +190,8 @@ export const make = (
     setName: Effect.fn("Thread.setName")(function*(name) {
       yield* server.request("thread/name/set", { threadId: id, name })
     }),
-    compact: reopened.pipe(
+    compact: requestLimit(server, "thread/compact/start").pipe(
+      Effect.flatMap((limit) => limit(reopened)),
       Effect.andThen(compactThread(server, open, id)),
       Effect.flatMap(({ state, turn }) =>
         Turn.resultOf(state, turn).pipe(

@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { AppServer } from "../../AppServer.ts"
-import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
+import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 import { immediately } from "../connection/jsonRpcPeer.ts"
 import { requestTurn } from "./answers.ts"
@@ -15,6 +15,7 @@ import type { TurnHandlers } from "./handlers.ts"
 import { bounded, interruptAndSettle } from "./interruptTurn.ts"
 import type { OpenThread } from "./openThread.ts"
 import { TurnState } from "./turnState.ts"
+import type { Limit } from "./turnTimeouts.ts"
 
 /** A turn that is held by one handle or more. */
 export interface HeldTurn {
@@ -110,6 +111,7 @@ export const startTurn = (
   open: OpenTurns,
   thread: OpenThread,
   params: Protocol.TurnStartParams,
+  limit: Limit,
   addHandlers?: () => TurnHandlers
 ): Effect.Effect<HeldTurn, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
@@ -141,15 +143,7 @@ export const startTurn = (
         if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
       })
 
-      const timeoutMillis = Duration.toMillis(server.requestTimeout)
-      const started = yield* Fiber.join(request).pipe(
-        Effect.timeoutOrElse({
-          duration: server.requestTimeout,
-          orElse: () => Effect.fail(appServerError(new RequestTimeout({ method: "turn/start", timeoutMillis })))
-        }),
-        restore,
-        Effect.exit
-      )
+      const started = yield* Effect.exit(restore(limit(Fiber.join(request))))
       if (Exit.isSuccess(started)) {
         const turn = started.value
         yield* Effect.addFinalizer(() => release(server, open, turn))
@@ -158,6 +152,7 @@ export const startTurn = (
 
       yield* Effect.sync(() => {
         if (!isSent) request.interruptUnsafe()
+        state.forsake()
       })
       const abandoned = yield* Fiber.await(request).pipe(
         Effect.flatMap((exit) =>

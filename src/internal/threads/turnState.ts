@@ -54,6 +54,9 @@ const readError = (error: unknown): Protocol.TurnError | undefined => {
   }
 }
 
+/** So many starts and ends of turns are remembered for an answer that nobody waits for. */
+const forsakenEvents = 64
+
 export class TurnState implements NotificationListener {
   readonly threadId: string
   readonly items: Array<Protocol.ThreadItem> = []
@@ -76,6 +79,7 @@ export class TurnState implements NotificationListener {
   /** Called when the turn has ended. */
   private readonly onFinish: Array<() => void> = []
   private turnId: string | undefined
+  private isForsaken = false
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
   private readonly log = new EventLog<Protocol.TurnNotification>(joinLogFrom)
@@ -108,7 +112,7 @@ export class TurnState implements NotificationListener {
       else if (this.active) step.defer(() => Deferred.doneUnsafe(this.idle, Effect.void))
       return
     }
-    if (this.turnId === undefined) this.early.push([turnId, event as Protocol.TurnNotification])
+    if (this.turnId === undefined) this.keep(turnId, event as Protocol.TurnNotification)
     else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, step)
   }
 
@@ -126,6 +130,29 @@ export class TurnState implements NotificationListener {
 
   onEnd(error: AppServerError, step: Step): void {
     this.finish(Result.fail(error), step)
+  }
+
+  /**
+   * Nobody waits any more for the answer that names the turn. If it comes, all that matters is whether the turn runs; nothing else
+   * of any turn of the thread is kept until then, which may be never.
+   */
+  forsake(): void {
+    this.isForsaken = true
+    const early = this.early
+    this.early = []
+    for (const [id, event] of early) this.keep(id, event)
+  }
+
+  private keep(turnId: string, event: Protocol.TurnNotification): void {
+    if (this.isForsaken) {
+      if (event.method !== "turn/started" && event.method !== "turn/completed") return
+      if (this.early.length >= forsakenEvents) {
+        this.early.shift()
+        // Its start may have been among what is forgotten. It is interrupted by its id then, and not whatever the thread does.
+        this.started = true
+      }
+    }
+    this.early.push([turnId, event])
   }
 
   /** Names the turn. */

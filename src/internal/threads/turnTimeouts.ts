@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { AppServer } from "../../AppServer.ts"
-import { make as appServerError, TurnTimeout } from "../../AppServerError.ts"
+import { type AppServerError, make as appServerError, RequestTimeout, TurnTimeout } from "../../AppServerError.ts"
 import { interruptAndSettle } from "./interruptTurn.ts"
 import type { TurnState } from "./turnState.ts"
 
@@ -27,11 +27,56 @@ const expire = (
     return Effect.andThen(interruptAndSettle(server, state, turnId), Effect.sync(() => state.abandon()))
   })
 
-/** Interrupts a turn that has not ended by then. */
-export const startDeadline = (turn: RunningTurn, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> => {
-  const duration = Duration.fromInputUnsafe(input)
-  return expire(turn, "deadline", duration).pipe(Effect.delay(duration), Effect.forkScoped, Effect.asVoid)
-}
+/** Has an effect fail that is not done by a certain time. */
+export type Limit = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AppServerError, R>
+
+/** The time limit, counted from now, of a request or of what must be done before it can be sent. */
+const limitOf = (reason: RequestTimeout | TurnTimeout): Effect.Effect<Limit> =>
+  Effect.map(Clock.Clock, (clock) => {
+    const end = clock.currentTimeMillisUnsafe() + reason.timeoutMillis
+    return (effect) =>
+      Effect.suspend(() =>
+        Effect.timeoutOrElse(effect, {
+          duration: end - clock.currentTimeMillisUnsafe(),
+          orElse: () => Effect.fail(appServerError(reason))
+        })
+      )
+  })
+
+export const requestLimit = (server: AppServer["Service"], method: string): Effect.Effect<Limit> =>
+  limitOf(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(server.requestTimeout) }))
+
+/** The time limit of the start of a turn, which has no name yet: that of the request, or of the turn if that is shorter. */
+export const startLimit = (
+  server: AppServer["Service"],
+  threadId: string,
+  timeouts: { readonly [Kind in TurnTimeout["kind"]]: Duration.Input | undefined }
+): Effect.Effect<Limit> =>
+  limitOf(
+    (["deadline", "idle"] as const).reduce<RequestTimeout | TurnTimeout>(
+      (shortest, kind) => {
+        const timeout = timeouts[kind]
+        const timeoutMillis = timeout === undefined ? Infinity : Duration.toMillis(timeout)
+        return timeoutMillis < shortest.timeoutMillis
+          ? new TurnTimeout({ threadId, turnId: "", kind, timeoutMillis })
+          : shortest
+      },
+      new RequestTimeout({ method: "turn/start", timeoutMillis: Duration.toMillis(server.requestTimeout) })
+    )
+  )
+
+/** Interrupts a turn that has not ended by then, counted from `since`, or from now. */
+export const startDeadline = (
+  turn: RunningTurn,
+  input: Duration.Input,
+  since?: number
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const duration = Duration.fromInputUnsafe(input)
+    const now = yield* Clock.currentTimeMillis
+    const left = (since ?? now) + Duration.toMillis(duration) - now
+    yield* Effect.forkScoped(Effect.delay(expire(turn, "deadline", duration), left))
+  })
 
 /** Interrupts a turn of which nothing is heard for so long. While it waits for a handler of the program, it is not silent. */
 export const startIdleTimeout = (turn: RunningTurn, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> =>

@@ -11,6 +11,12 @@ import * as TestClock from "effect/testing/TestClock"
 import * as AppServer from "../../../src/AppServer.ts"
 import * as AppServerError from "../../../src/AppServerError.ts"
 import * as Codex from "../../../src/Codex.ts"
+import { immediately } from "../../../src/internal/connection/jsonRpcPeer.ts"
+import { OpenThread } from "../../../src/internal/threads/openThread.ts"
+import { OpenTurns, startTurn } from "../../../src/internal/threads/startTurn.ts"
+import type { TurnState } from "../../../src/internal/threads/turnState.ts"
+import { requestLimit } from "../../../src/internal/threads/turnTimeouts.ts"
+import type * as Protocol from "../../../src/Protocol.ts"
 import * as Fake from "../../FakeTransport.ts"
 
 const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
@@ -94,6 +100,43 @@ describe("a turn", () => {
       const failure = yield* Fiber.join(run)
       assert(failure._tag === "TurnFailed")
       assert.strictEqual(failure.codexErrorInfo, "other")
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("of which turn/start was never answered keeps nothing of the turns that come after it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const listeners: Array<TurnState> = []
+      const server = {
+        ...yield* AppServer.AppServer,
+        listen: (_: string, state: AppServer.NotificationListener) => {
+          listeners.push(state as TurnState)
+          return () => {}
+        }
+      }
+      const thread = yield* openThread("t")
+      const starting = yield* startTurn(
+        server,
+        new OpenTurns(),
+        new OpenThread(Fake.threadResponse("t"), 0),
+        { threadId: thread.id, input: [] },
+        yield* requestLimit(server, "turn/start")
+      ).pipe(Effect.scoped, Effect.flip, Effect.forkChild)
+      const start = yield* fake.takeMethod("turn/start")
+      yield* TestClock.adjust("60 seconds")
+      yield* Fiber.join(starting)
+      const [state] = listeners
+      assert(state !== undefined)
+      for (let turn = 0; turn < 1000; turn++) {
+        const event = Fake.delta("t", `u${turn}`, "i", "text") as unknown as Protocol.ServerNotification
+        state.onNotification(event, `u${turn}`, immediately)
+        const end = Fake.turnCompleted("t", `u${turn}`) as unknown as Protocol.ServerNotification
+        state.onNotification(end, `u${turn}`, immediately)
+      }
+      assert.isBelow(JSON.stringify(state["early"]).length, 20_000)
+      yield* fake.reply(start, { turn: Fake.turn("u999") })
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(state.outcome !== undefined && Result.isSuccess(state.outcome))
+      assert.isFalse(fake.sent.some(({ method }) => method === "turn/interrupt"))
     }).pipe(Effect.provide(layer)))
 
   it.effect("is heard whole when all of it, its end included, comes before the answer to turn/start", () =>

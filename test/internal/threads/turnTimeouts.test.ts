@@ -33,8 +33,8 @@ const interrupted = Effect.fnUntraced(function*(fake: Fake.FakeTransport["Servic
   yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
 })
 
-const reasonOf = <A>(effect: Turn.Turn["result"] | Effect.Effect<A, { readonly reason?: unknown }>) =>
-  Effect.map(Effect.flip(effect as Effect.Effect<A, { readonly reason?: unknown }>), ({ reason }) => reason)
+const reasonOf = <A, E extends object>(effect: Effect.Effect<A, E>) =>
+  Effect.map(Effect.flip(effect), (error) => "reason" in error ? error.reason : undefined)
 
 describe("a turn with a deadline", () => {
   it.effect("is interrupted when it has not ended by then, and fails with what is needed to go on", () =>
@@ -73,6 +73,48 @@ describe("a turn with a deadline", () => {
       yield* fake.takeMethod("turn/interrupt")
       yield* TestClock.adjust("5 seconds")
       assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "deadline", timeoutMillis: 1000 })
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("ends by then also when the server does not answer turn/start, and is interrupted if that starts it later", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fake = yield* Fake.FakeTransport
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const thread = yield* Fiber.join(opening)
+      for (
+        const [options, kind] of [[{ deadline: "1 second" }, "deadline"], [
+          { idleTimeout: "1 second" },
+          "idle"
+        ]] as const
+      ) {
+        const running = yield* Effect.forkChild(reasonOf(thread.run("go", options)))
+        const start = yield* fake.takeMethod("turn/start")
+        yield* TestClock.adjust("1 second")
+        const expected = { _tag: "TurnTimeout", threadId: "t", turnId: "", kind, timeoutMillis: 1000 }
+        assert.deepInclude(yield* Fiber.join(running), expected)
+        yield* fake.emit(Fake.turnStarted("t", "u"))
+        yield* fake.reply(start, { turn: Fake.turn("u") })
+        yield* interrupted(fake)
+      }
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("has it from the moment it is asked for, not from when it was started", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fake = yield* Fake.FakeTransport
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const running = yield* Effect.forkChild(
+        reasonOf((yield* Fiber.join(opening)).run("go", { deadline: "10 seconds" }))
+      )
+      const start = yield* fake.takeMethod("turn/start")
+      yield* TestClock.adjust("9 seconds")
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      yield* TestClock.adjust("1 second")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* Fiber.join(running), { _tag: "TurnTimeout", turnId: "u", timeoutMillis: 10_000 })
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
   it.effect("that the program interrupts itself is a result", () =>
