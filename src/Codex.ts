@@ -239,11 +239,12 @@ const pages = <A>(
 
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
-  const { audit, open, registry } = yield* sharedBy(server)
+  const { audit, open, registry, threads } = yield* sharedBy(server)
 
   const handleOf = (opened: ThreadOpened): Thread.Thread => {
     const thread = new OpenThread(opened, open.restarts)
     registry.hold(thread)
+    threads.hold(thread)
     return Thread.make(server, open, registry, thread)
   }
 

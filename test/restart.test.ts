@@ -99,8 +99,10 @@ layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })("a ser
       const ready = yield* Effect.forkChild(awaitReady)
       yield* Effect.sleep("20 millis")
       yield* kill
-      yield* Fiber.join(ready)
+      yield* Stream.runHead(Stream.filter((yield* AppServer.AppServer).states, ({ _tag }) => _tag === "Starting"))
+      // It may be used at once.
       assert.strictEqual((yield* thread.run("two")).finalResponse, "second")
+      yield* Fiber.join(ready)
       const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
       assert.strictEqual(request?.functionCallOutput("greet"), "hello")
       assert.deepStrictEqual(seen, ["touch x"])
@@ -402,6 +404,122 @@ describe("a connection that ends", () => {
       for (const each of waiting) assert.isTrue(Exit.isSuccess(yield* Fiber.join(each)))
       yield* next.emit(Fake.turnCompleted("t", "w"))
       yield* Fiber.join(again)
+    }).pipe(Effect.scoped))
+
+  it.effect("has its threads opened again before it is used, and whoever wants to use one waits for that", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second") })
+      const codex = yield* Effect.provide(Codex.Codex, context)
+      const server = yield* Effect.provide(AppServer.AppServer, context)
+      const first = yield* servers.next
+      const opening = yield* Effect.forkChild(Effect.all([codex.startThread(), codex.startThread()]))
+      yield* first.reply(yield* first.takeMethod("thread/start"), Fake.threadResponse("t"))
+      yield* first.reply(yield* first.takeMethod("thread/start"), Fake.threadResponse("archived"))
+      const [thread] = yield* Fiber.join(opening)
+      yield* first.emit({ method: "thread/archived", params: { threadId: "archived" } })
+      yield* first.end(killed)
+      yield* Stream.runHead(Stream.filter(server.states, ({ _tag }) => _tag === "Starting"))
+      const run = yield* Effect.forkChild(thread.run("meanwhile"))
+      const compact = yield* Effect.forkChild(Effect.exit(thread.compact))
+      const name = yield* Effect.forkChild(thread.setName("meanwhile"))
+      yield* TestClock.adjust("1 second")
+      const second = yield* servers.next
+      const resume = yield* second.take
+      assert.deepInclude(resume, { method: "thread/resume" })
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(second.sent.map(({ method }) => method), ["initialize", "initialized", "thread/resume"])
+      assert.strictEqual((yield* server.state)._tag, "Starting")
+      yield* second.reply(resume, Fake.threadResponse("t"))
+      // What happens to threads is known by now.
+      const next = [yield* second.take, yield* second.take, yield* second.take]
+      const byMethod = new Map(next.map((request) => [request.method, request]))
+      assert.sameMembers([...byMethod.keys()], ["turn/start", "thread/compact/start", "thread/name/set"])
+      yield* second.reply(byMethod.get("thread/name/set")!, {})
+      yield* second.reply(byMethod.get("turn/start")!, { turn: Fake.turn("u") })
+      yield* second.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u"))
+      yield* Fiber.join(run)
+      yield* Fiber.join(name)
+      // The compaction was only asked for after the restart: it is not lost, but goes on.
+      yield* second.reply(byMethod.get("thread/compact/start")!, {})
+      yield* second.emit(Fake.turnStarted("t", "c"), Fake.turnCompleted("t", "c"))
+      assert.isTrue(Exit.isSuccess(yield* Fiber.join(compact)))
+    }).pipe(Effect.scoped))
+
+  it.effect("while somebody opens a thread again is made usable all the same", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const { fake, run, start, thread } = yield* open(servers)
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      yield* Effect.yieldNow
+      yield* fake.end(killed)
+      yield* TestClock.adjust("1 second")
+      const second = yield* servers.next
+      const refused = yield* second.takeMethod("thread/resume")
+      yield* second.emit({ id: refused.id, error: { code: -32603, message: "not now" } })
+      assert.strictEqual(yield* failureOf(run), "TurnLost")
+      // It is tried again by whoever uses it, and is not answered when the server ends once more.
+      const again = yield* Effect.forkChild(thread.run("again"))
+      yield* second.takeMethod("thread/resume")
+      yield* second.end(killed)
+      yield* TestClock.adjust("1 second")
+      const third = yield* servers.next
+      yield* third.reply(yield* third.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* third.reply(yield* third.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* third.reply(yield* third.takeMethod("turn/start"), { turn: Fake.turn("w") })
+      yield* third.emit(Fake.turnCompleted("t", "w"))
+      yield* Fiber.join(again)
+    }).pipe(Effect.scoped))
+
+  it.effect("after it has lasted a minute has the schedule begin anew", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const context = yield* build(servers.layer, {
+        restart: Schedule.spaced("1 second").pipe(Schedule.upTo({ times: 1 }))
+      })
+      const server = yield* Effect.provide(AppServer.AppServer, context)
+      let fake = yield* servers.next
+      for (let time = 0; time < 5; time++) {
+        yield* fake.end(killed)
+        yield* TestClock.adjust("1 second")
+        fake = yield* servers.next
+        assert.strictEqual((yield* server.state)._tag, "Ready")
+        yield* TestClock.adjust("1 minute")
+      }
+      yield* fake.end(killed)
+      yield* TestClock.adjust("1 second")
+      yield* (yield* servers.next).end(killed)
+      const reason = yield* reasonOf(server.request("thread/loaded/list"))
+      assert.deepInclude(reason, { _tag: "RestartsExhausted", restarts: 1 })
+    }).pipe(Effect.scoped))
+
+  it.effect("interrupts the handler that it was asking, and the next one gets no answer to that", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const asked = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second") })
+      const server = yield* Effect.provide(AppServer.AppServer, context)
+      yield* server.handle("item/commandExecution/requestApproval", () =>
+        Deferred.succeed(asked, undefined).pipe(
+          Effect.andThen(Effect.never),
+          Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+        ))
+      const first = yield* servers.next
+      yield* first.emit({
+        method: "item/commandExecution/requestApproval",
+        id: 7,
+        params: { threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1, command: "ls" }
+      })
+      yield* Deferred.await(asked)
+      yield* first.end(killed)
+      yield* Deferred.await(interrupted)
+      yield* TestClock.adjust("1 second")
+      const second = yield* servers.next
+      const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
+      yield* second.reply(yield* second.takeMethod("thread/loaded/list"), { data: [] })
+      yield* Fiber.join(request)
+      assert.isFalse([...first.sent, ...second.sent].some(({ id, method }) => id === 7 && method === undefined))
     }).pipe(Effect.scoped))
 
   it.effect("with its scope fails what waits for a restart at once", () =>

@@ -39,13 +39,16 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
     },
     onEnd: (error, step) => state.onEnd(error, step)
   }))
-  open.compacting.add(state)
+  /** Before it was sent, a restart of the server does not concern it. */
+  const sent = () => {
+    open.compacting.add(state)
+  }
   const stop = () => {
     open.compacting.delete(state)
     open.onClaim.delete(onClaim)
     state.stop()
   }
-  return { state, turnId: () => turnId, stop }
+  return { state, turnId: () => turnId, sent, stop }
 }
 
 /** Has a thread compacted, and gives the turn that did it. */
@@ -56,8 +59,8 @@ export const compactThread = (
 ): Effect.Effect<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> =>
   Effect.acquireUseRelease(
     Effect.sync(() => listenForCompaction(server, open, threadId)),
-    ({ state, turnId }) =>
-      server.request("thread/compact/start", { threadId }).pipe(
+    ({ sent, state, turnId }) =>
+      server.request("thread/compact/start", { threadId }, { onSend: sent }).pipe(
         Effect.andThen(Deferred.await(state.completion)),
         Effect.map((turn) => ({ state, turn })),
         Effect.onInterrupt(() => {

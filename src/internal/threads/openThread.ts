@@ -73,14 +73,20 @@ export class OpenThread {
   /** Opens the thread again, with the rights that it had, unless that was done since the last restart. */
   reopen(server: Requests, restarts: number): Effect.Effect<void, AppServerError> {
     return Effect.suspend(() =>
-      this.openedAfter === restarts
-        ? Effect.void
-        : this.reopening.withPermit(Effect.suspend(() =>
-          this.openedAfter === restarts ? Effect.void : Effect.tap(this.resume(server), () =>
-            Effect.sync(() => {
-              this.openedAfter = restarts
-            }))
-        ))
+      this.openedAfter === restarts ? Effect.void : this.reopening.withPermit(this.recover(server, restarts))
+    )
+  }
+
+  /**
+   * The same, for those who make a connection usable. They wait for nobody: whoever opens the thread already may wait for the
+   * connection.
+   */
+  recover(server: Requests, restarts: number): Effect.Effect<void, AppServerError> {
+    return Effect.suspend(() =>
+      this.openedAfter === restarts ? Effect.void : Effect.tap(this.resume(server), () =>
+        Effect.sync(() => {
+          this.openedAfter = Math.max(this.openedAfter, restarts)
+        }))
     )
   }
 
@@ -110,4 +116,25 @@ export class OpenThread {
       new SettingsNotApplied({ method: "thread/resume", threadId: this.id, setting, requested, effective })
     )
   })
+}
+
+/** The threads that a program holds. One that it has dropped is not kept for it. */
+export class OpenThreads {
+  private readonly held = new Map<string, WeakRef<OpenThread>>()
+  private readonly dropped = new FinalizationRegistry<string>((id) => {
+    if (this.held.get(id)?.deref() === undefined) this.held.delete(id)
+  })
+
+  hold(thread: OpenThread): void {
+    this.held.set(thread.id, new WeakRef(thread))
+    this.dropped.register(thread, thread.id)
+  }
+
+  remove(id: string): void {
+    this.held.delete(id)
+  }
+
+  all(): ReadonlyArray<OpenThread> {
+    return [...this.held.values()].flatMap((thread) => thread.deref() ?? [])
+  }
 }

@@ -11,6 +11,7 @@ import { type AppServerError, make as appServerError, TurnLost } from "../../App
 import * as Protocol from "../../Protocol.ts"
 import { field } from "../connection/codec.ts"
 import { immediately } from "../connection/jsonRpcPeer.ts"
+import type { OpenThreads } from "./openThread.ts"
 import type { HeldTurn, OpenTurns } from "./startTurn.ts"
 import type { TurnState } from "./turnState.ts"
 
@@ -66,7 +67,7 @@ const recoverTurn = (server: Requests, restarts: number) =>
         state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable, description })), immediately)
       )
     let resumable = false
-    const found = yield* thread.reopen(server, restarts).pipe(
+    const found = yield* thread.recover(server, restarts).pipe(
       Effect.tap(() =>
         Effect.sync(() => {
           resumable = true
@@ -116,8 +117,15 @@ export const recoverLostEnd = (server: AppServer["Service"], { id, state }: Held
   )
 }
 
-/** Recovers all turns that run. */
-export const recoverTurns = (server: Requests, open: OpenTurns): Effect.Effect<void> =>
+/**
+ * Recovers all turns that run, and opens the other threads again, before anybody can use them: the server knows no thread that is
+ * not open. One that cannot be opened is tried again when it is used, which tells why it cannot.
+ */
+export const recoverTurns = (
+  server: Requests,
+  open: OpenTurns,
+  threads: OpenThreads
+): Effect.Effect<void> =>
   Effect.gen(function*() {
     open.restarts++
     for (const state of open.compacting) {
@@ -135,4 +143,10 @@ export const recoverTurns = (server: Requests, open: OpenTurns): Effect.Effect<v
     }
     const running = [...open.held.values()].filter(({ state }) => state.outcome === undefined)
     yield* Effect.forEach(running, recoverTurn(server, open.restarts), { concurrency: 8, discard: true })
+    const done = new Set(running.map(({ thread }) => thread.id))
+    yield* Effect.forEach(
+      threads.all().filter(({ id }) => !done.has(id)),
+      (thread) => Effect.ignore(thread.recover(server, open.restarts)),
+      { concurrency: 8, discard: true }
+    )
   })

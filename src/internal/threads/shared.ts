@@ -6,28 +6,38 @@ import * as Semaphore from "effect/Semaphore"
 import type * as Stream from "effect/Stream"
 import type * as Approvals from "../../Approvals.ts"
 import type { AppServer } from "../../AppServer.ts"
+import { threadIdOf } from "../connection/codec.ts"
 import { answerApprovals } from "./answerApprovals.ts"
 import { answerQuestions } from "./answerQuestions.ts"
 import { HandlerRegistry } from "./handlers.ts"
+import { OpenThreads } from "./openThread.ts"
 import { recoverTurns } from "./recoverTurns.ts"
 import { OpenTurns } from "./startTurn.ts"
 import { answerToolCalls } from "./threadTools.ts"
 
 export interface Shared {
   readonly open: OpenTurns
+  readonly threads: OpenThreads
   readonly registry: HandlerRegistry
   readonly audit: Stream.Stream<Approvals.AuditEntry>
 }
 
 const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.fn.Return<Shared, never, Scope.Scope> {
   const open = new OpenTurns()
+  const threads = new OpenThreads()
   const registry = new HandlerRegistry(server, open)
   yield* registry.listen
   yield* answerToolCalls(server, registry)
   yield* answerQuestions(server, registry)
   const audit = yield* answerApprovals(server, registry)
-  yield* server.onRestart((requests) => recoverTurns(requests, open))
-  return { open, registry, audit }
+  for (const method of ["thread/archived", "thread/deleted"]) {
+    yield* server.observe(method, (event) => {
+      const threadId = threadIdOf((event as { readonly params?: unknown }).params)
+      if (threadId !== undefined) threads.remove(threadId)
+    })
+  }
+  yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
+  return { open, threads, registry, audit }
 })
 
 interface Use {
