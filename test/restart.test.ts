@@ -446,6 +446,30 @@ describe("a connection that ends", () => {
       assert.isTrue(Exit.isSuccess(yield* Fiber.join(compact)))
     }).pipe(Effect.scoped))
 
+  it.effect("before a compaction was sent does not lose it", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second"), maxInFlight: 1 })
+      const codex = yield* Effect.provide(Codex.Codex, context)
+      const server = yield* Effect.provide(AppServer.AppServer, context)
+      const first = yield* servers.next
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* first.reply(yield* first.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const thread = yield* Fiber.join(opening)
+      yield* Effect.forkChild(server.request("model/list"))
+      yield* first.takeMethod("model/list")
+      const compact = yield* Effect.forkChild(Effect.exit(thread.compact))
+      yield* Effect.yieldNow
+      yield* first.end(killed)
+      yield* TestClock.adjust("1 second")
+      const second = yield* servers.next
+      yield* second.reply(yield* second.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* second.reply(yield* second.takeMethod("model/list"), { data: [] })
+      yield* second.reply(yield* second.takeMethod("thread/compact/start"), {})
+      yield* second.emit(Fake.turnStarted("t", "c"), Fake.turnCompleted("t", "c"))
+      assert.isTrue(Exit.isSuccess(yield* Fiber.join(compact)))
+    }).pipe(Effect.scoped))
+
   it.effect("while somebody opens a thread again is made usable all the same", () =>
     Effect.gen(function*() {
       const servers = yield* makeServers
