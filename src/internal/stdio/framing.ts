@@ -114,10 +114,14 @@ export const linesOf = <E, E2 = never>(
       return rest === "" ? Stream.empty : Stream.make(rest)
     })
     const lines = Stream.transformPull(bytes, (pull) => {
-      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E | E2> = Effect.flatMap(pull, (chunks) => {
-        const complete = chunks.flatMap(splitter.push)
-        return Arr.isReadonlyArrayNonEmpty(complete) ? Effect.as(report, complete) : Effect.andThen(report, next)
-      })
+      // Reported when more is asked for: whole lines that came before are handed out first.
+      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E | E2> = Effect.andThen(
+        report,
+        Effect.flatMap(pull, (chunks) => {
+          const complete = chunks.flatMap(splitter.push)
+          return Arr.isReadonlyArrayNonEmpty(complete) ? Effect.succeed(complete) : next
+        })
+      )
       return Effect.succeed(next)
     })
     return Stream.concat(lines, last)

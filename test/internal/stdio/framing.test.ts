@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { makeLineSplitter } from "../../../src/internal/stdio/framing.ts"
+import * as Stream from "effect/Stream"
+import { linesOf, makeLineSplitter } from "../../../src/internal/stdio/framing.ts"
 
 const encode = (text: string) => new TextEncoder().encode(text)
 
@@ -56,6 +58,17 @@ describe("framing", () => {
     assert.strictEqual(splitter.takeDropped(), 2)
     assert.strictEqual(splitter.takeDropped(), 0)
   })
+
+  it.effect("hands out the whole lines before one over the limit, and then reports that", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const bytes = Stream.make(encode("one\ntwo\n" + "x".repeat(100) + "\n"))
+      const exit = yield* Effect.flip(
+        Stream.runForEach(linesOf(bytes, 10, Effect.fail("too long")), (line) => Effect.sync(() => seen.push(line)))
+      )
+      assert.strictEqual(exit, "too long")
+      assert.deepStrictEqual(seen, ["one", "two"])
+    }))
 
   it("reads a line of 20 MB that comes in many chunks", () => {
     const chunk = new Uint8Array(65_536).fill(0x61)
