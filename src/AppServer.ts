@@ -13,6 +13,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
@@ -399,7 +400,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
 
   const requestsTo = (peer: Peer) => requestsOf(() => peer, Effect.succeed(peer))
 
-  const initialize = Effect.fnUntraced(function*(peer: Peer) {
+  const initialize = Effect.fnUntraced(function*(peer: Peer, redact: (text: string) => string = identity) {
     const initialized = yield* requestsTo(peer).requestRaw("initialize", {
       clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
       capabilities: {
@@ -422,7 +423,15 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     )
     const metadata = yield* Effect.mapError(
       Effect.fromResult(Metadata.fromInitialize(initialized)),
-      (reason) => appServerError(reason)
+      ({ description, serverName, serverVersion, userAgent }) =>
+        appServerError(
+          new InitializeFailed({
+            description,
+            userAgent: userAgent && redact(userAgent),
+            serverName: serverName && redact(serverName),
+            serverVersion: serverVersion && redact(serverVersion)
+          })
+        )
     )
     yield* peer.notify("initialized")
     return metadata
@@ -434,7 +443,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       const close = Scope.close(connectionScope, Exit.void)
       const lost = Deferred.makeUnsafe<AppServerError>()
       const opening = Effect.gen(function*() {
-        const peer = yield* makePeer(yield* transport.connect, {
+        const connection = yield* transport.connect
+        const peer = yield* makePeer(connection, {
           maxInFlight,
           placeMillis: defaultTimeoutMillis,
           takeLine: router.takeLine,
@@ -450,7 +460,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
             step.defer(() => Deferred.doneUnsafe(lost, Exit.succeed(error)))
           }
         })
-        return { peer, metadata: yield* initialize(peer), lost: Deferred.await(lost), close }
+        return { peer, metadata: yield* initialize(peer, connection.redact), lost: Deferred.await(lost), close }
       })
       return yield* restore(Scope.provide(opening, connectionScope)).pipe(Effect.onError(() => close))
     })

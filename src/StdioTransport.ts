@@ -34,7 +34,7 @@ import { Handoff } from "./internal/handoff.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
 import { linesOf, makeLineSplitter } from "./internal/stdio/framing.ts"
 import { OutgoingLines } from "./internal/stdio/outgoing.ts"
-import { makeRedact } from "./internal/stdio/redact.ts"
+import { makeRedact, makeRemoveSecrets } from "./internal/stdio/redact.ts"
 import { encodeToml, type TomlValue } from "./internal/stdio/toml.ts"
 import { type Connection, Transport } from "./Transport.ts"
 
@@ -75,7 +75,8 @@ export interface Options {
   readonly inheritEnv?: ReadonlyArray<string> | undefined
   /**
    * Environment variables, merged over those of the parent; `undefined` removes one. Values given as `Redacted` are removed from
-   * everything that the server writes to stderr before it reaches an error or a log.
+   * what the server writes to stderr before it reaches an error or a log, from what it says when it refuses a request, and from
+   * recordings.
    */
   readonly env?: { readonly [name: string]: string | Redacted.Redacted<string> | undefined } | undefined
   /**
@@ -110,12 +111,20 @@ const inherited = (names: ReadonlyArray<string> = []): Record<string, string | u
   Object.fromEntries(names.map((name) => [name, process.env[name]]))
 
 /** The last lines of stderr, redacted, and a log line for each at debug level. */
-const makeStderrTail = (redact: (text: string) => string) => {
+const makeStderrTail = (removeSecrets: (text: string) => string) => {
   const tail: Array<string> = []
+  const removeCredentials = makeRedact([])
+  let lines = 0
   return {
+    lines: () => lines,
     text: () => tail.join("\n").slice(-stderrTailChars),
     add: (line: string) => {
-      const redacted = redact(line.length > stderrLineChars ? `${line.slice(0, stderrLineChars)}…` : line)
+      lines++
+      // Before it is cut, for half a secret is not known.
+      const clean = removeSecrets(line)
+      const redacted = removeCredentials(
+        clean.length > stderrLineChars ? `${clean.slice(0, stderrLineChars)}…` : clean
+      )
       tail.push(redacted)
       if (tail.length > stderrTailLines) tail.shift()
       return Effect.logDebug(redacted)
@@ -153,7 +162,7 @@ export const connect: (
   function*(options: Options = {}) {
     const spawner = yield* ChildProcessSpawner
     const command = options.codexPath ?? (yield* codexBinary)
-    const redact = makeRedact(
+    const redact = makeRemoveSecrets(
       Object.values(options.env ?? {}).flatMap((value) => Redacted.isRedacted(value) ? [Redacted.value(value)] : [])
     )
     const args = yield* Effect.try({
@@ -285,7 +294,8 @@ export const connect: (
         return lines.stream
       })),
       send: (line) => Effect.sync(() => outgoing.push(line)),
-      direct: { receive, send: (line) => outgoing.push(line) }
+      direct: { receive, send: (line) => outgoing.push(line) },
+      redact
     }
   }
 )

@@ -41,6 +41,11 @@ export interface Connection {
     readonly receive: (onLines: (lines: ReadonlyArray<string>) => void) => Effect.Effect<never, AppServerError>
     readonly send: (line: string) => void
   } | undefined
+  /**
+   * Removes from a text the secrets that the server was given, which it may repeat. It is used for the server's own words where they
+   * become part of an error or a recording. Whoever wraps a connection passes it on.
+   */
+  readonly redact?: ((text: string) => string) | undefined
 }
 
 /**

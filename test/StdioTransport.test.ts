@@ -264,6 +264,17 @@ describe("StdioTransport", () => {
           assert.notInclude(`${reason.message} ${JSON.stringify(reason)}`, secret)
         }
       }))
+
+    it.live("without secrets also when it refuses the client, or names itself with one", () =>
+      Effect.gen(function*() {
+        for (const mode of ["refuse-key", "named-key"]) {
+          const key = mode === "named-key" ? "correct_horse_battery" : "correct horse battery"
+          const { reason } = yield* buildError(fake(mode, { env: { MY_KEY: Redacted.make(key) } }))
+          assert(reason._tag === "InitializeFailed")
+          assert.include(reason.message, "<redacted>")
+          assert.notInclude(`${reason.message} ${JSON.stringify(reason)}`, key)
+        }
+      }))
   })
 
   describe("leaves no process behind", () => {

@@ -66,6 +66,7 @@ const recorded: Layer.Layer<Transport.Transport | Wire, never, Transport.Transpo
       awaitReceived: (predicate) => firstOf(received, predicate)
     }).pipe(Context.add(Transport.Transport, {
       connect: Effect.map(transport.connect, (connection) => ({
+        redact: connection.redact,
         incoming: Stream.tap(connection.incoming, (line) => record(received, line)),
         send: (line: string) => Effect.andThen(record(sent, line), connection.send(line))
       }))

@@ -141,6 +141,43 @@ describe("what is private", () => {
 describe("the environment of the process", () => {
   const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
 
+  it.live("has secrets that are in no error, log or recording, though the server repeats them", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const { root } = yield* CodexEnvironment.CodexEnvironment
+      const logs: Array<string> = []
+      const logger = Logger.make(({ message }) => {
+        logs.push(JSON.stringify(message))
+      })
+      const cassette = `${root}/repeated.jsonl`
+      yield* Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const { reason } = yield* Effect.flip(server.request("model/list"))
+        assert(reason._tag === "RequestRejected")
+        assert.strictEqual(reason.detail, "bad key <redacted>")
+        assert.deepStrictEqual(reason.data, { "<redacted>": ["<redacted>"] })
+        assert.notInclude(JSON.stringify(reason), key)
+        yield* Effect.sleep("50 millis")
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          AppServer.layer().pipe(
+            Layer.provide(Cassette.record(cassette)),
+            Layer.provide(StdioTransport.layer({
+              codexPath: fakePath,
+              env: { FAKE_MODE: "repeat-key", MY_KEY: Redacted.make(key) }
+            }))
+          )
+        ),
+        Effect.provide(Logger.layer([logger])),
+        Effect.provideService(References.MinimumLogLevel, "All")
+      )
+      const recorded = yield* fs.readFileString(cassette)
+      assert.include(recorded, "bad key <redacted>")
+      assert.include(logs.join("\n"), "in colour")
+      for (const part of [key, "battery", "corre"]) assert.notInclude(`${recorded}\n${logs.join("\n")}`, part)
+    }).pipe(Effect.provide(TestCodex.layerEnvironment())))
+
   it.live("is what it is allowed to be, and no more", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer

@@ -197,8 +197,8 @@ export class CassetteMismatch extends Schema.TaggedError<CassetteMismatch>()("Ca
  */
 export interface RecordOptions {
   /**
-   * What is redacted besides credentials of well-known forms and properties with names such as `accessToken`, `apiKey` or
-   * `password`. A secret that the server splits over two messages, as a streamed text can be, is not recognized.
+   * What is redacted besides credentials of well-known forms, properties with names such as `accessToken`, `apiKey` or
+   * `password`, and what the transport knows to be a secret, as `StdioTransport` does of what its `env` has as `Redacted`. A secret that the server splits over two messages, as a streamed text can be, is not recognized.
    */
   readonly redact?: {
     /** Names of properties whose strings and numbers are replaced, at any depth. */
@@ -214,7 +214,7 @@ export interface RecordOptions {
 }
 
 type Line =
-  & { readonly connection: number; readonly at: number }
+  & { readonly connection: number; readonly at: number; readonly redact: Redact }
   & (
     | { readonly direction: "client" | "server"; readonly line: string }
     | { readonly direction: "end"; readonly by: "client" | "server"; readonly error: AppServerError | undefined }
@@ -222,7 +222,8 @@ type Line =
 
 const decodeJson = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Json))
 
-const toEntry = (line: Line, redact: Redact): Entry => {
+const toEntry = (line: Line): Entry => {
+  const { redact } = line
   const place = { ...(line.connection === 0 ? {} : { connection: line.connection }), at: line.at }
   if (line.direction === "end") {
     const { by, direction, error } = line
@@ -276,9 +277,9 @@ const cannotWrite = (path: string) => (cause: PlatformError): CassetteError =>
 /** Writes lines in a fiber of its own, so that the connection never waits for the disk. */
 const makeWriter = Effect.fnUntraced(function*(path: string, options: RecordOptions) {
   const fs = yield* FileSystem.FileSystem
-  const redact = makeJsonRedact(
-    options.redact?.fields ?? [],
-    (options.redact?.values ?? []).map((value) => Redacted.isRedacted(value) ? Redacted.value(value) : value)
+  const fields = options.redact?.fields ?? []
+  const values = (options.redact?.values ?? []).map((value) =>
+    Redacted.isRedacted(value) ? Redacted.value(value) : value
   )
   const recordedAt = DateTime.formatIso(yield* DateTime.now)
   const directory = path.replace(/[\\/][^\\/]*$/, "")
@@ -292,7 +293,7 @@ const makeWriter = Effect.fnUntraced(function*(path: string, options: RecordOpti
   /** What came before the server said who it is. */
   let early = ""
   const toText = (line: Line): string => {
-    const entry = toEntry(line, redact)
+    const entry = toEntry(line)
     const text = JSON.stringify(entry) + "\n"
     if (headerWritten) return text
     early += text
@@ -304,9 +305,9 @@ const makeWriter = Effect.fnUntraced(function*(path: string, options: RecordOpti
     const value: typeof Header.Type = {
       cassette: 1,
       sdk: packageVersion,
-      server: server === null ? null : redact.text(server),
+      server,
       recordedAt,
-      redacted: options.redact?.fields ?? [],
+      redacted: fields,
       paths: options.paths ?? {}
     }
     return `${JSON.stringify(value)}\n${early}`
@@ -349,7 +350,11 @@ const makeWriter = Effect.fnUntraced(function*(path: string, options: RecordOpti
   })
   yield* Effect.addFinalizer(() => Effect.andThen(Queue.end(queue), Fiber.await(writing)))
 
-  return { write: (line: Line) => Queue.offerUnsafe(queue, line), flush }
+  return {
+    write: (line: Line) => Queue.offerUnsafe(queue, line),
+    flush,
+    redactWith: (removeSecrets: Connection["redact"]) => makeJsonRedact(fields, values, removeSecrets)
+  }
 })
 
 /**
@@ -379,7 +384,8 @@ export const record = (
         const clock = yield* Clock.Clock
         const connection = connections++
         const start = clock.currentTimeMillisUnsafe()
-        const now = () => ({ connection, at: clock.currentTimeMillisUnsafe() - start })
+        let redact = writer.redactWith(undefined)
+        const now = () => ({ connection, at: clock.currentTimeMillisUnsafe() - start, redact })
         let ended = false
         const end = (by: "client" | "server", error?: AppServerError) => {
           if (ended) return
@@ -394,7 +400,9 @@ export const record = (
           })
         )
         const inner = yield* transport.connect
+        redact = writer.redactWith(inner.redact)
         return {
+          redact: inner.redact,
           incoming: inner.incoming.pipe(
             Stream.mapArray((lines) => {
               for (const line of lines) writer.write({ ...now(), direction: "server", line })

@@ -77,14 +77,29 @@ export interface Peer {
 /** The server's code for a request that it refused because its queue is full. */
 const overloadedCode = -32001
 
-const rejection = (method: string, error: unknown): AppServerError => {
+/** A value without secrets. One that cannot be had without them is left out. */
+const cleaned = (value: unknown, redact: (text: string) => string): unknown => {
+  try {
+    const json = JSON.stringify(value)
+    const clean = redact(json)
+    return clean === json ? value : JSON.parse(clean)
+  } catch {
+    return undefined
+  }
+}
+
+const rejection = (method: string, error: unknown, redact: Connection["redact"]): AppServerError => {
   const code = Predicate.hasProperty(error, "code") && Predicate.isNumber(error.code) ? error.code : -32603
   if (code === overloadedCode) return appServerError(new Overloaded({ method }))
   const detail = Predicate.hasProperty(error, "message") && Predicate.isString(error.message)
     ? error.message
     : "the server gave no message"
   const data = Predicate.hasProperty(error, "data") ? error.data : undefined
-  return appServerError(new RequestRejected({ method, code, detail, data }))
+  return appServerError(
+    redact === undefined
+      ? new RequestRejected({ method, code, detail, data })
+      : new RequestRejected({ method, code, detail: redact(detail), data: cleaned(data, redact) })
+  )
 }
 
 /** From so many lines in one step on, more are probably on their way. */
@@ -206,7 +221,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     }
     table.settle(id, (method) =>
       "error" in message && message.error !== undefined && message.error !== null
-        ? Exit.fail(rejection(method, message.error))
+        ? Exit.fail(rejection(method, message.error, connection.redact))
         : Exit.succeed("result" in message ? message.result : undefined), step)
   }
 

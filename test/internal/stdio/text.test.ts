@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { makeRedact } from "../../../src/internal/stdio/redact.ts"
+import { makeRedact, makeRemoveSecrets } from "../../../src/internal/stdio/redact.ts"
 import { encodeToml } from "../../../src/internal/stdio/toml.ts"
 
 describe("encodeToml", () => {
@@ -19,6 +19,23 @@ describe("redaction", () => {
     const redact = makeRedact(["-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n-----END KEY-----"])
     assert.strictEqual(redact("MIIEvQIBADANBg"), "<redacted>")
     assert.strictEqual(redact("key: kqhkiG9w0BAQEF"), "key: <redacted>")
+  })
+
+  it("removes a secret in whatever way it is written, and one of which another is a part", () => {
+    const redact = makeRedact(["se/c \"ret\"", "se/c \"ret\"-and-more"])
+    const secret = "se/c \"ret\""
+    for (const text of [secret, JSON.stringify(secret).slice(1, -1), encodeURIComponent(secret), btoa(secret)]) {
+      assert.strictEqual(redact(`it is ${text}.`), "it is <redacted>.")
+    }
+    assert.strictEqual(redact(`${secret}-and-more`), "<redacted>")
+    assert.strictEqual(redact("se/\u001b[31mc \"ret\""), "<redacted>")
+  })
+
+  it("of known secrets only changes nothing else", () => {
+    const removeSecrets = makeRemoveSecrets(["correct horse"])
+    const text = "\u001b[31mred\u001b[0m Authorization: Bearer abc.DEF-123"
+    assert.strictEqual(removeSecrets(text), text)
+    assert.strictEqual(removeSecrets("a correct horse"), "a <redacted>")
   })
 
   it("takes time linear in the text", () => {
