@@ -94,11 +94,31 @@ const stderrTailLines = 40
 const stderrTailChars = 8_192
 const stderrLineChars = 4_096
 
-/** After stdout has ended, how long the exit code and the last of stderr are waited for. */
+/** After stdout has ended, how long the exit is waited for, and then the last of stderr. */
 const exitGrace = Duration.millis(250)
 
 /** After the process has exited, how long a stdout that a descendant keeps open is still read. */
 const stdoutGrace = Duration.seconds(1)
+
+/**
+ * Waits until nothing has come for a while: what an exited process has left in a pipe comes at once. One look would not do, for it
+ * may be taken before the pipe was read.
+ */
+const quiet = (received: () => number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    let before = received()
+    let looks = 0
+    return Effect.sleep("5 millis").pipe(
+      Effect.repeat({
+        until: () => {
+          looks = received() === before ? looks + 1 : 0
+          before = received()
+          return looks === 3
+        }
+      }),
+      Effect.asVoid
+    )
+  })
 
 const argv = (options: Options): ReadonlyArray<string> => [
   ...Object.entries(options.config ?? {}).flatMap(([key, value]) => ["-c", `${key}=${encodeToml(value)}`]),
@@ -224,10 +244,14 @@ export const connect: (
     )
 
     const closed = Effect.fnUntraced(function*(cause?: Cause.Cause<unknown>) {
-      const exit = yield* Fiber.join(exited).pipe(
-        Effect.tap(() => Fiber.await(stderrDrained).pipe(Effect.timeoutOption(exitGrace))),
-        Effect.timeoutOption(exitGrace)
-      )
+      const exit = yield* Effect.timeoutOption(Fiber.join(exited), exitGrace)
+      if (Option.isSome(exit)) {
+        // A descendant may hold stderr.
+        yield* Fiber.await(stderrDrained).pipe(
+          Effect.raceFirst(quiet(stderr.lines)),
+          Effect.timeoutOption(exitGrace)
+        )
+      }
       return yield* appServerError(
         new ConnectionClosed({
           description: describeExit(exit),
@@ -251,21 +275,28 @@ export const connect: (
     )
 
     const splitter = makeLineSplitter(options.maxLineBytes)
+    let chunksRead = 0
+    /** The process has exited, and a descendant holds stdout. */
+    const leftOpen = Effect.andThen(
+      Fiber.join(exited),
+      Effect.timeoutOption(quiet(() => chunksRead), stdoutGrace)
+    )
     const receive = (onLines: (lines: ReadonlyArray<string>) => void): Effect.Effect<never, AppServerError> =>
       Stream.runForEachArray(child.stdout, (chunks) => {
+        chunksRead += chunks.length
         for (const chunk of chunks) {
           const lines = splitter.push(chunk)
           if (lines.length > 0) onLines(lines)
         }
         return splitter.takeDropped() === 0 ? Effect.void : tooLong
       }).pipe(
+        Effect.raceFirst(leftOpen),
         Effect.tap(() =>
           Effect.sync(() => {
             const rest = splitter.rest()
             if (rest !== "") onLines([rest])
           })
         ),
-        Effect.raceFirst(Effect.andThen(Fiber.join(exited), Effect.sleep(stdoutGrace))),
         Effect.matchCauseEffect({
           onFailure: (cause) => {
             const error = Option.getOrUndefined(Cause.findErrorOption(cause))

@@ -1,5 +1,6 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -235,6 +236,27 @@ describe("StdioTransport", () => {
           Effect.timeout("5 seconds")
         )
       }).pipe(Effect.provide(fake("last-words"))))
+
+    for (const held of ["stderr", "all"]) {
+      it.live(`soon and with its signal, when a child holds ${held === "all" ? "all its pipes" : "stderr"}`, () =>
+        Effect.gen(function*() {
+          const fs = yield* FileSystem.FileSystem
+          const file = yield* fs.makeTempFileScoped()
+          const context = yield* Layer.build(
+            fake(`last-word-then-killed grandchild holds-${held}`, {
+              killTimeout: "100 millis",
+              env: { FAKE_PIDS: file }
+            })
+          )
+          const server = yield* Effect.provide(AppServer.AppServer, context)
+          assert.deepStrictEqual((yield* server.request("model/list")).data, [])
+          const [duration, { reason }] = yield* Effect.timed(Effect.flip(server.request("model/list")))
+          assert(reason._tag === "ConnectionClosed")
+          assert.strictEqual(reason.signal, "SIGKILL")
+          // It is some 40 ms on a machine that has nothing else to do.
+          assert.isBelow(Duration.toMillis(duration), 200)
+        }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+    }
 
     it.live("of the real server, when it is killed while a request waits", () =>
       Effect.gen(function*() {
