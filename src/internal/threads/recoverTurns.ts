@@ -110,7 +110,7 @@ export const recoverLostEnd = (server: AppServer["Service"], { id, state }: Held
     Effect.andThen(Effect.sleep(lostEndGrace)),
     Effect.andThen(
       Effect.suspend(() => isOver() ? Effect.void : ask).pipe(
-        Effect.repeat({ schedule: Schedule.exponential(lostEndGrace), until: isOver })
+        Effect.repeat({ schedule: Schedule.exponential("1 second"), until: isOver })
       )
     ),
     Effect.asVoid

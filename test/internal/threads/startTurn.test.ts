@@ -62,7 +62,7 @@ describe("a turn", () => {
       assert.deepStrictEqual(exit.value.items.map((item) => (item as { id: string }).id), ["i", "j"])
 
       const running = yield* run(Fake.turn("u", "inProgress"))
-      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("500 millis")
       assert.isUndefined(running.pollUnsafe())
       yield* fake.emit(Fake.turnCompleted("t", "u"))
       assert(Exit.isSuccess(yield* Fiber.join(running)))
@@ -81,7 +81,7 @@ describe("a turn", () => {
       yield* fake.emit(status({ type: "systemError" }))
       yield* TestClock.adjust("5 seconds")
       yield* fake.reply(yield* fake.takeMethod("thread/turns/list"), { data: [Fake.turn("u")] })
-      yield* TestClock.adjust("5 seconds")
+      yield* TestClock.adjust("1 second")
       const refused = yield* fake.takeMethod("thread/turns/list")
       yield* fake.emit({ id: refused.id, error: { code: -32603, message: "no pages" } })
       const read = yield* fake.takeMethod("thread/read")
