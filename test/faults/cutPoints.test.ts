@@ -1,12 +1,13 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
 import { AppServer, AppServerError, Codex } from "effect-codex"
-import { Cassette } from "effect-codex/testing"
+import { Cassette, FakeAppServer } from "effect-codex/testing"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
@@ -95,4 +96,115 @@ describe("a server that dies after any message of a session", () => {
         }
       }
     }), 120_000)
+})
+
+describe("a server that is restarted after dying in any message of a session", () => {
+  interface Cut {
+    /** How many lines are heard before. */
+    readonly after: number
+    /** Whether half of the next one is heard too. */
+    readonly half: boolean
+  }
+
+  /** Kills the server of each connection in its message that is cut. */
+  const cutting = (cuts: ReadonlyArray<Cut>) =>
+    Layer.effect(
+      Transport.Transport,
+      Effect.gen(function*() {
+        const { connect } = yield* Transport.Transport
+        const server = yield* FakeAppServer.FakeAppServer
+        let connections = 0
+        return {
+          connect: Effect.map(connect, ({ incoming, send }) => {
+            const cut = cuts[connections++]
+            let heard = 0
+            return {
+              send,
+              incoming: cut === undefined ? incoming : Stream.mapEffect(
+                incoming,
+                (line) =>
+                  heard++ < cut.after ? Effect.succeed(line) : Effect.andThen(
+                    server.exit({ signal: "SIGKILL" }),
+                    cut.half ? Effect.succeed(line.slice(0, line.length / 2)) : Effect.fail(killed)
+                  )
+              )
+            }
+          })
+        }
+      })
+    )
+
+  const session = Effect.gen(function*() {
+    const codex = yield* Codex.Codex
+    const server = yield* AppServer.AppServer
+    const fake = yield* FakeAppServer.FakeAppServer
+    const failures: Array<string> = []
+    const tried = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.map(Effect.exit(effect), (exit) => {
+        if (Exit.isSuccess(exit)) return exit.value
+        const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+        failures.push(`${reasonOf(exit)}: ${error instanceof Error ? error.message : ""}`)
+        return undefined
+      })
+    // It is not stored before it has had a turn, so it may have to be begun again.
+    const thread = yield* Effect.retry(
+      Effect.tap(codex.startThread(), (thread) => thread.run("first")),
+      { times: 5 }
+    )
+    yield* tried(thread.run("second"))
+    yield* tried(Stream.runDrain(thread.stream("third")))
+    yield* tried(Effect.forEach([1, 2, 3], () => Stream.runCollect(codex.models()), { concurrency: 3 }))
+    yield* tried(thread.setName("name"))
+    yield* tried(Effect.scoped(Effect.flatMap(thread.turn("fourth"), (turn) => Effect.ignore(turn.interrupt))))
+    // Whatever happened, the thread can be used.
+    const last = yield* Effect.retry(thread.run("last"), { times: 5 })
+    // The last message may be the one that is cut.
+    yield* Stream.runHead(Stream.filter(server.states, ({ _tag }) => _tag === "Ready"))
+    return {
+      failures,
+      last: last.finalResponse,
+      starts: (yield* fake.sent).filter(({ method }) => method === "turn/start").map(({ params }) =>
+        params.input[0].text
+      )
+    }
+  })
+
+  const run = (...cuts: ReadonlyArray<Cut>) =>
+    session.pipe(
+      Effect.provide(
+        Codex.layer.pipe(
+          Layer.provideMerge(AppServer.layer({ restart: Schedule.spaced("1 milli") })),
+          Layer.provide(cutting(cuts)),
+          Layer.provideMerge(FakeAppServer.layer())
+        )
+      ),
+      Effect.provide(Logger.layer([])),
+      Effect.timeout("5 seconds")
+    )
+
+  // The connection that is not up yet is that of the layer, and whoever builds that is told.
+  const cuts = Array.from({ length: 45 }, (_, index) => index + 1)
+
+  for (const half of [false, true]) {
+    for (const connections of [1, 3]) {
+      it.live(
+        `${half ? "half-way through" : "before"} it, ${connections} time(s), goes on, and does nothing twice`,
+        () =>
+          Effect.gen(function*() {
+            for (const after of cuts) {
+              const at = `cut after ${after} messages`
+              const { failures, last, starts } = yield* run(
+                ...Array.from({ length: connections }, () => ({ after, half }))
+              )
+              assert.strictEqual(last, "last", at)
+              for (const failure of failures) assert.match(failure, /^(ConnectionClosed|TurnLost):/, at)
+              for (const text of ["second", "third", "fourth"]) {
+                assert.isAtMost(starts.filter((start: string) => start === text).length, 1, at)
+              }
+            }
+          }),
+        60_000
+      )
+    }
+  }
 })
