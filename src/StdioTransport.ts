@@ -308,10 +308,10 @@ export const connect: (
 
     return {
       incoming: Stream.unwrap(Effect.gen(function*() {
-        let unread: Array<string> = []
+        const unread: Array<string> = []
         const lines = new Handoff<string, AppServerError>(() => unread.splice(0))
         yield* receive((more) => {
-          unread = unread.concat(more)
+          for (const line of more) unread.push(line)
           lines.wake()
         }).pipe(
           Effect.catch((error) =>
