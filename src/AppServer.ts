@@ -218,6 +218,8 @@ export class AppServer extends Context.Service<
      * wants `notifications`.
      */
     readonly listen: (threadId: string, listener: NotificationListener) => () => void
+    /** Removes from what the server says the secrets that its transport knows of; see `Connection` of `Transport`. */
+    readonly redact: (text: string) => string
     /** Whether a thread waits for the answer of a handler. */
     readonly isAsking: (threadId: string) => boolean
     /**
@@ -400,7 +402,9 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
 
   const requestsTo = (peer: Peer) => requestsOf(() => peer, Effect.succeed(peer))
 
-  const initialize = Effect.fnUntraced(function*(peer: Peer, redact: (text: string) => string = identity) {
+  let redact: (text: string) => string = identity
+
+  const initialize = Effect.fnUntraced(function*(peer: Peer) {
     const initialized = yield* requestsTo(peer).requestRaw("initialize", {
       clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
       capabilities: {
@@ -444,6 +448,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       const lost = Deferred.makeUnsafe<AppServerError>()
       const opening = Effect.gen(function*() {
         const connection = yield* transport.connect
+        redact = connection.redact ?? identity
         const peer = yield* makePeer(connection, {
           maxInFlight,
           placeMillis: defaultTimeoutMillis,
@@ -460,7 +465,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
             step.defer(() => Deferred.doneUnsafe(lost, Exit.succeed(error)))
           }
         })
-        return { peer, metadata: yield* initialize(peer, connection.redact), lost: Deferred.await(lost), close }
+        return { peer, metadata: yield* initialize(peer), lost: Deferred.await(lost), close }
       })
       return yield* restore(Scope.provide(opening, connectionScope)).pipe(Effect.onError(() => close))
     })
@@ -507,6 +512,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           ),
           (remove) => Effect.sync(remove)
         )),
+    redact: (text) => redact(text),
     listen: (threadId, listener) => router.listen(threadId, listener),
     isAsking: (threadId) => [...live?.peer.asked() ?? []].some(({ params }) => threadIdOf(params) === threadId),
     observe: (method, observer) =>

@@ -122,9 +122,9 @@ export const failure = (state: TurnState, turn: Protocol.Turn, detail: string): 
     new TurnFailed({
       threadId: state.threadId,
       turnId: turn.id,
-      detail,
+      detail: state.redact(detail),
       codexErrorInfo: turn.error?.codexErrorInfo ?? undefined,
-      additionalDetails: turn.error?.additionalDetails ?? undefined,
+      additionalDetails: turn.error?.additionalDetails == null ? undefined : state.redact(turn.error.additionalDetails),
       items: state.items.slice(),
       usage: state.usage
     })

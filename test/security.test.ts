@@ -78,10 +78,15 @@ describe("what is private", () => {
             call("tell", { word: planted.argument }, "tell"),
             call("tell", { word: 7 }, "wrong"),
             ModelServer.text(planted.answer),
-            ModelServer.httpError(500, { error: { message: planted.answer } })
+            ModelServer.httpError(500, { error: { message: planted.answer } }),
+            ModelServer.failed({ code: "invalid_prompt", message: `it is not taken with ${key}` })
           )
           yield* thread.run(planted.prompt)
           errors.push(yield* Effect.flip(thread.run(planted.defect)))
+          // Providers repeat keys, and so does the server.
+          const repeated = yield* Effect.flip(thread.run("again"))
+          assert.include(repeated.message, "<redacted>")
+          errors.push(repeated)
           errors.push(yield* Effect.flip(codex.resumeThread("00000000-0000-7000-8000-000000000000")))
           errors.push(yield* Effect.flip(thread.run("x".repeat(1_048_570) + planted.prompt)))
           errors.push(
@@ -112,7 +117,7 @@ describe("what is private", () => {
         const recorded = yield* fs.readFileString(cassette)
         for (const text of Object.values(planted)) assert.include(recorded, text)
         assert.isAbove(spans.length, 5)
-        assert.lengthOf(errors, 5)
+        assert.lengthOf(errors, 6)
 
         // Of a span an exporter shows what is told of it, and how it failed.
         const shown = ({ attributes, events, name, status }: Tracer.NativeSpan) => [

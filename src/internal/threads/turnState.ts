@@ -59,6 +59,8 @@ const forsakenEvents = 64
 
 export class TurnState implements NotificationListener {
   readonly threadId: string
+  /** Removes secrets from the server's words. */
+  readonly redact: (text: string) => string
   readonly items: Array<Protocol.ThreadItem> = []
   usage: Protocol.ThreadTokenUsage | undefined
   /** The server has said that the turn runs; before that it cannot be interrupted by its id. */
@@ -96,6 +98,7 @@ export class TurnState implements NotificationListener {
     listener: (state: TurnState) => NotificationListener = (state) => state
   ) {
     this.threadId = threadId
+    this.redact = server.redact
     this.unlisten = server.listen(threadId, listener(this))
   }
 
