@@ -253,8 +253,8 @@ describe("StdioTransport", () => {
           const [duration, { reason }] = yield* Effect.timed(Effect.flip(server.request("model/list")))
           assert(reason._tag === "ConnectionClosed")
           assert.strictEqual(reason.signal, "SIGKILL")
-          // It is some 40 ms on a machine that has nothing else to do.
-          assert.isBelow(Duration.toMillis(duration), 200)
+          // It is some 40 ms on a machine that has little else to do.
+          assert.isBelow(Duration.toMillis(duration), 900)
         }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
     }
 
