@@ -37,6 +37,11 @@ interface Ending {
   emittedAtMs: number | undefined
 }
 
+/** Those who hear the notifications of one thread. */
+export interface Audience {
+  listeners: ReadonlyArray<NotificationListener>
+}
+
 /** What the lines of one text have in common. */
 export interface Family {
   /** What comes before the piece. */
@@ -46,10 +51,8 @@ export interface Family {
   readonly event: DeltaNotification
   /** Another family with the same key. */
   next: Family | undefined
-  /** Who hears it, and whether its method is observed, for as long as the router's `version` is this one. */
-  listening: ReadonlyArray<NotificationListener> | undefined
-  isObserved: boolean
-  version: number
+  /** Who hears it, for the router to remember. It holds nobody: who has gone is not in it any more. */
+  audience: Audience | undefined
 }
 
 /** A piece of text. Its notification is made when somebody wants it. */
@@ -205,9 +208,7 @@ export class DeltaLines {
       ending: this.endingOf(after, beforeTime, event.emittedAtMs),
       event,
       next: undefined,
-      listening: undefined,
-      isObserved: false,
-      version: -1
+      audience: undefined
     })
   }
 

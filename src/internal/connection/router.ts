@@ -11,7 +11,7 @@ import type { AppServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
 import { decodeNotification, decoderOf, field, specOf, threadIdOf, turnIdOf } from "./codec.ts"
 import { declineOf } from "./decline.ts"
-import { DeltaLines, isDelta } from "./deltaLines.ts"
+import { type Audience, DeltaLines, isDelta } from "./deltaLines.ts"
 import { EventBuffer } from "./eventBuffer.ts"
 import {
   type Answer,
@@ -73,9 +73,7 @@ export const withdraw = ({ method, params }: IncomingNotification): Withdrawal |
 }
 
 export class Router {
-  private readonly listeners = new Map<string, ReadonlyArray<NotificationListener>>()
-  /** Changes when the listeners or the observers do. */
-  private version = 0
+  private readonly audiences = new Map<string, Audience>()
   private readonly subscribers = new Set<EventBuffer<Protocol.ServerNotification>>()
   private readonly observers = new Map<string, Set<(event: Protocol.ServerNotification) => void>>()
   private readonly handlers = new Map<string, ReadonlyArray<Handler>>()
@@ -87,15 +85,12 @@ export class Router {
       listener.onEnd(this.ended, immediately)
       return () => {}
     }
-    this.version++
-    this.listeners.set(threadId, [...this.listeners.get(threadId) ?? [], listener])
+    const audience = this.audiences.get(threadId) ?? { listeners: [] }
+    audience.listeners = [...audience.listeners, listener]
+    this.audiences.set(threadId, audience)
     return () => {
-      const listening = this.listeners.get(threadId)
-      if (listening === undefined || !listening.includes(listener)) return
-      this.version++
-      const others = listening.filter((other) => other !== listener)
-      if (others.length === 0) this.listeners.delete(threadId)
-      else this.listeners.set(threadId, others)
+      audience.listeners = audience.listeners.filter((other) => other !== listener)
+      if (audience.listeners.length === 0 && this.audiences.get(threadId) === audience) this.audiences.delete(threadId)
     }
   }
 
@@ -112,10 +107,8 @@ export class Router {
 
   observe(method: string, observer: (event: Protocol.ServerNotification) => void): () => void {
     const observing = this.observers.get(method) ?? new Set()
-    this.version++
     this.observers.set(method, observing.add(observer))
     return () => {
-      this.version++
       observing.delete(observer)
       if (observing.size === 0 && this.observers.get(method) === observing) this.observers.delete(method)
     }
@@ -135,30 +128,30 @@ export class Router {
     const delta = this.deltas.read(line)
     if (delta === undefined) return false
     const { family } = delta
-    if (family.version !== this.version) {
-      family.version = this.version
-      family.listening = this.listeners.get(family.event.params.threadId)
-      family.isObserved = this.observers.has(family.event.method)
+    const { method, params } = family.event
+    if (this.subscribers.size > 0 || this.observers.has(method)) this.tellAll(method, delta.event, step)
+    let audience = family.audience
+    if (audience === undefined || audience.listeners.length === 0) {
+      audience = family.audience = this.audiences.get(params.threadId)
     }
-    if (family.isObserved || this.subscribers.size > 0) this.tellAll(family.event.method, delta.event, step)
-    if (family.listening === undefined) return true
-    for (const listener of family.listening) {
+    if (audience === undefined) return true
+    for (const listener of audience.listeners) {
       if (listener.onDelta !== undefined) listener.onDelta(delta, step)
-      else guarded(() => listener.onNotification(delta.event, family.event.params.turnId, step), step)
+      else guarded(() => listener.onNotification(delta.event, params.turnId, step), step)
     }
     return true
   }
 
   readonly onNotification = (message: IncomingNotification, step: Step, line: string): void => {
     const threadId = threadIdOf(message.params)
-    const listening = threadId === undefined ? undefined : this.listeners.get(threadId)
-    if (listening === undefined && this.subscribers.size === 0 && !this.observers.has(message.method)) return
+    const audience = threadId === undefined ? undefined : this.audiences.get(threadId)
+    if (audience === undefined && this.subscribers.size === 0 && !this.observers.has(message.method)) return
     const event = decodeNotification(message, step)
     if (event === message && isDelta(event)) this.deltas.learn(line, event)
     this.tellAll(message.method, event, step)
-    if (listening === undefined) return
+    if (audience === undefined) return
     const turnId = turnIdOf(message.params)
-    for (const listener of listening) guarded(() => listener.onNotification(event, turnId, step), step)
+    for (const listener of audience.listeners) guarded(() => listener.onNotification(event, turnId, step), step)
   }
 
   private tellAll(method: string, event: Protocol.ServerNotification, step: Step): void {
@@ -204,11 +197,12 @@ export class Router {
     if (this.ended !== undefined) return
     this.ended = error
     for (const subscriber of this.subscribers) subscriber.close(error, step)
-    for (const listening of this.listeners.values()) {
-      for (const listener of listening) guarded(() => listener.onEnd(error, step), step)
+    for (const audience of this.audiences.values()) {
+      const { listeners } = audience
+      audience.listeners = []
+      for (const listener of listeners) guarded(() => listener.onEnd(error, step), step)
     }
     this.subscribers.clear()
-    this.listeners.clear()
-    this.version++
+    this.audiences.clear()
   }
 }
