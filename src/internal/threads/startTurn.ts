@@ -45,7 +45,7 @@ export class OpenTurns {
     for (const told of this.onClaim) told(turnId)
     const key = keyOf(state.threadId, turnId)
     const held = this.held.get(key)
-    if (held !== undefined) {
+    if (held !== undefined && !held.state.isForsaken) {
       state.stop()
       held.handles++
       return held

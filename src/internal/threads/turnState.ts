@@ -81,7 +81,8 @@ export class TurnState implements NotificationListener {
   /** Called when the turn has ended. */
   private readonly onFinish: Array<() => void> = []
   private turnId: string | undefined
-  private isForsaken = false
+  /** Nobody waits for it, so not all of it is kept. */
+  isForsaken = false
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
   private readonly log = new EventLog<Protocol.TurnNotification>(joinLogFrom)

@@ -487,6 +487,26 @@ describe("interrupting", () => {
       }
     }).pipe(Effect.provide(layer)))
 
+  it.effect("of a start that was given up on leaves the turn to another start that has joined it, whole", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t")
+      yield* Effect.forkChild(Effect.exit(thread.run("one")))
+      const first = yield* fake.takeMethod("turn/start")
+      yield* TestClock.adjust("59 seconds")
+      const run = yield* Effect.forkChild(thread.run("two"))
+      const second = yield* fake.takeMethod("turn/start")
+      yield* TestClock.adjust("1 second")
+      yield* fake.emit(Fake.turnStarted("t", "u"), Fake.messageCompleted("t", "u", "i", "kept"))
+      yield* fake.reply(first, { turn: Fake.turn("u") })
+      yield* TestClock.adjust("1 second")
+      yield* fake.reply(second, { turn: Fake.turn("u") })
+      yield* TestClock.adjust("10 seconds")
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      assert.strictEqual((yield* Fiber.join(run)).finalResponse, "kept")
+      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+    }).pipe(Effect.provide(layer)))
+
   it.effect("takes back a start that was never sent, at once, and sends nothing for it", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
