@@ -39,7 +39,7 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
     },
     onEnd: (error, step) => state.onEnd(error, step)
   }))
-  /** Before it was sent, a restart of the server does not concern it. */
+  /** Before it was sent, a restart of the server does not concern it, and there is nothing to interrupt. */
   const sent = () => {
     open.compacting.add(state)
   }
@@ -65,6 +65,7 @@ export const compactThread = (
         Effect.map((turn) => ({ state, turn })),
         Effect.onInterrupt(() => {
           const id = turnId()
+          if (!open.compacting.has(state)) return Effect.void
           // Without its id, all that could be interrupted is whatever the thread is doing.
           return id === undefined && open.isBusy(threadId)
             ? Effect.void

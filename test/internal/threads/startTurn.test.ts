@@ -642,6 +642,22 @@ describe("compaction", () => {
       assert.isFalse(fake.sent.some(({ method }) => method === "turn/interrupt"))
     }).pipe(Effect.provide(layer)))
 
+  it.effect("that is left before it was sent interrupts nothing", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const server = yield* AppServer.AppServer
+      const thread = yield* openThread("t")
+      const read = Effect.forkChild(server.request("thread/loaded/list"))
+      yield* Effect.forEach(Array.from({ length: 64 }), () => read)
+      yield* Effect.forEach(Array.from({ length: 64 }), () => fake.take)
+      const compacting = yield* Effect.forkChild(thread.compact)
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(compacting).pipe(Effect.forkChild)
+      yield* TestClock.adjust("5 seconds")
+      assert.isTrue(compacting.pollUnsafe() !== undefined)
+      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+    }).pipe(Effect.provide(layer)))
+
   it.effect("that fails is a TurnFailed", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
