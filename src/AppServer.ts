@@ -184,6 +184,11 @@ export class AppServer extends Context.Service<
     readonly requestTimeout: Duration.Duration
     /** Whether experimental methods and fields may be used. */
     readonly experimentalApi: boolean
+    /**
+     * What sends requests on the connection that is in use, once one is. When that ends they fail with `ConnectionClosed`, and none
+     * is sent on the next connection, where what a request relies on may not hold any more.
+     */
+    readonly connected: Effect.Effect<Requests, AppServerError>
     /** How the connection is. */
     readonly state: Effect.Effect<ConnectionState>
     /** How the connection is, and then each change, up to `Closed`. */
@@ -489,6 +494,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     requestTimeout,
     experimentalApi,
     ...requestsOf(() => live?.peer, current),
+    connected: Effect.map(current, requestsTo),
     state: Effect.sync(() => state),
     states: Stream.unwrap(
       Effect.map(

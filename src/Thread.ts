@@ -140,12 +140,6 @@ export const make = (
   thread: OpenThread
 ): Thread => {
   const { id } = thread
-  // A restart opens the thread too, and only after that can it be told whether it still is to be done.
-  const restarted = Effect.flatMap(server.state, ({ _tag }) =>
-    _tag === "Starting"
-      ? Stream.runDrain(Stream.takeUntil(server.states, ({ _tag }) => _tag !== "Starting"))
-      : Effect.void)
-  const reopened = Effect.andThen(restarted, Effect.suspend(() => thread.reopen(server, open.restarts)))
   const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
     const { approvals, deadline, idleTimeout, questions, ...rest } = options
     const handlers = yield* provided({ approvals, questions })
@@ -153,7 +147,6 @@ export const make = (
     const items = yield* Input.validate("turn/start", input)
     const since = yield* Clock.currentTimeMillis
     const limit = yield* startLimit(server, id, { deadline, idle: idleTimeout })
-    yield* limit(reopened)
     const held = yield* startTurn(
       server,
       open,
@@ -191,8 +184,7 @@ export const make = (
       yield* server.request("thread/name/set", { threadId: id, name })
     }),
     compact: requestLimit(server, "thread/compact/start").pipe(
-      Effect.flatMap((limit) => limit(reopened)),
-      Effect.andThen(compactThread(server, open, id)),
+      Effect.flatMap((limit) => compactThread(server, open, thread, limit)),
       Effect.flatMap(({ state, turn }) =>
         Turn.resultOf(state, turn).pipe(
           Effect.flatMap((result) =>

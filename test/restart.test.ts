@@ -281,8 +281,8 @@ describe("a connection that ends", () => {
       assert.strictEqual(states.at(-1), "Ready")
     }).pipe(Effect.scoped))
 
-  const open = Effect.fnUntraced(function*(servers: Effect.Success<typeof makeServers>) {
-    const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second") })
+  const open = Effect.fnUntraced(function*(servers: Effect.Success<typeof makeServers>, options?: AppServer.Options) {
+    const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second"), ...options })
     const codex = yield* Effect.provide(Codex.Codex, context)
     const fake = yield* servers.next
     const starting = yield* Effect.forkChild(codex.startThread())
@@ -360,6 +360,29 @@ describe("a connection that ends", () => {
         Fake.threadResponse("t", { sandbox: { type: "dangerFullAccess" } })
       )
       assert.deepInclude(yield* Fiber.join(again), { _tag: "SettingsNotApplied", setting: "sandbox" })
+    }).pipe(Effect.scoped))
+
+  it.effect("does not start a turn with other rights in a thread, though it was asked for before the end", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const { fake, run, start, thread } = yield* open(servers, { maxInFlight: 1 })
+      yield* fake.reply(start, { turn: Fake.turn("u") })
+      // This has the only place.
+      const inTheWay = yield* Effect.forkChild(Effect.exit(thread.compact))
+      yield* fake.takeMethod("thread/compact/start")
+      const waiting = yield* Effect.forkChild(reasonOf(thread.run("waiting")))
+      yield* Effect.yieldNow
+      yield* fake.end(killed)
+      yield* Fiber.join(inTheWay)
+      yield* TestClock.adjust("1 second")
+      const next = yield* servers.next
+      const widened = Fake.threadResponse("t", { approvalPolicy: "never" })
+      yield* next.reply(yield* next.takeMethod("thread/resume"), widened)
+      assert.strictEqual(yield* failureOf(run), "TurnLost")
+      // Now that it is to be used, it is tried again.
+      yield* next.reply(yield* next.take, widened)
+      assert.deepInclude(yield* Fiber.join(waiting), { _tag: "SettingsNotApplied", setting: "approvalPolicy" })
+      assert.notInclude(next.sent.map(({ method }) => method), "turn/start")
     }).pipe(Effect.scoped))
 
   it.effect("again while turns are recovered leaves them to the next restart", () =>
@@ -489,8 +512,7 @@ describe("a connection that ends", () => {
       yield* TestClock.adjust("1 second")
       const third = yield* servers.next
       yield* third.reply(yield* third.takeMethod("thread/resume"), Fake.threadResponse("t"))
-      yield* third.reply(yield* third.takeMethod("thread/resume"), Fake.threadResponse("t"))
-      yield* third.reply(yield* third.takeMethod("turn/start"), { turn: Fake.turn("w") })
+      yield* third.reply(yield* third.take, { turn: Fake.turn("w") })
       yield* third.emit(Fake.turnCompleted("t", "w"))
       yield* Fiber.join(again)
     }).pipe(Effect.scoped))

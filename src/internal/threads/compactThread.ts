@@ -5,8 +5,10 @@ import type { AppServer, NotificationListener } from "../../AppServer.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 import { interruptAndSettle } from "./interruptTurn.ts"
+import type { OpenThread } from "./openThread.ts"
 import type { OpenTurns } from "./startTurn.ts"
 import { TurnState } from "./turnState.ts"
+import type { Limit } from "./turnTimeouts.ts"
 
 const isCompaction = (event: Protocol.ServerNotification): boolean =>
   event.method === "thread/compacted" ||
@@ -55,19 +57,31 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
 export const compactThread = (
   server: AppServer["Service"],
   open: OpenTurns,
-  threadId: string
+  thread: OpenThread,
+  limit: Limit
 ): Effect.Effect<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> =>
   Effect.acquireUseRelease(
-    Effect.sync(() => listenForCompaction(server, open, threadId)),
+    Effect.sync(() => listenForCompaction(server, open, thread.id)),
     ({ sent, state, turnId }) =>
-      server.request("thread/compact/start", { threadId }, { onSend: sent }).pipe(
+      thread.request(
+        server,
+        open,
+        (server, { onSend }) =>
+          server.request("thread/compact/start", { threadId: thread.id }, {
+            onSend: () => {
+              sent()
+              onSend?.()
+            }
+          })
+      ).pipe(
+        limit,
         Effect.andThen(Deferred.await(state.completion)),
         Effect.map((turn) => ({ state, turn })),
         Effect.onInterrupt(() => {
           const id = turnId()
           if (!open.compacting.has(state)) return Effect.void
           // Without its id, all that could be interrupted is whatever the thread is doing.
-          return id === undefined && open.isBusy(threadId)
+          return id === undefined && open.isBusy(thread.id)
             ? Effect.void
             : interruptAndSettle(server, state, id ?? "")
         })

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
 import * as Semaphore from "effect/Semaphore"
-import type { Requests } from "../../AppServer.ts"
+import type { AppServer, RequestOptions, Requests } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../AppServerError.ts"
 import type * as Sandbox from "../../Sandbox.ts"
 import { field } from "../connection/codec.ts"
@@ -73,21 +73,39 @@ export class OpenThread {
   /** Opens the thread again, with the rights that it had, unless that was done since the last restart. */
   reopen(server: Requests, restarts: number): Effect.Effect<void, AppServerError> {
     return Effect.suspend(() =>
-      this.openedAfter === restarts ? Effect.void : this.reopening.withPermit(this.recover(server, restarts))
+      this.openedAfter === restarts
+        ? Effect.void
+        : this.reopening.withPermit(Effect.suspend(() =>
+          this.openedAfter === restarts ? Effect.void : Effect.tap(this.resume(server), () =>
+            Effect.sync(() => {
+              this.openedAfter = restarts
+            }))
+        ))
     )
   }
 
   /**
-   * The same, for those who make a connection usable. They wait for nobody: whoever opens the thread already may wait for the
-   * connection.
+   * Sends a request about the thread on a connection on which it is open. If that ends before the request was sent, the next one is
+   * used, once the thread is open there. Whoever opens it knows one connection only, and so never has others wait while it waits for
+   * the next.
    */
-  recover(server: Requests, restarts: number): Effect.Effect<void, AppServerError> {
-    return Effect.suspend(() =>
-      this.openedAfter === restarts ? Effect.void : Effect.tap(this.resume(server), () =>
-        Effect.sync(() => {
-          this.openedAfter = Math.max(this.openedAfter, restarts)
-        }))
+  request<A>(
+    server: AppServer["Service"],
+    open: { readonly restarts: number },
+    send: (server: Requests, options: RequestOptions) => Effect.Effect<A, AppServerError>
+  ): Effect.Effect<A, AppServerError> {
+    let isSent = false
+    const onSend = () => {
+      isSent = true
+    }
+    const attempt: Effect.Effect<A, AppServerError> = Effect.flatMap(
+      server.connected,
+      (requests) =>
+        Effect.andThen(this.reopen(requests, open.restarts), send(requests, { onSend })).pipe(
+          Effect.catchIf(({ reason }) => reason._tag === "ConnectionClosed" && !isSent, () => attempt)
+        )
     )
+    return attempt
   }
 
   private readonly resume = Effect.fnUntraced(function*(this: OpenThread, server: Requests) {

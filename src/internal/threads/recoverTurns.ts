@@ -67,7 +67,7 @@ const recoverTurn = (server: Requests, restarts: number) =>
         state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable, description })), immediately)
       )
     let resumable = false
-    const found = yield* thread.recover(server, restarts).pipe(
+    const found = yield* thread.reopen(server, restarts).pipe(
       Effect.tap(() =>
         Effect.sync(() => {
           resumable = true
@@ -146,7 +146,7 @@ export const recoverTurns = (
     const done = new Set(running.map(({ thread }) => thread.id))
     yield* Effect.forEach(
       threads.all().filter(({ id }) => !done.has(id)),
-      (thread) => Effect.ignore(thread.recover(server, open.restarts)),
+      (thread) => Effect.ignore(thread.reopen(server, open.restarts)),
       { concurrency: 8, discard: true }
     )
   })

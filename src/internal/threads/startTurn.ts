@@ -121,32 +121,40 @@ export const startTurn = (
       const handlers = addHandlers?.()
       let isSent = false
       if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
-      const request = yield* requestTurn(server, "turn/start", params, {
-        timeout: Duration.infinity,
-        onSend: () => {
-          isSent = true
-        }
-      }).pipe(
-        Effect.map(({ turn }) => {
-          thread.change(params)
-          handlers?.name(turn.id)
-          const held = open.claim(turn.id, thread, state)
-          held.state.whenFinished(() => handlers?.end())
-          return held
-        }),
-        Effect.interruptible,
-        Effect.forkDetach
-      )
+      const request = yield* thread.request(server, open, (server, { onSend }) =>
+        requestTurn(server, "turn/start", params, {
+          timeout: Duration.infinity,
+          onSend: () => {
+            isSent = true
+            onSend?.()
+          }
+        })).pipe(
+          Effect.map(({ turn }) => {
+            thread.change(params)
+            handlers?.name(turn.id)
+            const held = open.claim(turn.id, thread, state)
+            held.state.whenFinished(() =>
+              handlers?.end()
+            )
+            return held
+          }),
+          Effect.interruptible,
+          Effect.forkDetach
+        )
       open.addStarting(threadId, request)
       // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
       request.addObserver((exit) => {
-        if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
+        if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) {
+          handlers?.end()
+        }
       })
 
       const started = yield* Effect.exit(restore(limit(Fiber.join(request))))
       if (Exit.isSuccess(started)) {
         const turn = started.value
-        yield* Effect.addFinalizer(() => release(server, open, turn))
+        yield* Effect.addFinalizer(() =>
+          release(server, open, turn)
+        )
         return turn
       }
 
