@@ -109,6 +109,24 @@ layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })("a ser
       assert.deepStrictEqual(yield* rightsOf(thread.id), before)
     }))
 
+  it.effect("lets threads be used meanwhile: what is asked of them waits until they are open again", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      yield* model.respond((request) => ModelServer.text(`You said: ${request.lastUserText}`))
+      const thread = yield* codex.startThread()
+      const other = yield* codex.startThread()
+      yield* thread.run("one")
+      yield* other.run("one")
+      const { states } = yield* AppServer.AppServer
+      const starting = yield* Effect.forkChild(Stream.runHead(Stream.filter(states, ({ _tag }) => _tag === "Starting")))
+      yield* Effect.sleep("20 millis")
+      yield* kill
+      yield* Fiber.join(starting)
+      const [result] = yield* Effect.all([thread.run("two"), other.compact], { concurrency: "unbounded" })
+      assert.strictEqual(result.finalResponse, "You said: two")
+    }))
+
   it.effect("costs no read, no waiting request and no stream of notifications", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
