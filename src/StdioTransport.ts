@@ -34,6 +34,7 @@ import { Handoff } from "./internal/handoff.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
 import { linesOf, makeLineSplitter } from "./internal/stdio/framing.ts"
 import { OutgoingLines } from "./internal/stdio/outgoing.ts"
+import { hasOnlyZombies } from "./internal/stdio/processGroup.ts"
 import { makeRedact, makeRemoveSecrets } from "./internal/stdio/redact.ts"
 import { encodeToml, type TomlValue } from "./internal/stdio/toml.ts"
 import { type Connection, Transport } from "./Transport.ts"
@@ -238,6 +239,9 @@ export const connect: (
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => outgoing.end()).pipe(
         Effect.andThen(Fiber.join(exited)),
+        // The spawner waits for the group to be empty. Where process 1 reaps no zombies, as in many containers, it would do so in
+        // vain for what a command of the server has left there, though there is nothing to end any more.
+        Effect.andThen(Effect.suspend(() => hasOnlyZombies(child.pid) ? child.unref : Effect.void)),
         Effect.timeoutOption(options.closeTimeout ?? Duration.seconds(2)),
         Effect.ignore
       )

@@ -327,6 +327,15 @@ describe("StdioTransport", () => {
         assert.deepStrictEqual(yield* awaitGone(pids), [])
       }).pipe(Effect.provide(NodeServices.layer)))
 
+    it.live("and does not wait for one that has ended, and that nobody has asked about", () =>
+      Effect.gen(function*() {
+        const { pids, scope } = yield* startFake("zombie")
+        yield* Effect.sleep("100 millis")
+        const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+        process.kill(pids[1]!, "SIGKILL")
+        assert.isBelow(Duration.toMillis(duration), 500)
+      }).pipe(Effect.provide(NodeServices.layer)))
+
     it.live("of the real server, when the fiber that uses it is interrupted", () =>
       Effect.gen(function*() {
         let pid = 0
