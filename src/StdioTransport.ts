@@ -290,9 +290,13 @@ export const connect: (
         chunksRead += chunks.length
         for (const chunk of chunks) {
           const lines = splitter.push(chunk)
-          if (lines.length > 0) onLines(lines)
+          const droppedAfter = splitter.droppedAfter()
+          // What comes after a gap would be misunderstood.
+          const heard = droppedAfter === undefined ? lines : lines.slice(0, droppedAfter)
+          if (heard.length > 0) onLines(heard)
+          if (droppedAfter !== undefined) return tooLong
         }
-        return splitter.takeDropped() === 0 ? Effect.void : tooLong
+        return Effect.void
       }).pipe(
         Effect.raceFirst(leftOpen),
         Effect.tap(() =>

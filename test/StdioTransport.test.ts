@@ -196,6 +196,15 @@ describe("StdioTransport", () => {
         assert.include(reason.message, "more than 1000 bytes")
       }).pipe(Effect.provide(fake("big-line", { maxLineBytes: 1000 }))))
 
+    it.live("what came before a line over the limit, and nothing after it", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const before = yield* Effect.forkChild(server.request("model/list"))
+        yield* Effect.yieldNow
+        assert.include((yield* Effect.flip(server.request("thread/loaded/list"))).message, "more than 1000 bytes")
+        assert.deepStrictEqual((yield* Fiber.join(before)).data, [])
+      }).pipe(Effect.provide(fake("long-between", { maxLineBytes: 1000 }))))
+
     it.live("stderr however much there is, and logs it at debug level", () => {
       let lines = 0
       return Effect.gen(function*() {

@@ -3,8 +3,6 @@
  * chunks is joined once, when its end arrives.
  */
 import * as Arr from "effect/Array"
-import * as Effect from "effect/Effect"
-import type * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 
 const newline = 0x0a
@@ -25,8 +23,8 @@ export interface LineSplitter {
   readonly push: (chunk: Uint8Array) => Array<string>
   /** What is left after the last line end, as when a writer is killed half-way through a line. */
   readonly rest: () => string
-  /** How many lines were dropped, for their length, since this was last asked. */
-  readonly takeDropped: () => number
+  /** How many of the lines that the last chunk completed came before one that was dropped for its length, if one was. */
+  readonly droppedAfter: () => number | undefined
 }
 
 /** A splitter whose lines may be `maxLineBytes` long. A longer one is dropped as it arrives, so it never takes memory. */
@@ -35,17 +33,17 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
   let carry: Array<Uint8Array> = []
   let carried = 0
   let dropping = false
-  let dropped = 0
+  let droppedAfter: number | undefined
 
   const decode = (bytes: Uint8Array): string => decoder.decode(bytes)
 
-  const keep = (bytes: Uint8Array) => {
+  const keep = (bytes: Uint8Array, linesBefore = 0) => {
     if (dropping) return
     if (carried + bytes.length > maxLineBytes) {
       carry = []
       carried = 0
       dropping = true
-      dropped++
+      droppedAfter ??= linesBefore
       return
     }
     carry.push(bytes)
@@ -61,6 +59,7 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
 
   return {
     push(chunk) {
+      droppedAfter = undefined
       const last = chunk.lastIndexOf(newline)
       if (last === -1) {
         keep(chunk)
@@ -77,19 +76,15 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
       if (start <= last) {
         // One decode for all whole lines of the chunk; `\n` cannot be part of a longer UTF-8 sequence.
         for (const line of decode(chunk.subarray(start, last)).split("\n")) {
-          if (maxLineBytes !== Infinity && isLonger(line, maxLineBytes)) dropped++
+          if (maxLineBytes !== Infinity && isLonger(line, maxLineBytes)) droppedAfter ??= lines.length
           else lines.push(stripCarriageReturn(line))
         }
       }
-      if (last + 1 < chunk.length) keep(chunk.subarray(last + 1))
+      if (last + 1 < chunk.length) keep(chunk.subarray(last + 1), lines.length)
       return lines
     },
     rest: () => dropping ? "" : decode(take()),
-    takeDropped: () => {
-      const count = dropped
-      dropped = 0
-      return count
-    }
+    droppedAfter: () => droppedAfter
   }
 }
 
@@ -100,29 +95,18 @@ const isLonger = (line: string, maxBytes: number): boolean =>
 const stripCarriageReturn = (line: string): string =>
   line.charCodeAt(line.length - 1) === carriageReturn ? line.slice(0, -1) : line
 
-/** The lines of a stream of bytes. Lines longer than `maxLineBytes` are left out, and `onTooLong` is run. */
-export const linesOf = <E, E2 = never>(
-  bytes: Stream.Stream<Uint8Array, E>,
-  maxLineBytes?: number,
-  onTooLong: Effect.Effect<void, E2> = Effect.void
-): Stream.Stream<string, E | E2> =>
+/** The lines of a stream of bytes. Lines longer than `maxLineBytes` are left out. */
+export const linesOf = <E>(bytes: Stream.Stream<Uint8Array, E>, maxLineBytes?: number): Stream.Stream<string, E> =>
   Stream.suspend(() => {
     const splitter = makeLineSplitter(maxLineBytes)
-    const report = Effect.suspend(() => splitter.takeDropped() === 0 ? Effect.void : onTooLong)
     const last = Stream.suspend(() => {
       const rest = splitter.rest()
       return rest === "" ? Stream.empty : Stream.make(rest)
     })
-    const lines = Stream.transformPull(bytes, (pull) => {
-      // Reported when more is asked for: whole lines that came before are handed out first.
-      const next: Pull.Pull<Arr.NonEmptyReadonlyArray<string>, E | E2> = Effect.andThen(
-        report,
-        Effect.flatMap(pull, (chunks) => {
-          const complete = chunks.flatMap(splitter.push)
-          return Arr.isReadonlyArrayNonEmpty(complete) ? Effect.succeed(complete) : next
-        })
-      )
-      return Effect.succeed(next)
-    })
-    return Stream.concat(lines, last)
+    return bytes.pipe(
+      Stream.map(splitter.push),
+      Stream.filter(Arr.isArrayNonEmpty),
+      Stream.flattenArray,
+      Stream.concat(last)
+    )
   })
