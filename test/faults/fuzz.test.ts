@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AppServer, AppServerError, Codex, Input, Transport } from "effect-codex"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
@@ -211,4 +213,33 @@ describe("a transport", () => {
         assert.strictEqual(error.reason._tag, "ConnectionClosed")
       }
     }))
+
+  it.effect("that throws when it is to remove secrets is felt by whoever asked, and breaks nothing else", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const server = yield* AppServer.AppServer
+      const asking = yield* Effect.forkChild(Effect.exit(server.request("model/list")))
+      const { id } = yield* fake.takeMethod("model/list")
+      yield* fake.emit({ id, error: { code: -1, message: "no" } })
+      const exit = yield* Fiber.join(asking)
+      assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+      yield* works
+    }).pipe(
+      Effect.provide(
+        AppServer.layer().pipe(
+          Layer.provide(Layer.effect(
+            Transport.Transport,
+            Effect.map(Transport.Transport, ({ connect }) => ({
+              connect: Effect.map(connect, (connection) => ({
+                ...connection,
+                redact: () => {
+                  throw new Error("bug")
+                }
+              }))
+            }))
+          )),
+          Layer.provideMerge(Fake.layer)
+        )
+      )
+    ))
 })

@@ -219,10 +219,17 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       reports.push("Ignored an answer to no request that is waiting")
       return
     }
-    table.settle(id, (method) =>
-      "error" in message && message.error !== undefined && message.error !== null
-        ? Exit.fail(rejection(method, message.error, connection.redact))
-        : Exit.succeed("result" in message ? message.result : undefined), step)
+    table.settle(id, (method) => {
+      if (!("error" in message) || message.error === undefined || message.error === null) {
+        return Exit.succeed("result" in message ? message.result : undefined)
+      }
+      // A transport that cannot redact must not leave anybody waiting.
+      try {
+        return Exit.fail(rejection(method, message.error, connection.redact))
+      } catch (defect) {
+        return Exit.die(defect)
+      }
+    }, step)
   }
 
   /** Answers in a fiber. One that ends without an answer, interrupted or broken, has the request declined. */
