@@ -22,6 +22,7 @@ import {
   RequestRejected
 } from "../../AppServerError.ts"
 import type { Connection } from "../../Transport.ts"
+import { redactInJson } from "../stdio/redact.ts"
 import { field } from "./codec.ts"
 import { stringify } from "./json.ts"
 import { type Request, RequestTable } from "./requestTable.ts"
@@ -77,17 +78,6 @@ export interface Peer {
 /** The server's code for a request that it refused because its queue is full. */
 const overloadedCode = -32001
 
-/** A value without secrets. One that cannot be had without them is left out. */
-const cleaned = (value: unknown, redact: (text: string) => string): unknown => {
-  try {
-    const json = JSON.stringify(value)
-    const clean = redact(json)
-    return clean === json ? value : JSON.parse(clean)
-  } catch {
-    return undefined
-  }
-}
-
 const rejection = (method: string, error: unknown, redact: Connection["redact"]): AppServerError => {
   const code = Predicate.hasProperty(error, "code") && Predicate.isNumber(error.code) ? error.code : -32603
   if (code === overloadedCode) return appServerError(new Overloaded({ method }))
@@ -98,7 +88,7 @@ const rejection = (method: string, error: unknown, redact: Connection["redact"])
   return appServerError(
     redact === undefined
       ? new RequestRejected({ method, code, detail, data })
-      : new RequestRejected({ method, code, detail: redact(detail), data: cleaned(data, redact) })
+      : new RequestRejected({ method, code, detail: redact(detail), data: redactInJson(data, redact) })
   )
 }
 

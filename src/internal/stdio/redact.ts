@@ -1,5 +1,6 @@
 /** Removes secrets, and what looks like a credential, from text that ends up in errors, logs and recordings. */
 import * as Base64 from "effect/encoding/Base64"
+import * as Predicate from "effect/Predicate"
 
 const redacted = "<redacted>"
 
@@ -24,10 +25,14 @@ const colours = /\u001b\[[0-9;]*m/g
 /** A part of a secret this short could be anything. */
 const shortestPart = 8
 
-/** A secret as it is, and as it is written in JSON, in URLs and in headers. */
+/** Text as it stands within a string of JSON. */
+const escaped = (text: string): string => JSON.stringify(text).slice(1, -1)
+
+/** A secret as it is, and as it is written in JSON, in JSON that is within JSON, in URLs and in headers. */
 const formsOf = (secret: string): ReadonlyArray<string> => [
   secret,
-  JSON.stringify(secret).slice(1, -1),
+  escaped(secret),
+  escaped(escaped(secret)),
   encodeURIComponent(secret.toWellFormed()),
   Base64.encode(secret)
 ]
@@ -48,6 +53,21 @@ export const makeRemoveSecrets = (secrets: ReadonlyArray<string>): (text: string
     for (const secret of known) removed = removed.replaceAll(secret, redacted)
     return removed === plain ? text : removed
   }
+}
+
+/** Redacts all strings of a JSON value, which may be nested as deep as it likes and is changed in place. */
+export const redactInJson = (json: unknown, redact: (text: string) => string): unknown => {
+  const root: Record<string, unknown> = { json }
+  const holders = [root]
+  for (const holder of holders) {
+    for (const [key, value] of Object.entries(holder)) {
+      const name = Array.isArray(holder) ? key : redact(key)
+      if (name !== key) delete holder[key]
+      holder[name] = Predicate.isString(value) ? redact(value) : value
+      if (Predicate.isObjectOrArray(value)) holders.push(value as Record<string, unknown>)
+    }
+  }
+  return root["json"]
 }
 
 /** A function that removes these secrets, credentials in general, and colours. */

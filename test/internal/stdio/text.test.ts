@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { makeRedact, makeRemoveSecrets } from "../../../src/internal/stdio/redact.ts"
+import { makeRedact, makeRemoveSecrets, redactInJson } from "../../../src/internal/stdio/redact.ts"
 import { encodeToml } from "../../../src/internal/stdio/toml.ts"
 
 describe("encodeToml", () => {
@@ -36,6 +36,26 @@ describe("redaction", () => {
     const text = "\u001b[31mred\u001b[0m Authorization: Bearer abc.DEF-123"
     assert.strictEqual(removeSecrets(text), text)
     assert.strictEqual(removeSecrets("a correct horse"), "a <redacted>")
+  })
+
+  it("removes a secret as it stands in JSON within JSON", () => {
+    const redact = makeRedact(["a \"quoted\\ \tkey"])
+    const once = JSON.stringify({ of: "a \"quoted\\ \tkey" })
+    assert.strictEqual(redact(JSON.stringify(once)), JSON.stringify("{\"of\":\"<redacted>\"}"))
+  })
+
+  it("removes secrets from the names and strings of JSON of any depth, and leaves the rest", () => {
+    const redact = makeRemoveSecrets(["a \"secret\""])
+    const json = {
+      "its a \"secret\"": ["a \u001b[1m\"secret\"", 1, null, "\u001b[1mbold"],
+      text: JSON.stringify({ of: "a \"secret\"" })
+    }
+    assert.deepStrictEqual(redactInJson(json, redact), {
+      "its <redacted>": ["<redacted>", 1, null, "\u001b[1mbold"],
+      text: "{\"of\":\"<redacted>\"}"
+    })
+    assert.strictEqual(redactInJson("a \"secret\"", redact), "<redacted>")
+    assert.isArray(redactInJson(JSON.parse("[".repeat(100_000) + "]".repeat(100_000)), redact))
   })
 
   it("takes time linear in the text", () => {
