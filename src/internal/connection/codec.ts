@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
 import { stringify } from "./json.ts"
-import type { IncomingNotification, Step } from "./jsonRpcPeer.ts"
+import type { IncomingNotification, Step } from "./messages.ts"
 
 /** A member of what the server sent, whatever that is. */
 export const field = (value: unknown, name: string): unknown =>

@@ -1,6 +1,6 @@
 /** The answers that grant nothing, for the server's requests that nobody handles, or not in time. */
 import type * as Protocol from "../../Protocol.ts"
-import type { Answer } from "./jsonRpcPeer.ts"
+import type { Answer } from "./messages.ts"
 
 type Declines = { readonly [M in keyof Protocol.ServerRequests]?: Protocol.ServerRequests[M]["result"] }
 

@@ -9,13 +9,16 @@ import type * as Protocol from "../../Protocol.ts"
 import { Handoff } from "../handoff.ts"
 import type { Delta } from "./deltaLines.ts"
 import { EventLog } from "./eventLog.ts"
-import type { Step } from "./jsonRpcPeer.ts"
+import type { Step } from "./messages.ts"
 
 /** A subscriber with so many events unread lags. */
 export const lagThreshold = 1024
 
-/** So many events are not kept from a subscriber that waits for them. */
-const hurryThreshold = lagThreshold / 2
+/**
+ * So many events are not kept from a subscriber that waits for them. It takes as many in one go, without having to let others
+ * have their turn, and so keeps up with a flood of its own.
+ */
+const hurryThreshold = 128
 
 export class EventBuffer<A extends Protocol.ServerNotification> {
   private readonly unread: EventLog<A>

@@ -8,7 +8,7 @@ import * as Exit from "effect/Exit"
 import * as FiberHandle from "effect/FiberHandle"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
-import type { Step } from "./jsonRpcPeer.ts"
+import type { Step } from "./messages.ts"
 
 /** A request of ours, from the moment it is made until it is over. */
 export class Request {

@@ -20,7 +20,7 @@ import {
   type IncomingRequest,
   type Step,
   type Withdrawal
-} from "./jsonRpcPeer.ts"
+} from "./messages.ts"
 
 /** Grants nothing, and says so in the log. */
 const decline = (request: IncomingRequest, because: "unhandled" | "failed", why: string): Effect.Effect<Answer> => {

@@ -15,7 +15,7 @@ import * as Protocol from "../../Protocol.ts"
 import type { Delta, Family } from "../connection/deltaLines.ts"
 import { EventBuffer } from "../connection/eventBuffer.ts"
 import { EventLog } from "../connection/eventLog.ts"
-import { immediately, type Step } from "../connection/jsonRpcPeer.ts"
+import { immediately, type Step } from "../connection/messages.ts"
 
 /** Who subscribes so late lags. Each turn that runs has such a log, so it is short. */
 const joinLogFrom = 128
