@@ -33,6 +33,7 @@ export class EventBuffer<A extends Protocol.ServerNotification> {
     if (this.handoff.isEnded) return
     this.unread.push(event)
     this.wakeIn(step)
+    step.hurry()
   }
 
   /** As `offer`, for a piece of text whose event may not be needed. */
@@ -45,7 +46,9 @@ export class EventBuffer<A extends Protocol.ServerNotification> {
   /** The end is seen after all that came before it. */
   close(error?: AppServerError, step?: Step): void {
     this.handoff.end(error)
-    if (step !== undefined) this.wakeIn(step)
+    if (step === undefined) return
+    this.wakeIn(step)
+    step.hurry()
   }
 
   private wakeIn(step: Step): void {
@@ -54,7 +57,7 @@ export class EventBuffer<A extends Protocol.ServerNotification> {
     if (this.unread.length === hurryThreshold) step.hurry()
     if (this.isWaking) return
     this.isWaking = true
-    step.defer(this.wake)
+    step.delay(this.wake)
   }
 
   private readonly wake = (): void => {

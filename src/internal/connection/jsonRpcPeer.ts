@@ -158,6 +158,10 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const step: Step = {
     defer: (action) => {
       deferred.push(action)
+      hurried = true
+    },
+    delay: (action) => {
+      deferred.push(action)
     },
     hurry: () => {
       hurried = true

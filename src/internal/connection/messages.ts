@@ -23,7 +23,9 @@ export type Answer =
 export interface Step {
   /** Runs an action after the step, where it may wake fibers. */
   readonly defer: (action: () => void) => void
-  /** Has what was deferred not wait for another step. */
+  /** The same, but in a flood after several steps. */
+  readonly delay: (action: () => void) => void
+  /** Has what was delayed not wait for another step. */
   readonly hurry: () => void
   /** Logs a warning after the step. */
   readonly report: (warning: string) => void
@@ -36,4 +38,9 @@ export interface Withdrawal {
 }
 
 /** For what is done outside of the reader's step. */
-export const immediately: Step = { defer: (action) => action(), hurry: () => {}, report: () => {} }
+export const immediately: Step = {
+  defer: (action) => action(),
+  delay: (action) => action(),
+  hurry: () => {},
+  report: () => {}
+}
