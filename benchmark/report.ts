@@ -95,7 +95,8 @@ const plot = (title: string, { label, rows }: Figure): string => {
   const svg = Plot.plot({
     document,
     width: 720,
-    marginLeft: 210,
+    marginLeft: 240,
+    marginBottom: 45,
     marginRight: 50,
     style: { background: "white", color: "#222", fontSize: "12px" },
     x: { label: `${title}: ${label}, times the first`, grid: true, zero: true },
