@@ -27,19 +27,21 @@ const shapeOf = (events: ReadonlyArray<Event>): string => {
 }
 
 /** Puts events in as the reader does: pieces of a known text as such, others whole. */
-const fill = (log: EventLog<Event>, events: ReadonlyArray<Event>): void => {
+const writerTo = (log: EventLog<Event>) => {
   const lines = new DeltaLines()
-  for (const event of events) {
+  return (event: Event): void => {
     const line = JSON.stringify(event)
     const piece = lines.read(line)
     if (piece !== undefined) {
       log.pushDelta(piece)
-    } else {
-      if (event.method === "item/agentMessage/delta") lines.learn(line, event)
-      log.push(event)
+      return
     }
+    if (event.method === "item/agentMessage/delta") lines.learn(line, event)
+    log.push(event)
   }
 }
+
+const fill = (log: EventLog<Event>, events: ReadonlyArray<Event>): void => events.forEach(writerTo(log))
 
 describe("a log of events", () => {
   it("has each event by itself until it is long", () => {
@@ -86,7 +88,7 @@ describe("a log of events", () => {
       const log = new EventLog<Event>(joinFrom)
       const given: Array<Event> = []
       const taken: Array<Event> = []
-      const lines = new DeltaLines()
+      const write = writerTo(log)
       steps.forEach((step, i) => {
         if (step === "take") {
           taken.push(...log.take())
@@ -95,14 +97,7 @@ describe("a log of events", () => {
         } else {
           const event = step === "other" ? completed("other") : delta(step, `${i} `)
           given.push(event)
-          const line = JSON.stringify(event)
-          const piece = lines.read(line)
-          if (piece !== undefined) {
-            log.pushDelta(piece)
-          } else {
-            if (event.method === "item/agentMessage/delta") lines.learn(line, event)
-            log.push(event)
-          }
+          write(event)
         }
       })
       assert.strictEqual(shapeOf([...taken, ...log.take()]), shapeOf(given))
