@@ -26,9 +26,16 @@ const delayed = (millis: number) =>
     }))
   )
 
+/**
+ * What a program sees. What the server says unasked as it starts may come before anybody listens, so it is left out: that is all
+ * before the first thread.
+ */
 const observed = (millis: number, seed: number) =>
   scenario("/workspace").pipe(
-    Effect.map((outcome) => JSON.stringify(outcome)),
+    Effect.map(({ notifications, ...outcome }) => {
+      const first = notifications.findIndex(({ method }) => method === "thread/started")
+      return JSON.stringify({ ...outcome, notifications: notifications.slice(first) })
+    }),
     Effect.provide(
       Codex.layer.pipe(
         Layer.provideMerge(AppServer.layer()),
