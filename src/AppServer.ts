@@ -196,7 +196,7 @@ export class AppServer extends Context.Service<
     readonly states: Stream.Stream<ConnectionState>
     /**
      * All notifications from the moment the stream is run, of every thread. Each run is a subscription of its own, and a
-     * slow one holds up nobody: when it lags, consecutive deltas of the same text arrive as one.
+     * slow one holds up nobody: when it lags, deltas of the same text arrive as one, until something else happens.
      *
      * With `restart` it goes on with the next connection. What the server would have said in between is lost; where that is, the
      * stream has a notification of this package's own, `effect-codex/restarted`.

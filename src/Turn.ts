@@ -92,7 +92,7 @@ export interface Turn {
   readonly threadId: string
   /**
    * Every event of the turn from its start to `turn/completed`, whenever and however often the stream is run. A reader
-   * that lags gets consecutive deltas of one item as one event and misses nothing.
+   * that lags gets the deltas of one item as one event, until something else happens, and misses nothing.
    */
   readonly events: Stream.Stream<TurnEvent, AppServerError>
   /** The assistant's text as it arrives, of all messages of the turn. */

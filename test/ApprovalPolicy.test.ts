@@ -21,7 +21,7 @@ const command = (argv: ReadonlyArray<string> | undefined, more: Partial<Approval
   command: argv?.join(" "),
   script: argv?.join(" "),
   argv,
-  cwd: "/work",
+  cwd: "/project",
   commandActions: [],
   availableDecisions: [],
   proposedExecpolicyAmendment: undefined,
@@ -41,7 +41,7 @@ const fileChange = (...paths: ReadonlyArray<string>): Approvals.FileChangeReques
 const permissions = (fileSystem: Approvals.PermissionsRequest["permissions"]["fileSystem"], network?: boolean) => ({
   ...base,
   _tag: "Permissions",
-  cwd: "/work",
+  cwd: "/project",
   permissions: { fileSystem: fileSystem ?? null, network: network === undefined ? null : { enabled: network } }
 } satisfies Approvals.PermissionsRequest)
 
@@ -73,8 +73,8 @@ describe("a policy about commands", () => {
         command(["npm"], { kind: "humanCommand" }),
         command(["npm"], { networkApprovalContext: { host: "example.com", protocol: "https" } }),
         command(["npm"], { additionalPermissions: { network: { enabled: true } } }),
-        fileChange("/work/a"),
-        permissions({ write: ["/work"] }),
+        fileChange("/project/a"),
+        permissions({ write: ["/project"] }),
         mcpToolCall
       ]
       for (const request of others) assert.isUndefined(yield* decides(policy, request), request._tag)
@@ -92,18 +92,18 @@ describe("a policy that accepts file changes", () => {
   it.effect("leaves open what configures Git and Codex, what is not shown, and what would go on unasked", () =>
     Effect.gen(function*() {
       const accepts = (request: Approvals.Request) => decides(ApprovalPolicy.acceptFileChanges, request)
-      assert.strictEqual(yield* accepts(fileChange("/work/a", "/work/.github/b")), "accept")
+      assert.strictEqual(yield* accepts(fileChange("/project/a", "/project/.github/b")), "accept")
       const left: ReadonlyArray<Approvals.Request> = [
-        fileChange("/work/.git/hooks/pre-commit"),
-        fileChange("/work/a", "/work/sub/.codex/config.toml"),
-        fileChange("/work/.agents/x"),
+        fileChange("/project/.git/hooks/pre-commit"),
+        fileChange("/project/a", "/project/sub/.codex/config.toml"),
+        fileChange("/project/.agents/x"),
         fileChange("C:\\work\\.GIT\\config"),
         fileChange(),
-        { ...fileChange("/work/a"), changes: undefined },
-        { ...fileChange("/work/a"), grantRoot: "/work" },
+        { ...fileChange("/project/a"), changes: undefined },
+        { ...fileChange("/project/a"), grantRoot: "/project" },
         {
           ...fileChange(),
-          changes: [{ path: "/work/a", kind: { type: "update", move_path: "/work/.git/a" }, diff: "" }]
+          changes: [{ path: "/project/a", kind: { type: "update", move_path: "/project/.git/a" }, diff: "" }]
         },
         command(["touch", "a"])
       ]
@@ -230,10 +230,10 @@ describe("a person at the terminal", () => {
       assert.strictEqual(yield* answer(command(["touch", "a"], { reason: "why not" }), "y"), "accept")
       assert.include(
         shown(),
-        "Codex says:\n  │ why not\nCodex wants to run this command outside of its sandbox:\n  │ touch a\nin /work\n"
+        "Codex says:\n  │ why not\nCodex wants to run this command outside of its sandbox:\n  │ touch a\nin /project\n"
       )
-      assert.strictEqual(yield* answer(fileChange("/work/a"), "ALWAYS "), "acceptForSession")
-      assert.include(shown(), "│ add /work/a\n  │ +x")
+      assert.strictEqual(yield* answer(fileChange("/project/a"), "ALWAYS "), "acceptForSession")
+      assert.include(shown(), "│ add /project/a\n  │ +x")
       assert.strictEqual(yield* answer(permissions({ write: ["/extra"] }), "no"), "decline")
       assert.include(shown(), "/extra")
       assert.strictEqual(yield* answer(mcpToolCall, "", "what", "c"), "cancel")
