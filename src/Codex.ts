@@ -245,7 +245,7 @@ const make = Effect.gen(function*() {
     const thread = new OpenThread(opened, open.restarts)
     registry.hold(thread)
     threads.hold(thread)
-    return Thread.make(server, open, registry, thread)
+    return Thread.make({ server, open, registry, thread })
   }
 
   /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */

@@ -132,67 +132,77 @@ export interface Thread {
   readonly compact: Effect.Effect<void, Turn.TurnFailed | AppServerError>
 }
 
-/** @internal */
-export const make = (
-  server: AppServer["Service"],
-  open: OpenTurns,
-  registry: HandlerRegistry,
-  thread: OpenThread
-): Thread => {
-  const { id } = thread
-  const start = Effect.fnUntraced(function*(input: Input.Input, options: TurnOptions = {}) {
-    const { approvals, deadline, idleTimeout, questions, ...rest } = options
-    const handlers = yield* provided({ approvals, questions })
-    const fields = yield* resolveTurnOptions(rest)
-    const items = yield* Input.validate("turn/start", input)
-    const since = yield* Clock.currentTimeMillis
-    const limit = yield* startLimit(server, id, { deadline, idle: idleTimeout })
-    const held = yield* startTurn(
-      server,
-      open,
-      thread,
-      { ...fields, threadId: id, input: items },
-      limit,
-      isEmpty(handlers) ? undefined : () => registry.addTurn(id, handlers)
-    )
-    yield* Effect.forkScoped(recoverLostEnd(server, held))
-    const turn = Turn.make(server, held.state, held.id)
-    if (deadline !== undefined) yield* startDeadline({ server, state: held.state, turnId: held.id }, deadline, since)
-    if (idleTimeout !== undefined) yield* Turn.withIdleTimeout(turn, idleTimeout)
-    return turn
-  })
-
-  return {
-    id,
-    run: Effect.fn("Thread.run")(function*(input: Input.Input, options?: TurnOptions) {
-      yield* Effect.annotateCurrentSpan({ threadId: id })
-      const turn = yield* start(input, options)
-      return yield* turn.result
-    }, Effect.scoped) as Thread["run"],
-    turn: Effect.fn("Thread.turn")(function*(input: Input.Input, options?: TurnOptions) {
-      yield* Effect.annotateCurrentSpan({ threadId: id })
-      return yield* start(input, options)
-    }) as Thread["turn"],
-    stream:
-      ((input: Input.Input, options?: TurnOptions) =>
-        Stream.unwrap(Effect.map(start(input, options), (turn) => turn.events))) as Thread["stream"],
-    read: Effect.fn("Thread.read")(function*(options = {}) {
-      const { thread } = yield* server.request("thread/read", { ...options, threadId: id })
-      return thread
-    }),
-    setName: Effect.fn("Thread.setName")(function*(name) {
-      yield* server.request("thread/name/set", { threadId: id, name })
-    }),
-    compact: requestLimit(server, "thread/compact/start").pipe(
-      Effect.flatMap((limit) => compactThread(server, open, thread, limit)),
-      Effect.flatMap(({ state, turn }) =>
-        Turn.resultOf(state, turn).pipe(
-          Effect.flatMap((result) =>
-            result.status === "completed" ? Effect.void : Turn.failure(state, turn, "the compaction was interrupted")
-          )
-        )
-      ),
-      Effect.withSpan("Thread.compact")
-    )
-  }
+/** What the handle of a thread stands for. */
+interface HeldThread {
+  readonly server: AppServer["Service"]
+  readonly open: OpenTurns
+  readonly registry: HandlerRegistry
+  readonly thread: OpenThread
 }
+
+const start = Effect.fnUntraced(function*(
+  { open, registry, server, thread }: HeldThread,
+  input: Input.Input,
+  options: TurnOptions = {}
+) {
+  const { id } = thread
+  const { approvals, deadline, idleTimeout, questions, ...rest } = options
+  const handlers = yield* provided({ approvals, questions })
+  const fields = yield* resolveTurnOptions(rest)
+  const items = yield* Input.validate("turn/start", input)
+  const since = yield* Clock.currentTimeMillis
+  const limit = yield* startLimit(server, id, { deadline, idle: idleTimeout })
+  const held = yield* startTurn(
+    server,
+    open,
+    thread,
+    { ...fields, threadId: id, input: items },
+    limit,
+    isEmpty(handlers) ? undefined : () => registry.addTurn(id, handlers)
+  )
+  yield* recoverLostEnd(server, held)
+  const turn = Turn.make(server, held.state, held.id)
+  if (deadline !== undefined) yield* startDeadline({ server, state: held.state, turnId: held.id }, deadline, since)
+  if (idleTimeout !== undefined) yield* Turn.withIdleTimeout(turn, idleTimeout)
+  return turn
+})
+
+const run = Effect.fn("Thread.run")(function*(held: HeldThread, input: Input.Input, options?: TurnOptions) {
+  yield* Effect.annotateCurrentSpan({ threadId: held.thread.id })
+  const turn = yield* start(held, input, options)
+  return yield* turn.result
+}, Effect.scoped)
+
+const turn = Effect.fn("Thread.turn")(function*(held: HeldThread, input: Input.Input, options?: TurnOptions) {
+  yield* Effect.annotateCurrentSpan({ threadId: held.thread.id })
+  return yield* start(held, input, options)
+})
+
+const read = Effect.fn("Thread.read")(function*({ server, thread: { id } }: HeldThread, options: ReadOptions = {}) {
+  const { thread } = yield* server.request("thread/read", { ...options, threadId: id })
+  return thread
+})
+
+const setName = Effect.fn("Thread.setName")(function*({ server, thread }: HeldThread, name: string) {
+  yield* server.request("thread/name/set", { threadId: thread.id, name })
+})
+
+const compact = Effect.fn("Thread.compact")(function*({ open, server, thread }: HeldThread) {
+  const limit = yield* requestLimit(server, "thread/compact/start")
+  const { state, turn } = yield* compactThread(server, open, thread, limit)
+  const { status } = yield* Turn.resultOf(state, turn)
+  if (status !== "completed") yield* Turn.failure(state, turn, "the compaction was interrupted")
+})
+
+/** @internal */
+export const make = (held: HeldThread): Thread => ({
+  id: held.thread.id,
+  run: ((input: Input.Input, options?: TurnOptions) => run(held, input, options)) as Thread["run"],
+  turn: ((input: Input.Input, options?: TurnOptions) => turn(held, input, options)) as Thread["turn"],
+  stream:
+    ((input: Input.Input, options?: TurnOptions) =>
+      Stream.unwrap(Effect.map(start(held, input, options), ({ events }) => events))) as Thread["stream"],
+  read: (options) => read(held, options),
+  setName: (name) => setName(held, name),
+  compact: Effect.suspend(() => compact(held))
+})

@@ -232,27 +232,35 @@ export const withIdleTimeout: {
   (turn: Turn, duration: Duration.Input): Effect.Effect<Turn, never, Scope.Scope>
 } = dual(2, (turn: Turn, duration: Duration.Input) => onRunning(turn, (state) => startIdleTimeout(state, duration)))
 
+const steer = Effect.fn("Turn.steer")(function*({ server, state, turnId }: RunningTurn, input: Input.Input) {
+  yield* server.request("turn/steer", {
+    threadId: state.threadId,
+    expectedTurnId: turnId,
+    input: yield* Input.validate("turn/steer", input)
+  })
+})
+
+const interrupt = Effect.fn("Turn.interrupt")(({ server, state, turnId }: RunningTurn) =>
+  requestInterrupt(server, state, turnId)
+)
+
+const result = Effect.fn("Turn.result")(({ state }: RunningTurn) =>
+  Effect.flatMap(Deferred.await(state.completion), (turn) => resultOf(state, turn))
+)
+
 /** @internal */
-export const make = (server: AppServer["Service"], state: TurnState, id: string): Turn => {
+export const make = (server: AppServer["Service"], state: TurnState, turnId: string): Turn => {
+  const started: RunningTurn = { server, state, turnId }
   const events = streamOf(() => state.subscribe(), (buffer) => state.unsubscribe(buffer))
   const turn: Turn = {
-    id,
+    id: turnId,
     threadId: state.threadId,
     events,
     text: textOf(events),
-    steer: Effect.fn("Turn.steer")(function*(input) {
-      yield* server.request("turn/steer", {
-        threadId: state.threadId,
-        expectedTurnId: id,
-        input: yield* Input.validate("turn/steer", input)
-      })
-    }),
-    interrupt: Effect.withSpan(requestInterrupt(server, state, id), "Turn.interrupt"),
-    result: Effect.withSpan(
-      Effect.flatMap(Deferred.await(state.completion), (turn) => resultOf(state, turn)),
-      "Turn.result"
-    )
+    steer: (input) => steer(started, input),
+    interrupt: Effect.suspend(() => interrupt(started)),
+    result: Effect.suspend(() => result(started))
   }
-  running.set(turn, { server, state, turnId: id })
+  running.set(turn, started)
   return turn
 }

@@ -1,11 +1,12 @@
 /** What becomes of turns whose end was not heard: those that the server had finished have their result. */
-import * as Deferred from "effect/Deferred"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type { AppServer, Requests } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, TurnLost } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
@@ -93,27 +94,32 @@ const lostEndGrace = Duration.seconds(5)
  * Asks what became of a turn whose thread does nothing any more and whose end does not come, as when the server has left it out:
  * again and again, ever later, for what cannot be told now may be told soon.
  */
-export const recoverLostEnd = (server: AppServer["Service"], { id, state }: HeldTurn): Effect.Effect<void> => {
-  const ask = storedTurn(server, state.threadId, id).pipe(
-    Effect.tap((stored) =>
-      Effect.sync(() => {
+export const recoverLostEnd = (
+  server: AppServer["Service"],
+  { id, state }: HeldTurn
+): Effect.Effect<void, never, Scope.Scope> => {
+  const isOver = () => state.outcome !== undefined
+  const ask = () =>
+    storedTurn(server, state.threadId, id).pipe(
+      Effect.map((stored) => {
         const turn = Option.getOrUndefined(stored)
         if (turn !== undefined && turn.status !== "inProgress") finish(state, turn)
-      })
-    ),
-    Effect.catch((error) =>
-      Effect.logWarning(`Cannot tell what became of turn ${id} of thread ${state.threadId}: ${error.message}`)
-    )
-  )
-  const isOver = () => state.outcome !== undefined
-  return Deferred.await(state.idle).pipe(
-    Effect.andThen(Effect.sleep(lostEndGrace)),
-    Effect.andThen(
-      Effect.suspend(() => isOver() ? Effect.void : ask).pipe(
-        Effect.repeat({ schedule: Schedule.exponential("1 second"), until: isOver })
+      }),
+      Effect.catch((error) =>
+        Effect.logWarning(`Cannot tell what became of turn ${id} of thread ${state.threadId}: ${error.message}`)
       )
-    ),
-    Effect.asVoid
+    )
+  const recover = () =>
+    Effect.suspend(() => isOver() ? Effect.void : ask()).pipe(
+      Effect.repeat({ schedule: Schedule.exponential("1 second"), until: isOver }),
+      Effect.delay(lostEndGrace)
+    )
+  return Effect.contextWith((services: Context.Context<Scope.Scope>) =>
+    Effect.sync(() =>
+      state.whenIdle(() => {
+        if (!isOver()) Effect.runForkWith(services)(Effect.forkScoped(recover()))
+      })
+    )
   )
 }
 

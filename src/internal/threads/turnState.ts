@@ -69,9 +69,9 @@ export class TurnState implements NotificationListener {
   /** How the turn ended, once it has. */
   outcome: Result.Result<Protocol.Turn, AppServerError> | undefined
 
-  /** Completed when the thread was said to be active and then not any more, which is when its turn has ended. */
-  readonly idle = Deferred.makeUnsafe<void>()
-  private active = false
+  /** Whether the thread was said to be active, and then not any more. */
+  private activity: "unknown" | "active" | "idle" = "unknown"
+  private onIdle: (() => void) | undefined
   /** Tells the time of the last event, for whoever watches for silence. */
   now: (() => number) | undefined
   lastEventAt = 0
@@ -112,8 +112,13 @@ export class TurnState implements NotificationListener {
     if (this.outcome !== undefined) return
     if (turnId === undefined) {
       if (event.method !== "thread/status/changed") return
-      if (event.params.status.type === "active") this.active = true
-      else if (this.active) step.defer(() => Deferred.doneUnsafe(this.idle, Effect.void))
+      if (event.params.status.type === "active") this.activity = "active"
+      else if (this.activity === "active") {
+        this.activity = "idle"
+        const { onIdle } = this
+        this.onIdle = undefined
+        if (onIdle !== undefined) step.defer(onIdle)
+      }
       return
     }
     if (this.turnId === undefined) this.keep(turnId, event as Protocol.TurnNotification)
@@ -173,6 +178,12 @@ export class TurnState implements NotificationListener {
   whenFinished(tell: () => void): void {
     if (this.outcome === undefined) this.onFinish.push(tell)
     else tell()
+  }
+
+  /** Calls a function when the thread does nothing any more, which is when its turn has ended; now if it is so far. */
+  whenIdle(tell: () => void): void {
+    if (this.activity === "idle") tell()
+    else this.onIdle = tell
   }
 
   subscribe(): EventBuffer<Protocol.TurnNotification> {

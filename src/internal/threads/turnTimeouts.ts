@@ -31,39 +31,43 @@ const expire = (
 export type Limit = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AppServerError, R>
 
 /** The time limit, counted from now, of a request or of what must be done before it can be sent. */
-const limitOf = (reason: RequestTimeout | TurnTimeout): Effect.Effect<Limit> =>
+const limitOf = (millis: number, reason: () => RequestTimeout | TurnTimeout): Effect.Effect<Limit> =>
   Effect.map(Clock.Clock, (clock) => {
-    const end = clock.currentTimeMillisUnsafe() + reason.timeoutMillis
+    const end = clock.currentTimeMillisUnsafe() + millis
     return (effect) =>
       Effect.suspend(() =>
         Effect.timeoutOrElse(effect, {
           duration: end - clock.currentTimeMillisUnsafe(),
-          orElse: () => Effect.fail(appServerError(reason))
+          orElse: () => Effect.fail(appServerError(reason()))
         })
       )
   })
 
-export const requestLimit = (server: AppServer["Service"], method: string): Effect.Effect<Limit> =>
-  limitOf(new RequestTimeout({ method, timeoutMillis: Duration.toMillis(server.requestTimeout) }))
+export const requestLimit = (server: AppServer["Service"], method: string): Effect.Effect<Limit> => {
+  const timeoutMillis = Duration.toMillis(server.requestTimeout)
+  return limitOf(timeoutMillis, () => new RequestTimeout({ method, timeoutMillis }))
+}
 
 /** The time limit of the start of a turn, which has no name yet: that of the request, or of the turn if that is shorter. */
 export const startLimit = (
   server: AppServer["Service"],
   threadId: string,
   timeouts: { readonly [Kind in TurnTimeout["kind"]]: Duration.Input | undefined }
-): Effect.Effect<Limit> =>
-  limitOf(
-    (["deadline", "idle"] as const).reduce<RequestTimeout | TurnTimeout>(
-      (shortest, kind) => {
-        const timeout = timeouts[kind]
-        const timeoutMillis = timeout === undefined ? Infinity : Duration.toMillis(timeout)
-        return timeoutMillis < shortest.timeoutMillis
-          ? new TurnTimeout({ threadId, turnId: "", kind, timeoutMillis })
-          : shortest
-      },
-      new RequestTimeout({ method: "turn/start", timeoutMillis: Duration.toMillis(server.requestTimeout) })
-    )
-  )
+): Effect.Effect<Limit> => {
+  let timeoutMillis = Duration.toMillis(server.requestTimeout)
+  let shortest: TurnTimeout["kind"] | undefined
+  for (const kind of ["deadline", "idle"] as const) {
+    const timeout = timeouts[kind]
+    const millis = timeout === undefined ? Infinity : Duration.toMillis(timeout)
+    if (millis >= timeoutMillis) continue
+    timeoutMillis = millis
+    shortest = kind
+  }
+  return limitOf(timeoutMillis, () =>
+    shortest === undefined
+      ? new RequestTimeout({ method: "turn/start", timeoutMillis })
+      : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis }))
+}
 
 /** Interrupts a turn that has not ended by then, counted from `since`, or from now. */
 export const startDeadline = (
