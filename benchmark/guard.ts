@@ -37,7 +37,7 @@ class Server {
             this.onLines = onLines
             return Effect.never
           }),
-        send: (line: string) => this.answer(line)
+        send: (lines: ReadonlyArray<string>) => lines.forEach((line) => this.answer(line))
       }
     })
   })

@@ -70,7 +70,7 @@ export interface Options {
   /**
    * How many requests may be unanswered at once; more wait their turn. From about 200 the server refuses requests, and
    * from about 250 it drops answers. One that waits for longer than `requestTimeout`, as its own timeout may allow, does not
-   * count any more. Default: 64.
+   * count any more. Default: 128.
    */
   readonly maxInFlight?: number | undefined
   /**
@@ -293,7 +293,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   AppServerError,
   Transport | Scope.Scope
 > {
-  const { experimentalApi = true, maxInFlight = 64, restart = false } = options
+  const { experimentalApi = true, maxInFlight = 128, restart = false } = options
   if (!(maxInFlight >= 1)) {
     return yield* appServerError(
       new InvalidRequest({ method: "initialize", description: `maxInFlight is ${maxInFlight}; it must be at least 1` })
@@ -384,8 +384,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         const live = peer()
         return live === undefined
           ? repeat(request)
-          : Effect.catch(
-            live.request(request),
+          : live.request(
+            request,
             (error) => mayRepeat(error, request) ? repeat(request, error) : Effect.fail(error)
           )
       })

@@ -332,8 +332,8 @@ export const connect: (
         )
         return lines.stream
       })),
-      send: (line) => Effect.sync(() => outgoing.push(line)),
-      direct: { receive, send: (line) => outgoing.push(line) },
+      send: (line) => Effect.sync(() => outgoing.push([line])),
+      direct: { receive, send: (lines) => outgoing.push(lines) },
       redact
     }
   }

@@ -39,7 +39,8 @@ export interface Connection {
      * and fails with why.
      */
     readonly receive: (onLines: (lines: ReadonlyArray<string>) => void) => Effect.Effect<never, AppServerError>
-    readonly send: (line: string) => void
+    /** Sends lines, in one go. */
+    readonly send: (lines: ReadonlyArray<string>) => void
   } | undefined
   /**
    * Removes from a text the secrets that the server was given, which it may repeat. It is used for the server's own words where they

@@ -11,7 +11,7 @@ type Batch<A> = Arr.NonEmptyReadonlyArray<A>
 export class Handoff<A, E = never> {
   private readonly takeAll: () => ReadonlyArray<A>
   private ended: Exit.Exit<never, E | Cause.Done> | undefined
-  private waiting: (() => void) | undefined
+  private waiting: ((next: Pull.Pull<Batch<A>, E>) => void) | undefined
 
   /** `takeAll` takes what was brought, wherever that is kept. */
   constructor(takeAll: () => ReadonlyArray<A>) {
@@ -36,7 +36,7 @@ export class Handoff<A, E = never> {
   readonly wake = (): void => {
     const { waiting } = this
     this.waiting = undefined
-    waiting?.()
+    waiting?.(this.next())
   }
 
   private next(): Pull.Pull<Batch<A>, E> {
@@ -45,7 +45,7 @@ export class Handoff<A, E = never> {
   }
 
   private readonly wait: Pull.Pull<Batch<A>, E> = Effect.callback((resume) => {
-    this.waiting = () => resume(this.next())
+    this.waiting = resume
     return this.stopWaiting
   })
 

@@ -26,11 +26,11 @@ import { redactInJson } from "../stdio/redact.ts"
 import { field } from "./codec.ts"
 import { stringify } from "./json.ts"
 import type { Answer, IncomingNotification, IncomingRequest, RequestId, Step, Withdrawal } from "./messages.ts"
-import { type Request, RequestTable } from "./requestTable.ts"
+import { type OnFailure, type Request, RequestTable } from "./requestTable.ts"
 
 export interface Peer {
-  /** Sends a request and waits for the answer. */
-  readonly request: (request: Request) => Effect.Effect<unknown, AppServerError>
+  /** Sends a request and waits for the answer, or for what is done when it fails. */
+  readonly request: (request: Request, onFailure?: OnFailure) => Effect.Effect<unknown, AppServerError>
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended, once it has. */
   readonly ended: () => AppServerError | undefined
@@ -118,15 +118,31 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       replays++
       replaying++
     }
-    if (direct !== undefined) return direct.send(line)
+    if (direct !== undefined) return sendSoon(line)
     runInBackground(connection.send(line)).addObserver((exit) => {
       if (Exit.isFailure(exit)) table.complete(request, exit)
     })
   })
 
+  let outgoing: Array<string> = []
+  const flush = () => {
+    if (outgoing.length === 0) return
+    const lines = outgoing
+    outgoing = []
+    direct?.send(lines)
+  }
+
+  /** Requests that are made in one go are sent in one go. */
+  const sendSoon = (line: string) => {
+    if (outgoing.push(line) === 1) queueMicrotask(flush)
+  }
+
   const write = (message: object, method: string) =>
     Effect.suspend(() =>
-      Effect.flatMap(Effect.fromResult(stringify(message, method)), (line) => connection.send(line!))
+      Effect.flatMap(Effect.fromResult(stringify(message, method)), (line) => {
+        flush()
+        return connection.send(line!)
+      })
     )
 
   const remember = (request: IncomingRequest) => {
@@ -255,6 +271,8 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     deferred = []
     hurried = false
     held = 0
+    // The server can go on while those who are woken do.
+    flush()
     for (const action of actions) {
       // A fiber's observer may throw, and that must not be felt by those who come after it.
       try {
@@ -344,7 +362,8 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     Effect.forkScoped({ startImmediately: true })
   )
   yield* Effect.addFinalizer(() =>
-    Effect.sync(() =>
+    Effect.sync(() => {
+      flush()
       end(appServerError(
         new ConnectionClosed({
           description: "the scope of the connection was closed",
@@ -353,7 +372,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
           stderrTail: ""
         })
       ))
-    )
+    })
   )
 
   return {
@@ -361,13 +380,13 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     asked: () => asked.values(),
     notify: (method, params) =>
       Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
-    request: (request) => {
-      if (request.method !== handlers.replayedBy) return table.run(request)
+    request: (request, onFailure) => {
+      if (request.method !== handlers.replayedBy) return table.run(request, onFailure)
       return Effect.suspend(() => {
         const ended = Effect.sync(() => {
           if (request.isSent) replaying--
         })
-        return Effect.ensuring(table.run(request), ended)
+        return Effect.ensuring(table.run(request, onFailure), ended)
       })
     }
   }

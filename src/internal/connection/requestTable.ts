@@ -28,7 +28,8 @@ export class Request {
   /** Whether it has one of the places, and until when it may keep it. */
   hasPlace: boolean
   placeUntil: number
-  resume: ((outcome: Outcome) => void) | undefined
+  resume: ((outcome: Effect.Effect<unknown, AppServerError>) => void) | undefined
+  onFailure: OnFailure | undefined
 
   /** Whether the transport was given it. */
   get isSent(): boolean {
@@ -59,8 +60,11 @@ export class Request {
     this.hasPlace = false
     this.placeUntil = Infinity
     this.resume = undefined
+    this.onFailure = undefined
   }
 }
+
+export type OnFailure = (error: AppServerError) => Effect.Effect<unknown, AppServerError>
 
 type Outcome = Exit.Exit<unknown, AppServerError>
 
@@ -110,11 +114,12 @@ export class RequestTable {
     })
   }
 
-  /** Sends a request when it has a place, and waits for its answer. */
-  run(request: Request): Effect.Effect<unknown, AppServerError> {
+  /** Sends a request when it has a place, and waits for its answer, or for what is done when it fails. */
+  run(request: Request, onFailure: OnFailure = Effect.fail): Effect.Effect<unknown, AppServerError> {
     return Effect.callback((resume) => {
-      if (this.ended !== undefined) return resume(Effect.fail(this.ended))
+      if (this.ended !== undefined) return resume(onFailure(this.ended))
       request.resume = resume
+      request.onFailure = onFailure
       if (request.isUrgent || this.taken < this.places) this.start(request)
       else this.waiting.push(request)
       if (request.deadline < this.watchedUntil) this.runWatch(this.watch)
@@ -132,6 +137,7 @@ export class RequestTable {
     const request = this.sent.get(id)
     if (request === undefined) return
     this.sent.delete(id)
+    this.leavePlace(request)
     const outcome = read(request.method)
     step.defer(() => this.complete(request, outcome))
   }
@@ -149,7 +155,7 @@ export class RequestTable {
   complete(request: Request, outcome: Outcome): void {
     if (request.isOver) return
     this.leave(request)
-    request.resume?.(outcome)
+    request.resume?.(Exit.isSuccess(outcome) ? outcome : Effect.catch(outcome, request.onFailure!))
   }
 
   private open(): ReadonlyArray<Request> {

@@ -1,9 +1,8 @@
-/** Lines on their way to a writer, which takes all that there are: what is sent in one go is one write. */
+/** Lines on their way to a writer, which takes all that there are. */
 import { Handoff } from "../handoff.ts"
 
 export class OutgoingLines {
   private text = ""
-  private isWaking = false
   private readonly handoff = new Handoff<string>(() => {
     const { text } = this
     this.text = ""
@@ -13,24 +12,16 @@ export class OutgoingLines {
   /** The text of the lines, for the writer. */
   readonly stream = this.handoff.stream
 
-  push(line: string): void {
+  /** What is sent in one go is one write. */
+  push(lines: ReadonlyArray<string>): void {
     if (this.handoff.isEnded) return
-    this.text += line + "\n"
-    this.wakeSoon()
+    for (const line of lines) this.text += line + "\n"
+    this.handoff.wake()
   }
 
   /** Nothing more is sent. */
   end(): void {
     this.handoff.end()
-    this.wakeSoon()
-  }
-
-  private wakeSoon(): void {
-    if (this.isWaking) return
-    this.isWaking = true
-    queueMicrotask(() => {
-      this.isWaking = false
-      this.handoff.wake()
-    })
+    this.handoff.wake()
   }
 }

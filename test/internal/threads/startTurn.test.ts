@@ -19,6 +19,9 @@ import { requestLimit } from "../../../src/internal/threads/turnTimeouts.ts"
 import type * as Protocol from "../../../src/Protocol.ts"
 import * as Fake from "../../FakeTransport.ts"
 
+/** So many requests may be unanswered at once. */
+const places = 128
+
 const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
 
 const openThread = Effect.fnUntraced(function*(id: string) {
@@ -513,9 +516,9 @@ describe("interrupting", () => {
       const server = yield* AppServer.AppServer
       const thread = yield* openThread("t")
       const blocking = yield* Effect.forkChild(
-        Effect.forEach(Array.from({ length: 64 }), () => server.request("model/list"), { concurrency: "unbounded" })
+        Effect.forEach(Array.from({ length: places }), () => server.request("model/list"), { concurrency: "unbounded" })
       )
-      yield* Effect.forEach(Array.from({ length: 64 }), () => fake.takeMethod("model/list"))
+      yield* Effect.forEach(Array.from({ length: places }), () => fake.takeMethod("model/list"))
       const run = yield* Effect.forkChild(thread.run("hi"))
       yield* Effect.yieldNow
       yield* Fiber.interrupt(run)
@@ -648,8 +651,8 @@ describe("compaction", () => {
       const server = yield* AppServer.AppServer
       const thread = yield* openThread("t")
       const read = Effect.forkChild(server.request("thread/loaded/list"))
-      yield* Effect.forEach(Array.from({ length: 64 }), () => read)
-      yield* Effect.forEach(Array.from({ length: 64 }), () => fake.take)
+      yield* Effect.forEach(Array.from({ length: places }), () => read)
+      yield* Effect.forEach(Array.from({ length: places }), () => fake.take)
       const compacting = yield* Effect.forkChild(thread.compact)
       yield* Effect.yieldNow
       yield* Fiber.interrupt(compacting).pipe(Effect.forkChild)
