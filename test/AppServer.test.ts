@@ -126,6 +126,11 @@ describe("AppServer", () => {
         const misspelt = yield* reasonOf(server.request("thread/start", { sandBox: "read-only" } as never))
         assert(misspelt._tag === "InvalidRequest")
         assert.include(misspelt.message, "sandBox")
+        const nested = yield* reasonOf(
+          server.request("turn/start", { threadId: "t", input: [{ type: "text", text: "hi", txt: "ho" }] } as never)
+        )
+        assert(nested._tag === "InvalidRequest")
+        assert.include(nested.message, "txt")
         const closed = yield* reasonOf(server.request("thread/start", { sandbox: "none" as never }))
         assert(closed._tag === "InvalidRequest")
         const unknown = yield* reasonOf(server.request("thread/explode" as never, {} as never))
