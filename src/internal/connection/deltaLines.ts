@@ -100,8 +100,13 @@ const maxTextsOfTurn = 8
 const maxKinds = 8
 const maxFamilies = 4096
 
-/** A piece cut out of a text keeps all of that in memory, unless it is so short that it is copied at once. */
-const detached = (text: string): string => text.length < 13 ? text : (" " + text).slice(1)
+/** A piece so short is copied when it is cut out of a text; a longer one keeps all of that in memory. */
+const shortPiece = 12
+
+const detached = (text: string): string => text.length <= shortPiece ? text : (" " + text).slice(1)
+
+/** So many short pieces with escapes are remembered. */
+const maxEscaped = 256
 
 /** Where the string that begins at `start` ends. */
 const endOfString = (json: string, start: number): number => {
@@ -150,6 +155,8 @@ export class DeltaLines {
   private endings: Array<Ending> = []
   private size = 0
   private last: Family | undefined
+  /** What short pieces with escapes say. Most are line ends and quotation marks, which come again and again. */
+  private readonly escaped = new Map<string, string>()
 
   /** Reads a line that is one of a text that it has learned. */
   read(line: string): Delta | undefined {
@@ -177,9 +184,22 @@ export class DeltaLines {
     if (textEnd < textStart || line.slice(0, textStart) !== before) return undefined
     if (!isEnding(ending, line.slice(textEnd))) return undefined
     const piece = line.slice(textStart, textEnd)
-    if (isPlain(piece)) return new Delta(family, detached(piece), ending.emittedAtMs)
+    const text = isPlain(piece) ? detached(piece) : this.textOf(piece)
+    return text === undefined ? undefined : new Delta(family, text, ending.emittedAtMs)
+  }
+
+  /** What a piece says that has escapes, unless it is no string of JSON at all. */
+  private textOf(piece: string): string | undefined {
+    const isShort = piece.length <= shortPiece
+    const known = isShort ? this.escaped.get(piece) : undefined
+    if (known !== undefined) return known
     const text = parse(`"${piece}"`)
-    return Predicate.isString(text) ? new Delta(family, text, ending.emittedAtMs) : undefined
+    if (!Predicate.isString(text)) return undefined
+    if (isShort) {
+      if (this.escaped.size >= maxEscaped) this.escaped.clear()
+      this.escaped.set(piece, text)
+    }
+    return text
   }
 
   /** Makes a line the first of its family, if it can have one: `event` is what was read of it, as it was parsed. */

@@ -65,7 +65,7 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
         keep(chunk)
         return []
       }
-      const lines: Array<string> = []
+      let lines: Array<string> = []
       let start = 0
       if (carried > 0 || dropping) {
         start = chunk.indexOf(newline) + 1
@@ -75,9 +75,16 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
       }
       if (start <= last) {
         // One decode for all whole lines of the chunk; `\n` cannot be part of a longer UTF-8 sequence.
-        for (const line of decode(chunk.subarray(start, last)).split("\n")) {
-          if (maxLineBytes !== Infinity && isLonger(line, maxLineBytes)) droppedAfter ??= lines.length
-          else lines.push(stripCarriageReturn(line))
+        const bytes = chunk.subarray(start, last)
+        const text = decode(bytes)
+        const whole = text.split("\n")
+        if (bytes.length <= maxLineBytes && !text.includes("\r")) {
+          lines = lines.length === 0 ? whole : [lines[0]!, ...whole]
+        } else {
+          for (const line of whole) {
+            if (isLonger(line, maxLineBytes)) droppedAfter ??= lines.length
+            else lines.push(stripCarriageReturn(line))
+          }
         }
       }
       if (last + 1 < chunk.length) keep(chunk.subarray(last + 1), lines.length)
