@@ -8,7 +8,11 @@ export interface Case {
   readonly name: string
   readonly client: Client
   readonly plan: Plan
+  /** As what the client is run. TypeScript takes Node some 50 ms; `bundle` is all that it imports in one file. Default: `source`. */
+  readonly form?: Form
 }
+
+export type Form = "source" | "javascript" | "bundle"
 
 export interface Question {
   readonly id: string
@@ -41,7 +45,9 @@ const names: Record<Client, string> = {
 const cases = (clients: ReadonlyArray<Client>, plan: Plan): ReadonlyArray<Case> =>
   clients.map((client) => ({ name: names[client], client, plan }))
 
-const one = (client: Client, name: string, plan: Plan): Case => ({ name, client, plan })
+const one = (client: Client, name: string, plan: Plan, form: Form = "source"): Case => ({ name, client, plan, form })
+
+const bundled = "effect-codex, with Effect in one file"
 
 const micros = (label: string, messages: number, target?: number) => ({
   of: "cpuMs",
@@ -50,6 +56,8 @@ const micros = (label: string, messages: number, target?: number) => ({
   ...(target === undefined ? {} : { target })
 })
 
+const first: Plan = { kind: "real", turns: 1, messages: 1, first: true }
+const tenThreads: Plan = { kind: "real", turns: 10, messages: 5 }
 const flood: Plan = { kind: "flood", turns: 1, messages: 300_000 }
 
 export const questions: ReadonlyArray<Question> = [
@@ -136,7 +144,11 @@ export const questions: ReadonlyArray<Question> = [
     id: "start",
     title: "From the start of the process to its first answer and its end, real binary",
     figures: [{ of: "processMs", label: "wall, ms", target: 1.25 }],
-    cases: cases(["raw", "effectCodex"], { kind: "real", turns: 1, messages: 1, first: true })
+    cases: [
+      one("raw", names.raw, first, "javascript"),
+      one("effectCodex", names.effectCodex, first, "javascript"),
+      one("effectCodex", bundled, first, "bundle")
+    ]
   },
   ...([[1, 20], [10, 5]] as const).map(([turns, messages]): Question => ({
     id: `turns-${turns}`,
@@ -152,7 +164,10 @@ export const questions: ReadonlyArray<Question> = [
     title: "Memory of the program and Codex, 10 threads × 5 turns",
     figures: [{ of: "peakMb", label: "peak, MB" }],
     rounds: 3,
-    cases: cases(["raw", "codexSdk", "effectCodex"], { kind: "real", turns: 10, messages: 5 })
+    cases: [
+      ...cases(["raw", "codexSdk", "effectCodex"], tenThreads),
+      one("effectCodex", bundled, tenThreads, "bundle")
+    ]
   },
   {
     id: "lines",

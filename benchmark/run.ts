@@ -22,6 +22,7 @@ import { cpus } from "node:os"
 import { performance } from "node:perf_hooks"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { build, fileOf, remove } from "./forms.ts"
 import { measureImports } from "./imports.ts"
 import type { Measurement } from "./plan.ts"
 import { type Case, type Question, questions } from "./questions.ts"
@@ -68,15 +69,16 @@ const treeMb = (root: number): number => {
 }
 
 /** Runs a case in a process of its own. */
-const runCase = ({ client, plan }: Case, needsMemory: boolean, environment: NodeJS.ProcessEnv, cwd: string) =>
+const runCase = (each: Case, needsMemory: boolean, environment: NodeJS.ProcessEnv, cwd: string) =>
   Effect.callback<Measurement, ClientFailed>((resume) => {
+    const { client, plan } = each
     const start = performance.now()
     const binary = plan.kind === "real" ? { binary: codexBinary() } : {}
     const child = execFile(
       process.execPath,
       [
         ...(plan.mode === "slow" || plan.mode === "run" && needsMemory ? ["--expose-gc"] : []),
-        pathOf(`clients/${client}.ts`),
+        fileOf(each),
         JSON.stringify({ ...plan, ...binary })
       ],
       { cwd, env: { ...process.env, ...environment }, maxBuffer: 1e8 },
@@ -116,8 +118,12 @@ const program = Effect.gen(function*() {
   const only = options.only?.split(",")
   const rounds = Number(options.rounds)
   const results: Array<Result> = []
-  for (const question of questions) {
-    if (only !== undefined && !only.includes(question.id)) continue
+  const asked = questions.filter(({ id }) => only === undefined || only.includes(id))
+  yield* Effect.acquireRelease(
+    Effect.promise(() => build(asked.flatMap(({ cases }) => cases))),
+    () => Effect.sync(remove)
+  )
+  for (const question of asked) {
     const result = yield* ask(question, rounds)
     results.push(result)
     yield* Console.log(table(result))
@@ -143,4 +149,4 @@ const program = Effect.gen(function*() {
   }
 })
 
-program.pipe(Effect.provide(TestCodex.layerEnvironment()), NodeRuntime.runMain)
+program.pipe(Effect.scoped, Effect.provide(TestCodex.layerEnvironment()), NodeRuntime.runMain)
