@@ -26,7 +26,7 @@ import { redactInJson } from "../stdio/redact.ts"
 import { field } from "./codec.ts"
 import { stringify } from "./json.ts"
 import type { Answer, IncomingNotification, IncomingRequest, RequestId, Step, Withdrawal } from "./messages.ts"
-import { type OnFailure, type Request, RequestTable } from "./requestTable.ts"
+import { type OnFailure, type Outcome, type Request, RequestTable } from "./requestTable.ts"
 
 export interface Peer {
   /** Sends a request and waits for the answer, or for what is done when it fails. */
@@ -187,22 +187,26 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     }
   }
 
+  const outcomeOf = (message: object, method: string): Outcome => {
+    if (!("error" in message) || message.error === undefined || message.error === null) {
+      return Exit.succeed("result" in message ? message.result : undefined)
+    }
+    // A transport that cannot redact must not leave anybody waiting.
+    try {
+      return Exit.fail(rejection(method, message.error, connection.redact))
+    } catch (defect) {
+      return Exit.die(defect)
+    }
+  }
+
   const settle = (id: RequestId, message: object) => {
-    if (!table.has(id)) {
+    const request = table.take(id)
+    if (request === undefined) {
       reports.push("Ignored an answer to no request that is waiting")
       return
     }
-    table.settle(id, (method) => {
-      if (!("error" in message) || message.error === undefined || message.error === null) {
-        return Exit.succeed("result" in message ? message.result : undefined)
-      }
-      // A transport that cannot redact must not leave anybody waiting.
-      try {
-        return Exit.fail(rejection(method, message.error, connection.redact))
-      } catch (defect) {
-        return Exit.die(defect)
-      }
-    }, step)
+    const outcome = outcomeOf(message, request.method)
+    step.defer(() => table.complete(request, outcome))
   }
 
   /** Answers in a fiber. One that ends without an answer, interrupted or broken, has the request declined. */
@@ -259,7 +263,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       handlers.onNotification(notification, step, line)
       return
     }
-    if (isRequestId(id) && (table.has(id) || "result" in message || "error" in message)) {
+    if (isRequestId(id) && ("result" in message || "error" in message || table.has(id))) {
       settle(id, message)
       return
     }

@@ -66,7 +66,7 @@ export class Request {
 
 export type OnFailure = (error: AppServerError) => Effect.Effect<unknown, AppServerError>
 
-type Outcome = Exit.Exit<unknown, AppServerError>
+export type Outcome = Exit.Exit<unknown, AppServerError>
 
 export class RequestTable {
   private readonly places: number
@@ -132,14 +132,13 @@ export class RequestTable {
     return this.sent.has(id)
   }
 
-  /** Settles a request with what `read` makes of its method. Who waits is told after the step. */
-  settle(id: unknown, read: (method: string) => Outcome, step: Step): void {
+  /** Takes out the request that waits for an answer with this id, if one does. It is to be completed with that. */
+  take(id: unknown): Request | undefined {
     const request = this.sent.get(id)
-    if (request === undefined) return
+    if (request === undefined) return undefined
     this.sent.delete(id)
     this.leavePlace(request)
-    const outcome = read(request.method)
-    step.defer(() => this.complete(request, outcome))
+    return request
   }
 
   /** Fails all that wait, and all that come later. */
