@@ -36,7 +36,7 @@ import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput }
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
-import { requestThread, type ThreadOpened } from "./internal/threads/answers.ts"
+import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, provided } from "./internal/threads/handlers.ts"
 import { OpenThread } from "./internal/threads/openThread.ts"
@@ -241,9 +241,7 @@ const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
   const { audit, open, registry, threads } = yield* sharedBy(server)
 
-  const handleOf = (opened: ThreadOpened): Thread.Thread => {
-    const thread = new OpenThread(opened, open.restarts)
-    registry.hold(thread)
+  const handleOf = (thread: OpenThread): Thread.Thread => {
     threads.hold(thread)
     return Thread.make({ server, open, registry, thread })
   }
@@ -267,6 +265,8 @@ const make = Effect.gen(function*() {
       if (method === "thread/resume") registry.setThread(id, now)
       return yield* Effect.gen(function*() {
         const response = yield* requestThread(server, method, { ...fields, threadId: id, excludeTurns: true })
+        // It is open where this was answered; a restart from now on must open it again.
+        const thread = new OpenThread(response, open.restarts)
         yield* verifyApplied(method, fields, response)
         registry.setThread(response.thread.id, {
           ...now,
@@ -276,7 +276,7 @@ const make = Effect.gen(function*() {
             ? before?.tools && forAnother(before.tools)
             : before?.tools
         })
-        return handleOf(response)
+        return handleOf(thread)
       }).pipe(
         Effect.onError(() =>
           Effect.sync(() => {
@@ -308,7 +308,7 @@ const make = Effect.gen(function*() {
         handlers,
         tools: tools && startedWith(tools, fields.dynamicTools ?? [])
       })
-      return handleOf(response)
+      return handleOf(new OpenThread(response, open.restarts))
     }) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],

@@ -487,6 +487,28 @@ describe("a connection that ends", () => {
       assert.isTrue(Exit.isSuccess(yield* Fiber.join(compact)))
     }).pipe(Effect.scoped))
 
+  it.effect("while the tools of a thread are read, that was opened before it, has that opened again", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second") })
+      const codex = yield* Effect.provide(Codex.Codex, context)
+      const first = yield* servers.next
+      const tools = [Tool.make("greet", { description: "Greets", handler: () => Effect.succeed("hello") })]
+      const resuming = yield* Effect.forkChild(codex.resumeThread("t", { tools }))
+      yield* first.reply(yield* first.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* first.takeMethod("thread/read")
+      yield* first.end(killed)
+      yield* TestClock.adjust("1 second")
+      const second = yield* servers.next
+      yield* second.reply(yield* second.takeMethod("thread/read"), { thread: { id: "t" } })
+      const thread = yield* Fiber.join(resuming)
+      const run = yield* Effect.forkChild(thread.run("go"))
+      yield* second.reply(yield* second.takeMethod("thread/resume"), Fake.threadResponse("t"))
+      yield* second.reply(yield* second.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* second.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u"))
+      yield* Fiber.join(run)
+    }).pipe(Effect.scoped))
+
   it.effect("before a compaction was sent does not lose it", () =>
     Effect.gen(function*() {
       const servers = yield* makeServers

@@ -11,7 +11,7 @@ import type { NoOthers } from "../approvals/services.ts"
 import { toPolicy } from "../approvals/toPolicy.ts"
 import { field } from "../connection/codec.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
-import type { OpenThread } from "./openThread.ts"
+import type { OpenThreads } from "./openThread.ts"
 import type { OpenTurns } from "./startTurn.ts"
 import type { ThreadTools } from "./threadTools.ts"
 
@@ -134,11 +134,7 @@ export class HandlerRegistry {
   private readonly server: AppServer["Service"]
   private readonly open: OpenTurns
   private readonly everywhere: Array<Handlers> = []
-  /** The threads that the program has opened itself, and still holds. */
-  private readonly opened = new Map<string, WeakRef<OpenThread>>()
-  private readonly dropped = new FinalizationRegistry<string>((threadId) => {
-    if (this.opened.get(threadId)?.deref() === undefined) this.opened.delete(threadId)
-  })
+  private readonly opened: OpenThreads
   private readonly threads = new Map<string, ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
   /** The threads of which a turn with handlers of its own has ended. What works for that may go on. */
@@ -146,9 +142,10 @@ export class HandlerRegistry {
   /** The first turn in the chain of work that led to a turn, for those that work for another. */
   private readonly roots = new Map<string, string>()
 
-  constructor(server: AppServer["Service"], open: OpenTurns) {
+  constructor(server: AppServer["Service"], open: OpenTurns, opened: OpenThreads) {
     this.server = server
     this.open = open
+    this.opened = opened
   }
 
   /** Hears of the turns and threads of the server, for as long as the scope lives. */
@@ -196,14 +193,7 @@ export class HandlerRegistry {
     else this.threads.set(threadId, thread)
   }
 
-  /** The program holds a thread. */
-  hold(thread: OpenThread): void {
-    this.opened.set(thread.id, new WeakRef(thread))
-    this.dropped.register(thread, thread.id)
-  }
-
   private removeThread(threadId: string): void {
-    this.opened.delete(threadId)
     this.threads.delete(threadId)
     this.ended.delete(threadId)
   }

@@ -136,23 +136,36 @@ export class OpenThread {
   })
 }
 
-/** The threads that a program holds. One that it has dropped is not kept for it. */
+/** The threads that a program has opened itself, and still holds. One that it has dropped is not kept for it. */
 export class OpenThreads {
   private readonly held = new Map<string, WeakRef<OpenThread>>()
+  private readonly archived = new Set<string>()
   private readonly dropped = new FinalizationRegistry<string>((id) => {
-    if (this.held.get(id)?.deref() === undefined) this.held.delete(id)
+    if (this.held.get(id)?.deref() === undefined) this.remove(id)
   })
 
   hold(thread: OpenThread): void {
     this.held.set(thread.id, new WeakRef(thread))
+    this.archived.delete(thread.id)
     this.dropped.register(thread, thread.id)
+  }
+
+  has(id: string): boolean {
+    return this.held.has(id)
+  }
+
+  /** The server has archived a thread, and with that closed it. */
+  archive(id: string): void {
+    if (this.held.has(id)) this.archived.add(id)
   }
 
   remove(id: string): void {
     this.held.delete(id)
+    this.archived.delete(id)
   }
 
+  /** Those that are to be open. */
   all(): ReadonlyArray<OpenThread> {
-    return [...this.held.values()].flatMap((thread) => thread.deref() ?? [])
+    return [...this.held].flatMap(([id, thread]) => this.archived.has(id) ? [] : thread.deref() ?? [])
   }
 }

@@ -6,7 +6,6 @@ import * as Semaphore from "effect/Semaphore"
 import type * as Stream from "effect/Stream"
 import type * as Approvals from "../../Approvals.ts"
 import type { AppServer } from "../../AppServer.ts"
-import { threadIdOf } from "../connection/codec.ts"
 import { answerApprovals } from "./answerApprovals.ts"
 import { answerQuestions } from "./answerQuestions.ts"
 import { HandlerRegistry } from "./handlers.ts"
@@ -25,17 +24,17 @@ export interface Shared {
 const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.fn.Return<Shared, never, Scope.Scope> {
   const open = new OpenTurns()
   const threads = new OpenThreads()
-  const registry = new HandlerRegistry(server, open)
+  const registry = new HandlerRegistry(server, open, threads)
   yield* registry.listen
   yield* answerToolCalls(server, registry)
   yield* answerQuestions(server, registry)
   const audit = yield* answerApprovals(server, registry)
-  for (const method of ["thread/archived", "thread/deleted"]) {
-    yield* server.observe(method, (event) => {
-      const threadId = threadIdOf((event as { readonly params?: unknown }).params)
-      if (threadId !== undefined) threads.remove(threadId)
-    })
-  }
+  yield* server.observe("thread/archived", (event) => {
+    if (event.method === "thread/archived") threads.archive(event.params.threadId)
+  })
+  yield* server.observe("thread/deleted", (event) => {
+    if (event.method === "thread/deleted") threads.remove(event.params.threadId)
+  })
   yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
   return { open, threads, registry, audit }
 })
