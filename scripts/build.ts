@@ -35,6 +35,12 @@ const modules = [".", "testing"].flatMap((folder) =>
 const bundle = await rolldown({
   input: Object.fromEntries(modules.map((name) => [name, join(source, `${name}.ts`)])),
   external: (id) => !id.startsWith(".") && !isAbsolute(id),
+  plugins: [{
+    name: "protocol",
+    // The 1,400 names of the protocol are a namespace of their own module. As an object they would be made at each start.
+    resolveId: (id, importer) =>
+      id === "./Protocol.ts" && importer === join(source, "index.ts") ? { id: "./Protocol.js", external: true } : null
+  }],
   platform: "node",
   // An import of this package has no effects, but what is in it may be used in any way.
   treeshake: false
@@ -47,7 +53,7 @@ await bundle.write({
   codeSplitting: {
     groups: [{
       name: "effect-codex",
-      test: (id) => !/[\\/]src[\\/](?:testing|internal[\\/]testing|AiToolkit)/.test(id)
+      test: (id) => !/[\\/]src[\\/](?:index|testing|internal[\\/]testing|AiToolkit)/.test(id)
     }]
   }
 })

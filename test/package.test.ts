@@ -46,6 +46,10 @@ describe("the package", () => {
           Promise.all([import(path.join(dist, `${module}.js`)), import(path.join(root, "src", `${module}.ts`))])
         )
         assert.deepStrictEqual(Object.keys(built).toSorted(), Object.keys(source).toSorted(), module)
+        if (module !== "index") continue
+        for (const name of Object.keys(source)) {
+          assert.deepStrictEqual(Object.keys(built[name]).toSorted(), Object.keys(source[name]).toSorted(), name)
+        }
       }
       yield* fs.writeFileString(
         path.join(folder, "tsconfig.json"),
