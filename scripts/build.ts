@@ -37,7 +37,7 @@ const bundle = await rolldown({
   external: (id) => !id.startsWith(".") && !isAbsolute(id),
   plugins: [{
     name: "protocol",
-    // The 1,400 names of the protocol are a namespace of their own module. As an object they would be made at each start.
+    // The thousand names of the protocol are a namespace of their own module. As an object they would be made at each start.
     resolveId: (id, importer) =>
       id === "./Protocol.ts" && importer === join(source, "index.ts") ? { id: "./Protocol.js", external: true } : null
   }],
