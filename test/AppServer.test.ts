@@ -35,7 +35,7 @@ const commandApproval = {
   itemId: "call_1",
   startedAtMs: 1,
   command: "ls",
-  cwd: "/work"
+  cwd: "/repo"
 }
 
 describe("AppServer", () => {

@@ -129,7 +129,19 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     if (outgoing.length === 0) return
     const lines = outgoing
     outgoing = []
-    direct?.send(lines)
+    try {
+      direct?.send(lines)
+    } catch (cause) {
+      end(appServerError(
+        new ConnectionClosed({
+          description: `the transport cannot send: ${String(cause)}`,
+          exitCode: undefined,
+          signal: undefined,
+          stderrTail: "",
+          cause
+        })
+      ))
+    }
   }
 
   /** Requests that are made in one go are sent in one go. */

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AppServer, Transport } from "effect-codex"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 
@@ -16,7 +17,9 @@ const makeServer = () => {
   const calls: Array<ReadonlyArray<Sent>> = []
   const hear = (...messages: ReadonlyArray<object>) => onLines(messages.map((message) => JSON.stringify(message)))
   const answer = (requests: ReadonlyArray<Sent>) => hear(...requests.map(({ id }) => ({ id, result: { data: [] } })))
+  let isBroken = false
   const send = (lines: ReadonlyArray<string>) => {
+    if (isBroken) throw new Error("the pipe is broken")
     const sent = lines.map((line) => JSON.parse(line) as Sent)
     calls.push(sent)
     const initialize = sent.find(({ method }) => method === "initialize")
@@ -38,7 +41,10 @@ const makeServer = () => {
       }
     })
   })))
-  return { answer, calls, hear, layer }
+  const breakDown = () => {
+    isBroken = true
+  }
+  return { answer, breakDown, calls, hear, layer }
 }
 
 const ask = AppServer.AppServer.use((server) => server.request("thread/loaded/list"))
@@ -96,5 +102,23 @@ describe("requests on a transport that takes lines at once", () => {
       }).pipe(Effect.provide(layer))
       assert.deepStrictEqual(methods(calls), [["thread/loaded/list"], [undefined], ["thread/loaded/list"]])
     })
+  })
+
+  it.live("fail with why when the transport throws, and those that were answered before have their answers", () => {
+    const { answer, breakDown, calls, layer } = makeServer()
+    return Effect.gen(function*() {
+      calls.length = 0
+      const asking = yield* Effect.forEach(
+        Array.from({ length: 3 }),
+        () => Effect.forkChild(Effect.result(ask), { startImmediately: true })
+      )
+      yield* Effect.promise(() => Promise.resolve())
+      breakDown()
+      answer(calls.flat())
+      const [first, second, third] = yield* Effect.forEach(asking, Fiber.join)
+      assert.deepStrictEqual([first?._tag, second?._tag], ["Success", "Success"])
+      assert(third?._tag === "Failure")
+      assert.include(third.failure.message, "the pipe is broken")
+    }).pipe(Effect.provide(layer))
   })
 })

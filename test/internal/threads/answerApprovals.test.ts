@@ -36,7 +36,7 @@ const commandRequest = (id: number, more: object = {}) => ({
     itemId: `item${id}`,
     startedAtMs: 1,
     command: "/bin/bash -c 'touch x'",
-    cwd: "/work",
+    cwd: "/repo",
     ...more
   }
 })
@@ -221,11 +221,11 @@ describe("a request for approval", () => {
         Approvals.acceptWithExecpolicyAmendment(["touch"]),
         Approvals.applyNetworkPolicyAmendment({ host: "example.com", action: "deny" })
       ]
-      const command = { command: ["/bin/bash", "-lc", "touch 'a b'"], cwd: "/work", parsedCmd: [] }
+      const command = { command: ["/bin/bash", "-lc", "touch 'a b'"], cwd: "/repo", parsedCmd: [] }
       const fileChanges = {
         fileChanges: {
-          "/work/a": { type: "add", content: "x" },
-          "/work/b": { type: "update", unified_diff: "@@", move_path: "/work/c" }
+          "/repo/a": { type: "add", content: "x" },
+          "/repo/b": { type: "update", unified_diff: "@@", move_path: "/repo/c" }
         }
       }
       for (const decision of decisions) {
@@ -257,8 +257,8 @@ describe("a request for approval", () => {
         argv: ["touch", "a b"]
       })
       assert.deepStrictEqual((seen.at(-1) as Approvals.FileChangeRequest).changes, [
-        { path: "/work/a", kind: { type: "add" }, diff: "x" },
-        { path: "/work/b", kind: { type: "update", move_path: "/work/c" }, diff: "@@" }
+        { path: "/repo/a", kind: { type: "add" }, diff: "x" },
+        { path: "/repo/b", kind: { type: "update", move_path: "/repo/c" }, diff: "@@" }
       ])
     }).pipe(Effect.provide(layer)))
 
@@ -274,7 +274,7 @@ describe("a request for approval", () => {
           }
         }
       })
-      const change = (diff: string) => [{ path: "/work/a", kind: { type: "add" }, diff }]
+      const change = (diff: string) => [{ path: "/repo/a", kind: { type: "add" }, diff }]
       const started = (itemId: string, diff: string) => ({
         method: "item/started",
         params: {
@@ -554,7 +554,7 @@ describe("a request for approval", () => {
       yield* fake.emit({
         method: "execCommandApproval",
         id: 0,
-        params: { conversationId: "t", callId: "c", command: ["ls"], cwd: "/work", parsedCmd: [] }
+        params: { conversationId: "t", callId: "c", command: ["ls"], cwd: "/repo", parsedCmd: [] }
       })
       yield* handler.began
       yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
