@@ -30,12 +30,12 @@ import {
   RequestTimeout,
   RestartsExhausted
 } from "./AppServerError.ts"
-import { decoderOf, encodeParams, specOf, threadIdOf } from "./internal/connection/codec.ts"
+import { decoderOf, encodeParams, specOf } from "./internal/connection/codec.ts"
 import { declineOf } from "./internal/connection/decline.ts"
 import type { Delta } from "./internal/connection/deltaLines.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { makePeer, type Peer } from "./internal/connection/jsonRpcPeer.ts"
-import { immediately, type Step } from "./internal/connection/messages.ts"
+import { immediately, type IncomingRequest, type Step } from "./internal/connection/messages.ts"
 import { Request } from "./internal/connection/requestTable.ts"
 import { Router, withdraw } from "./internal/connection/router.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
@@ -226,8 +226,13 @@ export class AppServer extends Context.Service<
     readonly listen: (threadId: string, listener: NotificationListener) => () => void
     /** Removes from what the server says the secrets that its transport knows of; see `Connection` of `Transport`. */
     readonly redact: (text: string) => string
-    /** Whether a thread waits for the answer of a handler. */
-    readonly isAsking: (threadId: string) => boolean
+    /** The server's requests that wait for the response of a handler. */
+    readonly asked: () => Iterable<IncomingRequest>
+    /**
+     * Calls a function with each request of the server that has got its response, or needs none any more, for as long as the scope
+     * lives. It must be quick.
+     */
+    readonly onAnswered: (observer: (request: IncomingRequest) => void) => Effect.Effect<void, never, Scope.Scope>
     /**
      * Calls a function with each notification of one method, of any thread, for as long as the scope lives. It is called in the
      * reader's own step, so it must be quick.
@@ -301,7 +306,8 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   }
   const transport = yield* Transport
   const clock = yield* Clock.Clock
-  const scope = yield* Effect.scope
+  // Closed after the finalizers below, however often a connection is opened in it.
+  const scope = yield* Scope.fork(yield* Effect.scope)
   const router = new Router()
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
   const defaultTimeoutMillis = Duration.toMillis(requestTimeout)
@@ -312,6 +318,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   let settled = Deferred.makeUnsafe<void>()
   let live: Live | undefined
   const recoveries = new Set<(server: Requests) => Effect.Effect<void>>()
+  const answered = new Set<(request: IncomingRequest) => void>()
 
   const become = (next: ConnectionState, step: Step): void => {
     state = next
@@ -461,6 +468,9 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           takeLine: router.takeLine,
           onNotification: router.onNotification,
           onRequest: router.onRequest,
+          onAnswered: (request) => {
+            for (const observer of answered) observer(request)
+          },
           withdraw,
           withdrawn: ({ method }) => declineOf(method, "withdrawn").answer,
           replayedBy: "thread/resume",
@@ -521,7 +531,12 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         )),
     redact: (text) => redact(text),
     listen: (threadId, listener) => router.listen(threadId, listener),
-    isAsking: (threadId) => [...live?.peer.asked() ?? []].some(({ params }) => threadIdOf(params) === threadId),
+    asked: () => live?.peer.asked() ?? [],
+    onAnswered: (observer) =>
+      Effect.acquireRelease(
+        Effect.sync(() => answered.add(observer)),
+        () => Effect.sync(() => answered.delete(observer))
+      ),
     observe: (method, observer) =>
       Effect.acquireRelease(
         Effect.sync(() => router.observe(method, observer)),

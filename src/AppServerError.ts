@@ -189,7 +189,23 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
 export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()("SettingsNotApplied", {
   method: Schema.String,
   threadId: Schema.String,
-  setting: Schema.Literals(["approvalPolicy", "approvalsReviewer", "sandbox", "permissions"]),
+  /** The option whose value differs. */
+  setting: Schema.Literals([
+    "approvalPolicy",
+    "approvalsReviewer",
+    "sandbox",
+    "permissions",
+    "model",
+    "modelProvider",
+    "effort",
+    "serviceTier",
+    "cwd",
+    "runtimeWorkspaceRoots",
+    "config",
+    "baseInstructions",
+    "developerInstructions",
+    "personality"
+  ]),
   requested: Schema.Unknown,
   effective: Schema.Unknown
 }) {
@@ -229,8 +245,9 @@ export class ToolsNotApplied extends Schema.TaggedError<ToolsNotApplied>()("Tool
 }
 
 /**
- * A turn did not end in time, or nothing was heard of it for too long. It was interrupted; what it had done until then is in
- * the thread, which can go on with another turn, and `thread.read({ includeTurns: true })` tells it.
+ * A turn did not end in time, or produced no event for too long. It was interrupted, unless other callers hold it (see
+ * `isInterrupted`). What it had done until then is in the thread, which can go on with another turn;
+ * `thread.read({ includeTurns: true })` returns it.
  *
  * If the server has not even answered `turn/start` in that time, the turn has no id. Should it be started later all the same, it
  * is interrupted then.
@@ -244,14 +261,51 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
   turnId: Schema.String,
   /** `"deadline"` if the turn took too long, `"idle"` if it was silent for too long. */
   kind: Schema.Literals(["deadline", "idle"]),
-  timeoutMillis: Schema.Number
+  timeoutMillis: Schema.Number,
+  /**
+   * Whether the turn was interrupted. It goes on if other callers hold it, or if this program has only joined it: a turn of a goal or of
+   * another client.
+   */
+  isInterrupted: Schema.Boolean
 }) {
   override get message(): string {
     if (this.turnId === "") {
       return `A turn of thread ${this.threadId} was not started within ${this.timeoutMillis} ms (${this.kind})`
     }
     const what = this.kind === "deadline" ? "did not end" : "was silent and did not go on"
-    return `Turn ${this.turnId} of thread ${this.threadId} ${what} within ${this.timeoutMillis} ms; it was interrupted`
+    return `Turn ${this.turnId} of thread ${this.threadId} ${what} within ${this.timeoutMillis} ms; ${
+      this.isInterrupted ? "it was interrupted" : "it goes on for its other callers"
+    }`
+  }
+}
+
+/**
+ * A thread is running a turn already, and the options of a further turn cannot hold for that one. Without these options the input is
+ * added to the running turn.
+ *
+ * Nothing was sent if this program knew of the turn (`isSent` is `false`). Another client, or a goal, may start a turn at the same
+ * moment; then only the response shows that the input has become part of that turn (`isSent` is `true`), and the server may use the
+ * options for later turns.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
+  threadId: Schema.String,
+  /** The turn that is running. */
+  turnId: Schema.String,
+  /** The names of the options that cannot hold. */
+  options: Schema.Array(Schema.String),
+  /** Whether the input was sent, and is part of the running turn. */
+  isSent: Schema.Boolean
+}) {
+  override get message(): string {
+    const names = this.options.map((name) => `\`${name}\``).join(", ")
+    return this.isSent
+      ? `Thread ${this.threadId} was running turn ${this.turnId} already, which the input has joined; ${names} cannot hold for it, ` +
+        "but the server may use them for later turns. Wait for the running turn to end before you set them"
+      : `Thread ${this.threadId} is running turn ${this.turnId}, for which ${names} cannot hold; nothing was sent. ` +
+        "Wait for that turn to end, or leave these options out to add the input to it"
   }
 }
 
@@ -311,6 +365,7 @@ export type AppServerErrorReason =
   | DecodeFailed
   | InvalidRequest
   | SettingsNotApplied
+  | ThreadBusy
   | ToolsNotApplied
   | TurnTimeout
   | TurnLost
@@ -334,6 +389,7 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
     DecodeFailed,
     InvalidRequest,
     SettingsNotApplied,
+    ThreadBusy,
     ToolsNotApplied,
     TurnTimeout,
     TurnLost,

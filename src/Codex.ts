@@ -26,21 +26,24 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
-import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
+import type { AppServerError } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
-import { resolveThreadOptions, verifyApplied } from "./internal/threads/approvalOptions.ts"
+import { resolveThreadOptions } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, provided } from "./internal/threads/handlers.ts"
+import { openingOf, openKept, refuseIgnored, verifyKept, verifySettings } from "./internal/threads/keptSettings.ts"
 import { OpenThread } from "./internal/threads/openThread.ts"
+import { pages } from "./internal/threads/pages.ts"
+import { withoutTrust } from "./internal/threads/projectTrust.ts"
+import { findActive } from "./internal/threads/recoverTurns.ts"
 import { sharedBy } from "./internal/threads/shared.ts"
+import { settingsOf } from "./internal/threads/threadSettings.ts"
 import {
   forAnother,
   providedTools,
@@ -199,51 +202,13 @@ export class Codex extends Context.Service<Codex, {
   readonly models: (options?: ModelOptions) => Stream.Stream<Protocol.Model, AppServerError>
 }>()("effect-codex/Codex") {}
 
-const Page = Schema.Struct({
-  data: Schema.Array(Schema.Unknown),
-  nextCursor: Schema.optionalKey(Schema.NullOr(Schema.String))
-})
-
-const decodePage = Schema.decodeUnknownEffect(Page)
-
-/** The entries of a list that comes in pages. One odd entry does not cost the others. */
-const pages = <A>(
-  server: AppServer.AppServer["Service"],
-  method: "thread/list" | "model/list",
-  params: object,
-  schema: Schema.Codec<A>
-): Stream.Stream<A, AppServerError> => {
-  const isEntry = Schema.is(schema)
-  const decodeEntry = Schema.decodeUnknownResult(schema)
-  const read = Effect.fnUntraced(function*(entry: unknown) {
-    if (isEntry(entry)) return [entry]
-    const decoded = decodeEntry(entry)
-    if (Result.isSuccess(decoded)) return [decoded.success]
-    yield* Effect.logWarning(`Left out an entry of ${method} that cannot be read: ${decoded.failure.message}`)
-    return []
-  })
-  return Stream.paginate(
-    null as string | null,
-    Effect.fnUntraced(function*(cursor: string | null) {
-      const page = yield* Effect.mapError(
-        decodePage(yield* server.requestRaw(method, { ...params, cursor })),
-        (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
-      )
-      const entries = yield* Effect.forEach(page.data, read)
-      // A cursor that leads nowhere new would lead there forever.
-      const next = page.nextCursor === cursor ? null : page.nextCursor
-      return [entries.flat(), Option.fromNullishOr(next)] as const
-    })
-  )
-}
-
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
   const { audit, open, registry, threads } = yield* sharedBy(server)
 
   const handleOf = (thread: OpenThread): Thread.Thread => {
     threads.hold(thread)
-    return Thread.make({ server, open, registry, thread })
+    return Thread.make({ session: { server, open, registry }, threads, thread })
   }
 
   /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */
@@ -253,6 +218,10 @@ const make = Effect.gen(function*() {
       const handlers = yield* provided({ approvals, questions })
       const tools = yield* providedTools(server, method, { toolConcurrency, tools: given })
       const fields = yield* resolveThreadOptions(method, rest)
+      // A path or a history is opened instead of the thread with the id.
+      const isOther = Predicate.isNotNullish(rest.path) || Predicate.isNotNullish(rest.history)
+      const known = isOther ? undefined : threads.recordOf(id)
+      if (method === "thread/resume") yield* refuseIgnored(server, id, known, fields)
       const before = registry.ofThread(id)
       const now = {
         handlers: {
@@ -264,10 +233,16 @@ const make = Effect.gen(function*() {
       // The server replays what a resumed thread still waits for.
       if (method === "thread/resume") registry.setThread(id, now)
       return yield* Effect.gen(function*() {
-        const response = yield* requestThread(server, method, { ...fields, threadId: id, excludeTurns: true })
-        // It is open where this was answered; a restart from now on must open it again.
-        const thread = new OpenThread(response, open.restarts)
-        yield* verifyApplied(method, fields, response)
+        const response = yield* openKept(server, method, id, known, fields)
+        // The thread is open on the connection of the response; a restart from now on must open it again.
+        const { restarts } = open
+        const other = isOther ? threads.recordOf(response.thread.id) : undefined
+        if (other !== undefined) {
+          yield* verifyKept(method, response.thread.id, other, fields, settingsOf(response))
+        }
+        const record = threads.note(response, openingOf(fields, (known ?? other)?.opening))
+        const thread = new OpenThread(response.thread.id, record, restarts)
+        if (method === "thread/resume") yield* findActive(server, open, response)
         registry.setThread(response.thread.id, {
           ...now,
           tools: tools !== undefined
@@ -297,18 +272,20 @@ const make = Effect.gen(function*() {
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
       const handlers = yield* provided({ approvals, questions })
       const tools = yield* providedTools(server, "thread/start", { toolConcurrency, tools: given })
-      const fields = yield* resolveThreadOptions("thread/start", withDefaultMode(rest))
+      const fields = yield* withoutTrust(server, yield* resolveThreadOptions("thread/start", withDefaultMode(rest)))
       const response = yield* requestThread(
         server,
         "thread/start",
         tools === undefined ? fields : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...specsOf(tools)] }
       )
-      yield* verifyApplied("thread/start", fields, response)
-      registry.setThread(response.thread.id, {
+      const { id } = response.thread
+      const { restarts } = open
+      yield* verifySettings("thread/start", id, fields, settingsOf(response))
+      registry.setThread(id, {
         handlers,
         tools: tools && startedWith(tools, fields.dynamicTools ?? [])
       })
-      return handleOf(new OpenThread(response, open.restarts))
+      return handleOf(new OpenThread(id, threads.note(response, openingOf(fields)), restarts))
     }) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],

@@ -10,17 +10,20 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, TurnFields, TurnInput } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
-import type { AppServer } from "./AppServer.ts"
 import type { AppServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
-import { type HandlerOptions, type HandlerRegistry, isEmpty, provided } from "./internal/threads/handlers.ts"
-import type { OpenThread } from "./internal/threads/openThread.ts"
+import { type HandlerOptions, isEmpty, provided } from "./internal/threads/handlers.ts"
+import { withExactRoots } from "./internal/threads/keptSettings.ts"
+import type { OpenThread, OpenThreads } from "./internal/threads/openThread.ts"
+import { pages } from "./internal/threads/pages.ts"
 import { recoverLostEnd } from "./internal/threads/recoverTurns.ts"
-import { type OpenTurns, startTurn } from "./internal/threads/startTurn.ts"
-import { requestLimit, startDeadline, startLimit } from "./internal/threads/turnTimeouts.ts"
-import type * as Protocol from "./Protocol.ts"
+import { exclusiveOptions, startTurn } from "./internal/threads/startTurn.ts"
+import type { Settings } from "./internal/threads/threadSettings.ts"
+import { endTurn, type Session } from "./internal/threads/turnHandle.ts"
+import { requestLimit, startDeadline, startIdleTimeout, startLimit } from "./internal/threads/turnTimeouts.ts"
+import * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
 import * as Turn from "./Turn.ts"
 
@@ -43,9 +46,19 @@ export type TurnOptions<
   & Pick<TurnInput, "sandboxPolicy">
   & HandlerOptions<A, Q>
   & TimeoutOptions
+  & {
+    /**
+     * Whether the commands that the turn has left running live on when the turn is interrupted by its scope, by an interrupted fiber or
+     * by a time limit. `turn.interrupt` never ends them. Needs the experimental API.
+     *
+     * @default false
+     */
+    readonly keepBackgroundTerminals?: boolean | undefined
+  }
 
 /**
- * How long a turn may take. One that takes longer is interrupted on the server and fails with the reason `TurnTimeout`.
+ * How long a turn may take. One that takes longer fails with the reason `TurnTimeout`, and is interrupted on the server unless other
+ * callers hold it.
  *
  * @category models
  * @since 0.1.0
@@ -54,8 +67,8 @@ export interface TimeoutOptions {
   /** From its start to its end. Default: as long as it takes. */
   readonly deadline?: Duration.Input | undefined
   /**
-   * From one event to the next. The time that a handler of the program takes to answer the turn does not count. Default: as
-   * long as it takes.
+   * From one event to the next. The clock stops while the turn, or a sub-agent that works for it, waits for a handler of the program,
+   * and starts anew with the response. Default: as long as it takes.
    */
   readonly idleTimeout?: Duration.Input | undefined
 }
@@ -67,6 +80,16 @@ export interface TimeoutOptions {
  * @since 0.1.0
  */
 export type ReadOptions = Omit<Protocol.ThreadReadParams, "threadId">
+
+export type {
+  /**
+   * The effective settings of a thread.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Settings
+} from "./internal/threads/threadSettings.ts"
 
 /**
  * A handle of a thread.
@@ -80,7 +103,9 @@ export interface Thread {
    * Runs a turn and waits for its result. Interrupting the fiber, as `Effect.timeout` does, interrupts the turn on the
    * server.
    *
-   * If the thread is already running a turn, the input is added to that one, and both have its result.
+   * If the thread is running a turn already, the input is added to that one, and both callers get its result. Options that cannot hold
+   * for a running turn, such as permissions, a model or handlers, fail with the reason `ThreadBusy` then. A time limit, or an
+   * interruption, of one caller ends the wait of that caller; the turn goes on for the others.
    */
   readonly run: <
     const A extends Approvals.Approver<any>,
@@ -130,41 +155,85 @@ export interface Thread {
    * that is running.
    */
   readonly compact: Effect.Effect<void, Turn.TurnFailed | AppServerError>
+  /**
+   * The effective permissions, model and working directory of the thread.
+   *
+   * **When to use**
+   *
+   * Check a thread that this program did not start before you run a turn on it: a resumed or forked thread has the permissions that
+   * the server gives it, which may be those of `config.toml`.
+   *
+   * **Details**
+   *
+   * The server reports these settings when it opens the thread, and each change of them by a turn or by another client. After a
+   * restart of the server the thread is opened again first.
+   */
+  readonly settings: Effect.Effect<Settings, AppServerError>
+  /** The commands of the thread that outlive the turns that started them. Needs the experimental API. */
+  readonly backgroundTerminals: BackgroundTerminals
+  /**
+   * Closes the thread on this connection: interrupts the turns that this program has started, ends the subscription to its events, and
+   * forgets its handlers and tools.
+   *
+   * **When to use**
+   *
+   * In a program that opens many threads on one server. The server unloads a thread that has no subscriber, and with it ends the
+   * thread's MCP servers.
+   *
+   * **Gotchas**
+   *
+   * All handles of the thread are closed; their operations fail with `InvalidRequest`. `codex.resumeThread` opens the thread again, with
+   * the permissions that it had.
+   */
+  readonly close: Effect.Effect<void, AppServerError>
 }
 
-/** What the handle of a thread stands for. */
+/**
+ * The commands of a thread that outlive the turns that started them, as servers and watchers do.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface BackgroundTerminals {
+  /** The commands that are running. Pages are fetched as the stream is pulled. */
+  readonly list: Stream.Stream<Protocol.ThreadBackgroundTerminal, AppServerError>
+  /** Ends one command, by its `processId`. Returns whether there was such a command. */
+  readonly terminate: (processId: string) => Effect.Effect<boolean, AppServerError>
+  /** Ends all of them. */
+  readonly clean: Effect.Effect<void, AppServerError>
+}
+
+/** The parts of a thread's handle. */
 interface HeldThread {
-  readonly server: AppServer["Service"]
-  readonly open: OpenTurns
-  readonly registry: HandlerRegistry
+  readonly session: Session
+  readonly threads: OpenThreads
   readonly thread: OpenThread
 }
 
 const start = Effect.fnUntraced(function*(
-  { open, registry, server, thread }: HeldThread,
+  { session, thread }: HeldThread,
   input: Input.Input,
   options: TurnOptions = {}
 ) {
-  const { id } = thread
-  const { approvals, deadline, idleTimeout, questions, ...rest } = options
+  const { server } = session
+  const { approvals, deadline, idleTimeout, keepBackgroundTerminals = false, questions, ...rest } = options
   const handlers = yield* provided({ approvals, questions })
   const fields = yield* resolveTurnOptions(rest)
   const items = yield* Input.validate("turn/start", input)
   const since = yield* Clock.currentTimeMillis
-  const limit = yield* startLimit(server, id, { deadline, idle: idleTimeout })
-  const held = yield* startTurn(
-    server,
-    open,
-    thread,
-    { ...fields, threadId: id, input: items },
-    limit,
-    isEmpty(handlers) ? undefined : () => registry.addTurn(id, handlers)
-  )
-  yield* recoverLostEnd(server, held)
-  const turn = Turn.make(server, held.state, held.id)
-  if (deadline !== undefined) yield* startDeadline({ server, state: held.state, turnId: held.id }, deadline, since)
-  if (idleTimeout !== undefined) yield* Turn.withIdleTimeout(turn, idleTimeout)
-  return turn
+  const limit = yield* startLimit(server, thread.id, { deadline, idle: idleTimeout })
+  const params = { ...fields, threadId: thread.id, input: items }
+  const handle = yield* startTurn(session, thread, {
+    params: yield* withExactRoots(thread.record, server.experimentalApi, params),
+    handlers: isEmpty(handlers) ? undefined : handlers,
+    keepBackgroundTerminals,
+    exclusive: exclusiveOptions({ ...rest, approvals, questions }),
+    limit
+  })
+  yield* recoverLostEnd(server, handle.turn)
+  if (deadline !== undefined) yield* startDeadline(handle, deadline, since)
+  if (idleTimeout !== undefined) yield* startIdleTimeout(handle, idleTimeout)
+  return Turn.make(handle)
 })
 
 const run = Effect.fn("Thread.run")(function*(held: HeldThread, input: Input.Input, options?: TurnOptions) {
@@ -178,20 +247,47 @@ const turn = Effect.fn("Thread.turn")(function*(held: HeldThread, input: Input.I
   return yield* start(held, input, options)
 })
 
-const read = Effect.fn("Thread.read")(function*({ server, thread: { id } }: HeldThread, options: ReadOptions = {}) {
+const read = Effect.fn("Thread.read")(function*(
+  { session: { server }, thread: { id } }: HeldThread,
+  options: ReadOptions = {}
+) {
   const { thread } = yield* server.request("thread/read", { ...options, threadId: id })
   return thread
 })
 
-const setName = Effect.fn("Thread.setName")(function*({ server, thread }: HeldThread, name: string) {
-  yield* server.request("thread/name/set", { threadId: thread.id, name })
+const setName = Effect.fn("Thread.setName")(function*({ session, thread }: HeldThread, name: string) {
+  yield* session.server.request("thread/name/set", { threadId: thread.id, name })
 })
 
-const compact = Effect.fn("Thread.compact")(function*({ open, server, thread }: HeldThread) {
+const compact = Effect.fn("Thread.compact")(function*({ session: { open, server }, thread }: HeldThread) {
   const limit = yield* requestLimit(server, "thread/compact/start")
   const { state, turn } = yield* compactThread(server, open, thread, limit)
   const { status } = yield* Turn.resultOf(state, turn)
   if (status !== "completed") yield* Turn.failure(state, turn, "the compaction was interrupted")
+})
+
+const settings = Effect.fn("Thread.settings")(({ session: { open, server }, thread }: HeldThread) =>
+  thread.request(server, open, "thread/resume", () => Effect.sync(() => thread.record.settings))
+)
+
+const close = Effect.fn("Thread.close")(function*({ session, thread, threads }: HeldThread) {
+  const { open, registry, server } = session
+  if (thread.record.isClosed) return
+  thread.record.isClosed = true
+  const ours = open.runningOf(thread.id).filter(({ isOurs }) => isOurs)
+  yield* Effect.forEach(ours, (turn) => endTurn(server, turn), { concurrency: "unbounded", discard: true })
+  threads.release(thread.id)
+  registry.removeThread(thread.id)
+  yield* server.request("thread/unsubscribe", { threadId: thread.id })
+})
+
+const backgroundTerminals = ({ session: { server }, thread: { id } }: HeldThread): BackgroundTerminals => ({
+  list: pages(server, "thread/backgroundTerminals/list", { threadId: id }, Protocol.ThreadBackgroundTerminal),
+  terminate: Effect.fn("Thread.backgroundTerminals.terminate")(function*(processId) {
+    const { terminated } = yield* server.request("thread/backgroundTerminals/terminate", { threadId: id, processId })
+    return terminated
+  }),
+  clean: Effect.asVoid(server.request("thread/backgroundTerminals/clean", { threadId: id }))
 })
 
 /** @internal */
@@ -204,5 +300,8 @@ export const make = (held: HeldThread): Thread => ({
       Stream.unwrap(Effect.map(start(held, input, options), ({ events }) => events))) as Thread["stream"],
   read: (options) => read(held, options),
   setName: (name) => setName(held, name),
-  compact: Effect.suspend(() => compact(held))
+  compact: Effect.suspend(() => compact(held)),
+  settings: Effect.suspend(() => settings(held)),
+  backgroundTerminals: backgroundTerminals(held),
+  close: Effect.suspend(() => close(held))
 })

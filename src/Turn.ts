@@ -3,20 +3,19 @@
  *
  * @since 0.1.0
  */
-import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { AppServer } from "./AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { requestInterrupt } from "./internal/threads/interruptTurn.ts"
+import type { TurnHandle } from "./internal/threads/turnHandle.ts"
 import type { TurnState } from "./internal/threads/turnState.ts"
-import { type RunningTurn, startDeadline, startIdleTimeout } from "./internal/threads/turnTimeouts.ts"
+import { startDeadline, startIdleTimeout } from "./internal/threads/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
 
 /**
@@ -195,21 +194,22 @@ export const textOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<st
     }
   )
 
-const running = new WeakMap<Turn, RunningTurn>()
+const handles = new WeakMap<Turn, TurnHandle>()
 
-const onRunning = (
+const onHandle = (
   turn: Turn,
-  start: (turn: RunningTurn) => Effect.Effect<void, never, Scope.Scope>
+  start: (handle: TurnHandle) => Effect.Effect<void, never, Scope.Scope>
 ): Effect.Effect<Turn, never, Scope.Scope> => {
-  const state = running.get(turn)
-  return state === undefined
-    ? Effect.die(new TypeError("this turn was not started by a thread of effect-codex"))
-    : Effect.as(start(state), turn)
+  const handle = handles.get(turn)
+  return handle === undefined
+    ? Effect.die(new TypeError("This turn was not started by a thread of effect-codex"))
+    : Effect.as(start(handle), turn)
 }
 
 /**
- * Gives a turn a deadline, from now on: if it has not ended by then it is interrupted on the server, and its `result`, `events`
- * and `text` fail with the reason `TurnTimeout`. The option `deadline` of a turn does this from its start.
+ * Gives a turn a deadline, from now on: if it has not ended by then its `result`, `events` and `text` fail with the reason
+ * `TurnTimeout`, and it is interrupted on the server unless other callers hold it. The option `deadline` of a turn does this from its
+ * start.
  *
  * @category combinators
  * @since 0.1.0
@@ -217,12 +217,12 @@ const onRunning = (
 export const withDeadline: {
   (duration: Duration.Input): (turn: Turn) => Effect.Effect<Turn, never, Scope.Scope>
   (turn: Turn, duration: Duration.Input): Effect.Effect<Turn, never, Scope.Scope>
-} = dual(2, (turn: Turn, duration: Duration.Input) => onRunning(turn, (state) => startDeadline(state, duration)))
+} = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startDeadline(handle, duration)))
 
 /**
- * Limits how long a turn may be silent: if nothing is heard of it for so long it is interrupted on the server, and its `result`,
- * `events` and `text` fail with the reason `TurnTimeout`. The time that a handler of the program takes to answer the turn does
- * not count. The option `idleTimeout` of a turn does this from its start.
+ * Limits how long a turn may produce no event: then its `result`, `events` and `text` fail with the reason `TurnTimeout`, and it is
+ * interrupted on the server unless other callers hold it. The clock stops while the turn, or a sub-agent that works for it, waits for a
+ * handler of the program, and starts anew with the response. The option `idleTimeout` of a turn does this from its start.
  *
  * @category combinators
  * @since 0.1.0
@@ -230,37 +230,37 @@ export const withDeadline: {
 export const withIdleTimeout: {
   (duration: Duration.Input): (turn: Turn) => Effect.Effect<Turn, never, Scope.Scope>
   (turn: Turn, duration: Duration.Input): Effect.Effect<Turn, never, Scope.Scope>
-} = dual(2, (turn: Turn, duration: Duration.Input) => onRunning(turn, (state) => startIdleTimeout(state, duration)))
+} = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startIdleTimeout(handle, duration)))
 
-const steer = Effect.fn("Turn.steer")(function*({ server, state, turnId }: RunningTurn, input: Input.Input) {
+const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: TurnHandle, input: Input.Input) {
   yield* server.request("turn/steer", {
-    threadId: state.threadId,
-    expectedTurnId: turnId,
+    threadId: turn.state.threadId,
+    expectedTurnId: turn.id,
     input: yield* Input.validate("turn/steer", input)
   })
 })
 
-const interrupt = Effect.fn("Turn.interrupt")(({ server, state, turnId }: RunningTurn) =>
-  requestInterrupt(server, state, turnId)
+const interrupt = Effect.fn("Turn.interrupt")(({ session: { server }, turn: { id, state } }: TurnHandle) =>
+  requestInterrupt(server, state, id)
 )
 
-const result = Effect.fn("Turn.result")(({ state }: RunningTurn) =>
-  Effect.flatMap(Deferred.await(state.completion), (turn) => resultOf(state, turn))
+const result = Effect.fn("Turn.result")((handle: TurnHandle) =>
+  Effect.flatMap(handle.ended, (turn) => resultOf(handle.turn.state, turn))
 )
 
 /** @internal */
-export const make = (server: AppServer["Service"], state: TurnState, turnId: string): Turn => {
-  const started: RunningTurn = { server, state, turnId }
-  const events = streamOf(() => state.subscribe(), (buffer) => state.unsubscribe(buffer))
+export const make = (handle: TurnHandle): Turn => {
+  const { id, state } = handle.turn
+  const events = streamOf(() => handle.subscribe(), (buffer) => handle.unsubscribe(buffer))
   const turn: Turn = {
-    id: turnId,
+    id,
     threadId: state.threadId,
     events,
     text: textOf(events),
-    steer: (input) => steer(started, input),
-    interrupt: Effect.suspend(() => interrupt(started)),
-    result: Effect.suspend(() => result(started))
+    steer: (input) => steer(handle, input),
+    interrupt: Effect.suspend(() => interrupt(handle)),
+    result: Effect.suspend(() => result(handle))
   }
-  running.set(turn, started)
+  handles.set(turn, handle)
   return turn
 }

@@ -142,17 +142,16 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
         sandboxPolicy: { type: "dangerFullAccess" }
       })
 
+      // The settings that a known thread has are sent again.
+      const kept = { approvalPolicy: "never", approvalsReviewer: "auto_review", sandbox: "danger-full-access" }
       yield* codex.resumeThread(thread.id)
-      assert.deepStrictEqual(yield* lastSent("thread/resume"), {})
+      assert.deepStrictEqual(yield* lastSent("thread/resume"), kept)
       yield* codex.resumeThread(thread.id, { approvalMode: bypass })
-      assert.deepStrictEqual(yield* lastSent("thread/resume"), {
-        approvalPolicy: "never",
-        sandbox: "danger-full-access"
-      })
+      assert.deepStrictEqual(yield* lastSent("thread/resume"), kept)
       yield* codex.forkThread(thread.id)
-      assert.deepStrictEqual(yield* lastSent("thread/fork"), {})
-      yield* codex.forkThread(thread.id, { approvalMode: "deny_all" })
-      assert.deepStrictEqual(yield* lastSent("thread/fork"), { approvalPolicy: "never" })
+      assert.deepStrictEqual(yield* lastSent("thread/fork"), kept)
+      yield* codex.forkThread(thread.id, { approvalMode: "auto_review", sandbox: "read-only" })
+      assert.deepStrictEqual(yield* lastSent("thread/fork"), { ...autoReview, sandbox: "read-only" })
     }))
 
   it.effect("a thread keeps its bypass when it is started, resumed and forked", () =>

@@ -87,6 +87,8 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   readonly onNotification: (notification: IncomingNotification, step: Step, line: string) => void
   /** Run in a fiber of its own, which is interrupted when the connection ends or its request is withdrawn. */
   readonly onRequest: (request: IncomingRequest) => Effect.Effect<Answer>
+  /** Called with each request of the server that has got its answer, or needs none any more. */
+  readonly onAnswered: (request: IncomingRequest) => void
   /** Whether a notification withdraws requests that wait for an answer. */
   readonly withdraw: (notification: IncomingNotification) => Withdrawal | undefined
   /** What to answer to a request that nobody answers any more. */
@@ -157,6 +159,11 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       })
     )
 
+  const remove = (request: IncomingRequest) => {
+    asked.delete(request.id)
+    handlers.onAnswered(request)
+  }
+
   const remember = (request: IncomingRequest) => {
     if (replaysBefore.get(request) === replays) return
     answered.add(identityOf(request))
@@ -167,7 +174,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const writeAnswer = (request: IncomingRequest, answer: Answer) =>
     Effect.suspend(() => {
       if (asked.get(request.id) !== request) return Effect.void
-      asked.delete(request.id)
+      remove(request)
       remember(request)
       return write({ id: request.id, ...answer }, request.method).pipe(
         Effect.catch((error) =>
@@ -245,7 +252,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const withdraw = ({ concerns, isAnswered }: Withdrawal) => {
     for (const request of asked.values()) {
       if (!concerns(request)) continue
-      if (isAnswered) asked.delete(request.id)
+      if (isAnswered) remove(request)
       step.defer(() => runAnswer(request.id, Effect.void))
     }
   }

@@ -23,14 +23,24 @@ const requestFor = <A>(schema: Schema.Codec<A>) => {
 }
 
 const ThreadOpened = Schema.Struct({
-  thread: Schema.Struct({ id: Schema.String, path: Schema.optionalKey(Schema.Unknown) }),
+  thread: Schema.Struct({
+    id: Schema.String,
+    path: Schema.optionalKey(Schema.Unknown),
+    status: Schema.optionalKey(Schema.Unknown)
+  }),
   approvalPolicy: Schema.optionalKey(Schema.Unknown),
   approvalsReviewer: Schema.optionalKey(Schema.Unknown),
   sandbox: Schema.optionalKey(Schema.Unknown),
-  activePermissionProfile: Schema.optionalKey(Schema.Unknown)
+  activePermissionProfile: Schema.optionalKey(Schema.Unknown),
+  model: Schema.optionalKey(Schema.Unknown),
+  modelProvider: Schema.optionalKey(Schema.Unknown),
+  reasoningEffort: Schema.optionalKey(Schema.Unknown),
+  serviceTier: Schema.optionalKey(Schema.Unknown),
+  cwd: Schema.optionalKey(Schema.Unknown),
+  runtimeWorkspaceRoots: Schema.optionalKey(Schema.Unknown)
 })
 
-/** A thread's id and the rights that the server says it has. */
+/** A thread's id and the settings that the server reports for it. */
 export type ThreadOpened = typeof ThreadOpened.Type
 
 /** Sends `thread/start`, `thread/resume` or `thread/fork`. */

@@ -6,7 +6,7 @@ import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 import { interruptAndSettle } from "./interruptTurn.ts"
 import type { OpenThread } from "./openThread.ts"
-import type { OpenTurns } from "./startTurn.ts"
+import type { OpenTurns } from "./openTurns.ts"
 import { TurnState } from "./turnState.ts"
 import type { Limit } from "./turnTimeouts.ts"
 
@@ -66,6 +66,7 @@ export const compactThread = (
       thread.request(
         server,
         open,
+        "thread/compact/start",
         (server, { onSend }) =>
           server.request("thread/compact/start", { threadId: thread.id }, {
             onSend: () => {

@@ -9,10 +9,11 @@ import type { AppServer } from "../../AppServer.ts"
 import type * as Questions from "../../Questions.ts"
 import type { NoOthers } from "../approvals/services.ts"
 import { toPolicy } from "../approvals/toPolicy.ts"
-import { field } from "../connection/codec.ts"
+import { field, threadIdOf, turnIdOf } from "../connection/codec.ts"
+import type { IncomingRequest } from "../connection/messages.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
 import type { OpenThreads } from "./openThread.ts"
-import type { OpenTurns } from "./startTurn.ts"
+import type { HeldTurn, OpenTurns } from "./openTurns.ts"
 import type { ThreadTools } from "./threadTools.ts"
 
 /** Handlers that need nothing any more. */
@@ -162,9 +163,31 @@ export class HandlerRegistry {
       this.server.observe("thread/deleted", (event) => {
         if (event.method === "thread/deleted") this.removeThread(event.params.threadId)
       }),
-      this.server.onRestart(() => Effect.sync(() => this.roots.clear()))
+      this.server.onRestart(() => Effect.sync(() => this.roots.clear())),
+      this.server.onAnswered((request) => {
+        for (const { id, state } of this.open.held.values()) {
+          if (state.now !== undefined && this.worksFor(request, state.threadId, id)) state.lastEventAt = state.now()
+        }
+      })
     ], { discard: true })
   )
+
+  /** Whether a turn, or a sub-agent that works for it, waits for the response of a handler. */
+  isAsking({ id, state: { threadId } }: HeldTurn): boolean {
+    for (const request of this.server.asked()) {
+      if (this.worksFor(request, threadId, id)) return true
+    }
+    return false
+  }
+
+  /** Whether a request comes from a turn, or from a sub-agent that works for it. */
+  private worksFor({ params }: IncomingRequest, threadId: string, turnId: string): boolean {
+    const asking = turnIdOf(params)
+    if (threadIdOf(params) === threadId) return asking === undefined || asking === turnId
+    const root = asking === undefined ? undefined : this.roots.get(asking)
+    // A sub-agent that does not say for which turn it works may work for any.
+    return root === undefined ? this.opened.recordOf(threadIdOf(params) ?? "") === undefined : root === turnId
+  }
 
   /** Adds handlers for all threads, until the scope closes. */
   add(handlers: Handlers): Effect.Effect<void, never, Scope.Scope> {
@@ -193,7 +216,8 @@ export class HandlerRegistry {
     else this.threads.set(threadId, thread)
   }
 
-  private removeThread(threadId: string): void {
+  /** Forgets the handlers and tools of a thread. */
+  removeThread(threadId: string): void {
     this.threads.delete(threadId)
     this.ended.delete(threadId)
   }

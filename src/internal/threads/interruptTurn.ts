@@ -1,4 +1,4 @@
-/** Makes interruption real: of a fiber here, of the turn on the server. */
+/** Interrupts turns on the server, and waits for them to end, but not forever. */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,14 +8,14 @@ import type { AppServer } from "../../AppServer.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import type { TurnState } from "./turnState.ts"
 
-/** How long an abandoned turn is waited for, so that nobody waits forever for a server that does not answer. */
+/** How long a finalizer waits for the server to end an interrupted turn. */
 export const settleTimeout = Duration.seconds(5)
 
 /**
  * Asks the server to interrupt a turn. A turn that has ended needs no interrupt.
  *
- * Between the answer to `turn/start` and `turn/started` the server does not know the turn by its id yet, but it accepts
- * an empty id for whatever the thread is doing, and that can only be this turn.
+ * Between the response to `turn/start` and `turn/started` the server does not know the turn by its id yet, but it accepts
+ * an empty id for the turn that the thread is running, and that can only be this turn.
  */
 export const requestInterrupt = (
   server: AppServer["Service"],
@@ -33,8 +33,8 @@ export const requestInterrupt = (
   )
 
 /**
- * Waits for an effect to end, but not longer than the time limit, and tells whether it has. It has a fiber of its own: in
- * the finalizer of an interrupted fiber nothing that is to be timed out can run.
+ * Waits for an effect to end, but not longer than the time limit, and returns whether it has. The effect has a fiber of its own,
+ * because a timeout does not run in the finalizer of an interrupted fiber.
  */
 export const bounded = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolean> =>
   effect.pipe(
@@ -46,7 +46,7 @@ export const bounded = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolea
     Effect.flatMap(Fiber.join)
   )
 
-/** Interrupts a turn that nobody wants any more, and waits for the server to have ended it. */
+/** Interrupts a turn that no caller wants any more, and waits for it to end: on the server, or with its connection. */
 export const interruptAndSettle = (
   server: AppServer["Service"],
   state: TurnState,
@@ -54,9 +54,11 @@ export const interruptAndSettle = (
 ): Effect.Effect<void> =>
   Effect.suspend(() => {
     if (state.outcome !== undefined) return Effect.void
-    const settled = Effect.andThen(
-      Effect.ignore(requestInterrupt(server, state, turnId)),
-      Deferred.await(state.completion)
+    const ended = Effect.exit(Deferred.await(state.completion))
+    // The request waits for a connection while the server is restarted. The turn may have ended by then.
+    const settled = Effect.raceFirst(
+      ended,
+      Effect.andThen(Effect.ignore(requestInterrupt(server, state, turnId)), ended)
     )
     return Effect.flatMap(bounded(settled), (isSettled) =>
       isSettled

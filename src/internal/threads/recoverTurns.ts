@@ -3,6 +3,7 @@ import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -12,8 +13,9 @@ import { type AppServerError, make as appServerError, TurnLost } from "../../App
 import * as Protocol from "../../Protocol.ts"
 import { field } from "../connection/codec.ts"
 import { immediately } from "../connection/messages.ts"
+import type { ThreadOpened } from "./answers.ts"
 import type { OpenThreads } from "./openThread.ts"
-import type { HeldTurn, OpenTurns } from "./startTurn.ts"
+import type { HeldTurn, OpenTurns } from "./openTurns.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** The turn is one of the last, unless others have driven the thread on meanwhile. */
@@ -46,6 +48,22 @@ const storedTurn = (
     )
   )
 
+/** Finds the turn that a thread was running already when it was resumed. */
+export const findActive = (
+  server: Requests,
+  open: OpenTurns,
+  { thread: { id, status } }: ThreadOpened
+): Effect.Effect<void, AppServerError> =>
+  field(status, "type") !== "active" || open.activeOf(id) !== undefined ? Effect.void : Effect.map(
+    server.requestRaw("thread/turns/list", { threadId: id, limit: 1, itemsView: "notLoaded" }),
+    (response) => {
+      const turns = field(response, "data")
+      const turn: unknown = Array.isArray(turns) ? turns[0] : undefined
+      const turnId = field(turn, "id")
+      if (field(turn, "status") === "inProgress" && Predicate.isString(turnId)) open.setActive(id, turnId)
+    }
+  )
+
 /** Tells a turn what it has not heard: the items that were completed, and its end. */
 const finish = (state: TurnState, turn: Protocol.Turn): void => {
   const { threadId } = state
@@ -67,6 +85,8 @@ const recoverTurn = (server: Requests, restarts: number) =>
       Effect.sync(() =>
         state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable, description })), immediately)
       )
+    // No caller waits for it, so it need not be found out how far it has come.
+    if (held.handles === 0) return yield* lost(true, "the server had not finished it")
     let resumable = false
     const found = yield* thread.reopen(server, restarts).pipe(
       Effect.tap(() =>

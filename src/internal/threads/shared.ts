@@ -10,8 +10,8 @@ import { answerApprovals } from "./answerApprovals.ts"
 import { answerQuestions } from "./answerQuestions.ts"
 import { HandlerRegistry } from "./handlers.ts"
 import { OpenThreads } from "./openThread.ts"
+import { OpenTurns } from "./openTurns.ts"
 import { recoverTurns } from "./recoverTurns.ts"
-import { OpenTurns } from "./startTurn.ts"
 import { answerToolCalls } from "./threadTools.ts"
 
 export interface Shared {
@@ -29,12 +29,8 @@ const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.f
   yield* answerToolCalls(server, registry)
   yield* answerQuestions(server, registry)
   const audit = yield* answerApprovals(server, registry)
-  yield* server.observe("thread/archived", (event) => {
-    if (event.method === "thread/archived") threads.archive(event.params.threadId)
-  })
-  yield* server.observe("thread/deleted", (event) => {
-    if (event.method === "thread/deleted") threads.remove(event.params.threadId)
-  })
+  yield* threads.listen(server)
+  yield* open.listen(server)
   yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
   return { open, threads, registry, audit }
 })

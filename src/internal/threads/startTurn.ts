@@ -1,175 +1,179 @@
-/** Starts turns and ends them: the one way from a thread to a running turn. */
+/** Starts turns: the one way from a thread to a running turn. */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
-import type { AppServer } from "../../AppServer.ts"
-import type { AppServerError } from "../../AppServerError.ts"
+import { type AppServerError, make as appServerError, ThreadBusy } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
-import { immediately } from "../connection/messages.ts"
 import { requestTurn } from "./answers.ts"
-import type { TurnHandlers } from "./handlers.ts"
-import { bounded, interruptAndSettle } from "./interruptTurn.ts"
+import type { Handlers } from "./handlers.ts"
+import { bounded } from "./interruptTurn.ts"
 import type { OpenThread } from "./openThread.ts"
+import type { HeldTurn, OpenTurns } from "./openTurns.ts"
+import { endTurn, type Session, TurnHandle } from "./turnHandle.ts"
 import { TurnState } from "./turnState.ts"
 import type { Limit } from "./turnTimeouts.ts"
 
-/** A turn that is held by one handle or more. */
-export interface HeldTurn {
-  readonly id: string
-  readonly key: string
-  readonly thread: OpenThread
-  readonly state: TurnState
-  handles: number
+/** What a turn is started with. */
+export interface Start {
+  readonly params: Protocol.TurnStartParams
+  readonly handlers: Handlers | undefined
+  readonly keepBackgroundTerminals: boolean
+  /** The options that cannot hold if the turn is one that the thread is running already. */
+  readonly exclusive: ReadonlyArray<string>
+  readonly limit: Limit
 }
 
-const keyOf = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
+/** The params that concern the input, or that the server ignores, so that they hold for a turn that is joined. */
+const joinable: ReadonlySet<string> = new Set([
+  "threadId",
+  "input",
+  "toolOutput",
+  "clientUserMessageId",
+  "additionalContext",
+  "responsesapiClientMetadata",
+  "responsesapiClientMetadataPatch"
+])
 
-/** The turns that a program holds, and those it is about to hold. */
-export class OpenTurns {
-  readonly held = new Map<string, HeldTurn>()
-  /** What waits for compactions, whose turns have no handle. */
-  readonly compacting = new Set<TurnState>()
-  /** How often the server was restarted. */
-  restarts = 0
-  /** Told of each turn that turns out to be the program's. */
-  readonly onClaim = new Set<(turnId: string) => void>()
-  /** The `turn/start` requests that are not answered yet, by thread. */
-  private readonly starting = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
+/** The options that cannot hold for a turn that runs already. */
+export const exclusiveOptions = (options: object): ReadonlyArray<string> =>
+  Object.entries(options)
+    .filter(([name, value]) => Predicate.isNotNullish(value) && !joinable.has(name))
+    .map(([name]) => name)
 
-  /** The server lets `turn/start` join a turn that runs, so a turn that is answered with may be held already. */
-  claim(turnId: string, thread: OpenThread, state: TurnState): HeldTurn {
-    for (const told of this.onClaim) told(turnId)
-    const key = keyOf(state.threadId, turnId)
-    const held = this.held.get(key)
-    if (held !== undefined && !held.state.isForsaken) {
-      state.stop()
-      held.handles++
-      return held
-    }
-    state.bind(turnId, immediately)
-    const turn: HeldTurn = { id: turnId, key, thread, state, handles: 1 }
-    this.held.set(key, turn)
-    return turn
-  }
+const busy = (threadId: string, turnId: string, options: ReadonlyArray<string>, isSent: boolean): AppServerError =>
+  appServerError(new ThreadBusy({ threadId, turnId, options, isSent }))
 
-  addStarting(threadId: string, request: Fiber.Fiber<unknown, unknown>): void {
-    const starting = this.starting.get(threadId) ?? new Set()
-    this.starting.set(threadId, starting.add(request))
-    request.addObserver(() => {
-      starting.delete(request)
-      if (starting.size === 0 && this.starting.get(threadId) === starting) this.starting.delete(threadId)
-    })
-  }
-
-  startingOf(threadId: string): ReadonlySet<Fiber.Fiber<unknown, unknown>> {
-    return this.starting.get(threadId) ?? new Set()
-  }
-
-  /** Whether a turn is one that the program holds, and has not ended. */
-  isRunning(threadId: string, turnId: string): boolean {
-    const turn = this.held.get(keyOf(threadId, turnId))
-    return turn !== undefined && turn.state.outcome === undefined
-  }
-
-  /** Whether the thread is busy with a turn that the program holds, or is about to. */
-  isBusy(threadId: string): boolean {
-    return this.startingOf(threadId).size > 0 ||
-      [...this.held.values()].some(({ state }) => state.threadId === threadId && state.outcome === undefined)
-  }
-}
-
-/** Gives up one handle. When the last is gone and the turn still runs, it is interrupted. */
-const release = (server: AppServer["Service"], open: OpenTurns, turn: HeldTurn): Effect.Effect<void> =>
-  Effect.gen(function*() {
-    turn.handles--
-    const starting = open.startingOf(turn.state.threadId)
-    // A start that is on its way may be about to join this turn.
-    if (turn.handles === 0 && turn.state.outcome === undefined && starting.size > 0) {
-      yield* bounded(Fiber.awaitAll(starting))
-    }
-    if (turn.handles > 0 || open.held.get(turn.key) !== turn) return
-    open.held.delete(turn.key)
-    yield* interruptAndSettle(server, turn.state, turn.id)
+/** Fails if the thread is known to run a turn, for which the options of another turn cannot hold. */
+const refuseBusy = (
+  open: OpenTurns,
+  threadId: string,
+  exclusive: ReadonlyArray<string>,
+  limit: Limit
+): Effect.Effect<void, AppServerError> =>
+  exclusive.length === 0 ? Effect.void : Effect.suspend(() => {
+    const starting = open.startingOf(threadId)
+    const turnId = open.runningOf(threadId)[0]?.id ?? open.activeOf(threadId)
+    if (turnId !== undefined) return Effect.fail(busy(threadId, turnId, exclusive, false))
+    return starting.size === 0
+      ? Effect.void
+      : Effect.andThen(limit(Fiber.awaitAll(starting)), refuseBusy(open, threadId, exclusive, limit))
   })
 
-/** The server has answered `turn/start`, but in a way that does not name the turn. */
+/** The server has responded to `turn/start`, but in a way that does not name the turn. */
 const mayHaveStarted = (cause: Cause.Cause<AppServerError>): boolean =>
   Option.exists(Cause.findErrorOption(cause), ({ reason }) => reason._tag === "DecodeFailed")
 
+/** A turn that `turn/start` has named, and whether it was running before. */
+interface Started {
+  readonly turn: HeldTurn
+  readonly isJoined: boolean
+}
+
 /**
- * Sends `turn/start` and holds the turn for as long as the scope lives.
- *
- * The request has a fiber of its own, which outlives ours: if ours gives up waiting, interrupted or out of time, the answer
- * is still awaited, because only it names the turn, and the turn is then interrupted, however late that is.
+ * Sends `turn/start`, in a fiber of its own that outlives the caller's: if the caller gives up waiting, interrupted or out of time,
+ * the response is still awaited, because only it names the turn.
  */
-export const startTurn = (
-  server: AppServer["Service"],
-  open: OpenTurns,
+const sendStart = Effect.fnUntraced(function*(
+  { open, registry, server }: Session,
   thread: OpenThread,
-  params: Protocol.TurnStartParams,
-  limit: Limit,
-  addHandlers?: () => TurnHandlers
-): Effect.Effect<HeldTurn, AppServerError, Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      const { threadId } = params
-      const state = new TurnState(server, threadId)
-      const handlers = addHandlers?.()
-      let isSent = false
-      if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
-      const request = yield* thread.request(server, open, (server, { onSend }) =>
-        requestTurn(server, "turn/start", params, {
-          timeout: Duration.infinity,
-          onSend: () => {
-            isSent = true
-            onSend?.()
-          }
-        })).pipe(
-          Effect.map(({ turn }) => {
-            thread.change(params)
-            handlers?.name(turn.id)
-            const held = open.claim(turn.id, thread, state)
-            held.state.whenFinished(() =>
-              handlers?.end()
-            )
-            return held
-          }),
-          Effect.interruptible,
-          Effect.forkDetach
-        )
-      open.addStarting(threadId, request)
-      // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
-      request.addObserver((exit) => {
-        if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) {
-          handlers?.end()
+  state: TurnState,
+  { handlers: given, keepBackgroundTerminals, params }: Start
+) {
+  const { threadId } = params
+  const handlers = given && registry.addTurn(threadId, given)
+  let isSent = false
+  let activeBefore: string | undefined
+  const request = yield* thread.request(
+    server,
+    open,
+    "turn/start",
+    (server, { onSend }) =>
+      requestTurn(server, "turn/start", params, {
+        timeout: Duration.infinity,
+        onSend: () => {
+          isSent = true
+          activeBefore = open.activeOf(threadId)
+          state.expectSettings(params)
+          onSend?.()
         }
       })
+  ).pipe(
+    Effect.map(({ turn: { id } }): Started => {
+      if (!state.hasSettings) thread.change(params)
+      const isJoined = activeBefore === id || open.isRunning(threadId, id)
+      if (isJoined) handlers?.end()
+      else handlers?.name(id)
+      const turn = open.claim(id, { activeBefore, keepBackgroundTerminals, state, thread })
+      turn.state.whenFinished(() => handlers?.end())
+      return { turn, isJoined }
+    }),
+    Effect.interruptible,
+    Effect.forkDetach
+  )
+  open.addStarting(threadId, request)
+  // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
+  request.addObserver((exit) => {
+    if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
+  })
+  return { request, isSent: () => isSent, handlers }
+})
+
+/** Interrupts a turn for which the server has reported other settings than it was started with. */
+const rejectTurn = ({ server }: Session, turn: HeldTurn, error: AppServerError): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    turn.state.expire(error)
+    return Effect.andThen(endTurn(server, turn), Effect.sync(() => turn.state.abandon()))
+  })
+
+/** Starts a turn and returns its handle, which is held for as long as the scope lives. */
+export const startTurn = (
+  session: Session,
+  thread: OpenThread,
+  start: Start
+): Effect.Effect<TurnHandle, AppServerError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      const { exclusive, limit, params: { threadId } } = start
+      yield* restore(refuseBusy(session.open, threadId, exclusive, limit))
+      const state = new TurnState(session.server, threadId)
+      const { handlers, isSent, request } = yield* sendStart(session, thread, state, start)
+      if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
 
       const started = yield* Effect.exit(restore(limit(Fiber.join(request))))
       if (Exit.isSuccess(started)) {
-        const turn = started.value
-        yield* Effect.addFinalizer(() =>
-          release(server, open, turn)
-        )
-        return turn
+        const { isJoined, turn } = started.value
+        const handle = new TurnHandle(session, turn)
+        if (isJoined && exclusive.length > 0) {
+          yield* handle.release
+          return yield* busy(threadId, turn.id, exclusive, true)
+        }
+        if (!isJoined && state.rejected !== undefined) {
+          yield* handle.release
+          return yield* state.rejected
+        }
+        yield* Effect.addFinalizer(() => handle.release)
+        const services = yield* Effect.context<never>()
+        state.whenRejected((error) => Effect.runForkWith(services)(rejectTurn(session, turn, error)))
+        return handle
       }
 
-      yield* Effect.sync(() => {
-        if (!isSent) request.interruptUnsafe()
-        state.forsake()
-      })
-      const abandoned = yield* Fiber.await(request).pipe(
+      if (!isSent()) request.interruptUnsafe()
+      state.release()
+      const released = yield* Fiber.await(request).pipe(
         Effect.flatMap((exit) =>
-          Exit.isSuccess(exit) ? release(server, open, exit.value) : Effect.sync(() => state.stop())
+          Exit.isSuccess(exit)
+            ? new TurnHandle(session, exit.value.turn).release
+            : Effect.sync(() => state.stop())
         ),
         Effect.interruptible,
         Effect.forkDetach
       )
-      if (Exit.hasInterrupts(started)) yield* bounded(Fiber.await(abandoned))
+      if (Exit.hasInterrupts(started)) yield* bounded(Fiber.await(released))
       return yield* Effect.failCause(started.cause)
     })
   )

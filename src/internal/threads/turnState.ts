@@ -16,6 +16,8 @@ import type { Delta, Family } from "../connection/deltaLines.ts"
 import { EventBuffer } from "../connection/eventBuffer.ts"
 import { EventLog } from "../connection/eventLog.ts"
 import { immediately, type Step } from "../connection/messages.ts"
+import { notApplied } from "./keptSettings.ts"
+import { differenceOf, type Requested, settingsOfUpdate } from "./threadSettings.ts"
 
 /** Who subscribes so late lags. Each turn that runs has such a log, so it is short. */
 const joinLogFrom = 128
@@ -54,18 +56,22 @@ const readError = (error: unknown): Protocol.TurnError | undefined => {
   }
 }
 
-/** So many starts and ends of turns are remembered for an answer that nobody waits for. */
-const forsakenEvents = 64
+/** Maximum number of starts and ends of turns that are kept for a response that no caller waits for. */
+const maxReleasedEvents = 64
 
 export class TurnState implements NotificationListener {
   readonly threadId: string
   /** Removes secrets from the server's words. */
   readonly redact: (text: string) => string
-  readonly items: Array<Protocol.ThreadItem> = []
+  items: Array<Protocol.ThreadItem> = []
+  /** The items of the commands that the turn has started. */
+  readonly commands = new Set<string>()
   usage: Protocol.ThreadTokenUsage | undefined
   /** The server has said that the turn runs; before that it cannot be interrupted by its id. */
   started = false
   readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
+  /** Completed with the turn: one for each of its handles. */
+  private completions: Array<Deferred.Deferred<Protocol.Turn, AppServerError>> = []
   /** How the turn ended, once it has. */
   outcome: Result.Result<Protocol.Turn, AppServerError> | undefined
 
@@ -78,14 +84,22 @@ export class TurnState implements NotificationListener {
 
   /** Why the turn is being interrupted, if that is for taking too long. */
   private expired: AppServerError | undefined
+  /** The settings that the turn was started with, to be compared with those that the server reports. */
+  private requested: Requested | undefined
+  /** Why the turn must not run: the server has reported other settings than it was started with. */
+  rejected: AppServerError | undefined
+  private onReject: ((error: AppServerError) => void) | undefined
+  /** Whether the server has reported the settings of the thread since `turn/start` was sent. */
+  hasSettings = false
+
   /** Called when the turn has ended. */
   private readonly onFinish: Array<() => void> = []
   private turnId: string | undefined
-  /** Nobody waits for it, so not all of it is kept. */
-  isForsaken = false
+  /** No caller waits for the turn any more, so only its start and its end are kept. */
+  isReleased = false
   private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
   /** All events, for subscribers that come late. */
-  private readonly log = new EventLog<Protocol.TurnNotification>(joinLogFrom)
+  private log = new EventLog<Protocol.TurnNotification>(joinLogFrom)
   private subscribers: ReadonlyArray<EventBuffer<Protocol.TurnNotification>> = []
   /** A text that is known to be of this turn. */
   private family: Family | undefined
@@ -111,18 +125,41 @@ export class TurnState implements NotificationListener {
   onNotification(event: Protocol.ServerNotification, turnId: string | undefined, step: Step): void {
     if (this.outcome !== undefined) return
     if (turnId === undefined) {
-      if (event.method !== "thread/status/changed") return
-      if (event.params.status.type === "active") this.activity = "active"
-      else if (this.activity === "active") {
-        this.activity = "idle"
-        const { onIdle } = this
-        this.onIdle = undefined
-        if (onIdle !== undefined) step.defer(onIdle)
-      }
+      if (event.method === "thread/settings/updated") this.compareSettings(event.params.threadSettings, step)
+      if (event.method === "thread/status/changed") this.changeActivity(event.params.status.type === "active", step)
       return
     }
     if (this.turnId === undefined) this.keep(turnId, event as Protocol.TurnNotification)
     else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, step)
+  }
+
+  private changeActivity(isActive: boolean, step: Step): void {
+    if (isActive) this.activity = "active"
+    else if (this.activity === "active") {
+      this.activity = "idle"
+      const { onIdle } = this
+      this.onIdle = undefined
+      if (onIdle !== undefined) step.defer(onIdle)
+    }
+  }
+
+  /** Compares the settings that the server reports until the turn has started with those that the turn was started with. */
+  expectSettings(requested: Requested): void {
+    this.requested = requested
+  }
+
+  private compareSettings(reported: Protocol.ThreadSettings, step: Step): void {
+    if (this.started || this.requested === undefined) return
+    this.hasSettings = true
+    const difference = differenceOf(this.requested, settingsOfUpdate(reported))
+    this.rejected = difference && notApplied("turn/start", this.threadId, difference)
+    const { onReject, rejected } = this
+    if (rejected !== undefined && onReject !== undefined) step.defer(() => onReject(rejected))
+  }
+
+  /** Calls a function when the server has reported other settings than the turn was started with. */
+  whenRejected(onReject: (error: AppServerError) => void): void {
+    this.onReject = onReject
   }
 
   onDelta(delta: Delta, step: Step): void {
@@ -131,7 +168,7 @@ export class TurnState implements NotificationListener {
       if (this.turnId !== turnId) return this.onNotification(delta.event, turnId, step)
       this.family = delta.family
     }
-    if (this.outcome !== undefined) return
+    if (this.outcome !== undefined || this.isReleased) return
     if (this.now !== undefined) this.lastEventAt = this.now()
     this.log.pushDelta(delta)
     for (const subscriber of this.subscribers) subscriber.offerDelta(delta, step)
@@ -142,20 +179,22 @@ export class TurnState implements NotificationListener {
   }
 
   /**
-   * Nobody waits any more for the answer that names the turn. If it comes, all that matters is whether the turn runs; nothing else
-   * of any turn of the thread is kept until then, which may be never.
+   * Releases what is known of the turn, for which no caller waits any more. Until it ends, which may be never, only its start and
+   * its end are kept; before the response to `turn/start` has named it, those of all turns of the thread.
    */
-  forsake(): void {
-    this.isForsaken = true
+  release(): void {
+    this.isReleased = true
+    this.log = new EventLog(joinLogFrom)
+    this.items = []
     const early = this.early
     this.early = []
     for (const [id, event] of early) this.keep(id, event)
   }
 
   private keep(turnId: string, event: Protocol.TurnNotification): void {
-    if (this.isForsaken) {
+    if (this.isReleased) {
       if (event.method !== "turn/started" && event.method !== "turn/completed") return
-      if (this.early.length >= forsakenEvents) {
+      if (this.early.length >= maxReleasedEvents) {
         this.early.shift()
         // Its start may have been among what is forgotten. It is interrupted by its id then, and not whatever the thread does.
         this.started = true
@@ -172,6 +211,12 @@ export class TurnState implements NotificationListener {
     for (const [id, event] of early) {
       if (id === turnId && this.outcome === undefined) this.add(event, step)
     }
+  }
+
+  /** Completes a deferred with the turn. */
+  completeWith(deferred: Deferred.Deferred<Protocol.Turn, AppServerError>): void {
+    if (this.outcome === undefined) this.completions.push(deferred)
+    else Deferred.doneUnsafe(deferred, Effect.fromResult(this.outcome))
   }
 
   /** Calls a function in the reader's step when the turn has ended, or now if it has. */
@@ -208,12 +253,16 @@ export class TurnState implements NotificationListener {
   }
 
   private add(event: Protocol.TurnNotification, step: Step): void {
+    if (this.isReleased && event.method !== "turn/started" && event.method !== "turn/completed") return
     if (this.now !== undefined) this.lastEventAt = this.now()
     this.log.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, step)
     switch (event.method) {
       case "turn/started":
         this.started = true
+        return
+      case "item/started":
+        if (event.params.item.type === "commandExecution") this.commands.add(event.params.item.id)
         return
       case "item/completed":
         this.items.push(event.params.item)
@@ -264,6 +313,12 @@ export class TurnState implements NotificationListener {
     this.early = []
     for (const tell of this.onFinish.splice(0)) tell()
     this.stop()
-    step.defer(() => Deferred.doneUnsafe(this.completion, Effect.fromResult(outcome)))
+    const { completions } = this
+    this.completions = []
+    step.defer(() => {
+      const completed = Effect.fromResult(outcome)
+      Deferred.doneUnsafe(this.completion, completed)
+      for (const completion of completions) Deferred.doneUnsafe(completion, completed)
+    })
   }
 }

@@ -1,30 +1,32 @@
-/** Ends turns that take too long, or of which nothing is heard for too long. */
+/** Time limits of turns: how long a turn may take, and how long it may produce no event. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { AppServer } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, RequestTimeout, TurnTimeout } from "../../AppServerError.ts"
-import { interruptAndSettle } from "./interruptTurn.ts"
-import type { TurnState } from "./turnState.ts"
+import { endTurn, type TurnHandle } from "./turnHandle.ts"
 
-/** What a handle of a turn stands for. */
-export interface RunningTurn {
-  readonly server: AppServer["Service"]
-  readonly state: TurnState
-  readonly turnId: string
-}
-
+/** Ends the wait of a handle that has taken too long, and the turn with it unless other callers hold it. */
 const expire = (
-  { server, state, turnId }: RunningTurn,
+  handle: TurnHandle,
   kind: TurnTimeout["kind"],
   duration: Duration.Duration
 ): Effect.Effect<void> =>
   Effect.suspend(() => {
+    const { isShared, session: { server }, turn } = handle
+    const { id: turnId, state } = turn
     if (state.outcome !== undefined) return Effect.void
     const timeoutMillis = Duration.toMillis(duration)
-    state.expire(appServerError(new TurnTimeout({ threadId: state.threadId, turnId, kind, timeoutMillis })))
-    return Effect.andThen(interruptAndSettle(server, state, turnId), Effect.sync(() => state.abandon()))
+    const error = appServerError(
+      new TurnTimeout({ threadId: state.threadId, turnId, kind, timeoutMillis, isInterrupted: !isShared })
+    )
+    if (isShared) {
+      handle.fail(error)
+      return handle.release
+    }
+    state.expire(error)
+    return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.abandon()))
   })
 
 /** Has an effect fail that is not done by a certain time. */
@@ -66,12 +68,12 @@ export const startLimit = (
   return limitOf(timeoutMillis, () =>
     shortest === undefined
       ? new RequestTimeout({ method: "turn/start", timeoutMillis })
-      : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis }))
+      : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis, isInterrupted: true }))
 }
 
-/** Interrupts a turn that has not ended by then, counted from `since`, or from now. */
+/** Expires a handle whose turn has not ended by then, counted from `since`, or from now. */
 export const startDeadline = (
-  turn: RunningTurn,
+  handle: TurnHandle,
   input: Duration.Input,
   since?: number
 ): Effect.Effect<void, never, Scope.Scope> =>
@@ -79,24 +81,27 @@ export const startDeadline = (
     const duration = Duration.fromInputUnsafe(input)
     const now = yield* Clock.currentTimeMillis
     const left = (since ?? now) + Duration.toMillis(duration) - now
-    yield* Effect.forkScoped(Effect.delay(expire(turn, "deadline", duration), left))
+    yield* Effect.forkScoped(Effect.delay(expire(handle, "deadline", duration), left))
   })
 
-/** Interrupts a turn of which nothing is heard for so long. While it waits for a handler of the program, it is not silent. */
-export const startIdleTimeout = (turn: RunningTurn, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> =>
+/**
+ * Expires a handle whose turn produces no event for the given time. The clock stops while the turn, or a sub-agent that works for it,
+ * waits for a handler of the program, and starts anew with the response.
+ */
+export const startIdleTimeout = (handle: TurnHandle, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> =>
   Effect.gen(function*() {
     const duration = Duration.fromInputUnsafe(input)
     const millis = Duration.toMillis(duration)
     const clock = yield* Clock.Clock
-    const { server, state } = turn
+    const { session: { registry }, turn } = handle
+    const { state } = turn
     state.now = () => clock.currentTimeMillisUnsafe()
     state.lastEventAt = state.now()
     const watch: Effect.Effect<void> = Effect.suspend(() => {
       if (state.outcome !== undefined) return Effect.void
       const now = clock.currentTimeMillisUnsafe()
-      if (server.isAsking(state.threadId)) state.lastEventAt = now
-      const left = state.lastEventAt + millis - now
-      return left > 0 ? Effect.andThen(Effect.sleep(left), watch) : expire(turn, "idle", duration)
+      const left = registry.isAsking(turn) ? millis : state.lastEventAt + millis - now
+      return left > 0 ? Effect.andThen(Effect.sleep(left), watch) : expire(handle, "idle", duration)
     })
     yield* Effect.forkScoped(watch)
   })

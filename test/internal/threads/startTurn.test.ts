@@ -12,8 +12,10 @@ import * as AppServer from "../../../src/AppServer.ts"
 import * as AppServerError from "../../../src/AppServerError.ts"
 import * as Codex from "../../../src/Codex.ts"
 import { immediately } from "../../../src/internal/connection/messages.ts"
-import { OpenThread } from "../../../src/internal/threads/openThread.ts"
-import { OpenTurns, startTurn } from "../../../src/internal/threads/startTurn.ts"
+import { HandlerRegistry } from "../../../src/internal/threads/handlers.ts"
+import { OpenThread, OpenThreads } from "../../../src/internal/threads/openThread.ts"
+import { OpenTurns } from "../../../src/internal/threads/openTurns.ts"
+import { startTurn } from "../../../src/internal/threads/startTurn.ts"
 import type { TurnState } from "../../../src/internal/threads/turnState.ts"
 import { requestLimit } from "../../../src/internal/threads/turnTimeouts.ts"
 import type * as Protocol from "../../../src/Protocol.ts"
@@ -117,12 +119,19 @@ describe("a turn", () => {
         }
       }
       const thread = yield* openThread("t")
+      const open = new OpenTurns()
+      const threads = new OpenThreads()
+      const record = threads.note(Fake.threadResponse("t"), {})
       const starting = yield* startTurn(
-        server,
-        new OpenTurns(),
-        new OpenThread(Fake.threadResponse("t"), 0),
-        { threadId: thread.id, input: [] },
-        yield* requestLimit(server, "turn/start")
+        { server, open, registry: new HandlerRegistry(server, open, threads) },
+        new OpenThread("t", record, 0),
+        {
+          params: { threadId: thread.id, input: [] },
+          handlers: undefined,
+          keepBackgroundTerminals: false,
+          exclusive: [],
+          limit: yield* requestLimit(server, "turn/start")
+        }
       ).pipe(Effect.scoped, Effect.flip, Effect.forkChild)
       const start = yield* fake.takeMethod("turn/start")
       yield* TestClock.adjust("60 seconds")
