@@ -27,6 +27,7 @@ import * as Path from "effect/Path"
 import * as Predicate from "effect/Predicate"
 import type * as Terminal from "effect/Terminal"
 import type * as Approvals from "./Approvals.ts"
+import { readCommand } from "./internal/approvals/commandWords.ts"
 import { inTime } from "./internal/approvals/inTime.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
@@ -54,9 +55,18 @@ const argvOf = (request: Approvals.Request): ReadonlyArray<string> | undefined =
 export const declineAll: Approvals.Policy = () => decided("decline")
 
 /**
- * Accepts the commands that a predicate names by their words. It is only asked about single plain commands: one with a pipe,
- * a redirection, a variable or anything else that a shell would act upon has no such words, and is left open. So are network
- * connections, and commands that want further rights.
+ * Accepts the commands whose words satisfy a predicate.
+ *
+ * **Details**
+ *
+ * The predicate sees single plain commands only, those with `argv`: a command with a pipe, a redirection, a variable or anything
+ * else that a shell acts upon is left open, as is one that starts with a shell or a launcher such as `env`, `sudo` or `xargs`.
+ * So are network connections, and commands that ask for more permissions.
+ *
+ * **Gotchas**
+ *
+ * Codex uses login shells (`/bin/bash -lc '…'`) unless its configuration has `allow_login_shell = false`. A login shell runs the
+ * user's profile before the command. See `argv` of `Approvals.CommandRequest` for what the words do not show.
  *
  * @category policies
  * @since 0.1.0
@@ -71,16 +81,35 @@ export const acceptCommands = (
 
 /**
  * Accepts single plain commands that do nothing but read, such as `ls`, `cat`, `grep`, `rg`, `find` without actions, and
- * `sed -n 1,9p`. They may read whatever the server may, keys and the environment of processes too. Git is not among them,
- * because the configuration of a repository can have it run programs.
+ * `sed -n 1,9p`.
  *
- * A program is known by its name, and found on the server's `PATH`. Keep folders that Codex may write out of that: `npm start`
- * and `npm run`, for one, put the project's `node_modules/.bin` first.
+ * **Details**
+ *
+ * The command is left open if its shell runs files of the home directory first, because an earlier command may have written
+ * them: a login shell runs a profile, and `zsh` runs `~/.zshenv`. It is also left open if its shell is not in `/bin`, `/usr/bin` or
+ * `/run/current-system/sw/bin`. Codex uses login shells by default. Without them, this policy accepts commands on systems where
+ * the user's shell is `bash` or `sh`:
+ *
+ * ```ts
+ * import { Codex } from "effect-codex"
+ *
+ * export const layer = Codex.layerStdio({ config: { allow_login_shell: false } })
+ * ```
+ *
+ * **Gotchas**
+ *
+ * - The commands may read whatever the server may, keys and the environment of processes too.
+ * - Git is not among them, because the configuration of a repository can have it run programs.
+ * - A program is known by its name, and found on the server's `PATH`. Keep folders that Codex may write out of that: `npm start`
+ *   and `npm run`, for one, put the project's `node_modules/.bin` first.
+ * - `bash` also runs the file that `BASH_ENV` names in the server's environment.
  *
  * @category policies
  * @since 0.1.0
  */
-export const readOnlyCommands: Approvals.Policy = acceptCommands(isReadOnly)
+export const readOnlyCommands: Approvals.Policy = acceptCommands((argv, { command }) =>
+  isReadOnly(argv) && readCommand(command ?? "")?.runsStartupFiles === false
+)
 
 /** What configures Codex and Git, and can have them run programs. */
 const isProtected = (path: string): boolean =>

@@ -67,6 +67,31 @@ export interface RequestBase {
 /**
  * Codex wants to run a command, outside of its sandbox.
  *
+ * **When to use**
+ *
+ * Decide by `argv`. `script` must be parsed to be understood, and `commandActions` and `reason` are written by, or for, the model.
+ *
+ * **Details**
+ *
+ * `argv` is there for a program and its arguments, when nothing else reads them first:
+ *
+ * - The command is a system shell with a script, `/bin/bash -c '…'` or `-lc`, as Codex sends it, and the script is a single plain
+ *   command. The shell is `sh`, `bash`, `dash`, `zsh` or `ksh` in `/bin`, `/usr/bin` or `/run/current-system/sw/bin`. Or the
+ *   command is not in a shell.
+ * - Nothing in it is for a shell to act upon: an operator, a variable, a pattern, a brace, a tilde that is expanded (also in
+ *   `a=~/x`), an assignment, a comment, or a backslash that the shell drops from a word such as `C:\dir`.
+ * - The program is not one that runs its arguments: another shell (`fish`, `pwsh`, `cmd`), a launcher (`env`, `sudo`, `xargs`, `nice`,
+ *   `timeout`, `ssh`), or a builtin (`eval`, `exec`, `time`). Path, letter case and `.exe` make no difference to that.
+ *
+ * **Gotchas**
+ *
+ * - Other programs can run code too, as one of their features: `find -exec`, `git -c`, `make`, `npx`, `docker run`, `python -c`,
+ *   `node -e`. They have `argv`, so look at all words and not only at the first one.
+ * - A login shell (`-lc`, Codex's default) runs the user's profile first, and `zsh` always runs `~/.zshenv`. If Codex may write the
+ *   user's home directory, set `allow_login_shell = false` in its configuration. `ApprovalPolicy.readOnlyCommands` accepts no
+ *   command from such a shell.
+ * - The environment of the server counts too: `PATH` says which program a name is, and `BASH_ENV` names a file that `bash` runs.
+ *
  * @category requests
  * @since 0.1.0
  */
@@ -79,13 +104,9 @@ export interface CommandRequest extends RequestBase {
   readonly kind: Protocol.CommandExecutionApprovalKind
   /** The command as it would be run, mostly a shell with a script. */
   readonly command: string | undefined
-  /** What the shell is to run, if the command is a shell with a script. */
+  /** What the shell is to run, if the command is a system shell with a script. */
   readonly script: string | undefined
-  /**
-   * The words of the command, or of the shell's script, quotes removed. `undefined` if it is anything but a single plain
-   * command: with a pipe, a redirection, a variable, a pattern, or whatever else a shell would act upon. Decide by this;
-   * `commandActions` leaves things out.
-   */
+  /** The program and its arguments, if these words are all that runs; `undefined` otherwise. Decide by this. */
   readonly argv: ReadonlyArray<string> | undefined
   readonly cwd: string | undefined
   /** What the server makes of the command, for people to look at. */

@@ -10,6 +10,8 @@ import * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import * as Terminal from "effect/Terminal"
 import * as TestClock from "effect/testing/TestClock"
+import { joinedWords } from "../src/internal/approvals/shellWords.ts"
+import { commandAsk, legacyCommandAsk } from "../src/internal/threads/approvalRequests.ts"
 
 const base = { threadId: "t", turnId: "u", itemId: "i", reason: undefined, params: {} }
 
@@ -85,6 +87,62 @@ describe("a policy about commands", () => {
       assert.strictEqual(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls", "-la"])), "accept")
       assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["rm", "-rf", "/"])))
       assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls"], { kind: "writeStdin" })))
+    }))
+
+  it.effect("that only read leaves open a shell that runs other files first, or is not the system's", () =>
+    Effect.gen(function*() {
+      const ofServer = (line: string) =>
+        commandAsk({ threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1, command: line, cwd: "/project" }).request
+      const ofLegacyServer = (words: ReadonlyArray<string>) =>
+        legacyCommandAsk({ conversationId: "t", callId: "c", command: words, cwd: "/project", parsedCmd: [] }).request
+      const accepted = ["ls -la", "/bin/bash -c 'ls -la'", "/usr/bin/sh -c ls", "/bin/bash -c \"grep '^a' b\""]
+      const left = [
+        "/bin/bash -lc ls",
+        "/bin/bash -l -c ls",
+        "/bin/bash --login -c ls",
+        "/bin/sh -lc ls",
+        "/bin/zsh -c ls",
+        "/bin/zsh -lc ls",
+        "bash -c ls",
+        "./bash -c ls",
+        "node_modules/.bin/bash -c ls",
+        "/project/bin/bash -c ls",
+        "/bin/../project/bash -c ls",
+        "/bin/bash -c 'bash -c ls'",
+        "/bin/bash -c './bash -c ls'",
+        "/bin/bash -c './ls'",
+        "/bin/bash -c 'env ls'",
+        "/bin/bash -c 'cat ~/x'",
+        "/bin/bash -c 'echo a=~/x'",
+        "env ls",
+        "sudo ls",
+        "pwsh -c ls",
+        "fish -c ls"
+      ]
+      for (const request of [...accepted.map(ofServer), ofLegacyServer(["/bin/bash", "-c", "ls 'a b'"])]) {
+        assert.strictEqual(yield* decides(ApprovalPolicy.readOnlyCommands, request), "accept", request.command)
+      }
+      const legacy = left.map((line) => ofLegacyServer(joinedWords(line)!))
+      for (const request of [...left.map(ofServer), ...legacy, command(["ls"], { command: undefined })]) {
+        assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, request), request.command)
+      }
+    }))
+
+  it.effect("is asked about a login shell of the system, and about no other shell", () =>
+    Effect.gen(function*() {
+      const policy = ApprovalPolicy.acceptCommands(() => true)
+      const decision = (line: string) =>
+        decides(
+          policy,
+          commandAsk({ threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1, command: line, cwd: "/project" })
+            .request
+        )
+      assert.strictEqual(yield* decision("/bin/zsh -lc 'npm test'"), "accept")
+      for (
+        const line of ["./bash -lc 'npm test'", "bash -c 'npm test'", "sudo npm test", "/bin/bash -c 'env npm test'"]
+      ) {
+        assert.isUndefined(yield* decision(line), line)
+      }
     }))
 })
 

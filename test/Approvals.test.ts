@@ -91,6 +91,76 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepInclude(seen[1], { script: "touch a && rm -rf b", argv: undefined })
       }))
 
+    it.effect("have argv only if the words are what runs", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const seen: Array<Approvals.CommandRequest> = []
+        const thread = yield* codex.startThread({
+          ...asked,
+          approvals: {
+            command: (request) => {
+              seen.push(request)
+              return Effect.succeed(Approvals.decline)
+            }
+          }
+        })
+        const none = [
+          "bash -c ls",
+          "./bash -c ls",
+          "env ls",
+          "sudo -n ls",
+          "pwsh.exe -NoProfile -Command 'ls; ls'",
+          "echo a=~/x",
+          "time ls",
+          "eval 'ls; ls'",
+          String.raw`C:\dir\x.exe`
+        ]
+        const words = [String.raw`'C:\dir\x.exe' "it's ^ \b" a\ b`]
+        yield* runCalls(thread, ...[...none, ...words].map((script, index) => escalated(script, `argv${index}`)))
+        assert.deepStrictEqual(seen.map(({ script }) => script), [...none, ...words])
+        assert.deepStrictEqual(seen.map(({ argv }) => argv), [
+          ...none.map(() => undefined),
+          [String.raw`C:\dir\x.exe`, String.raw`it's ^ \b`, "a b"]
+        ])
+      }))
+
+    it.effect("from a login shell are left open by a policy that only lets read", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const { workspace } = yield* CodexEnvironment.CodexEnvironment
+        const run = Effect.fnUntraced(function*(login: boolean, approvals: Approvals.Policy) {
+          const seen: Array<Approvals.CommandRequest> = []
+          const thread = yield* codex.startThread({
+            ...asked,
+            config: { allow_login_shell: true },
+            approvals: (request) => {
+              if (request._tag === "Command") seen.push(request)
+              return approvals(request)
+            }
+          })
+          const { outcomes } = yield* runCalls(
+            thread,
+            ModelServer.functionCall("exec_command", {
+              cmd: "ls",
+              ...(login ? {} : { login }),
+              sandbox_permissions: "require_escalated",
+              justification: "The test wants it."
+            }, { callId: "login" })
+          )
+          return { outcomes, ...seen[0]! }
+        })
+        const expected = { script: "ls", argv: ["ls"], cwd: workspace }
+        // Codex's own default is a login shell.
+        const login = yield* run(true, ApprovalPolicy.readOnlyCommands)
+        assert.match(login.command!, /-lc ls$/)
+        assert.deepInclude(login, { ...expected, outcomes: ["declined"] })
+        const plain = yield* run(false, ApprovalPolicy.readOnlyCommands)
+        assert.match(plain.command!, / -c ls$/)
+        assert.deepInclude(plain, { ...expected, outcomes: ["completed"] })
+        const named = yield* run(true, ApprovalPolicy.acceptCommands((argv) => argv.join(" ") === "ls"))
+        assert.deepInclude(named, { ...expected, outcomes: ["completed"] })
+      }))
+
     it.effect("run it, or do not, or end the turn, as the handler decides", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex

@@ -1,16 +1,22 @@
 /**
- * Reads a shell command only as far as that is safe: plain words and quotes. A command with anything in it that a shell
- * would act upon (an operator, an expansion, a redirection, a pattern, a comment) is not read at all, because what it runs
- * cannot be told from its words.
+ * Reads a shell command only as far as that is safe: plain words and quotes. A command with anything else that a shell acts
+ * upon (an operator, an expansion, a redirection, a pattern, a comment) has no words here, because they would not show what
+ * it runs.
  */
 
-const operators = /[|&;<>()$`*?[\]{}!^\n\r]/
+const operators = /[|&;<>()$`*?[\]{}!^]/
+
+/** Control characters and separators other than space and tab, which shells and locales read differently. */
+const separators = /[\p{Cc}\p{Z}]/u
 
 /** In double quotes a backslash escapes these only. */
 const escapable = "$`\"\\"
 
-/** The words of a single plain command, or `undefined`. */
-export const plainWords = (command: string): ReadonlyArray<string> | undefined => {
+/** Reads words; `unescape` returns the text of a backslash outside quotes and the character after it. */
+const splitWords = (
+  command: string,
+  unescape: (escaped: string) => string | undefined
+): ReadonlyArray<string> | undefined => {
   const words: Array<string> = []
   let word: string | undefined
   for (let i = 0; i < command.length; i++) {
@@ -35,10 +41,16 @@ export const plainWords = (command: string): ReadonlyArray<string> | undefined =
       }
       word = (word ?? "") + text
     } else if (char === "\\") {
-      const escaped = command[++i]
-      if (escaped === undefined || escaped === "\n") return undefined
-      word = (word ?? "") + escaped
-    } else if (operators.test(char) || (word === undefined && (char === "#" || char === "~"))) {
+      const text = unescape(command[++i] ?? "\n")
+      if (text === undefined) return undefined
+      word = (word ?? "") + text
+    } else if (operators.test(char) || separators.test(char)) {
+      return undefined
+    } else if (word === undefined && (char === "#" || char === "=")) {
+      // A comment; in zsh, `=name` is the path of a program.
+      return undefined
+    } else if (char === "~" && (word === undefined || /[=:]/.test(command[i - 1]!))) {
+      // A home directory, also in what looks like an assignment: bash expands `echo a=~/x`.
       return undefined
     } else {
       word = (word ?? "") + char
@@ -49,8 +61,16 @@ export const plainWords = (command: string): ReadonlyArray<string> | undefined =
   return words.length === 0 || /^[A-Za-z_][A-Za-z0-9_]*\+?=/.test(words[0]!) ? undefined : words
 }
 
-const isShell = (program: string): boolean => /^(?:.*\/)?(?:ba|z|da|k)?sh$/.test(program)
+/**
+ * The words that a shell reads in a script of a single plain command, or `undefined`. There are none if a backslash outside
+ * quotes is before a letter or a digit: the script shows `C:\dir`, and a shell runs `C:dir`.
+ */
+export const plainWords = (script: string): ReadonlyArray<string> | undefined =>
+  splitWords(script, (escaped) => /[\w\n]/.test(escaped) ? undefined : escaped)
 
-/** What a shell is to run, if the command is one that is given a script. */
-export const scriptOf = (words: ReadonlyArray<string>): string | undefined =>
-  words.length === 3 && isShell(words[0]!) && (words[1] === "-c" || words[1] === "-lc") ? words[2] : undefined
+/**
+ * The words that the server has joined to one line, or `undefined`. The server quotes each word for a POSIX shell, and then
+ * no backslash is outside quotes. One that is there separates the names of a Windows path, so it is kept.
+ */
+export const joinedWords = (command: string): ReadonlyArray<string> | undefined =>
+  splitWords(command, (escaped) => /[\w.-]/.test(escaped) ? `\\${escaped}` : undefined)

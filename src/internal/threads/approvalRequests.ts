@@ -4,7 +4,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Approvals from "../../Approvals.ts"
 import * as Protocol from "../../Protocol.ts"
-import { plainWords, scriptOf } from "../approvals/shellWords.ts"
+import { readCommand, readWords } from "../approvals/commandWords.ts"
 import { field } from "../connection/codec.ts"
 
 type Params = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["params"] }
@@ -24,8 +24,7 @@ const text = (value: unknown): string | undefined => Predicate.isString(value) ?
 export const commandAsk = (
   params: Params["item/commandExecution/requestApproval"]
 ): Ask<"item/commandExecution/requestApproval", Approvals.CommandRequest> => {
-  const words = Predicate.isNotNullish(params.command) ? plainWords(params.command) : undefined
-  const script = words && scriptOf(words)
+  const words = Predicate.isNotNullish(params.command) ? readCommand(params.command) : undefined
   return {
     request: {
       _tag: "Command",
@@ -36,8 +35,8 @@ export const commandAsk = (
       reason: params.reason ?? undefined,
       kind: params.kind ?? "command",
       command: params.command ?? undefined,
-      script,
-      argv: script === undefined ? words : plainWords(script),
+      script: words?.script,
+      argv: words?.argv,
       cwd: params.cwd ?? undefined,
       commandActions: params.commandActions ?? [],
       availableDecisions: params.availableDecisions ?? [],
@@ -206,7 +205,7 @@ const quoted = (words: ReadonlyArray<string>): string =>
 export const legacyCommandAsk = (
   params: Params["execCommandApproval"]
 ): Ask<"execCommandApproval", Approvals.CommandRequest> => {
-  const script = scriptOf(params.command)
+  const { argv, script } = readWords(params.command)
   return {
     request: {
       _tag: "Command",
@@ -218,7 +217,7 @@ export const legacyCommandAsk = (
       kind: "command",
       command: quoted(params.command),
       script,
-      argv: script === undefined ? params.command : plainWords(script),
+      argv,
       cwd: params.cwd,
       commandActions: params.parsedCmd.map(actionOf),
       availableDecisions: [],

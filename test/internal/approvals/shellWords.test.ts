@@ -1,8 +1,11 @@
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { isReadOnly } from "../../../src/internal/approvals/readOnlyCommand.ts"
-import { plainWords, scriptOf } from "../../../src/internal/approvals/shellWords.ts"
+import { joinedWords, plainWords } from "../../../src/internal/approvals/shellWords.ts"
 
 const Word = Schema.String.check(Schema.isMaxLength(12))
 const Words = Schema.Array(Word).check(Schema.isMinLength(1), Schema.isMaxLength(4))
@@ -25,7 +28,20 @@ const pieces = [
   "\\ ",
   "-",
   "=",
+  ":",
   "~",
+  "~/x",
+  "a=~",
+  "/",
+  "%",
+  "^",
+  "{a,b}",
+  "é",
+  "\u00a0",
+  "\u3000",
+  "\u0001",
+  "\u007f",
+  "\r",
   "#",
   "!",
   "$",
@@ -35,9 +51,24 @@ const pieces = [
 ] as const
 const Hostile = Schema.Array(Schema.Literals(pieces)).check(Schema.isMinLength(1), Schema.isMaxLength(6))
 
-/** What a shell takes the words of a command to be. */
-const wordsOfShell = (command: string): ReadonlyArray<string> =>
-  execFileSync("bash", ["-c", `printf '%s\\0' ${command}`], { encoding: "utf8" }).split("\0").slice(0, -1)
+/** A folder without files, and one whose files match the patterns that a command may have. */
+const folders = [[], ["a", "b", "ab", "x", "-", "="]].map((files) => {
+  const folder = mkdtempSync(join(tmpdir(), "words-"))
+  for (const file of files) writeFileSync(join(folder, file), "")
+  return folder
+})
+
+afterAll(() => {
+  for (const folder of folders) rmSync(folder, { recursive: true })
+})
+
+/** What a shell takes the words of a command to be, by its options and in a folder. */
+const wordsOfShell = (command: string, options: ReadonlyArray<string>, cwd: string): ReadonlyArray<string> =>
+  execFileSync("bash", [...options, "-c", `printf '%s\\0' ${command}`], {
+    cwd,
+    env: { PATH: process.env["PATH"], HOME: "/home/somebody" },
+    encoding: "utf8"
+  }).split("\0").slice(0, -1)
 
 describe("the words of a plain command", () => {
   it.prop("are those that were quoted, in either way", { words: Words }, ({ words }) => {
@@ -56,9 +87,13 @@ describe("the words of a plain command", () => {
       const words = plainWords(command)
       if (words === undefined) return
       compared.push(command)
-      assert.deepStrictEqual(wordsOfShell(command), words)
+      for (const folder of folders) {
+        for (const options of [[], ["-f"]]) {
+          assert.deepStrictEqual(wordsOfShell(command, options, folder), words)
+        }
+      }
     },
-    { arbitrary: { runs: 500 } }
+    { arbitrary: { runs: 400 }, timeout: 30_000 }
   )
 
   it("are given often enough for that to mean something", () => {
@@ -84,6 +119,16 @@ describe("the words of a plain command", () => {
       "a {b,c}",
       "a ~",
       "~/a",
+      "~user",
+      "a b=~/c",
+      "a b=c:~/d",
+      "a --b=~/c",
+      "a =b",
+      "a @(b|c)",
+      "a b^c",
+      "a !!",
+      "a\u00a0b",
+      "a\rb",
       "a #b",
       "! a",
       "a\nb",
@@ -99,15 +144,56 @@ describe("the words of a plain command", () => {
     for (const command of commands) assert.isUndefined(plainWords(command), command)
   })
 
-  it("are read of a shell's script", () => {
-    const script = (command: string) => scriptOf(plainWords(command) ?? [])
-    assert.strictEqual(script(`/bin/bash -c 'git status'`), "git status")
-    assert.strictEqual(script(`/bin/zsh -lc "echo 'a b'"`), "echo 'a b'")
+  it("keep a tilde that no shell expands", () => {
+    assert.deepStrictEqual(plainWords("git diff HEAD~1 a~ 'b=~/c' b=\\~/c"), [
+      "git",
+      "diff",
+      "HEAD~1",
+      "a~",
+      "b=~/c",
+      "b=~/c"
+    ])
+  })
+
+  it("have the backslashes that a shell keeps, and are not given if it drops those of a path", () => {
+    assert.deepStrictEqual(plainWords(String.raw`a 'C:\b\c' "C:\b\c" C:\\b\\c d\ e f\.g`), [
+      "a",
+      "C:\\b\\c",
+      "C:\\b\\c",
+      "C:\\b\\c",
+      "d e",
+      "f.g"
+    ])
+    for (const script of [String.raw`C:\dir\x.exe`, String.raw`type C:\x`, String.raw`\rm a`]) {
+      assert.isUndefined(plainWords(script), script)
+    }
+  })
+})
+
+describe("the words that the server has joined", () => {
+  it("are the words", () => {
     // As the server quotes: in pieces.
-    assert.strictEqual(script(`/bin/bash -c "echo 'it'\\"'\\"'s' "'$HOME'`), `echo 'it'"'"'s' $HOME`)
-    assert.isUndefined(script("/bin/bash -c ls extra"))
-    assert.isUndefined(script("/bin/bash script.sh"))
-    assert.isUndefined(script("python -c 'print(1)'"))
+    assert.deepStrictEqual(joinedWords(`/bin/bash -c "echo 'it'\\"'\\"'s' "'$HOME'`), [
+      "/bin/bash",
+      "-c",
+      `echo 'it'"'"'s' $HOME`
+    ])
+    assert.deepStrictEqual(joinedWords(String.raw`/bin/bash -c "C:\\dir\\x.exe a\\ b"`), [
+      "/bin/bash",
+      "-c",
+      String.raw`C:\dir\x.exe a\ b`
+    ])
+  })
+
+  it("keep the backslashes of Windows paths without quotes", () => {
+    assert.deepStrictEqual(joinedWords(String.raw`C:\dir\x.exe --in=C:\a\.b 'D:\e f'`), [
+      String.raw`C:\dir\x.exe`,
+      String.raw`--in=C:\a\.b`,
+      String.raw`D:\e f`
+    ])
+    for (const command of [String.raw`a\ b`, String.raw`C:\a\ b`, String.raw`\\server\share\x`, "a\\'b", "a\\"]) {
+      assert.isUndefined(joinedWords(command), command)
+    }
   })
 })
 
