@@ -20,7 +20,7 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as FileSystem from "effect/FileSystem"
+import type * as FileSystem from "effect/FileSystem"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
@@ -30,6 +30,7 @@ import type * as Approvals from "./Approvals.ts"
 import { readCommand } from "./internal/approvals/commandWords.ts"
 import { inTime } from "./internal/approvals/inTime.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
+import { resolvePath } from "./internal/approvals/resolvePath.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
 import { alone, ask, show, withdrawable } from "./internal/terminal/ask.ts"
 import { describeRequest } from "./internal/terminal/describeRequest.ts"
@@ -111,35 +112,61 @@ export const readOnlyCommands: Approvals.Policy = acceptCommands((argv, { comman
   isReadOnly(argv) && readCommand(command ?? "")?.runsStartupFiles === false
 )
 
-/** What configures Codex and Git, and can have them run programs. */
+/**
+ * A path through a folder that configures Codex or Git, and can have them run programs. File systems may ignore letter case
+ * (`ſ` is an `s` to them) and some invisible characters; Windows has short names, and ignores what follows the name.
+ */
 const isProtected = (path: string): boolean =>
-  path.split(/[\\/]/).some((name) => [".git", ".codex", ".agents"].includes(name.toLowerCase()))
+  path.split(/[\\/]/).some((name) =>
+    /^(?:\.(?:git|codex|agents)|(?:git|codex|agents)~\d+)[. ]*(?::.*)?$/iu.test(name.replaceAll(/\p{Cf}/gu, ""))
+  )
 
 /**
- * Accepts changes of files whose diffs are known; {@link onlyInside} says where. Left open are changes in folders named `.git`,
- * `.codex` or `.agents`, which can have programs run later, and the right to write without being asked again.
+ * Accepts changes of files whose diffs are known; {@link onlyInside} says where.
+ *
+ * **Details**
+ *
+ * Each path is resolved first: links are followed as the operating system follows them, `..` after a link too. Left open are:
+ *
+ * - changes in folders named `.git`, `.codex` or `.agents`, which can have programs run later, also through a link;
+ * - paths that do not resolve: relative ones, a link to what does not exist, a loop, a folder that cannot be read;
+ * - the permission to write without being asked again.
+ *
+ * **Gotchas**
+ *
+ * The `FileSystem` must be the server's. A hard link, and a link that is made after the question, are not seen.
  *
  * @category policies
  * @since 0.1.0
  */
-export const acceptFileChanges: Approvals.Policy = (request) => {
-  const paths = request._tag === "FileChange" && request.grantRoot === undefined ? pathsOf(request) : undefined
-  return paths !== undefined && paths.length > 0 && !paths.some(isProtected) ? decided("accept") : open
+export const acceptFileChanges: Approvals.Policy<FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function*(request) {
+    if (request._tag !== "FileChange" || request.grantRoot !== undefined) return Option.none()
+    const paths = yield* resolvedPaths(request)
+    return Option.isSome(paths) && !paths.value.some(isProtected) ? Option.some("accept" as const) : Option.none()
+  }
+)
+
+/** A path in a request; `entry` if the request changes the folder that it is in, and not only what is behind a link. */
+interface RequestedPath {
+  readonly path: string
+  readonly entry?: boolean | undefined
 }
 
 /** The paths that a request is about; `undefined` if it is about anything else too. */
-const pathsOf = (request: Approvals.Request): ReadonlyArray<string> | undefined => {
+const pathsOf = (request: Approvals.Request): ReadonlyArray<RequestedPath> | undefined => {
   switch (request._tag) {
     case "Command":
-      return argvOf(request) === undefined || request.cwd === undefined ? undefined : [request.cwd]
+      return argvOf(request) === undefined || request.cwd === undefined ? undefined : [{ path: request.cwd }]
     case "FileChange": {
       if (request.changes === undefined) return undefined
-      const paths = request.grantRoot === undefined ? [] : [request.grantRoot]
+      const paths: Array<RequestedPath> = request.grantRoot === undefined ? [] : [{ path: request.grantRoot }]
       for (const { kind, path } of request.changes) {
-        paths.push(path)
-        if (kind.type === "update") {
-          if (Predicate.isString(kind.move_path)) paths.push(kind.move_path)
-        } else if (kind.type !== "add" && kind.type !== "delete") {
+        if (kind.type === "update" && Predicate.isString(kind.move_path)) {
+          paths.push({ path, entry: true }, { path: kind.move_path, entry: true })
+        } else if (kind.type === "add" || kind.type === "update" || kind.type === "delete") {
+          paths.push({ path, entry: kind.type === "delete" })
+        } else {
           return undefined
         }
       }
@@ -148,10 +175,10 @@ const pathsOf = (request: Approvals.Request): ReadonlyArray<string> | undefined 
     case "Permissions": {
       const { fileSystem, network } = request.permissions
       if (network?.enabled === true) return undefined
-      const paths = [...fileSystem?.read ?? [], ...fileSystem?.write ?? []]
+      const paths = [...fileSystem?.read ?? [], ...fileSystem?.write ?? []].map((path): RequestedPath => ({ path }))
       for (const { path } of fileSystem?.entries ?? []) {
         if (path.type !== "path") return undefined
-        paths.push(path.path)
+        paths.push({ path: path.path })
       }
       return paths
     }
@@ -160,35 +187,36 @@ const pathsOf = (request: Approvals.Request): ReadonlyArray<string> | undefined 
   }
 }
 
-/** Where a path leads to, links followed, also if its end does not exist yet. A link that leads nowhere leads nowhere. */
-const realPath = (
-  fs: FileSystem.FileSystem,
-  path: Path.Path,
-  of: string
-): Effect.Effect<Option.Option<string>> =>
-  Effect.matchEffect(fs.realPath(of), {
-    onSuccess: Effect.succeedSome,
-    onFailure: () =>
-      Effect.matchEffect(fs.readLink(of), {
-        onSuccess: () => Effect.succeedNone,
-        onFailure: () =>
-          path.dirname(of) === of
-            ? Effect.succeedNone
-            : Effect.map(
-              realPath(fs, path, path.dirname(of)),
-              Option.map((parent) => path.join(parent, path.basename(of)))
-            )
-      })
-  })
+/** Where all paths of a request lead; none if it has no paths, is about anything else too, or has one that does not resolve. */
+const resolvedPaths = Effect.fnUntraced(function*(
+  request: Approvals.Request
+): Effect.fn.Return<Option.Option<ReadonlyArray<string>>, never, FileSystem.FileSystem | Path.Path> {
+  const resolved: Array<string> = []
+  for (const { entry, path } of pathsOf(request) ?? []) {
+    for (const of of entry === true ? ["target", "entry"] as const : ["target"] as const) {
+      const real = yield* resolvePath(path, { of })
+      if (Option.isNone(real)) return Option.none()
+      resolved.push(real.value)
+    }
+  }
+  return resolved.length === 0 ? Option.none() : Option.some(resolved)
+})
 
 /**
- * Asks a policy only about what stays inside a folder, links followed, and leaves the rest open:
+ * Asks a policy only about what stays inside a folder, and leaves the rest open:
  *
  * - changes of files that all lie in it, to where they are moved too;
- * - rights to files that all lie in it;
+ * - permissions for files that all lie in it;
  * - plain commands that run in it. What such a command does elsewhere, this cannot tell.
  *
- * A relative folder is one of your process's working directory. A link that is made after the question is not seen.
+ * **Details**
+ *
+ * The paths and the folder are resolved first: links are followed as the operating system follows them, `..` after a link too.
+ * A request with a path that does not resolve is left open. A relative folder is one of your process's working directory.
+ *
+ * **Gotchas**
+ *
+ * The `FileSystem` must be the server's. A hard link, and a link that is made after the question, are not seen.
  *
  * @category combinators
  * @since 0.1.0
@@ -208,18 +236,16 @@ export const onlyInside: {
     folder: string
   ): Approvals.Policy<R | FileSystem.FileSystem | Path.Path> =>
     Effect.fnUntraced(function*(request) {
-      const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      const paths = pathsOf(request)
-      const root = yield* realPath(fs, path, path.resolve(folder))
-      if (paths === undefined || paths.length === 0 || Option.isNone(root)) return Option.none()
-      for (const given of paths) {
-        const real = path.isAbsolute(given) ? yield* realPath(fs, path, path.normalize(given)) : Option.none()
-        if (Option.isNone(real)) return Option.none()
-        const relative = path.relative(root.value, real.value)
-        if (relative === ".." || relative.startsWith(`..${path.sep}`) || path.isAbsolute(relative)) return Option.none()
+      const paths = yield* resolvedPaths(request)
+      // Not `path.resolve(folder)`, which removes `..` before links are followed.
+      const root = yield* resolvePath(path.isAbsolute(folder) ? folder : `${path.resolve()}${path.sep}${folder}`)
+      if (Option.isNone(paths) || Option.isNone(root)) return Option.none()
+      const isInside = (real: string) => {
+        const relative = path.relative(root.value, real)
+        return relative !== ".." && !relative.startsWith(`..${path.sep}`) && !path.isAbsolute(relative)
       }
-      return yield* toPolicy(approver)(request)
+      return paths.value.every(isInside) ? yield* toPolicy(approver)(request) : Option.none()
     })
 )
 

@@ -126,6 +126,11 @@ export interface CommandRequest extends RequestBase {
 /**
  * Codex wants to change files.
  *
+ * **Gotchas**
+ *
+ * The paths are as the server names them. A folder or a file among them can be a link that leads elsewhere, and an update can
+ * move its file to `move_path`. `ApprovalPolicy.onlyInside` and `ApprovalPolicy.acceptFileChanges` look at both.
+ *
  * @category requests
  * @since 0.1.0
  */

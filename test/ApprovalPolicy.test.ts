@@ -1,6 +1,6 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
-import { ApprovalPolicy, type Approvals } from "effect-codex"
+import { ApprovalPolicy, Approvals, type Codex, type Protocol } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
@@ -60,6 +60,18 @@ const mcpToolCall: Approvals.McpToolCallRequest = {
 
 const decides = <R>(policy: Approvals.Policy<R>, request: Approvals.Request) =>
   Effect.map(policy(request), Option.getOrUndefined)
+
+/** A folder `project` and one next to it, by their real paths, and what makes a link in `project`. */
+const makeFolders = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const root = yield* fs.realPath(yield* fs.makeTempDirectoryScoped())
+  const inside = path.join(root, "project")
+  const outside = path.join(root, "project-other")
+  yield* fs.makeDirectory(inside)
+  yield* fs.makeDirectory(outside)
+  return { root, inside, outside, path, link: (to: string, name: string) => fs.symlink(to, path.join(inside, name)) }
+})
 
 const always = (decision: "accept" | "decline"): Approvals.Policy => () => Effect.succeedSome(decision)
 
@@ -163,10 +175,116 @@ describe("a policy that accepts file changes", () => {
           ...fileChange(),
           changes: [{ path: "/project/a", kind: { type: "update", move_path: "/project/.git/a" }, diff: "" }]
         },
+        fileChange("/project/.git::$INDEX_ALLOCATION/config"),
+        fileChange("/project/.git. ./config"),
+        fileChange("/project/GIT~1/config"),
+        fileChange("/project/.g\u200cit/config"),
+        fileChange("/project/.agent\u017f/x"),
+        fileChange("project/a"),
+        fileChange("/proc/self/cwd/a"),
         command(["touch", "a"])
       ]
       for (const [index, request] of left.entries()) assert.isUndefined(yield* accepts(request), `${index}`)
-    }))
+      for (const path of ["/project/.gitignore", "/project/git", "/project/.github/codex", "/project/a~1"]) {
+        assert.strictEqual(yield* accepts(fileChange(path)), "accept", path)
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+
+  it.effect("decides about where links lead", () =>
+    Effect.gen(function*() {
+      const { inside, link, outside, path } = yield* makeFolders
+      const fs = yield* FileSystem.FileSystem
+      for (const name of [".git/hooks", ".codex", ".agents", "src/deep"]) {
+        yield* fs.makeDirectory(path.join(inside, name), { recursive: true })
+      }
+      yield* fs.writeFileString(path.join(inside, ".git/config"), "")
+      yield* fs.writeFileString(path.join(inside, "file"), "")
+      yield* link(".git/hooks", "hooks")
+      yield* link(".codex", "conf")
+      yield* link(`${inside}/.agents`, "absolute")
+      yield* link("hooks", "chain1")
+      yield* link("./chain1/../hooks", "chain2")
+      yield* link(".git/config", "config.txt")
+      yield* link("../.git/hooks", "src/up")
+      yield* link("src/deep", "deep")
+      yield* link("src", "plain")
+      yield* link("../src/deep", ".git/out")
+      yield* link("missing", "dangling")
+      yield* link(".git/missing", "danglingProtected")
+      yield* link("loop2", "loop1")
+      yield* link("loop1", "loop2")
+      yield* link("self", "self")
+      yield* link(outside, "outside")
+
+      const accepts = (request: Approvals.Request) => decides(ApprovalPolicy.acceptFileChanges, request)
+      const left = [
+        "hooks/pre-commit",
+        "hooks",
+        "conf/config.toml",
+        "absolute/x",
+        "chain1/pre-commit",
+        "chain2/pre-commit",
+        "chain2/new/er",
+        "config.txt",
+        "src/up/pre-commit",
+        // What `..` is after a link is where the link leads.
+        "hooks/../config",
+        "plain/../.git/config",
+        "deep/../../conf/x",
+        "hooks/./../hooks/x",
+        "dangling",
+        "dangling/x",
+        "danglingProtected",
+        "loop1",
+        "loop1/x",
+        "self/x",
+        "file/x",
+        "missing/../x"
+      ]
+      for (const name of left) assert.isUndefined(yield* accepts(fileChange(`${inside}/${name}`)), name)
+      const accepted = [
+        "src/x",
+        "plain/x",
+        "deep/x",
+        "deep/../x",
+        "new/er",
+        ".git/out/x",
+        ".git/../x",
+        "plain/../x",
+        "outside/x"
+      ]
+      for (const name of accepted) {
+        assert.strictEqual(yield* accepts(fileChange(`${inside}/${name}`)), "accept", name)
+      }
+
+      const change = (name: string, kind: Protocol.PatchChangeKind): Approvals.FileChangeRequest => ({
+        ...fileChange(),
+        changes: [{ path: `${inside}/${name}`, kind, diff: "" }]
+      })
+      const moved = (from: string, to: string) => change(from, { type: "update", move_path: `${inside}/${to}` })
+      assert.isUndefined(yield* accepts(moved("src/a", "hooks/pre-commit")))
+      assert.isUndefined(yield* accepts(moved("hooks/a", "src/a")))
+      assert.isUndefined(yield* accepts(moved("src/a", "dangling")))
+      assert.strictEqual(yield* accepts(moved("src/a", "deep/a")), "accept")
+      assert.isUndefined(yield* accepts(change("config.txt", { type: "update", move_path: null })))
+      assert.isUndefined(yield* accepts(change("hooks/a", { type: "delete" })))
+      // A link in a protected folder is deleted there, and moved away from there, wherever it leads.
+      assert.isUndefined(yield* accepts(change(".git/out", { type: "delete" })))
+      assert.isUndefined(yield* accepts(moved(".git/out", "src/b")))
+      assert.strictEqual(yield* accepts(change("plain/a", { type: "delete" })), "accept")
+    }).pipe(Effect.provide(NodeServices.layer)))
+
+  it("needs a file system", () => {
+    const policy: Approvals.Policy<FileSystem.FileSystem | Path.Path> = ApprovalPolicy.acceptFileChanges
+    const layer: Layer.Layer<Approvals.Approvals, never, Codex.Codex | FileSystem.FileSystem | Path.Path> = Approvals
+      .layer(
+        ApprovalPolicy.firstOf(ApprovalPolicy.readOnlyCommands, ApprovalPolicy.acceptFileChanges)
+      )
+    // @ts-expect-error: no file system
+    const without: Approvals.Policy = ApprovalPolicy.acceptFileChanges
+    assert.strictEqual(without, policy)
+    assert.isTrue(Layer.isLayer(layer))
+  })
 })
 
 describe("a policy that is only asked about what is inside a folder", () => {
@@ -221,6 +339,80 @@ describe("a policy that is only asked about what is inside a folder", () => {
       for (const [index, request] of left.entries()) {
         assert.isUndefined(yield* decides(policy, request), `${index} ${request._tag}`)
       }
+    }).pipe(Effect.provide(NodeServices.layer)))
+})
+
+describe("a policy inside a folder", () => {
+  it.effect("decides about one resolved path, links first", () =>
+    Effect.gen(function*() {
+      const { inside, link, outside, path, root } = yield* makeFolders
+      const fs = yield* FileSystem.FileSystem
+      yield* fs.makeDirectory(path.join(inside, ".git/hooks"), { recursive: true })
+      yield* fs.makeDirectory(path.join(inside, "src/deep"), { recursive: true })
+      yield* fs.makeDirectory(path.join(outside, "deep"))
+      yield* link(".git/hooks", "hooks")
+      yield* link(`${outside}/deep`, "out")
+      yield* link("src/deep", "deep")
+      yield* link("out/../sibling", "viaOut")
+      yield* link("loop", "loop")
+      yield* fs.symlink(path.join(inside, "src/deep"), path.join(outside, "back"))
+      yield* fs.symlink(path.join(inside, "src/file"), path.join(outside, "file"))
+      yield* fs.writeFileString(path.join(inside, "src/file"), "")
+      const policy = ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, inside)
+      const any = ApprovalPolicy.onlyInside(always("accept"), inside)
+
+      const accepted = [
+        `${inside}/deep/../x`,
+        `${inside}/src/../x`,
+        `${outside}/back/../x`,
+        `${outside}/back/x`,
+        `${root}/./project//src/x`
+      ]
+      for (const file of accepted) assert.strictEqual(yield* decides(policy, fileChange(file)), "accept", file)
+      const left = [
+        `${inside}/hooks/pre-commit`,
+        `${inside}/src/../hooks/pre-commit`,
+        `${inside}/deep/../../hooks/pre-commit`,
+        `${inside}/out/x`,
+        // Without links this would be inside.
+        `${inside}/out/../x`,
+        `${inside}/deep/../../../x`,
+        `${inside}/viaOut`,
+        `${inside}/loop/x`,
+        `${inside}/missing/../../project-other/x`,
+        `/proc/self/cwd/../..${inside}/x`
+      ]
+      for (const file of left) {
+        assert.isUndefined(yield* decides(policy, fileChange(`${inside}/src/x`, file)), file)
+      }
+      for (const file of left.slice(3)) {
+        assert.isUndefined(yield* decides(any, permissions({ write: [file] })), file)
+        assert.isUndefined(yield* decides(any, permissions({ read: [inside, file] })), file)
+        assert.isUndefined(
+          yield* decides(any, permissions({ entries: [{ path: { type: "path", path: file }, access: "write" }] })),
+          file
+        )
+        assert.isUndefined(yield* decides(any, command(["ls"], { cwd: file })), file)
+        assert.isUndefined(yield* decides(any, { ...fileChange(`${inside}/x`), grantRoot: file }), file)
+      }
+
+      // Deleting a link changes the folder that it is in.
+      const removal: Approvals.FileChangeRequest = {
+        ...fileChange(),
+        changes: [{ path: `${outside}/file`, kind: { type: "delete" }, diff: "" }]
+      }
+      assert.isUndefined(yield* decides(policy, removal))
+      assert.strictEqual(yield* decides(policy, fileChange(`${outside}/file`)), "accept")
+
+      // The folder is resolved in the same way.
+      const viaLink = ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, `${inside}/out/..`)
+      assert.strictEqual(yield* decides(viaLink, fileChange(`${outside}/x`)), "accept")
+      assert.isUndefined(yield* decides(viaLink, fileChange(`${inside}/x`)))
+      const unresolved = ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, `${inside}/loop`)
+      assert.isUndefined(yield* decides(unresolved, fileChange(`${inside}/x`)))
+      const relative = ApprovalPolicy.onlyInside(always("accept"), "src")
+      assert.strictEqual(yield* decides(relative, fileChange(path.resolve("src/x.ts"))), "accept")
+      assert.isUndefined(yield* decides(relative, fileChange(path.resolve("test/x.ts"))))
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 

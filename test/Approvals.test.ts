@@ -385,6 +385,53 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }])
     }))
 
+  it.effect("of a file change through a link into a protected folder is left open, and nothing is written", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const { root } = yield* CodexEnvironment.CodexEnvironment
+      const folder = path.join(root, "linked")
+      for (const name of [".git/hooks", ".codex", "src"]) {
+        yield* fs.makeDirectory(path.join(folder, name), { recursive: true })
+      }
+      yield* fs.makeDirectory(path.join(root, "elsewhere"))
+      yield* fs.symlink(".git/hooks", path.join(folder, "hooks"))
+      yield* fs.symlink(".codex", path.join(folder, "conf"))
+      yield* fs.symlink("src", path.join(folder, "plain"))
+      yield* fs.symlink(path.join(root, "elsewhere"), path.join(folder, "out"))
+      yield* fs.symlink("missing", path.join(folder, "dangling"))
+      yield* fs.writeFileString(path.join(folder, "src/a.txt"), "a\n")
+      const thread = yield* codex.startThread({
+        ...asked,
+        sandbox: "read-only",
+        cwd: folder,
+        approvals: ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, folder)
+      })
+      const move = ModelServer.customToolCall(
+        "apply_patch",
+        "*** Begin Patch\n*** Update File: src/a.txt\n*** Move to: hooks/post-commit\n@@\n-a\n+b\n*** End Patch",
+        { callId: "move" }
+      )
+      const { outcomes } = yield* runCalls(
+        thread,
+        patch("hooks/pre-commit", "hooks"),
+        patch("src/../hooks/pre-push", "dots"),
+        patch("conf/config.toml", "conf"),
+        patch("out/x.txt", "out"),
+        patch("dangling", "dangling"),
+        move,
+        patch("plain/yes.txt", "plain")
+      )
+      assert.deepStrictEqual(outcomes, [...Array.from({ length: 6 }, () => "declined"), "completed"])
+      const read = (name: string) => fs.readDirectory(path.join(folder, name))
+      assert.deepStrictEqual(yield* read(".git/hooks"), [])
+      assert.deepStrictEqual(yield* read(".codex"), [])
+      assert.deepStrictEqual(yield* read("out"), [])
+      assert.sameMembers([...yield* read("src")], ["a.txt", "yes.txt"])
+      assert.isFalse(yield* fs.exists(path.join(folder, "missing")))
+    }))
+
   it.effect("of rights grant what the handler grants, and nothing else", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
