@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Approvals from "../../Approvals.ts"
+import { asEffect } from "../connection/services.ts"
 
 export const toPolicy = <R>(approver: Approvals.Approver<R>): Approvals.Policy<R> => {
   if (Predicate.isFunction(approver)) return approver as Approvals.Policy<R>
@@ -11,7 +12,7 @@ export const toPolicy = <R>(approver: Approvals.Approver<R>): Approvals.Policy<R
     handler: ((request: Asked) => Effect.Effect<Approvals.Decision, unknown, R>) | undefined,
     request: Asked
   ): Effect.Effect<Option.Option<Approvals.Decision>, unknown, R> =>
-    handler === undefined ? Effect.succeedNone : Effect.asSome(handler(request))
+    handler === undefined ? Effect.succeedNone : Effect.suspend(() => Effect.asSome(asEffect(handler(request))))
   return (request) => {
     switch (request._tag) {
       case "Command":

@@ -45,6 +45,13 @@ class InvalidDecision extends Error {
   }
 }
 
+/** Records the decision about a request. */
+type Decided = (
+  decision: Approvals.Decision,
+  by: Extract<Approvals.AuditEntry, { _tag: "Decided" }>["by"],
+  cause?: Cause.Cause<unknown>
+) => Effect.Effect<void>
+
 /** Answers the server's requests for approval, and gives the record of them. */
 export const answerApprovals = (
   server: AppServer["Service"],
@@ -52,9 +59,9 @@ export const answerApprovals = (
 ): Effect.Effect<Stream.Stream<Approvals.AuditEntry>, never, Scope.Scope> =>
   Effect.gen(function*() {
     const scope = yield* Effect.scope
-    const record = yield* Effect.acquireRelease(PubSub.unbounded<Approvals.AuditEntry>(), PubSub.shutdown)
+    const entries = yield* Effect.acquireRelease(PubSub.unbounded<Approvals.AuditEntry>(), PubSub.shutdown)
     const publish = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
-      Effect.flatMap(DateTime.now, (at) => PubSub.publish(record, entry(at)))
+      Effect.flatMap(DateTime.now, (at) => Effect.asVoid(PubSub.publish(entries, entry(at))))
 
     const interruptTurn = ({ threadId, turnId }: Approvals.Request): Effect.Effect<void> =>
       turnId === undefined ? Effect.void : server.request("turn/interrupt", { threadId, turnId }).pipe(
@@ -63,20 +70,13 @@ export const answerApprovals = (
         Effect.asVoid
       )
 
-    const decide = Effect.fnUntraced(function*<
+    const askHandlers = Effect.fnUntraced(function*<
       M extends keyof Protocol.ServerRequests,
       Request extends Approvals.Request
-    >({ answer, request }: Ask<M, Request>) {
-      yield* publish((at) => ({ _tag: "Requested", at, request }))
-      const decided = (
-        decision: Approvals.Decision,
-        by: Extract<Approvals.AuditEntry, { _tag: "Decided" }>["by"],
-        cause?: Cause.Cause<unknown>
-      ) => publish((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
-
+    >({ answer, request }: Ask<M, Request>, decided: Decided) {
       for (const { by, handlers } of yield* registry.answerers(request.threadId, request.turnId)) {
         if (handlers.approvals === undefined) continue
-        const opinion = yield* Effect.exit(handlers.approvals(request))
+        const opinion = yield* Effect.exit(Effect.suspend(() => handlers.approvals!(request)))
         if (Exit.isSuccess(opinion) && Option.isNone(opinion.value)) continue
         const decision = Exit.isSuccess(opinion) ? Option.getOrUndefined(opinion.value) : undefined
         const answered = decision === undefined ? undefined : answer(decision)
@@ -99,21 +99,42 @@ export const answerApprovals = (
         yield* Effect.logWarning(`Declined ${nameOf(request)}: ${undecided}`)
         return answer("decline")!
       }
-      return yield* new NotHandled({
-        why: undecided
+      return yield* new NotHandled({ why: undecided })
+    })
+
+    /** Decides about a request, and records one outcome of it, however the decision ends. */
+    const decide = <M extends keyof Protocol.ServerRequests, Request extends Approvals.Request>(
+      ask: Ask<M, Request>
+    ): Effect.Effect<Protocol.ServerRequests[M]["result"], NotHandled> =>
+      Effect.suspend(() => {
+        const { request } = ask
+        let isRecorded = false
+        const record = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
+          Effect.suspend(() => {
+            if (isRecorded) return Effect.void
+            isRecorded = true
+            return publish(entry)
+          })
+        const decided: Decided = (decision, by, cause) =>
+          record((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
+        return publish((at) => ({ _tag: "Requested", at, request })).pipe(
+          Effect.andThen(askHandlers(ask, decided)),
+          Effect.onExit((exit) => {
+            if (Exit.isSuccess(exit)) return Effect.void
+            return Exit.hasInterrupts(exit)
+              ? record((at) => ({ _tag: "Withdrawn", at, request }))
+              : decided("decline", "failure", exit.cause)
+          })
+        )
       })
-    }, (decision, { request }) =>
-      Effect.onInterrupt(decision, () => publish((at) => ({ _tag: "Withdrawn", at, request }))))
 
     const { changesOf, isCalling } = yield* runningItems(server)
-    yield* server.handle("item/commandExecution/requestApproval", (params) =>
-      decide(commandAsk(params)))
+    yield* server.handle("item/commandExecution/requestApproval", (params) => decide(commandAsk(params)))
     yield* server.handle("item/fileChange/requestApproval", (params) =>
       decide(fileChangeAsk(params, changesOf(params.threadId, params.itemId))))
     yield* server.handle("item/permissions/requestApproval", (params) =>
       decide(permissionsAsk(params)))
-    yield* server.handle("execCommandApproval", (params) =>
-      decide(legacyCommandAsk(params)))
+    yield* server.handle("execCommandApproval", (params) => decide(legacyCommandAsk(params)))
     yield* server.handle("applyPatchApproval", (params) => decide(legacyFileChangeAsk(params)))
     yield* server.handle("mcpServer/elicitation/request", (params) =>
       Option.match(mcpToolCallAsk(params), {
@@ -129,5 +150,5 @@ export const answerApprovals = (
         }
       }))
 
-    return Stream.unwrap(Effect.map(PubSub.subscribe(record), Stream.fromSubscription))
+    return Stream.unwrap(Effect.map(PubSub.subscribe(entries), Stream.fromSubscription))
   })

@@ -100,7 +100,7 @@ const keptSandbox = ({ activePermissionProfile, sandboxPolicy }: Settings, optio
 /** The model and its settings, which a stored thread keeps by itself, and a fork does not. */
 const keptModel = ({ effort, model, modelProvider, serviceTier }: Settings, options: Options): Options => {
   const isGiven = Predicate.isNotNullish(options.model) || Predicate.isNotNullish(options.modelProvider)
-  const keepsEffort = effort !== undefined && !isGiven && !hasKey(options.config, "model_reasoning_effort")
+  const keepsEffort = Predicate.isNotNullish(effort) && !isGiven && !hasKey(options.config, "model_reasoning_effort")
   return {
     ...(isGiven ? {} : { model, modelProvider }),
     ...(Predicate.isNotNullish(options.serviceTier) ? {} : { serviceTier }),

@@ -42,7 +42,7 @@ export class OpenThread {
           .flatMap((name) => Predicate.isNotNullish(params[name]) ? [[name, params[name]]] : [])
       ),
       ...(Predicate.isNotNullish(sandboxPolicy)
-        ? { sandboxPolicy: sandboxPolicy as Protocol.SandboxPolicy, activePermissionProfile: undefined }
+        ? { sandboxPolicy: sandboxPolicy as Protocol.SandboxPolicy, activePermissionProfile: null }
         : {}),
       ...(Predicate.isNotNullish(permissions) ? { activePermissionProfile: { id: permissions } } : {})
     }

@@ -9,6 +9,7 @@ import type { AppServer } from "../../AppServer.ts"
 import { answerApprovals } from "./answerApprovals.ts"
 import { answerQuestions } from "./answerQuestions.ts"
 import { HandlerRegistry } from "./handlers.ts"
+import { warnOfLostLogin } from "./lostLogin.ts"
 import { OpenThreads } from "./openThread.ts"
 import { OpenTurns } from "./openTurns.ts"
 import { recoverTurns } from "./recoverTurns.ts"
@@ -31,6 +32,7 @@ const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.f
   const audit = yield* answerApprovals(server, registry)
   yield* threads.listen(server)
   yield* open.listen(server)
+  yield* warnOfLostLogin(server)
   yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
   return { open, threads, registry, audit }
 })

@@ -1,7 +1,7 @@
 /** The settings of threads: what the server reports, how a difference is found, and which fields keep them. */
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
-import type * as Schema from "effect/Schema"
+import * as Schema from "effect/Schema"
 import type { SettingsNotApplied } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
 import type * as Sandbox from "../../Sandbox.ts"
@@ -10,7 +10,7 @@ import type { ThreadOpened } from "./answers.ts"
 
 /**
  * The effective settings of a thread, by the names of the protocol's `ThreadSettings`. A member is `undefined` if the server
- * does not report it.
+ * does not report it, and `null` if the thread has none.
  */
 export interface Settings {
   /** When Codex asks for approval. */
@@ -20,12 +20,12 @@ export interface Settings {
   /** Where commands may write and whether they may use the network. */
   readonly sandboxPolicy: Protocol.SandboxPolicy | undefined
   /** The permission profile that the sandbox policy came from. A built-in one has an id that starts with a colon. */
-  readonly activePermissionProfile: Protocol.ActivePermissionProfile | undefined
+  readonly activePermissionProfile: Protocol.ActivePermissionProfile | null | undefined
   readonly model: string | undefined
   readonly modelProvider: string | undefined
-  /** The reasoning effort; `undefined` also if the model's default is used. */
-  readonly effort: Protocol.ReasoningEffort | undefined
-  readonly serviceTier: string | undefined
+  /** The reasoning effort; `null` for the model's default. */
+  readonly effort: Protocol.ReasoningEffort | null | undefined
+  readonly serviceTier: string | null | undefined
   /** The working directory, an absolute path on the server's machine. */
   readonly cwd: string | undefined
   /** The workspace roots besides those of the sandbox policy, absolute paths on the server's machine. */
@@ -33,15 +33,16 @@ export interface Settings {
 }
 
 const reader = <A>(schema: Schema.Codec<A>) => (value: unknown): A | undefined => {
-  const decoded = value === null ? Result.fail(undefined) : decoderOf(schema)(value)
+  const decoded = decoderOf(schema)(value)
   return Result.isSuccess(decoded) ? decoded.success as A : undefined
 }
 
 const readApprovalPolicy = reader(Protocol.AskForApproval)
 const readApprovalsReviewer = reader(Protocol.ApprovalsReviewer)
 const readSandboxPolicy = reader(Protocol.SandboxPolicy)
-const readProfile = reader(Protocol.ActivePermissionProfile)
-const readEffort = reader(Protocol.ReasoningEffort)
+const readProfile = reader(Schema.NullOr(Protocol.ActivePermissionProfile))
+const readEffort = reader(Schema.NullOr(Protocol.ReasoningEffort))
+const readServiceTier = reader(Schema.NullOr(Schema.String))
 const readString = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
 const readStrings = (value: unknown): ReadonlyArray<string> | undefined =>
   Array.isArray(value) && value.every(Predicate.isString) ? value : undefined
@@ -55,7 +56,7 @@ export const settingsOf = (opened: ThreadOpened): Settings => ({
   model: readString(opened.model),
   modelProvider: readString(opened.modelProvider),
   effort: readEffort(opened.reasoningEffort),
-  serviceTier: readString(opened.serviceTier),
+  serviceTier: readServiceTier(opened.serviceTier),
   cwd: readString(opened.cwd),
   runtimeWorkspaceRoots: readStrings(opened.runtimeWorkspaceRoots)
 })
@@ -65,11 +66,11 @@ export const settingsOfUpdate = (updated: Protocol.ThreadSettings): Settings => 
   approvalPolicy: updated.approvalPolicy,
   approvalsReviewer: updated.approvalsReviewer,
   sandboxPolicy: updated.sandboxPolicy,
-  activePermissionProfile: updated.activePermissionProfile ?? undefined,
+  activePermissionProfile: updated.activePermissionProfile,
   model: updated.model,
   modelProvider: updated.modelProvider,
-  effort: updated.effort ?? undefined,
-  serviceTier: updated.serviceTier ?? undefined,
+  effort: updated.effort,
+  serviceTier: updated.serviceTier,
   cwd: updated.cwd,
   runtimeWorkspaceRoots: undefined
 })
@@ -204,9 +205,9 @@ export const differenceOf = (requested: Requested, effective: Settings): Differe
 /** Whether a setting that is not a permission was requested and is reported as another. */
 const isDifferent = <A>(
   wanted: A | null | undefined,
-  got: A | undefined,
+  got: A | null | undefined,
   isSame: (got: A, wanted: A) => boolean = (got, wanted) => got === wanted
-): boolean => Predicate.isNotNullish(wanted) && got !== undefined && !isSame(got, wanted)
+): boolean => Predicate.isNotNullish(wanted) && got !== undefined && (got === null || !isSame(got, wanted))
 
 const otherDifferenceOf = (requested: Requested, effective: Settings): Difference | undefined => {
   const differences: ReadonlyArray<readonly [keyof Requested & Difference["setting"], boolean]> = [

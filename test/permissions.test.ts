@@ -1,0 +1,288 @@
+import { assert, layer } from "@effect/vitest"
+import { AppServer, type AppServerError, Codex, Sandbox, type Thread } from "effect-codex"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import * as Stream from "effect/Stream"
+import * as TestCodex from "./TestCodex.ts"
+
+/** The configuration that a thread must not fall back to. Homes are not in `/tmp`, where `workspace-write` can write. */
+const wide = { sandbox_mode: "danger-full-access", approval_policy: "never", web_search: "live" }
+
+const answering = Effect.gen(function*() {
+  const model = yield* ModelServer.ModelServer
+  yield* model.respond(() => ModelServer.text("done"))
+})
+
+/** Whether a command of a thread can write where only `danger-full-access` can. */
+const canWriteOutside = Effect.fnUntraced(function*(thread: Thread.Thread) {
+  const model = yield* ModelServer.ModelServer
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const { root } = yield* CodexEnvironment.CodexEnvironment
+  const file = path.join(root, `outside-${thread.id}`)
+  yield* model.respond((request) =>
+    request.functionCallOutput("write") === undefined
+      ? ModelServer.functionCall("exec_command", { cmd: `echo x > ${file}` }, { callId: "write" })
+      : ModelServer.text("done")
+  )
+  yield* thread.run("write")
+  return yield* fs.exists(file)
+})
+
+const permissionsOf = (thread: Thread.Thread) =>
+  Effect.map(thread.settings, ({ approvalPolicy, approvalsReviewer, sandboxPolicy }) => ({
+    approvalPolicy,
+    approvalsReviewer,
+    sandboxPolicy
+  }))
+
+const policies: ReadonlyArray<readonly [string, Sandbox.Policy]> = [
+  ["a read-only one", Sandbox.readOnly()],
+  ["a read-only one with the network", Sandbox.readOnly({ networkAccess: true })],
+  ["one that writes in the workspace", Sandbox.workspaceWrite()],
+  [
+    "one with every detail",
+    Sandbox.workspaceWrite({
+      writableRoots: ["/var/lib/one", "/var/lib/two"],
+      networkAccess: true,
+      excludeSlashTmp: true,
+      excludeTmpdirEnvVar: true
+    })
+  ]
+]
+
+layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excludeTestServices: true })(
+  "the permissions of a thread",
+  (it) => {
+    it.effect.each(policies)(
+      "with a sandbox policy, %s, are kept by fork, resume, and resume after unarchive",
+      ([, policy]) =>
+        Effect.gen(function*() {
+          yield* answering
+          const codex = yield* Codex.Codex
+          const granular = {
+            sandbox_approval: true,
+            rules: false,
+            skill_approval: false,
+            request_permissions: true,
+            mcp_elicitations: false
+          }
+          const thread = yield* codex.startThread({ approvalPolicy: { granular }, approvalsReviewer: "user" })
+          yield* thread.run("narrow", { sandboxPolicy: policy })
+          const before = yield* permissionsOf(thread)
+          assert.deepInclude<object | undefined>(before.sandboxPolicy, policy)
+          assert.deepStrictEqual<unknown>(before.approvalPolicy, { granular })
+
+          const fork = yield* codex.forkThread(thread.id)
+          assert.deepStrictEqual(yield* permissionsOf(fork), before)
+          assert.deepStrictEqual(yield* permissionsOf(yield* codex.forkThread(fork.id)), before)
+          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(thread.id)), before)
+          yield* codex.archiveThread(thread.id)
+          yield* codex.unarchiveThread(thread.id)
+          const again = yield* codex.resumeThread(thread.id)
+          assert.deepStrictEqual(yield* permissionsOf(again), before)
+          assert.isFalse(yield* canWriteOutside(again))
+          assert.isFalse(yield* canWriteOutside(fork))
+        })
+    )
+
+    it.effect("are kept where an option gives others of them, and given up where it says so", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({ sandbox: "workspace-write", approvalMode: "deny_all" })
+        yield* thread.run("one")
+        const fork = yield* codex.forkThread(thread.id, { approvalMode: "auto_review" })
+        assert.deepInclude(yield* permissionsOf(fork), {
+          approvalPolicy: "on-request",
+          approvalsReviewer: "auto_review",
+          sandboxPolicy: (yield* thread.settings).sandboxPolicy
+        })
+        const wider = yield* codex.forkThread(thread.id, { sandbox: "danger-full-access" })
+        assert.deepInclude(yield* permissionsOf(wider), {
+          approvalPolicy: "never",
+          sandboxPolicy: { type: "dangerFullAccess" }
+        })
+        const configured = yield* codex.forkThread(thread.id, {
+          config: { "sandbox_workspace_write.writable_roots": ["/var/lib/one"] }
+        })
+        assert.deepInclude((yield* configured.settings).sandboxPolicy, { writableRoots: ["/var/lib/one"] })
+      }))
+
+    it.effect("with a permission profile are kept with the profile", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({
+          permissions: "narrow",
+          config: { permissions: { narrow: { filesystem: { ":root": "read" } } } }
+        })
+        yield* thread.run("one")
+        assert.deepInclude((yield* thread.settings).activePermissionProfile, { id: "narrow" })
+        const fork = yield* codex.forkThread(thread.id)
+        assert.deepInclude((yield* fork.settings).activePermissionProfile, { id: "narrow" })
+        assert.isFalse(yield* canWriteOutside(fork))
+      }))
+
+    it.effect("are no wider in a turn than its sandbox policy, whatever workspace roots the thread has", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({
+          sandbox: "workspace-write",
+          config: { sandbox_workspace_write: { writable_roots: ["/var/lib/one", "/var/lib/two"] } }
+        })
+        yield* thread.run("narrow", { sandboxPolicy: Sandbox.workspaceWrite({ writableRoots: ["/var/lib/two"] }) })
+        assert.deepInclude((yield* thread.settings).sandboxPolicy, { writableRoots: ["/var/lib/two"] })
+        yield* thread.run("narrower", { sandboxPolicy: Sandbox.workspaceWrite() })
+        assert.deepInclude((yield* thread.settings).sandboxPolicy, { writableRoots: [] })
+      }))
+
+    it.effect("are reported for a thread that this program did not start", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const server = yield* AppServer.AppServer
+        const codex = yield* Codex.Codex
+        const environment = yield* CodexEnvironment.CodexEnvironment
+        const { thread } = yield* server.request("thread/start", { sandbox: "read-only", approvalPolicy: "on-request" })
+        yield* server.request("turn/start", {
+          threadId: thread.id,
+          input: [{ type: "text", text: "one" }],
+          model: "other-model",
+          effort: "high"
+        })
+        yield* server.notifications.pipe(
+          Stream.filter((event) => event.method === "turn/completed" && event.params.threadId === thread.id),
+          Stream.runHead
+        )
+        const resumed = yield* codex.resumeThread(thread.id)
+        assert.deepInclude(yield* resumed.settings, {
+          approvalPolicy: "on-request",
+          approvalsReviewer: "user",
+          sandboxPolicy: { type: "readOnly", networkAccess: false },
+          model: "other-model",
+          modelProvider: "mock_provider",
+          effort: "high",
+          cwd: environment.workspace
+        })
+        // Another program changes them.
+        yield* server.request("thread/settings/update", { threadId: thread.id, model: "third-model" })
+        yield* Effect.repeat(resumed.settings, { until: ({ model }) => model === "third-model" })
+      }))
+  }
+)
+
+layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true })("the settings of a thread", (it) => {
+  it.effect("are kept by a fork: model, provider, effort, service tier and config", () =>
+    Effect.gen(function*() {
+      yield* answering
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({
+        sandbox: "read-only",
+        config: { web_search: "disabled", "tools.view_image": false },
+        developerInstructions: "DEVELOPER-MARK"
+      })
+      yield* thread.run("one", { model: "other-model", effort: "high", serviceTier: "flex" })
+      const fork = yield* codex.forkThread(thread.id, { config: { tools: { view_image: true } } })
+      yield* fork.run("two")
+      const { effort, model, modelProvider, serviceTier } = yield* thread.settings
+      assert.deepStrictEqual(
+        { effort, model, modelProvider, serviceTier },
+        { effort: "high", model: "other-model", modelProvider: "mock_provider", serviceTier: "flex" }
+      )
+      assert.deepInclude(yield* fork.settings, { effort, model, modelProvider, serviceTier })
+      const [request] = yield* TestCodex.requestsOf(fork.id)
+      const tools = JSON.stringify(request?.body["tools"])
+      assert.notInclude(tools, "web_search")
+      assert.include(tools, "view_image")
+      assert.isTrue(request?.messageTexts("developer").some((text) => text.includes("DEVELOPER-MARK")))
+      const other = yield* codex.forkThread(thread.id, { model: "third-model" })
+      assert.deepInclude(yield* other.settings, { model: "third-model", effort: null })
+    }))
+
+  it.effect("that a resume of a loaded thread asks for, and the server ignores, are an error", () =>
+    Effect.gen(function*() {
+      yield* answering
+      const codex = yield* Codex.Codex
+      const environment = yield* CodexEnvironment.CodexEnvironment
+      const instructions = { developerInstructions: "SPEAK LATIN", config: { web_search: "disabled" } }
+      const thread = yield* codex.startThread({ sandbox: "read-only", ...instructions })
+      yield* thread.run("one")
+      const resumes: ReadonlyArray<readonly [AppServerError.SettingsNotApplied["setting"], Codex.ResumeOptions]> = [
+        ["model", { model: "other-model" }],
+        ["modelProvider", { modelProvider: "openai" }],
+        ["cwd", { cwd: environment.home }],
+        ["serviceTier", { serviceTier: "flex" }],
+        ["runtimeWorkspaceRoots", { runtimeWorkspaceRoots: [environment.home] }],
+        ["developerInstructions", { developerInstructions: "SPEAK GREEK" }],
+        ["baseInstructions", { baseInstructions: "SPEAK GREEK" }],
+        ["config", { config: { web_search: "live" } }]
+      ]
+      for (const [setting, options] of resumes) {
+        const reason = yield* TestCodex.reasonOf(codex.resumeThread(thread.id, options))
+        assert.deepInclude(reason, { _tag: "SettingsNotApplied", threadId: thread.id, setting })
+        assert.notInclude(JSON.stringify(reason), "SPEAK GREEK")
+      }
+      yield* codex.resumeThread(thread.id, { ...instructions, model: "mock-model", cwd: `${environment.workspace}/.` })
+      // A thread that is not loaded takes them.
+      yield* codex.archiveThread(thread.id)
+      yield* codex.unarchiveThread(thread.id)
+      const again = yield* codex.resumeThread(thread.id, { developerInstructions: "SPEAK GREEK", model: "other-model" })
+      assert.strictEqual((yield* again.settings).model, "other-model")
+    }))
+
+  it.effect("that a thread is started with are verified", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const environment = yield* CodexEnvironment.CodexEnvironment
+      const thread = yield* codex.startThread({
+        sandbox: "read-only",
+        model: "other-model",
+        modelProvider: "mock_provider",
+        cwd: `${environment.home}/../workspace/`,
+        runtimeWorkspaceRoots: [environment.home]
+      })
+      assert.deepInclude(yield* thread.settings, { model: "other-model", cwd: environment.workspace })
+    }))
+
+  it.effect("do not make the project trusted in config.toml", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const { codexHome, root, writeConfig } = yield* CodexEnvironment.CodexEnvironment
+      const config = path.join(codexHome, "config.toml")
+      const before = yield* fs.readFileString(config)
+      const project = path.join(root, "project")
+      yield* fs.makeDirectory(path.join(project, ".codex"), { recursive: true })
+      for (const folder of ["objects", "refs"]) {
+        yield* fs.makeDirectory(path.join(project, ".git", folder), { recursive: true })
+      }
+      yield* fs.writeFileString(path.join(project, ".git", "HEAD"), "ref: refs/heads/main\n")
+      yield* fs.makeDirectory(path.join(project, "folder"))
+      yield* fs.writeFileString(path.join(project, ".codex", "config.toml"), "model = \"project-model\"\n")
+      const modelOf = (options: Codex.StartOptions) =>
+        Effect.flatMap(codex.startThread(options), ({ settings }) => Effect.map(settings, ({ model }) => model))
+      const starts: ReadonlyArray<Codex.StartOptions> = [
+        { cwd: project, sandbox: "workspace-write" },
+        { cwd: path.join(project, "folder"), sandbox: "workspace-write" },
+        { cwd: project, permissions: ":workspace" },
+        { cwd: project },
+        { cwd: project, approvalMode: "dangerously_bypass_approvals_and_sandbox" }
+      ]
+      for (const options of starts) assert.strictEqual(yield* modelOf(options), "mock-model")
+      assert.strictEqual(yield* fs.readFileString(config), before)
+
+      // Trust that the program or its user gives is left alone.
+      const trusted = { projects: { [project]: { trust_level: "trusted" } } }
+      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write", config: trusted }), "project-model")
+      yield* writeConfig(trusted)
+      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write" }), "project-model")
+      assert.strictEqual(
+        yield* modelOf({ cwd: path.join(project, "folder"), sandbox: "workspace-write" }),
+        "project-model"
+      )
+    }))
+})
