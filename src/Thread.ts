@@ -227,7 +227,12 @@ const start = Effect.fnUntraced(function*(
     params: yield* withExactRoots(thread.record, server.experimentalApi, params),
     handlers: isEmpty(handlers) ? undefined : handlers,
     keepBackgroundTerminals,
-    exclusive: exclusiveOptions({ ...rest, approvals, questions }),
+    exclusive: exclusiveOptions({
+      ...rest,
+      approvals,
+      questions,
+      keepBackgroundTerminals: keepBackgroundTerminals || undefined
+    }),
     limit
   })
   yield* recoverLostEnd(server, handle.turn)

@@ -163,6 +163,89 @@ describe("a turn with an idle timeout", () => {
       assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
+  const approvalRequest = (id: number, threadId: string, turnId: string) => ({
+    method: "item/commandExecution/requestApproval",
+    id,
+    params: { threadId, turnId, itemId: "i", startedAtMs: 1, command: "ls" }
+  })
+
+  const interruptsOf = (fake: Fake.FakeTransport["Service"]) =>
+    fake.sent.filter(({ method }) => method === "turn/interrupt").length
+
+  it.effect("counts from the response of a handler, not from the time before it", () =>
+    Effect.gen(function*() {
+      const response = yield* Deferred.make<"accept">()
+      const { fake, turn } = yield* startTurn({ idleTimeout: "2 seconds" }, {
+        approvals: { command: () => Deferred.await(response) }
+      })
+      yield* TestClock.adjust("500 millis")
+      yield* fake.emit(approvalRequest(0, "t", "u"))
+      yield* TestClock.adjust("3 seconds")
+      yield* Deferred.succeed(response, "accept")
+      yield* fake.take
+      yield* TestClock.adjust("1999 millis")
+      assert.strictEqual(interruptsOf(fake), 0)
+      yield* TestClock.adjust("1 millis")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("counts from the moment a request is resolved elsewhere", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn({ idleTimeout: "2 seconds" }, {
+        approvals: { command: () => Effect.never }
+      })
+      yield* fake.emit(approvalRequest(0, "t", "u"))
+      yield* TestClock.adjust("3500 millis")
+      yield* fake.emit({ method: "serverRequest/resolved", params: { threadId: "t", requestId: 0 } })
+      yield* TestClock.adjust("1999 millis")
+      assert.strictEqual(interruptsOf(fake), 0)
+      yield* TestClock.adjust("1 millis")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("stops while a sub-agent that works for the turn waits for a handler", () =>
+    Effect.gen(function*() {
+      const response = yield* Deferred.make<"accept">()
+      const { fake, turn } = yield* startTurn({ idleTimeout: "2 seconds" }, {
+        approvals: { command: () => Deferred.await(response) }
+      })
+      yield* fake.emit({
+        method: "turn/started",
+        params: { threadId: "sub", turn: { ...Fake.turn("v"), rootTurnId: "u" } },
+        emittedAtMs: 1
+      })
+      yield* fake.emit(approvalRequest(0, "sub", "v"))
+      yield* fake.reply(yield* fake.takeMethod("thread/read"), { thread: { id: "sub", parentThreadId: "t" } })
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(interruptsOf(fake), 0)
+      yield* Deferred.succeed(response, "accept")
+      yield* TestClock.adjust("1999 millis")
+      assert.strictEqual(interruptsOf(fake), 0)
+      yield* TestClock.adjust("1 millis")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("does not stop for a handler of an earlier turn, or of a sub-agent of one, that is still at work", () =>
+    Effect.gen(function*() {
+      const late = yield* Deferred.make<"accept">()
+      const { fake, turn } = yield* startTurn({ idleTimeout: "2 seconds" }, {
+        approvals: { command: () => Effect.uninterruptible(Deferred.await(late)) }
+      })
+      yield* fake.emit(
+        { method: "turn/started", params: { threadId: "sub", turn: { ...Fake.turn("v"), rootTurnId: "before" } } },
+        approvalRequest(0, "t", "before"),
+        approvalRequest(1, "sub", "v")
+      )
+      yield* fake.emit(Fake.turnCompleted("t", "before"))
+      yield* TestClock.adjust("2 seconds")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
+      yield* Deferred.succeed(late, "accept")
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
   it.effect("may be given to a turn that runs, and leaves one alone that has ended", () =>
     Effect.gen(function*() {
       const { fake, turn } = yield* startTurn()

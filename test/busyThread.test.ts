@@ -1,0 +1,231 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Approvals, AppServer, Codex, Questions, Sandbox, type Thread } from "effect-codex"
+import { ModelServer } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+
+const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
+
+/** A thread whose turn waits for the model, also after an input has joined it, until the test finishes the messages. */
+const busyThread = Effect.gen(function*() {
+  const thread = yield* startThread
+  const [one, two] = [yield* TestCodex.heldMessage, yield* TestCodex.heldMessage]
+  yield* TestCodex.script(thread, one.reply, two.reply)
+  const asked = yield* TestCodex.nextRequest
+  const first = yield* Effect.forkChild(thread.run("first"))
+  yield* asked
+  yield* one.say("to all")
+  yield* two.say("to all")
+  return { finish: Effect.andThen(one.finish, two.finish), first, thread }
+})
+
+/** A thread that runs a turn which this program has not started with its handle. */
+const foreignTurn = Effect.gen(function*() {
+  const server = yield* AppServer.AppServer
+  const thread = yield* startThread
+  yield* TestCodex.script(thread, ...Array.from({ length: 4 }, () => TestCodex.halfMessage))
+  const asked = yield* TestCodex.nextRequest
+  const started = yield* server.notifications.pipe(
+    Stream.filter((event) => event.method === "turn/started" && event.params.threadId === thread.id),
+    Stream.runHead,
+    Effect.forkChild({ startImmediately: true })
+  )
+  const { turn } = yield* server.request("turn/start", {
+    threadId: thread.id,
+    input: [{ type: "text", text: "from another client" }]
+  })
+  yield* Fiber.join(started)
+  yield* asked
+  return { thread, turnId: turn.id }
+})
+
+const options: ReadonlyArray<Thread.TurnOptions> = [
+  { approvalMode: "deny_all" },
+  { approvalPolicy: "never" },
+  { sandboxPolicy: Sandbox.readOnly() },
+  { permissions: ":read-only" },
+  { model: "other-model" },
+  { effort: "high" },
+  { summary: "none" },
+  { serviceTier: "flex" },
+  { cwd: "/" },
+  { outputSchema: { type: "object" } },
+  { approvals: { command: () => Effect.succeed(Approvals.accept) } },
+  { questions: { elicitation: () => Effect.succeed(Questions.decline) } },
+  { keepBackgroundTerminals: true }
+]
+
+layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on a busy thread", (it) => {
+  it.effect("fails with ThreadBusy and sends nothing, for each option that cannot hold", () =>
+    Effect.gen(function*() {
+      const wire = yield* TestCodex.Wire
+      const { finish, first, thread } = yield* busyThread
+      const before = yield* thread.settings
+      for (const given of options) {
+        const reason = yield* TestCodex.reasonOf(thread.run("second", given))
+        assert.deepInclude(reason, {
+          _tag: "ThreadBusy",
+          threadId: thread.id,
+          options: Object.keys(given),
+          isSent: false
+        })
+      }
+      const reason = yield* TestCodex.reasonOf(thread.run("second", { model: "other-model", effort: "high" }))
+      assert(reason._tag === "ThreadBusy")
+      assert.deepStrictEqual(reason.options, ["model", "effort"])
+      yield* finish
+      const result = yield* Fiber.join(first)
+      assert.strictEqual(reason.turnId, result.id)
+      assert.strictEqual(result.finalResponse, "to all")
+      const sent = (yield* wire.sent).filter(({ params }) => params?.["threadId"] === thread.id)
+      assert.lengthOf(sent.filter(({ method }) => method === "turn/start"), 1)
+      assert.deepStrictEqual(yield* thread.settings, before)
+      // Afterwards they hold.
+      yield* thread.run("second", { model: "other-model" })
+      assert.strictEqual((yield* thread.settings).model, "other-model")
+    }))
+
+  it.effect("joins with options that concern its input, or the wait of its caller", () =>
+    Effect.gen(function*() {
+      const { finish, first, thread } = yield* busyThread
+      const second = yield* Effect.forkChild(
+        thread.run("second", {
+          clientUserMessageId: "mine",
+          deadline: "1 minute",
+          idleTimeout: "1 minute",
+          model: null
+        })
+      )
+      yield* finish
+      assert.strictEqual((yield* Fiber.join(second)).id, (yield* Fiber.join(first)).id)
+    }))
+
+  it.effect("waits for the response of another turn that is about to start", () =>
+    Effect.gen(function*() {
+      const thread = yield* startThread
+      yield* TestCodex.script(thread, ModelServer.text("first"), ModelServer.text("second"))
+      const [first, second] = yield* Effect.all([
+        thread.run("first"),
+        Effect.result(thread.run("second", { model: "other-model" }))
+      ], { concurrency: "unbounded" })
+      assert(second._tag === "Failure" && second.failure._tag === "AppServerError")
+      assert.deepInclude(second.failure.reason, { _tag: "ThreadBusy", turnId: first.id, options: ["model"] })
+    }))
+
+  it.effect("fails also if another client has started the running turn, also one that ran when the thread was opened", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const { thread, turnId } = yield* foreignTurn
+      for (const handle of [thread, yield* codex.resumeThread(thread.id)]) {
+        const reason = yield* TestCodex.reasonOf(handle.run("mine", { approvalMode: "deny_all" }))
+        assert.deepInclude(reason, { _tag: "ThreadBusy", threadId: thread.id, turnId, options: ["approvalMode"] })
+      }
+    }))
+})
+
+layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joined a turn", (it) => {
+  it.effect("ends its own wait with a time limit, and leaves the turn to the other callers", () =>
+    Effect.gen(function*() {
+      for (const limit of [{ deadline: "100 millis" }, { idleTimeout: "100 millis" }] as const) {
+        const { finish, first, thread } = yield* busyThread
+        yield* Effect.scoped(Effect.gen(function*() {
+          const second = yield* thread.turn("second", limit)
+          const events = yield* Effect.forkChild(TestCodex.reasonOf(Stream.runDrain(second.events)))
+          const reason = yield* TestCodex.reasonOf(second.result)
+          assert.deepInclude(reason, { _tag: "TurnTimeout", turnId: second.id, isInterrupted: false })
+          assert.deepStrictEqual(yield* Fiber.join(events), reason)
+          assert.deepStrictEqual(yield* TestCodex.reasonOf(Stream.runDrain(second.text)), reason)
+        }))
+        assert.strictEqual((yield* thread.read()).status.type, "active")
+        yield* finish
+        assert.strictEqual((yield* Fiber.join(first)).status, "completed")
+      }
+    }))
+
+  it.effect("interrupts the turn when it is the last one, with its own time limit", () =>
+    Effect.gen(function*() {
+      const { first, thread } = yield* busyThread
+      const second = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("second", { deadline: "200 millis" })))
+      yield* Fiber.interrupt(first)
+      assert.deepInclude(yield* Fiber.join(second), { _tag: "TurnTimeout", isInterrupted: true })
+      assert.strictEqual((yield* thread.read()).status.type, "idle")
+    }))
+
+  it.effect("does not interrupt a turn that this program has not started", () =>
+    Effect.gen(function*() {
+      const { thread, turnId } = yield* foreignTurn
+      const wire = yield* TestCodex.Wire
+      const reason = yield* TestCodex.reasonOf(thread.run("mine", { deadline: "100 millis" }))
+      assert.deepInclude(reason, { _tag: "TurnTimeout", turnId, isInterrupted: false })
+      yield* Effect.timeoutOption(thread.run("mine"), "100 millis")
+      assert.strictEqual((yield* thread.read()).status.type, "active")
+      const sent = (yield* wire.sent).filter(({ params }) => params?.["threadId"] === thread.id)
+      assert.notInclude(sent.map(({ method }) => method), "turn/interrupt")
+      yield* Effect.scoped(Effect.flatMap(thread.turn("mine"), ({ interrupt }) => interrupt))
+      yield* Effect.repeat(thread.read(), { until: ({ status }) => status.type === "idle" })
+    }))
+})
+
+describe("A turn with options", () => {
+  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer({ maxInFlight: 1 })), Layer.provideMerge(Fake.layer))
+
+  it.effect("fails also if only the response shows that it has joined a turn", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const fake = yield* Fake.FakeTransport
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const thread = yield* Fiber.join(opening)
+      const other = yield* Effect.forkChild(server.request("model/list"))
+      const list = yield* fake.takeMethod("model/list")
+      // The request waits for its place while a goal starts a turn.
+      const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", { model: "m2" })))
+      yield* Effect.yieldNow
+      yield* fake.emit(Fake.turnStarted("t", "goal"))
+      yield* fake.reply(list, { data: [], nextCursor: null })
+      yield* Fiber.join(other)
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("goal") })
+      const reason = yield* Fiber.join(running)
+      assert.deepInclude(reason, { _tag: "ThreadBusy", turnId: "goal", options: ["model"], isSent: true })
+      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+    }).pipe(Effect.provide(fake)))
+
+  it.effect("is interrupted, and fails, if the server reports other settings than it was started with", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fake = yield* Fake.FakeTransport
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const thread = yield* Fiber.join(opening)
+      const settings = {
+        approvalPolicy: "never",
+        approvalsReviewer: "user",
+        collaborationMode: { mode: "default", settings: { model: "m" } },
+        cwd: "/repo",
+        model: "m",
+        modelProvider: "m",
+        sandboxPolicy: { type: "dangerFullAccess" }
+      }
+      const updated = { method: "thread/settings/updated", params: { threadId: "t", threadSettings: settings } }
+      const narrow = { approvalPolicy: "never", sandboxPolicy: Sandbox.readOnly() } as const
+      for (const isEarly of [true, false]) {
+        const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", narrow)))
+        const start = yield* fake.takeMethod("turn/start")
+        if (isEarly) yield* fake.emit(updated)
+        yield* fake.reply(start, { turn: Fake.turn("u") })
+        if (!isEarly) yield* fake.emit(updated)
+        yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
+        yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
+        assert.deepInclude(yield* Fiber.join(running), {
+          _tag: "SettingsNotApplied",
+          method: "turn/start",
+          setting: "sandbox"
+        })
+      }
+    }).pipe(Effect.provide(fake)))
+})
