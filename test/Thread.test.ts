@@ -836,6 +836,109 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
     }))
 })
 
+layer(TestCodex.layer(), { excludeTestServices: true })("The background terminals of a thread", (it) => {
+  const sleeping = ModelServer.functionCall("exec_command", { cmd: "sleep 3600", yield_time_ms: 250 }, { callId: "c" })
+
+  const terminalsOf = (thread: Thread.Thread) => Stream.runCollect(thread.backgroundTerminals.list)
+
+  /** A turn that has started a command, and goes on without it. */
+  const withTerminal = Effect.fnUntraced(function*(
+    run: (thread: Thread.Thread) => Effect.Effect<unknown, unknown>,
+    replies: ReadonlyArray<ModelServer.Reply> = [sleeping, TestCodex.halfMessage]
+  ) {
+    const model = yield* ModelServer.ModelServer
+    const thread = yield* startThread
+    yield* TestCodex.script(thread, ...replies)
+    const asked = yield* TestCodex.nextRequest
+    const running = yield* Effect.forkChild(Effect.exit(run(thread)))
+    yield* asked
+    yield* model.awaitRequests((yield* model.requests).length + 1)
+    return { running, thread }
+  })
+
+  it.effect("end with a turn that is interrupted by its fiber, its scope or a time limit", () =>
+    Effect.gen(function*() {
+      const { running, thread } = yield* withTerminal((thread) => thread.run("go"))
+      assert.lengthOf(yield* terminalsOf(thread), 1)
+      yield* Fiber.interrupt(running)
+      assert.deepStrictEqual(yield* terminalsOf(thread), [])
+
+      const scoped = yield* withTerminal((thread) =>
+        Effect.scoped(Effect.andThen(thread.turn("go"), Effect.sleep("1 second")))
+      )
+      yield* Fiber.join(scoped.running)
+      assert.deepStrictEqual(yield* terminalsOf(scoped.thread), [])
+
+      const limited = yield* withTerminal((thread) => thread.run("go", { deadline: "1 second" }))
+      yield* Fiber.join(limited.running)
+      assert.deepStrictEqual(yield* terminalsOf(limited.thread), [])
+    }))
+
+  it.effect("live on after a turn that ends by itself, is interrupted by hand, or says so", () =>
+    Effect.gen(function*() {
+      const ended = yield* withTerminal((thread) => thread.run("go"), [sleeping, ModelServer.text("done")])
+      yield* Fiber.join(ended.running)
+      const [terminal] = yield* terminalsOf(ended.thread)
+      assert.include(terminal?.command, "sleep 3600")
+      assert.isTrue(yield* ended.thread.backgroundTerminals.terminate(terminal!.processId))
+      assert.isFalse(yield* ended.thread.backgroundTerminals.terminate(terminal!.processId))
+      assert.deepStrictEqual(yield* terminalsOf(ended.thread), [])
+
+      const interrupted = yield* withTerminal((thread) =>
+        Effect.scoped(Effect.gen(function*() {
+          const turn = yield* thread.turn("go")
+          yield* Effect.sleep("1 second")
+          yield* turn.interrupt
+          yield* turn.result
+        }))
+      )
+      yield* Fiber.join(interrupted.running)
+      assert.lengthOf(yield* terminalsOf(interrupted.thread), 1)
+      yield* interrupted.thread.backgroundTerminals.clean
+      assert.deepStrictEqual(yield* terminalsOf(interrupted.thread), [])
+
+      const kept = yield* withTerminal((thread) =>
+        thread.run("go", { deadline: "1 second", keepBackgroundTerminals: true })
+      )
+      yield* Fiber.join(kept.running)
+      assert.lengthOf(yield* terminalsOf(kept.thread), 1)
+    }))
+})
+
+layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => {
+  it.effect("interrupts the turn, and closes all handles of the thread until it is resumed", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const wire = yield* TestCodex.Wire
+      const thread = yield* codex.startThread({ sandbox: "workspace-write" })
+      yield* TestCodex.script(thread, ModelServer.text("one"), TestCodex.halfMessage, ModelServer.text("three"))
+      yield* thread.run("one")
+      const other = yield* codex.resumeThread(thread.id)
+      const before = yield* thread.settings
+      yield* Effect.scoped(Effect.gen(function*() {
+        const turn = yield* thread.turn("two")
+        yield* Stream.runHead(turn.text)
+        yield* thread.close
+        assert.strictEqual((yield* turn.result).status, "interrupted")
+      }))
+      yield* thread.close
+      const unsubscribes = (yield* wire.sent).filter(({ method }) => method === "thread/unsubscribe")
+      assert.deepStrictEqual(unsubscribes.map(({ params }) => params), [{ threadId: thread.id }])
+      for (const closed of [thread, other]) {
+        for (
+          const operation of [closed.run("no"), Stream.runDrain(closed.stream("no")), closed.compact, closed.settings]
+        ) {
+          const reason = yield* TestCodex.reasonOf(operation)
+          assert(reason._tag === "InvalidRequest")
+          assert.include(reason.description, "closed")
+        }
+      }
+      const again = yield* codex.resumeThread(thread.id)
+      assert.deepStrictEqual(yield* again.settings, before)
+      assert.strictEqual((yield* again.run("three")).finalResponse, "three")
+    }))
+})
+
 layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread", (it) => {
   /** Two runs of one turn: the first waits for the model when the second joins, and the model then says `message`. */
   const joined = Effect.gen(function*() {

@@ -4,9 +4,11 @@ import { ModelServer } from "effect-codex/testing"
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Base64Url from "effect/encoding/Base64Url"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
@@ -109,6 +111,40 @@ layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })("a ser
       assert.deepStrictEqual(yield* rightsOf(thread.id), before)
     }))
 
+  it.effect("gives back a thread with its config, its instructions, its model and the details of its sandbox", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({
+        baseInstructions: "BASE-MARK",
+        developerInstructions: "DEVELOPER-MARK",
+        config: { web_search: "disabled", tools: { view_image: false }, model_reasoning_summary: "detailed" }
+      })
+      yield* TestCodex.script(thread, ...["one", "two", "three"].map((text) => ModelServer.text(text)))
+      yield* thread.run("one")
+      const sandboxPolicy = Sandbox.readOnly({ networkAccess: true })
+      yield* thread.run("two", { model: "other-model", effort: "high", serviceTier: "flex", sandboxPolicy })
+      const before = yield* thread.settings
+      assert.deepInclude<object | undefined>(before.sandboxPolicy, sandboxPolicy)
+      const ready = yield* Effect.forkChild(awaitReady)
+      yield* Effect.sleep("20 millis")
+      yield* kill
+      yield* Fiber.join(ready)
+      yield* thread.run("three")
+      assert.deepStrictEqual(yield* thread.settings, before)
+      const facts = (request: ModelServer.ModelRequest) => ({
+        model: request.body["model"],
+        reasoning: request.body["reasoning"],
+        tier: request.body["service_tier"],
+        tools: request.body["tools"],
+        base: JSON.stringify(request.body).includes("BASE-MARK"),
+        developer: request.messageTexts("developer").filter((text) => text.includes("DEVELOPER-MARK")).length
+      })
+      const [, second, third] = (yield* TestCodex.requestsOf(thread.id)).map(facts)
+      assert.deepStrictEqual(third, second)
+      assert.isTrue(third?.base)
+      assert.notInclude(JSON.stringify(third?.tools), "web_search")
+    }))
+
   it.effect("lets threads be used meanwhile: what is asked of them waits until they are open again", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -167,6 +203,41 @@ const failureOf = <A, E>(fiber: Fiber.Fiber<Exit.Exit<A, E>>) =>
     const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
     return AppServerError.isAppServerError(error) ? error.reason._tag : undefined
   })
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("a server that is killed, with a login", (it) => {
+  it.effect("reports that a login is lost which it kept in memory, before a turn fails for it", () =>
+    Effect.suspend(() => {
+      const warnings: Array<string> = []
+      const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
+        if (logLevel === "Warn") warnings.push(String(message))
+      })
+      return Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const claims = { exp: 4_000_000_000, "https://api.openai.com/auth": { chatgpt_account_id: "account" } }
+        const accessToken = ["{}", JSON.stringify(claims), "signature"].map(Base64Url.encode).join(".")
+        const login = yield* server.notifications.pipe(
+          Stream.filter(({ method }) => method === "account/updated"),
+          Stream.runHead,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* server.request("account/login/start", {
+          type: "chatgptAuthTokens",
+          accessToken,
+          chatgptAccountId: "account"
+        })
+        yield* Fiber.join(login)
+        const ready = yield* Effect.forkChild(awaitReady)
+        yield* Effect.sleep("20 millis")
+        yield* kill
+        yield* Fiber.join(ready)
+        const warning = warnings.find((text) => text.includes("chatgptAuthTokens"))
+        assert.include(warning, "account/login/start")
+        assert.notInclude(warnings.join(), accessToken)
+      }).pipe(
+        Effect.provide(Layer.provideMerge(TestCodex.layerProcess({ restart: quick }), Logger.layer([logger])))
+      )
+    }))
+})
 
 describe("a connection that ends", () => {
   /** A transport each of whose connections is scripted by the test: what it sends and how it ends. */

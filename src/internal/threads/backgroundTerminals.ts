@@ -1,16 +1,21 @@
 /** The commands of a thread that outlive the turn that started them. Codex calls them background terminals. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
 import type { AppServer } from "../../AppServer.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import { field } from "../connection/codec.ts"
 import type { TurnState } from "./turnState.ts"
 
+/** Reasons that mean that the server has ended, and its commands with it. */
+const endOfServer: ReadonlySet<string> = new Set(["ConnectionClosed", "RestartsExhausted", "TurnLost"])
+
 /** Ends the background terminals that a turn has started. */
 export const endTerminals = (server: AppServer["Service"], state: TurnState): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const { commands, threadId } = state
-    if (commands.size === 0 || !server.experimentalApi) return Effect.void
+    const { commands, outcome, threadId } = state
+    const isLost = outcome !== undefined && Result.isFailure(outcome) && endOfServer.has(outcome.failure.reason._tag)
+    if (commands.size === 0 || isLost || !server.experimentalApi) return Effect.void
     const end = Effect.fnUntraced(function*(cursor: string | null): Effect.fn.Return<void, AppServerError> {
       const page = yield* server.requestRaw("thread/backgroundTerminals/list", { threadId, cursor })
       const data = field(page, "data")

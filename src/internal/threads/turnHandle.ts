@@ -19,7 +19,10 @@ export interface Session {
   readonly registry: HandlerRegistry
 }
 
-/** Interrupts a turn, waits for the server to end it, and ends the commands that the turn has left running. */
+/**
+ * Interrupts a turn, waits for the server to end it, and ends the commands that the turn has left running. It is not interrupted
+ * itself: the end of the turn may close the scope that it runs in.
+ */
 export const endTurn = (server: AppServer["Service"], turn: HeldTurn): Effect.Effect<void> =>
   Effect.suspend(() =>
     turn.state.outcome !== undefined
@@ -28,7 +31,7 @@ export const endTurn = (server: AppServer["Service"], turn: HeldTurn): Effect.Ef
         interruptAndSettle(server, turn.state, turn.id),
         turn.keepBackgroundTerminals ? Effect.void : bounded(endTerminals(server, turn.state))
       )
-  )
+  ).pipe(Effect.uninterruptible)
 
 export class TurnHandle {
   readonly session: Session

@@ -1,0 +1,163 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AppServer, Codex } from "effect-codex"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Path from "effect/Path"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import { TurnState } from "../src/internal/threads/turnState.ts"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+
+const quick = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 20 }))
+
+/** Kills the process of the app-server, which reports its id itself. */
+const kill = Effect.gen(function*() {
+  const server = yield* AppServer.AppServer
+  const { process: { id } } = yield* server.request("server/diagnostics")
+  process.kill(id, "SIGKILL")
+})
+
+const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
+
+layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })(
+  "a turn that no caller waits for, on a server that is killed",
+  (it) => {
+    it.effect("is settled by the restart, so that its interruption does not wait for it", () =>
+      Effect.gen(function*() {
+        const thread = yield* startThread
+        yield* TestCodex.script(thread, TestCodex.halfMessage, ModelServer.text("after"))
+        const asked = yield* TestCodex.nextRequest
+        const running = yield* Effect.forkChild(thread.run("hang"))
+        yield* asked
+        yield* kill
+        const since = yield* Clock.currentTimeMillis
+        yield* Fiber.interrupt(running)
+        assert.isBelow((yield* Clock.currentTimeMillis) - since, 4_000)
+        assert.strictEqual((yield* thread.run("again")).finalResponse, "after")
+      }))
+  }
+)
+
+describe("a turn that no caller waits for", () => {
+  const fakeLayer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+
+  const openThread = Effect.gen(function*() {
+    const codex = yield* Codex.Codex
+    const fake = yield* Fake.FakeTransport
+    const opening = yield* Effect.forkChild(codex.startThread())
+    yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+    return yield* Fiber.join(opening)
+  })
+
+  it.effect("keeps nothing of its text when the server does not end it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const server = yield* AppServer.AppServer
+      const thread = yield* openThread
+      const states: Array<TurnState> = []
+      const listen = TurnState.prototype.bind
+      TurnState.prototype.bind = function(...args) {
+        states.push(this)
+        return listen.apply(this, args)
+      }
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          TurnState.prototype.bind = listen
+        })
+      )
+      const running = yield* Effect.forkChild(thread.run("go"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"), Fake.delta("t", "u", "i", "x".repeat(100_000)))
+      yield* Effect.yieldNow
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(running))
+      yield* fake.takeMethod("turn/interrupt")
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(interrupting)
+      yield* fake.emit(Fake.delta("t", "u", "i", "y".repeat(100_000)))
+      yield* fake.emit(Fake.messageCompleted("t", "u", "i", "z".repeat(100_000)))
+      const list = yield* Effect.forkChild(server.requestRaw("model/list"))
+      yield* fake.reply(yield* fake.takeMethod("model/list"), {})
+      yield* Fiber.join(list)
+      const [state] = states
+      assert(state !== undefined)
+      const { items, log } = state as unknown as { readonly items: unknown; readonly log: unknown }
+      assert.isBelow(JSON.stringify([items, log]).length, 10_000)
+      // It ends late, and nothing is left that listens to it.
+      yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
+      yield* Effect.yieldNow
+      assert.isDefined(state.outcome)
+    }).pipe(Effect.scoped, Effect.provide(fakeLayer)))
+
+  it.effect("is settled by the end of the connection", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread
+      const named = yield* Effect.forkChild(thread.run("named"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"))
+      yield* Effect.yieldNow
+      const unnamed = yield* Effect.forkChild(thread.run("unnamed"))
+      yield* fake.takeMethod("turn/start")
+      const interrupting = yield* Effect.forkChild(Fiber.interruptAll([named, unnamed]))
+      yield* fake.takeMethod("turn/interrupt").pipe(Effect.timeoutOption("1 millis"), Effect.forkChild)
+      yield* Effect.yieldNow
+      yield* fake.end()
+      // Without a clock that goes on.
+      yield* Fiber.join(interrupting)
+    }).pipe(Effect.provide(fakeLayer)))
+})
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("a layer that is closed after a restart", (it) => {
+  it.effect("fails what waits at once, before the process has ended", () =>
+    Effect.gen(function*() {
+      const environment = yield* CodexEnvironment.CodexEnvironment
+      const path = yield* Path.Path
+      const fs = yield* FileSystem.FileSystem
+      // Ignores the end of its stdin, and so takes its time to leave.
+      const script = path.join(environment.root, "slow.sh")
+      yield* fs.writeFileString(script, SLOW_TO_LEAVE)
+      yield* fs.chmod(script, 0o755)
+      const scope = yield* Scope.make()
+      const services = yield* Layer.buildWithScope(
+        TestCodex.layerProcess({ codexPath: script, restart: quick, closeTimeout: "1 second" }),
+        scope
+      )
+      yield* Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const ready = yield* server.states.pipe(
+          Stream.dropUntil(({ _tag }) => _tag === "Starting"),
+          Stream.filter(({ _tag }) => _tag === "Ready"),
+          Stream.runHead,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* Effect.ignore(server.requestRaw("exit"))
+        yield* Fiber.join(ready)
+        const waiting = yield* Effect.forkChild(Effect.exit(server.requestRaw("model/list", {})))
+        yield* Effect.sleep("50 millis")
+        const since = yield* Clock.currentTimeMillis
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(waiting)))
+        assert.isBelow((yield* Clock.currentTimeMillis) - since, 500)
+        yield* Fiber.join(closing)
+        assert.isAtLeast((yield* Clock.currentTimeMillis) - since, 900)
+      }).pipe(Effect.provide(services))
+    }))
+})
+
+const SLOW_TO_LEAVE = `#!/bin/sh
+while read -r line; do
+  case "$line" in
+    *'"initialize"'*) echo '{"id":1,"result":{"userAgent":"slow/0.169.0 (x) y (z; 1)","codexHome":"/","platformFamily":"unix","platformOs":"linux"}}' ;;
+    *'"exit"'*) exit 1 ;;
+  esac
+done
+exec sleep 60
+`
