@@ -128,7 +128,7 @@ export const answerApprovals = (
         )
       })
 
-    const { changesOf, isCalling } = yield* runningItems(server)
+    const { callOf, changesOf } = yield* runningItems(server)
     yield* server.handle("item/commandExecution/requestApproval", (params) => decide(commandAsk(params)))
     yield* server.handle("item/fileChange/requestApproval", (params) =>
       decide(fileChangeAsk(params, changesOf(params.threadId, params.itemId))))
@@ -137,17 +137,18 @@ export const answerApprovals = (
     yield* server.handle("execCommandApproval", (params) => decide(legacyCommandAsk(params)))
     yield* server.handle("applyPatchApproval", (params) => decide(legacyFileChangeAsk(params)))
     yield* server.handle("mcpServer/elicitation/request", (params) =>
-      Option.match(mcpToolCallAsk(params), {
-        onNone: () => Effect.fail(new NotHandled({ why: "it is no approval" })),
-        onSome: (ask) => {
-          const { server, threadId, tool, turnId } = ask.request
-          if (isCalling(threadId, turnId, server, tool)) return decide(ask)
-          // What a form says of itself may be the MCP server's own words, and one who fills in forms is not to approve a call.
-          return Effect.as(
-            Effect.logWarning(`Declined ${nameOf(ask.request)}: the turn makes no such call`),
-            ask.answer("decline")!
-          )
+      Effect.gen(function*() {
+        const asked = mcpToolCallAsk(params)
+        if (Option.isNone(asked)) return yield* new NotHandled({ why: "it is no approval" })
+        const { answer, request } = asked.value
+        const call = yield* callOf(request)
+        if (Option.isSome(call)) {
+          const named: typeof asked.value = { answer, request: { ...request, tool: call.value.tool } }
+          return yield* decide(named)
         }
+        // What a form says of itself may be the MCP server's own words, and one who fills in forms is not to approve a call.
+        yield* Effect.logWarning(`Declined ${nameOf(request)}: the turn makes no such call`)
+        return answer("decline")!
       }))
 
     return Stream.unwrap(Effect.map(PubSub.subscribe(entries), Stream.fromSubscription))

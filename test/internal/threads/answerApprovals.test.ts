@@ -448,16 +448,22 @@ describe("a request for approval", () => {
       assert.deepStrictEqual(yield* asks(6, "sub4"), declined(6))
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
 
-  it.effect("of an MCP tool is one only if the turn makes the call", () =>
-    Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
-      const forms: Array<unknown> = []
+  describe("of an MCP tool", () => {
+    const forms: Array<unknown> = []
+    const asked: Array<Approvals.McpToolCallRequest> = []
+    const open = Effect.gen(function*() {
+      forms.length = 0
+      asked.length = 0
       yield* openThread("t", {
-        approvals: { mcpToolCall: () => Effect.succeed(Approvals.accept) },
+        approvals: {
+          mcpToolCall: (request) => Effect.sync(() => (asked.push(request), Approvals.accept))
+        },
         questions: { elicitation: (request) => Effect.sync(() => (forms.push(request), Questions.accept({}))) }
       })
-      const ask = Effect.fnUntraced(function*(id: number, more: object = {}, tool = "erase") {
-        yield* fake.emit({
+    })
+    const request = (id: number, more: object = {}) =>
+      Effect.flatMap(Fake.FakeTransport, (fake) =>
+        fake.emit({
           method: "mcpServer/elicitation/request",
           id,
           params: {
@@ -465,33 +471,85 @@ describe("a request for approval", () => {
             turnId: "u",
             serverName: "people",
             mode: "form",
-            message: "Allow it?",
-            _meta: { codex_approval_kind: "mcp_tool_call", tool_name: tool },
+            message: "Allow the people MCP server to run tool \"erase\"?",
+            _meta: { codex_approval_kind: "mcp_tool_call", tool_name: "erase", tool_params: { what: "it" } },
             requestedSchema: { type: "object", properties: {} },
             ...more
           }
-        })
-        return (yield* fake.take).result.action
+        }))
+    /** Up to 0.166 the request does not name the tool. */
+    const nameless = (what: string) => ({
+      _meta: { codex_approval_kind: "mcp_tool_call", tool_params: { what } }
+    })
+    const action = Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const taken = yield* Effect.forkChild(fake.take, { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      return (yield* Fiber.join(taken)).result.action
+    })
+    const ask = (id: number, more?: object) => Effect.andThen(request(id, more), action)
+    const call = (method: "item/started" | "item/completed", id = "i", tool = "erase", what = "it") =>
+      Effect.flatMap(Fake.FakeTransport, (fake) => {
+        const item = { type: "mcpToolCall", id, server: "people", tool, status: "inProgress", arguments: { what } }
+        const time = method === "item/started" ? { startedAtMs: 1 } : { completedAtMs: 2 }
+        return fake.emit({ method, params: { threadId: "t", turnId: "u", item, ...time } })
       })
-      const item = {
-        type: "mcpToolCall",
-        id: "i",
-        server: "people",
-        tool: "erase",
-        status: "inProgress",
-        arguments: {}
-      }
-      const event = { threadId: "t", turnId: "u", item }
-      assert.strictEqual(yield* ask(0), "decline")
-      yield* fake.emit({ method: "item/started", params: { ...event, startedAtMs: 1 } })
-      assert.strictEqual(yield* ask(1), "accept")
-      assert.strictEqual(yield* ask(2, {}, "another"), "decline")
-      assert.strictEqual(yield* ask(3, { serverName: "another" }), "decline")
-      assert.strictEqual(yield* ask(4, { turnId: null }), "decline")
-      yield* fake.emit({ method: "item/completed", params: { ...event, completedAtMs: 2 } })
-      assert.strictEqual(yield* ask(5), "decline")
-      assert.deepStrictEqual(forms, [])
-    }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+    it.effect("is one only while the turn makes the call", () =>
+      Effect.gen(function*() {
+        yield* open
+        assert.strictEqual(yield* ask(0), "decline")
+        yield* call("item/started")
+        assert.strictEqual(yield* ask(1), "accept")
+        const another = { codex_approval_kind: "mcp_tool_call", tool_name: "another" }
+        assert.strictEqual(yield* ask(2, { _meta: another }), "decline")
+        assert.strictEqual(yield* ask(3, { serverName: "another" }), "decline")
+        assert.strictEqual(yield* ask(4, { turnId: null }), "decline")
+        yield* call("item/completed")
+        assert.strictEqual(yield* ask(5), "decline")
+        assert.deepStrictEqual(forms, [])
+      }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+    it.effect("may be asked for before the call is started, but not long before", () =>
+      Effect.gen(function*() {
+        const fake = yield* Fake.FakeTransport
+        yield* open
+        yield* request(0)
+        yield* TestClock.adjust("900 millis")
+        yield* call("item/started", "other", "harmless")
+        yield* call("item/started")
+        assert.strictEqual((yield* fake.take).result.action, "accept")
+        yield* call("item/completed")
+        yield* request(1)
+        yield* TestClock.adjust("1 second")
+        yield* call("item/started")
+        assert.strictEqual((yield* fake.take).result.action, "decline")
+        // One that is withdrawn while it waits is asked of no handler.
+        yield* call("item/completed")
+        yield* request(2)
+        yield* TestClock.adjust("1 millis")
+        yield* fake.emit({ method: "serverRequest/resolved", params: { threadId: "t", requestId: 2 } })
+        yield* TestClock.adjust("1 millis")
+        yield* call("item/started")
+        assert.strictEqual(yield* ask(3), "accept")
+        assert.lengthOf(asked, 2)
+        assert.deepStrictEqual(forms, [])
+      }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+
+    it.effect("need not name the tool, if its message and arguments are those of the call", () =>
+      Effect.gen(function*() {
+        yield* open
+        yield* call("item/started", "a", "harmless", "it")
+        assert.strictEqual(yield* ask(0, nameless("it")), "decline")
+        yield* call("item/started", "b", "erase", "it")
+        assert.strictEqual(yield* ask(1, nameless("it")), "accept")
+        assert.deepInclude(asked.at(-1), { tool: "erase", arguments: { what: "it" } })
+        assert.strictEqual(yield* ask(2, nameless("all")), "decline")
+        assert.strictEqual(yield* ask(3, { ...nameless("it"), message: "Allow it?" }), "decline")
+        assert.strictEqual(yield* ask(4, { _meta: { codex_approval_kind: "mcp_tool_call" } }), "decline")
+        assert.deepStrictEqual(forms, [])
+      }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
+  })
 
   it.effect("is not granted by a handler whose layer was closed meanwhile", () =>
     Effect.gen(function*() {
