@@ -28,7 +28,8 @@ import {
   InvalidRequest,
   make as appServerError,
   RequestTimeout,
-  RestartsExhausted
+  RestartsExhausted,
+  UnsupportedServer
 } from "./AppServerError.ts"
 import { decoderOf, encodeParams, specOf } from "./internal/connection/codec.ts"
 import { declineOf } from "./internal/connection/decline.ts"
@@ -38,6 +39,7 @@ import { makePeer, type Peer } from "./internal/connection/jsonRpcPeer.ts"
 import { immediately, type IncomingRequest, type Step } from "./internal/connection/messages.ts"
 import { Request } from "./internal/connection/requestTable.ts"
 import { Router, withdraw } from "./internal/connection/router.ts"
+import { floor, supportOf } from "./internal/connection/serverVersion.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
 import { isRepeatable } from "./internal/protocol/repeatable.ts"
 import { packageVersion } from "./internal/version.ts"
@@ -63,6 +65,14 @@ export interface Options {
    * ({@link AppServer} `handle`). Default: `false`.
    */
   readonly requestAttestation?: boolean | undefined
+  /**
+   * Whether to connect to a server that is older than the oldest supported version, 0.166.0, which otherwise fails with
+   * `UnsupportedServer`. Such a server may lose a thread's permissions, and leave out what the types of `Protocol` say it
+   * sends. A version that cannot be told is always accepted.
+   *
+   * @default false
+   */
+  readonly allowUnsupportedServer?: boolean | undefined
   /** Methods of notifications that the server shall not send. Turns do not end without `turn/completed`. */
   readonly optOutNotificationMethods?: ReadonlyArray<string> | undefined
   /** How long a request may wait for its answer, retries included. Default: 60 seconds. */
@@ -417,6 +427,23 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
 
   let redact: (text: string) => string = identity
 
+  let isDifferenceLogged = false
+
+  /** Refuses a server that is too old. One that the protocol was not generated from is logged, once. */
+  const checkVersion = Effect.fnUntraced(function*({ serverVersion }: Metadata.Metadata) {
+    const support = supportOf(serverVersion)
+    if (support === "unsupported" && options.allowUnsupportedServer !== true) {
+      return yield* appServerError(new UnsupportedServer({ serverVersion: redact(serverVersion), floor }))
+    }
+    if (support === "same" || support === "unknown" || isDifferenceLogged) return
+    isDifferenceLogged = true
+    yield* Effect.logWarning(
+      `Connected to codex app-server ${redact(serverVersion)}, but this version of effect-codex was generated from ` +
+        `${Protocol.version}: what has changed between them may not work` +
+        (support === "unsupported" ? `. Before ${floor} threads lose their permissions when resumed or forked` : "")
+    )
+  })
+
   const initialize = Effect.fnUntraced(function*(peer: Peer) {
     const initialized = yield* requestsTo(peer).requestRaw("initialize", {
       clientInfo: options.clientInfo ?? { name: "effect-codex", title: "effect-codex", version: packageVersion },
@@ -450,6 +477,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           })
         )
     )
+    yield* checkVersion(metadata)
     yield* peer.notify("initialized")
     return metadata
   })

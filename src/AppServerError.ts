@@ -71,6 +71,27 @@ export class InitializeFailed extends Schema.TaggedError<InitializeFailed>()("In
 }
 
 /**
+ * The server is older than the oldest version that this package supports, which is `floor`. Older servers do not keep the
+ * promises of this package: they lose a thread's permissions when it is resumed or forked, for one.
+ *
+ * The option `allowUnsupportedServer` connects all the same. A server that does not say which version of Codex it is, as a
+ * test double or a build from source, is not refused.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("UnsupportedServer", {
+  serverVersion: Schema.String,
+  /** The oldest supported version. */
+  floor: Schema.String
+}) {
+  override get message(): string {
+    return `codex app-server ${this.serverVersion} is not supported, because it does not keep a thread's permissions: ` +
+      `update Codex to ${this.floor} or newer, or set \`allowUnsupportedServer\` to connect without that promise`
+  }
+}
+
+/**
  * The connection has ended. Everything that was pending fails with it, and so does everything later.
  *
  * `exitCode` and `signal` are known when a process was behind the connection and has exited. `stderrTail` is the end of
@@ -358,6 +379,7 @@ export class RestartsExhausted extends Schema.TaggedError<RestartsExhausted>()("
 export type AppServerErrorReason =
   | SpawnFailed
   | InitializeFailed
+  | UnsupportedServer
   | ConnectionClosed
   | RequestTimeout
   | Overloaded
@@ -382,6 +404,7 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
   reason: Schema.Union([
     SpawnFailed,
     InitializeFailed,
+    UnsupportedServer,
     ConnectionClosed,
     RequestTimeout,
     Overloaded,

@@ -16,7 +16,9 @@ export interface Message {
   readonly error?: any
 }
 
-export const userAgent = "fake-client/0.169.0 (Test 1.0; x86_64) term (fake-client; 1.0.0)"
+const userAgentOf = (version: string) => `fake-client/${version} (Test 1.0; x86_64) term (fake-client; 1.0.0)`
+
+export const userAgent = userAgentOf("0.169.0")
 
 export class FakeTransport extends Context.Service<FakeTransport, {
   /** Everything that the client has sent, `initialize` included. */
@@ -35,10 +37,14 @@ export class FakeTransport extends Context.Service<FakeTransport, {
   readonly end: (error?: AppServerError.AppServerError) => Effect.Effect<void>
 }>()("effect-codex/test/FakeTransport") {}
 
-const make = Effect.gen(function*() {
+const makeToClient = Queue.unbounded<string, AppServerError.AppServerError | Cause.Done>()
+
+/** `versions` are those of one connection after the other; the last one stays. */
+const make = Effect.fnUntraced(function*(versions: ReadonlyArray<string>) {
   const sent: Array<Message> = []
   const toServer = yield* Queue.unbounded<Message>()
-  const toClient = yield* Queue.unbounded<string, AppServerError.AppServerError | Cause.Done>()
+  let toClient = yield* makeToClient
+  let connections = 0
 
   const emitLines = (...lines: ReadonlyArray<string>) => Effect.asVoid(Queue.offerAll(toClient, lines))
   const emit = (...messages: ReadonlyArray<object>) => emitLines(...messages.map((message) => JSON.stringify(message)))
@@ -51,7 +57,12 @@ const make = Effect.gen(function*() {
         case "initialize":
           return emit({
             id: message.id,
-            result: { userAgent, codexHome: "/codex", platformFamily: "unix", platformOs: "linux" }
+            result: {
+              userAgent: userAgentOf(versions[Math.min(connections, versions.length) - 1]!),
+              codexHome: "/codex",
+              platformFamily: "unix",
+              platformOs: "linux"
+            }
           })
         case "initialized":
           return Effect.void
@@ -73,11 +84,18 @@ const make = Effect.gen(function*() {
     reply: (request, result) => emit({ id: request.id, result }),
     end: (error) => Effect.asVoid(error === undefined ? Queue.end(toClient) : Queue.fail(toClient, error))
   }).pipe(Context.add(Transport.Transport, {
-    connect: Effect.succeed({ incoming: Stream.fromQueue(toClient), send })
+    connect: Effect.gen(function*() {
+      if (connections++ > 0) toClient = yield* makeToClient
+      return { incoming: Stream.fromQueue(toClient), send }
+    })
   }))
 })
 
-export const layer: Layer.Layer<FakeTransport | Transport.Transport> = Layer.effectContext(make)
+/** A server that says it is of one version after the other, each time that it is connected to. */
+export const layerOf = (...versions: ReadonlyArray<string>): Layer.Layer<FakeTransport | Transport.Transport> =>
+  Layer.effectContext(make(versions))
+
+export const layer = layerOf("0.169.0")
 
 /** What `turn/start` answers. */
 export const turn = (id: string, status = "inProgress", more: object = {}) => ({

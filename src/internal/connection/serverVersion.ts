@@ -1,0 +1,33 @@
+/** Which versions of the server this package supports. */
+import { version as generatedFrom } from "../protocol/generated/methods.ts"
+
+/** The oldest server that keeps a thread's permissions when it is resumed or forked. */
+export const floor = "0.166.0"
+
+type Version = readonly [major: number, minor: number, patch: number]
+
+/** A release of Codex, its pre-releases included. Builds from source and test doubles call themselves `0.0.0`. */
+const parse = (version: string): Version | undefined => {
+  const parts = /^(\d+)\.(\d+)\.(\d+)(?:[-+\s].*)?$/.exec(version)
+  if (parts === null) return undefined
+  const [major, minor, patch] = parts.slice(1).map(Number) as [number, number, number]
+  return major === 0 && minor === 0 ? undefined : [major, minor, patch]
+}
+
+const oldest = parse(floor)!
+
+const isTooOld = (version: Version): boolean => {
+  const differs = version.findIndex((part, index) => part !== oldest[index])
+  return differs !== -1 && version[differs]! < oldest[differs]!
+}
+
+/**
+ * How a server's version relates to those that this package knows. A pre-release counts as the release that it precedes, and a
+ * version that cannot be told counts as none.
+ */
+export const supportOf = (version: string): "unsupported" | "different" | "same" | "unknown" => {
+  const parsed = parse(version)
+  if (parsed === undefined) return "unknown"
+  if (isTooOld(parsed)) return "unsupported"
+  return version === generatedFrom ? "same" : "different"
+}
