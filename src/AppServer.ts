@@ -21,6 +21,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import {
+  addVersions,
   type AppServerError,
   ConnectionClosed,
   DecodeFailed,
@@ -178,6 +179,8 @@ export interface Requests {
     params?: unknown,
     options?: RequestOptions
   ) => Effect.Effect<unknown, AppServerError>
+  /** Adds the versions of the server and of the protocol to an error that has a place for them. */
+  readonly withVersions: (error: AppServerError) => AppServerError
 }
 
 /**
@@ -354,6 +357,12 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       : Effect.succeed(live.peer)
   })
 
+  /** That of the server that was initialized last, if it is one. */
+  let serverVersion: string | undefined
+
+  const withVersions = (error: AppServerError): AppServerError =>
+    serverVersion === undefined ? error : addVersions(error, { serverVersion, protocolVersion: Protocol.version })
+
   /** How requests are made: of a peer that is there, or that is waited for. */
   const requestsOf = (peer: () => Peer | undefined, opened: Effect.Effect<Peer, AppServerError>): Requests => {
     const mayRepeat = ({ reason }: AppServerError, { isSent, method }: Request): boolean =>
@@ -382,6 +391,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           while: (error) => error.reason._tag === "Overloaded" && mayRepeat(error, last)
         }),
         Effect.retry({ while: (error) => error.reason._tag === "ConnectionClosed" && mayRepeat(error, last) }),
+        Effect.mapError(withVersions),
         Effect.timeoutOrElse({
           duration: deadline - clock.currentTimeMillisUnsafe(),
           orElse: () => Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis })))
@@ -403,7 +413,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           ? repeat(request)
           : live.request(
             request,
-            (error) => mayRepeat(error, request) ? repeat(request, error) : Effect.fail(error)
+            (error) => mayRepeat(error, request) ? repeat(request, error) : Effect.fail(withVersions(error))
           )
       })
     const request = ((method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) => {
@@ -417,10 +427,10 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         const decoded = decoderOf(spec.result)(result)
         return Result.isSuccess(decoded)
           ? Effect.succeed(decoded.success)
-          : Effect.fail(appServerError(new DecodeFailed({ method, issue: decoded.failure.message })))
+          : Effect.fail(withVersions(appServerError(new DecodeFailed({ method, issue: decoded.failure.message }))))
       })
     }) as Requests["request"]
-    return { request, requestRaw }
+    return { request, requestRaw, withVersions }
   }
 
   const requestsTo = (peer: Peer) => requestsOf(() => peer, Effect.succeed(peer))
@@ -433,12 +443,12 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const checkVersion = Effect.fnUntraced(function*({ serverVersion }: Metadata.Metadata) {
     const support = supportOf(serverVersion)
     if (support === "unsupported" && options.allowUnsupportedServer !== true) {
-      return yield* appServerError(new UnsupportedServer({ serverVersion: redact(serverVersion), floor }))
+      return yield* appServerError(new UnsupportedServer({ serverVersion, floor }))
     }
     if (support === "same" || support === "unknown" || isDifferenceLogged) return
     isDifferenceLogged = true
     yield* Effect.logWarning(
-      `Connected to codex app-server ${redact(serverVersion)}, but this version of effect-codex was generated from ` +
+      `Connected to codex app-server ${serverVersion}, but this version of effect-codex was generated from ` +
         `${Protocol.version}: what has changed between them may not work` +
         (support === "unsupported" ? `. Before ${floor} threads lose their permissions when resumed or forked` : "")
     )
@@ -478,6 +488,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         )
     )
     yield* checkVersion(metadata)
+    serverVersion = supportOf(metadata.serverVersion) === "unknown" ? undefined : metadata.serverVersion
     yield* peer.notify("initialized")
     return metadata
   })

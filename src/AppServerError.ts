@@ -20,6 +20,7 @@
  *
  * @since 0.1.0
  */
+import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
@@ -29,6 +30,27 @@ const OptionalString = Schema.UndefinedOr(Schema.String)
 const OptionalNumber = Schema.UndefinedOr(Schema.Number)
 
 const show = (value: string | undefined): string => value === undefined ? "missing" : JSON.stringify(value)
+
+const versionField = OptionalString.pipe(Schema.withConstructorDefault(Effect.undefined))
+
+/** The versions of the two sides, in errors that a difference between them may explain. The connection adds them. */
+const versions = {
+  /** The version of the server, once it is known. */
+  serverVersion: versionField,
+  /** The version of Codex that the protocol of this package was generated from, where that of the server is known. */
+  protocolVersion: versionField
+}
+
+interface Versions {
+  readonly serverVersion: string | undefined
+  readonly protocolVersion: string | undefined
+}
+
+/** The versions, where they differ: one that does not is no clue. */
+const showVersions = ({ protocolVersion, serverVersion }: Versions): string =>
+  serverVersion === protocolVersion
+    ? ""
+    : ` (codex app-server is ${serverVersion}; this version of effect-codex was generated from ${protocolVersion})`
 
 /**
  * The app-server process could not be started: the binary is missing or not executable, no binary is published for this
@@ -160,11 +182,12 @@ export class RequestRejected extends Schema.TaggedError<RequestRejected>()("Requ
   code: Schema.Number,
   /** The server's error message. */
   detail: Schema.String,
-  data: Schema.Unknown
+  data: Schema.Unknown,
+  ...versions
 }) {
   override get message(): string {
     const detail = this.detail.length > 500 ? `${this.detail.slice(0, 500)}…` : this.detail
-    return `codex app-server rejected ${this.method} (${this.code}): ${detail}`
+    return `codex app-server rejected ${this.method} (${this.code}): ${detail}${showVersions(this)}`
   }
 }
 
@@ -177,10 +200,11 @@ export class RequestRejected extends Schema.TaggedError<RequestRejected>()("Requ
 export class DecodeFailed extends Schema.TaggedError<DecodeFailed>()("DecodeFailed", {
   method: Schema.String,
   /** Where the message differs from the protocol: paths and expected types, never values. */
-  issue: Schema.String
+  issue: Schema.String,
+  ...versions
 }) {
   override get message(): string {
-    return `Cannot read what codex app-server sent for ${this.method}: ${this.issue}`
+    return `Cannot read what codex app-server sent for ${this.method}: ${this.issue}${showVersions(this)}`
   }
 }
 
@@ -199,10 +223,29 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
   }
 }
 
+/** The options that the server applies when it loads a thread, and does not report. */
+const unreported: ReadonlySet<string> = new Set(["config", "baseInstructions", "developerInstructions", "personality"])
+
+/** What to do about a setting that does not hold, by method. */
+const remedies: Readonly<Record<string, string>> = {
+  "thread/start": "Ask for a setting that the configuration and the requirements of the server allow",
+  "thread/resume":
+    "A loaded thread keeps its settings: change them with the options of its next turn, or resume it in a " +
+    "new process",
+  "turn/start":
+    "The turn was interrupted. Ask for a setting that the configuration and the requirements of the server allow",
+  "thread/fork":
+    "The copy stays open on the server: archive it, and ask for a setting that the configuration and the " +
+    "requirements of the server allow"
+}
+
 /**
- * The server opened a thread with other approval or sandbox settings than were asked for, so the thread is not handed
- * out. This happens when a thread is resumed that is already loaded: the server then ignores every override. What the server
- * has opened stays loaded there; a fork can be archived by its `threadId`.
+ * A thread or a turn has other settings than were asked for: permissions, model, provider, effort, service tier, working directory or
+ * workspace roots. The thread is not handed out; the turn is interrupted.
+ *
+ * This happens when a thread is resumed that the server has loaded already: the server then ignores every override. It does not report
+ * whether `config`, instructions and `personality` are in effect, so these fail before the thread is resumed, if it is loaded. What the
+ * server has opened stays loaded there; a fork can be archived by its `threadId`.
  *
  * @category errors
  * @since 0.1.0
@@ -228,14 +271,23 @@ export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()
     "personality"
   ]),
   requested: Schema.Unknown,
-  effective: Schema.Unknown
+  /** The setting that the server reports, or `undefined` if it does not report this one. */
+  effective: Schema.Unknown,
+  ...versions
 }) {
   override get message(): string {
-    return `${this.method} asked for ${this.setting} ${
-      JSON.stringify(this.requested)
-    }, but thread ${this.threadId} has ${
-      JSON.stringify(this.effective)
-    }. A loaded thread keeps its settings: change them with the options of its next turn, or resume it in a new process`
+    if (unreported.has(this.setting)) {
+      return `${this.method} cannot apply \`${this.setting}\` to thread ${this.threadId}: the server has loaded the thread, and ignores ` +
+        `this option then. Leave it out, or resume the thread in a new process${showVersions(this)}`
+    }
+    const asked = `${this.method} asked for ${this.setting} ${JSON.stringify(this.requested)}, but`
+    const outcome = this.effective === undefined
+      ? `the server does not report this setting of thread ${this.threadId}, so it may not hold. Leave it out, or use a ` +
+        "version of Codex that reports it"
+      : `thread ${this.threadId} has ${JSON.stringify(this.effective)}. ${
+        remedies[this.method] ?? "Ask for a setting that the server allows"
+      }`
+    return `${asked} ${outcome}${showVersions(this)}`
   }
 }
 
@@ -441,3 +493,22 @@ export const isAppServerError = (u: unknown): u is AppServerError => Predicate.h
  * @since 0.1.0
  */
 export const make = (reason: AppServerErrorReason): AppServerError => new AppServerError({ reason })
+
+/**
+ * Adds the versions of the two sides to an error that has a place for them.
+ *
+ * @internal
+ */
+export const addVersions = (error: AppServerError, versions: Versions): AppServerError => {
+  const { reason } = error
+  switch (reason._tag) {
+    case "RequestRejected":
+      return reason.serverVersion === undefined ? make(new RequestRejected({ ...reason, ...versions })) : error
+    case "DecodeFailed":
+      return reason.serverVersion === undefined ? make(new DecodeFailed({ ...reason, ...versions })) : error
+    case "SettingsNotApplied":
+      return reason.serverVersion === undefined ? make(new SettingsNotApplied({ ...reason, ...versions })) : error
+    default:
+      return error
+  }
+}

@@ -33,7 +33,7 @@ import type * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
-import type { AppServerError } from "./AppServerError.ts"
+import { type AppServerError, isAppServerError } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, provided } from "./internal/threads/handlers.ts"
@@ -211,6 +211,9 @@ const make = Effect.gen(function*() {
     return Thread.make({ session: { server, open, registry }, threads, thread })
   }
 
+  const withVersions = <A, E, R>(effect: Effect.Effect<A, E | AppServerError, R>) =>
+    Effect.mapError(effect, (error) => isAppServerError(error) ? server.withVersions(error) : error)
+
   /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */
   const reopen = (method: "thread/resume" | "thread/fork") =>
     Effect.fnUntraced(function*(id: string, options: ResumeOptions & ForkOptions = {}) {
@@ -262,7 +265,7 @@ const make = Effect.gen(function*() {
           })
         )
       )
-    })
+    }, withVersions)
 
   return Codex.of({
     metadata: server.metadata,
@@ -286,7 +289,7 @@ const make = Effect.gen(function*() {
         tools: tools && startedWith(tools, fields.dynamicTools ?? [])
       })
       return handleOf(new OpenThread(id, threads.note(response, openingOf(fields)), restarts))
-    }) as Codex["Service"]["startThread"],
+    }, withVersions) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],
     listThreads: (options = {}) => pages(server, "thread/list", options, Protocol.Thread),

@@ -155,12 +155,12 @@ export const resultOf = (
     case "failed":
       return failure(state, turn, turn.error?.message ?? "the server gave no reason")
     default:
-      return Effect.fail(appServerError(
+      return Effect.fail(state.withVersions(appServerError(
         new DecodeFailed({
           method: "turn/completed",
           issue: `turn ${turn.id} of thread ${state.threadId} has ended with the unknown status ${turn.status}`
         })
-      ))
+      )))
   }
 }
 

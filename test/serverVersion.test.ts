@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AppServer, AppServerError, Protocol } from "effect-codex"
+import { AppServer, AppServerError, Codex, Protocol } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Fake from "./FakeTransport.ts"
@@ -89,4 +91,148 @@ describe("the version of the server", () => {
       Effect.provide(Logger.layer([Logger.make(({ message }) => void logs.push(String(message)))]))
     )
   })
+})
+
+describe("the versions in an error", () => {
+  const layerCodex = (version: string) => Layer.provideMerge(Codex.layer, layerOf([version]))
+  const both = { serverVersion: "0.167.2", protocolVersion: Protocol.version }
+  const shown = `(codex app-server is 0.167.2; this version of effect-codex was generated from ${Protocol.version})`
+
+  /** Has the fake answer the next request with a method. */
+  const answer = Effect.fnUntraced(function*(method: string, response: object) {
+    const fake = yield* Fake.FakeTransport
+    const { id } = yield* fake.takeMethod(method)
+    yield* fake.emit({ id, ...response })
+  })
+
+  const failing = Effect.fnUntraced(function*<A, R>(
+    effect: Effect.Effect<A, unknown, R>,
+    ...answers: ReadonlyArray<readonly [method: string, response: object]>
+  ) {
+    const fiber = yield* Effect.forkChild(Effect.result(effect))
+    for (const [method, response] of answers) yield* answer(method, response)
+    const result = yield* Fiber.join(fiber)
+    assert(Result.isFailure(result) && AppServerError.isAppServerError(result.failure))
+    return result.failure
+  })
+
+  const rejected = { error: { code: -32600, message: "no such model" } }
+  const started = (settings: object) => ({ result: Fake.threadResponse("t", settings) })
+  const strict = { approvalPolicy: "never", approvalsReviewer: "user" } as const
+
+  const failures: ReadonlyArray<
+    readonly [
+      name: string,
+      tag: AppServerError.AppServerErrorReason["_tag"],
+      fails: Effect.Effect<AppServerError.AppServerError, never, Codex.Codex | AppServer.AppServer | Fake.FakeTransport>
+    ]
+  > = [
+    [
+      "a request that is rejected",
+      "RequestRejected",
+      Effect.flatMap(AppServer.AppServer, (server) => failing(server.request("model/list"), ["model/list", rejected]))
+    ],
+    [
+      "a request that is rejected when a thread is started",
+      "RequestRejected",
+      Effect.flatMap(Codex.Codex, (codex) => failing(codex.startThread(), ["thread/start", rejected]))
+    ],
+    [
+      "a response that cannot be read",
+      "DecodeFailed",
+      Effect.flatMap(
+        AppServer.AppServer,
+        (server) => failing(server.request("thread/loaded/list", {}), ["thread/loaded/list", { result: {} }])
+      )
+    ],
+    [
+      "a thread that cannot be read",
+      "DecodeFailed",
+      Effect.flatMap(Codex.Codex, (codex) => failing(codex.resumeThread("t"), ["thread/resume", { result: {} }]))
+    ],
+    [
+      "a page that cannot be read",
+      "DecodeFailed",
+      Effect.flatMap(
+        Codex.Codex,
+        (codex) => failing(Stream.runDrain(codex.listThreads()), ["thread/list", { result: {} }])
+      )
+    ],
+    [
+      "a turn that cannot be read",
+      "DecodeFailed",
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const opening = yield* Effect.forkChild(codex.resumeThread("t"))
+        yield* answer("thread/resume", started({}))
+        const thread = yield* Effect.orDie(Fiber.join(opening))
+        return yield* failing(thread.run("go"), ["turn/start", { result: {} }])
+      })
+    ],
+    [
+      "the end of a turn that cannot be read",
+      "DecodeFailed",
+      Effect.gen(function*() {
+        const fake = yield* Fake.FakeTransport
+        const codex = yield* Codex.Codex
+        const opening = yield* Effect.forkChild(codex.resumeThread("t"))
+        yield* answer("thread/resume", started({}))
+        const thread = yield* Effect.orDie(Fiber.join(opening))
+        const run = yield* Effect.forkChild(failing(thread.run("go")))
+        yield* answer("turn/start", { result: { turn: Fake.turn("u") } })
+        yield* fake.emit(Fake.turnCompleted("t", "u", "vanished"))
+        return yield* Fiber.join(run)
+      })
+    ],
+    [
+      "a setting that is not applied",
+      "SettingsNotApplied",
+      Effect.flatMap(Codex.Codex, (codex) => failing(codex.startThread(strict), ["thread/start", started({})]))
+    ]
+  ]
+
+  for (const [name, tag, fails] of failures) {
+    it.effect(`are there and shown for ${name}`, () =>
+      Effect.gen(function*() {
+        const { message, reason } = yield* fails
+        assert.deepInclude(reason, { _tag: tag, ...both })
+        assert.include(message, shown)
+      }).pipe(Effect.provide(layerCodex("0.167.2"))))
+
+    it.effect(`are there and not shown for ${name} where they are the same`, () =>
+      Effect.gen(function*() {
+        const { message, reason } = yield* fails
+        assert.deepInclude(reason, { _tag: tag, serverVersion: Protocol.version, protocolVersion: Protocol.version })
+        assert.notInclude(message, Protocol.version)
+      }).pipe(Effect.provide(layerCodex(Protocol.version))))
+  }
+
+  const notApplied = (method: "thread/start" | "thread/resume" | "thread/fork", settings: object) =>
+    Effect.flatMap(Codex.Codex, (codex) => {
+      const opened = {
+        "thread/start": () => codex.startThread(strict),
+        "thread/resume": () => codex.resumeThread("t", strict),
+        "thread/fork": () => codex.forkThread("t", strict)
+      }
+      return Effect.map(failing(opened[method](), [method, started(settings)]), ({ message }) => message)
+    })
+
+  it.effect("come after words that fit the method and what the server reports", () =>
+    Effect.gen(function*() {
+      const resumed = yield* notApplied("thread/resume", {})
+      assert.include(resumed, `thread/resume asked for approvalPolicy "never", but thread t has "on-request"`)
+      assert.include(resumed, "A loaded thread keeps its settings")
+      const start = yield* notApplied("thread/start", {})
+      assert.include(start, "requirements of the server")
+      const fork = yield* notApplied("thread/fork", {})
+      assert.include(fork, "archive it")
+      for (const other of [start, fork]) assert.notInclude(other, "loaded thread")
+      for (const method of ["thread/start", "thread/resume", "thread/fork"] as const) {
+        const unreported = yield* notApplied(method, { approvalPolicy: undefined })
+        assert.include(unreported, `${method} asked for approvalPolicy "never", but the server does not report`)
+        for (const wrong of ["undefined", "loaded thread", "has"]) {
+          assert.notInclude(unreported.split("(")[0], ` ${wrong} `)
+        }
+      }
+    }).pipe(Effect.provide(layerCodex(Protocol.version))))
 })

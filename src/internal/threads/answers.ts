@@ -10,7 +10,7 @@ import { type AppServerError, DecodeFailed, make as appServerError } from "../..
 const requestFor = <A>(schema: Schema.Codec<A>) => {
   const decode = Schema.decodeUnknownEffect(schema)
   return (
-    server: Pick<Requests, "requestRaw">,
+    server: Pick<Requests, "requestRaw" | "withVersions">,
     method: string,
     params: object,
     options?: RequestOptions
@@ -18,7 +18,7 @@ const requestFor = <A>(schema: Schema.Codec<A>) => {
     Effect.flatMap(server.requestRaw(method, params, options), (answer) =>
       Effect.mapError(
         decode(answer),
-        (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
+        (error) => server.withVersions(appServerError(new DecodeFailed({ method, issue: error.message })))
       ))
 }
 

@@ -56,10 +56,14 @@ export class OpenThread {
         : this.reopening.withPermit(Effect.suspend(() =>
           this.openedAfter === restarts
             ? Effect.void
-            : Effect.tap(reopenKept(server, this.id, this.record), () =>
-              Effect.sync(() => {
-                this.openedAfter = restarts
-              }))
+            : reopenKept(server, this.id, this.record).pipe(
+              Effect.mapError(server.withVersions),
+              Effect.tap(() =>
+                Effect.sync(() => {
+                  this.openedAfter = restarts
+                })
+              )
+            )
         ))
     )
   }

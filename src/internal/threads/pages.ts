@@ -16,7 +16,7 @@ const decodePage = Schema.decodeUnknownEffect(Page)
 
 /** The entries of a list. Pages are fetched as the stream is pulled; an entry that cannot be read is left out. */
 export const pages = <A>(
-  server: Pick<Requests, "requestRaw">,
+  server: Pick<Requests, "requestRaw" | "withVersions">,
   method: string,
   params: object,
   schema: Schema.Codec<A>
@@ -35,7 +35,7 @@ export const pages = <A>(
     Effect.fnUntraced(function*(cursor: string | null) {
       const page = yield* Effect.mapError(
         decodePage(yield* server.requestRaw(method, { ...params, cursor })),
-        (error) => appServerError(new DecodeFailed({ method, issue: error.message }))
+        (error) => server.withVersions(appServerError(new DecodeFailed({ method, issue: error.message })))
       )
       const entries = yield* Effect.forEach(page.data, read)
       // A cursor that leads nowhere new would lead there forever.

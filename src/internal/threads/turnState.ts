@@ -63,6 +63,8 @@ export class TurnState implements NotificationListener {
   readonly threadId: string
   /** Removes secrets from the server's words. */
   readonly redact: (text: string) => string
+  /** Adds the versions of both sides to an error. */
+  readonly withVersions: (error: AppServerError) => AppServerError
   items: Array<Protocol.ThreadItem> = []
   /** The items of the commands that the turn has started. */
   readonly commands = new Set<string>()
@@ -114,6 +116,7 @@ export class TurnState implements NotificationListener {
   ) {
     this.threadId = threadId
     this.redact = server.redact
+    this.withVersions = server.withVersions
     this.unlisten = server.listen(threadId, listener(this))
   }
 
@@ -304,7 +307,7 @@ export class TurnState implements NotificationListener {
     if (this.outcome !== undefined) return
     const outcome = this.expired !== undefined && Result.isSuccess(ended) && ended.success.status === "interrupted"
       ? Result.fail(this.expired)
-      : ended
+      : Result.mapError(ended, this.withVersions)
     this.outcome = outcome
     for (const subscriber of this.subscribers) {
       subscriber.close(errorOf(outcome), step)
