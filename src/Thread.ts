@@ -18,7 +18,6 @@ import { type HandlerOptions, isEmpty, provided } from "./internal/threads/handl
 import { withExactRoots } from "./internal/threads/keptSettings.ts"
 import type { OpenThread, OpenThreads } from "./internal/threads/openThread.ts"
 import { pages } from "./internal/threads/pages.ts"
-import { recoverLostEnd } from "./internal/threads/recoverTurns.ts"
 import { exclusiveOptions, startTurn } from "./internal/threads/startTurn.ts"
 import type { Settings } from "./internal/threads/threadSettings.ts"
 import { endTurn, type Session } from "./internal/threads/turnHandle.ts"
@@ -235,7 +234,6 @@ const start = Effect.fnUntraced(function*(
     }),
     limit
   })
-  yield* recoverLostEnd(server, handle.turn)
   if (deadline !== undefined) yield* startDeadline(handle, deadline, since)
   if (idleTimeout !== undefined) yield* startIdleTimeout(handle, idleTimeout)
   return Turn.make(handle)

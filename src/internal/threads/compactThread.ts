@@ -44,6 +44,7 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
   /** Before it was sent, a restart of the server does not concern it, and there is nothing to interrupt. */
   const sent = () => {
     open.compacting.add(state)
+    open.onAwait({ state, id: () => turnId, isAwaited: () => open.compacting.has(state) })
   }
   const stop = () => {
     open.compacting.delete(state)

@@ -20,6 +20,14 @@ export interface HeldTurn {
   handles: number
 }
 
+/** A turn, or a compaction, whose end the program waits for. */
+export interface Awaited {
+  readonly state: TurnState
+  /** Its id, once that is known. */
+  readonly id: () => string | undefined
+  readonly isAwaited: () => boolean
+}
+
 const keyOf = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
 
 /** A `turn/start` request that has no response yet. */
@@ -35,6 +43,10 @@ export class OpenTurns {
   readonly held = new Map<string, HeldTurn>()
   /** The states of compactions, whose turns have no handle. */
   readonly compacting = new Set<TurnState>()
+  /** The turns whose `turn/start` has no response yet. */
+  readonly unnamed = new Set<TurnState>()
+  /** Called with each turn and compaction whose end is waited for. */
+  onAwait: (awaited: Awaited) => void = () => {}
   /** How often the server was restarted. */
   restarts = 0
   /** Called with the id of each turn that turns out to be the program's. */
@@ -90,6 +102,7 @@ export class OpenTurns {
     const turn: HeldTurn = { id: turnId, key, thread, state, isOurs, keepBackgroundTerminals, handles: 1 }
     this.held.set(key, turn)
     state.whenFinished(() => this.end(state.threadId, turnId))
+    this.onAwait({ state, id: () => turnId, isAwaited: () => this.isHeld(turn) })
     return turn
   }
 

@@ -1,21 +1,22 @@
 /** What becomes of turns whose end was not heard: those that the server had finished have their result. */
-import type * as Context from "effect/Context"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { AppServer, Requests } from "../../AppServer.ts"
-import { type AppServerError, make as appServerError, TurnLost } from "../../AppServerError.ts"
+import { type AppServerError, DecodeFailed, make as appServerError, TurnLost } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
-import { field } from "../connection/codec.ts"
+import { field, threadIdOf, turnIdOf } from "../connection/codec.ts"
 import { immediately } from "../connection/messages.ts"
 import type { ThreadOpened } from "./answers.ts"
 import type { OpenThreads } from "./openThread.ts"
-import type { HeldTurn, OpenTurns } from "./openTurns.ts"
+import type { Awaited, HeldTurn, OpenTurns } from "./openTurns.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** The turn is one of the last, unless others have driven the thread on meanwhile. */
@@ -107,41 +108,91 @@ const recoverTurn = (server: Requests, restarts: number) =>
     return yield* lost(true, turn === undefined ? "the server does not know it" : "the server had not finished it")
   })
 
-/** How long the end of a turn is waited for when its thread is said to do nothing. It follows at once, if it does. */
-const lostEndGrace = Duration.seconds(5)
+/** How long the end of a turn is waited for when something says that it has ended. It follows at once, if it does. */
+const lostEndGrace = 5000
+
+/** The first pause between two questions about a turn, in milliseconds. It doubles each time. */
+const firstPause = 1000
 
 /**
- * Asks what became of a turn whose thread does nothing any more and whose end does not come, as when the server has left it out:
- * again and again, ever later, for what cannot be told now may be told soon.
+ * Asks what became of a turn that has probably ended and whose end does not come, or cannot be read: again and again, ever later,
+ * for what the server cannot tell now it may tell soon. If it cannot within the time that a request may take, the turn fails.
  */
-export const recoverLostEnd = (
-  server: AppServer["Service"],
-  { id, state }: HeldTurn
-): Effect.Effect<void, never, Scope.Scope> => {
-  const isOver = () => state.outcome !== undefined
-  const ask = () =>
-    storedTurn(server, state.threadId, id).pipe(
-      Effect.map((stored) => {
-        const turn = Option.getOrUndefined(stored)
-        if (turn !== undefined && turn.status !== "inProgress") finish(state, turn)
-      }),
+const recoverEnd = Effect.fnUntraced(function*(server: AppServer["Service"], { id, isAwaited, state }: Awaited) {
+  const { threadId } = state
+  const limit = Duration.toMillis(server.requestTimeout)
+  const isSettled = () => state.outcome !== undefined || state.endedBecause === undefined || !isAwaited()
+  let known = yield* Clock.currentTimeMillis
+  yield* Effect.sleep(Math.min(lostEndGrace, limit))
+  for (let pause = firstPause; !isSettled(); pause *= 2) {
+    const turnId = id()
+    const left = known + limit - (yield* Clock.currentTimeMillis)
+    const stored = turnId === undefined ? Option.none() : yield* storedTurn(server, threadId, turnId).pipe(
+      Effect.timeoutOption(Math.max(left, firstPause)),
+      Effect.map(Option.flatten),
       Effect.catch((error) =>
-        Effect.logWarning(`Cannot tell what became of turn ${id} of thread ${state.threadId}: ${error.message}`)
+        Effect.as(
+          Effect.logWarning(`Cannot tell what became of turn ${turnId} of thread ${threadId}: ${error.message}`),
+          Option.none()
+        )
       )
     )
-  const recover = () =>
-    Effect.suspend(() => isOver() ? Effect.void : ask()).pipe(
-      Effect.repeat({ schedule: Schedule.exponential("1 second"), until: isOver }),
-      Effect.delay(lostEndGrace)
-    )
-  return Effect.contextWith((services: Context.Context<Scope.Scope>) =>
-    Effect.sync(() =>
-      state.whenIdle(() => {
-        if (!isOver()) Effect.runForkWith(services)(Effect.forkScoped(recover()))
+    if (isSettled()) return
+    const now = yield* Clock.currentTimeMillis
+    if (Option.isSome(stored)) {
+      if (stored.value.status !== "inProgress") return finish(state, stored.value)
+      known = now
+    } else if (now - known >= limit) {
+      const what = turnId === undefined ? "a compaction" : `turn ${turnId}`
+      const issue = `${what} of thread ${threadId} has probably ended, because ${state.endedBecause}, ` +
+        "but the server does not say how"
+      // It may run all the same, and no handle could interrupt it any more.
+      if (turnId !== undefined) {
+        yield* Effect.forkDetach(Effect.ignore(server.requestRaw("turn/interrupt", { threadId, turnId })))
+      }
+      return state.onEnd(appServerError(new DecodeFailed({ method: "turn/completed", issue })), immediately)
+    }
+    yield* Effect.sleep(Math.min(pause, Math.max(known + limit - now, firstPause)))
+  }
+})
+
+/** Recovers the ends of turns that the server leaves out, or that name no turn, for as long as the scope lives. */
+export const recoverEnds = (
+  server: AppServer["Service"],
+  open: OpenTurns
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const run = yield* FiberMap.makeRuntime<never, TurnState>()
+    open.onAwait = (awaited) => {
+      const { state } = awaited
+      state.whenInDoubt(() => {
+        // Its thread is idle just before it ends.
+        if (state.outcome !== undefined) return
+        const ended = Effect.exit(Deferred.await(state.completion))
+        run(state, Effect.raceFirst(recoverEnd(server, awaited), ended), { onlyIfMissing: true })
       })
-    )
-  )
-}
+    }
+    yield* server.observe("turn/completed", (event) => {
+      const params = field(event.method === "malformed" ? event.raw : event, "params")
+      const threadId = threadIdOf(params)
+      const turnId = turnIdOf(params)
+      const isOf = ({ outcome, threadId: id }: TurnState) =>
+        outcome === undefined && (threadId === undefined || id === threadId)
+      const because = `a turn/completed names ${turnId === undefined ? "no turn" : `turn ${turnId}`}`
+      // A thread runs one turn at a time.
+      for (const { id, state } of open.held.values()) {
+        const isRead = threadId !== undefined && turnId === id
+        if (isOf(state) && !isRead) state.doubt(because, immediately)
+      }
+      for (const state of open.unnamed) {
+        if (isOf(state)) state.doubt(because, immediately)
+      }
+      // A compaction finds its turn by what happens in it.
+      for (const state of open.compacting) {
+        if (isOf(state) && turnId === undefined) state.doubt(because, immediately)
+      }
+    })
+  })
 
 /**
  * Recovers all turns that run, and opens the other threads again, before anybody can use them: the server knows no thread that is

@@ -12,7 +12,7 @@ import { HandlerRegistry } from "./handlers.ts"
 import { warnOfLostLogin } from "./lostLogin.ts"
 import { OpenThreads } from "./openThread.ts"
 import { OpenTurns } from "./openTurns.ts"
-import { recoverTurns } from "./recoverTurns.ts"
+import { recoverEnds, recoverTurns } from "./recoverTurns.ts"
 import { answerToolCalls } from "./threadTools.ts"
 
 export interface Shared {
@@ -33,6 +33,7 @@ const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.f
   yield* threads.listen(server)
   yield* open.listen(server)
   yield* warnOfLostLogin(server)
+  yield* recoverEnds(server, open)
   yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
   return { open, threads, registry, audit }
 })

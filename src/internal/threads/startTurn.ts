@@ -116,8 +116,10 @@ const sendStart = Effect.fnUntraced(function*(
     Effect.forkDetach
   )
   open.addStarting(threadId, request)
+  open.unnamed.add(state)
   // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
   request.addObserver((exit) => {
+    open.unnamed.delete(state)
     if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
   })
   return { request, isSent: () => isSent, handlers }

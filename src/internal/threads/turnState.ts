@@ -12,6 +12,7 @@ import * as Schema from "effect/Schema"
 import type { AppServer, NotificationListener } from "../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
+import { field } from "../connection/codec.ts"
 import type { Delta, Family } from "../connection/deltaLines.ts"
 import { EventBuffer } from "../connection/eventBuffer.ts"
 import { EventLog } from "../connection/eventLog.ts"
@@ -59,6 +60,11 @@ const readError = (error: unknown): Protocol.TurnError | undefined => {
 /** Maximum number of starts and ends of turns that are kept for a response that no caller waits for. */
 const maxReleasedEvents = 64
 
+/** What is received before the turn has its id: an event of a turn, or a change of `endedBecause`. */
+type Early =
+  | readonly [turnId: string, event: Protocol.TurnNotification]
+  | readonly [turnId: undefined, endedBecause: string | undefined]
+
 export class TurnState implements NotificationListener {
   readonly threadId: string
   /** Removes secrets from the server's words. */
@@ -77,9 +83,11 @@ export class TurnState implements NotificationListener {
   /** How the turn ended, once it has. */
   outcome: Result.Result<Protocol.Turn, AppServerError> | undefined
 
-  /** Whether the thread was said to be active, and then not any more. */
-  private activity: "unknown" | "active" | "idle" = "unknown"
-  private onIdle: (() => void) | undefined
+  /** Whether the thread was said to be active, and is. */
+  private isActive = false
+  /** Why the turn has probably ended, though its end was not read. */
+  endedBecause: string | undefined
+  private onDoubt: (() => void) | undefined
   /** Tells the time of the last event, for whoever watches for silence. */
   now: (() => number) | undefined
   lastEventAt = 0
@@ -99,7 +107,7 @@ export class TurnState implements NotificationListener {
   private turnId: string | undefined
   /** No caller waits for the turn any more, so only its start and its end are kept. */
   isReleased = false
-  private early: Array<readonly [turnId: string, event: Protocol.TurnNotification]> = []
+  private early: Array<Early> = []
   /** All events, for subscribers that come late. */
   private log = new EventLog<Protocol.TurnNotification>(joinLogFrom)
   private subscribers: ReadonlyArray<EventBuffer<Protocol.TurnNotification>> = []
@@ -137,12 +145,12 @@ export class TurnState implements NotificationListener {
   }
 
   private changeActivity(isActive: boolean, step: Step): void {
-    if (isActive) this.activity = "active"
-    else if (this.activity === "active") {
-      this.activity = "idle"
-      const { onIdle } = this
-      this.onIdle = undefined
-      if (onIdle !== undefined) step.defer(onIdle)
+    if (isActive) {
+      this.isActive = true
+      this.setEndedBecause(undefined)
+    } else if (this.isActive) {
+      this.isActive = false
+      this.doubt("its thread does nothing any more", step)
     }
   }
 
@@ -191,7 +199,9 @@ export class TurnState implements NotificationListener {
     this.items = []
     const early = this.early
     this.early = []
-    for (const [id, event] of early) this.keep(id, event)
+    for (const [id, event] of early) {
+      if (id !== undefined) this.keep(id, event)
+    }
   }
 
   private keep(turnId: string, event: Protocol.TurnNotification): void {
@@ -209,10 +219,13 @@ export class TurnState implements NotificationListener {
   /** Names the turn. */
   bind(turnId: string, step: Step): void {
     this.turnId = turnId
-    const early = this.early
+    const { early } = this
     this.early = []
+    this.endedBecause = undefined
     for (const [id, event] of early) {
-      if (id === turnId && this.outcome === undefined) this.add(event, step)
+      if (this.outcome !== undefined) return
+      if (id === undefined) this.endedBecause = event
+      else if (id === turnId) this.add(event, step)
     }
   }
 
@@ -228,10 +241,23 @@ export class TurnState implements NotificationListener {
     else tell()
   }
 
-  /** Calls a function when the thread does nothing any more, which is when its turn has ended; now if it is so far. */
-  whenIdle(tell: () => void): void {
-    if (this.activity === "idle") tell()
-    else this.onIdle = tell
+  /** Calls a function each time that there is a new reason to think that the turn has ended. */
+  whenInDoubt(tell: () => void): void {
+    this.onDoubt = tell
+    if (this.endedBecause !== undefined && this.outcome === undefined) tell()
+  }
+
+  /** Something else than its end says that the turn has ended. That it is started, or its thread active, says the contrary. */
+  doubt(because: string, step: Step): void {
+    if (this.outcome !== undefined) return
+    this.setEndedBecause(because)
+    if (this.onDoubt !== undefined) step.defer(this.onDoubt)
+  }
+
+  private setEndedBecause(because: string | undefined): void {
+    this.endedBecause = because
+    // Whether that was before or after the turn was started is seen when it has its name.
+    if (this.turnId === undefined && !this.isReleased) this.early.push([undefined, because])
   }
 
   subscribe(): EventBuffer<Protocol.TurnNotification> {
@@ -263,6 +289,7 @@ export class TurnState implements NotificationListener {
     switch (event.method) {
       case "turn/started":
         this.started = true
+        this.endedBecause = undefined
         return
       case "item/started":
         if (event.params.item.type === "commandExecution") this.commands.add(event.params.item.id)
@@ -288,7 +315,10 @@ export class TurnState implements NotificationListener {
   /** What cannot be read whole counts with what can be read of it: an item, or the end of the turn. */
   private addUnread(message: unknown, step: Step): void {
     if (isItemCompleted(message)) this.items.push(message.params.item)
-    if (!isEnd(message)) return
+    if (!isEnd(message)) {
+      if (field(message, "method") === "turn/completed") this.doubt("its turn/completed has no turn", step)
+      return
+    }
     const { error, id, status } = message.params.turn
     this.finish(
       Predicate.isString(status)
