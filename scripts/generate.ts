@@ -88,6 +88,8 @@ interface Doc {
 interface Field extends Doc {
   readonly name: string
   readonly optional: boolean
+  /** Whether a value is of use without it. */
+  readonly detail: boolean
   readonly type: Type
 }
 
@@ -232,12 +234,41 @@ const parseObject = (path: string, schema: JsonSchema, before: JsonSchema | unde
     : { _tag: "Record", value: parse(`${path}{}`, additionalProperties, before?.additionalProperties) }
 }
 
+/** What a value that has an id is not of use without, besides that: what it is asked for by, and what this package reads. */
+const needed: Readonly<Record<string, ReadonlyArray<string>>> = {
+  Model: ["model"],
+  ToolRequestUserInputQuestion: ["question"],
+  Turn: ["items", "status"]
+}
+
+/** What is only for people to look at. */
+const shown: ReadonlySet<string> = new Set(["description", "displayName", "parsedCmd"])
+
+/** Whether a value is known by its id, as the entries of lists are. */
+const isIdentified = (path: string, schema: JsonSchema): boolean =>
+  property(schema, "id")?.type === "string" && (schema.required?.includes("id") ?? false) &&
+  !/\W|(Params|Notification)$/.test(path)
+
+/**
+ * Whether a value is of use without a field. Such a value is not lost when a server that is not supported leaves the field out.
+ * That holds for times, flags (one that is left out is not set), texts that describe, and what a value that is known by its id has
+ * besides. It does not hold for counts, which are added up, for what an approval is decided by, and for what was asked for.
+ */
+const isDetail = (path: string, schema: JsonSchema, name: string): boolean => {
+  if (path.endsWith("Response")) return false
+  const type = property(schema, name)?.type
+  const isTime = (type === "integer" || type === "number") && /At(Ms)?$/.test(name)
+  return isTime || type === "boolean" || shown.has(name) ||
+    (isIdentified(path, schema) && name !== "id" && !(needed[path]?.includes(name) ?? false))
+}
+
 const parseFields = (path: string, schema: JsonSchema, before: JsonSchema | undefined): ReadonlyArray<Field> =>
   Object.entries(schema.properties ?? {}).map(([name, value]) => {
     const stable = before?.properties?.[name]
     return {
       name,
       optional: !(schema.required?.includes(name) ?? false),
+      detail: isDetail(path, schema, name),
       type: parse(`${path}.${name}`, value, stable),
       description: typeof value === "object" ? describe(value) : undefined,
       experimental: before !== undefined && stable === undefined
@@ -344,6 +375,7 @@ const parseTagged = (
         {
           name: tag,
           optional: false,
+          detail: false,
           type: { _tag: "Constant", value },
           description: undefined,
           experimental: false
@@ -604,7 +636,8 @@ class Emitter {
       fields.map((field) => {
         const schema = this.schema(field.type)
         const optional = this.open || schema === "Schema.Unknown" ? "Schema.optionalKey" : "Schema.optional"
-        return `${key(field.name)}: ${this.isOptional(field) ? `${optional}(${schema})` : schema}`
+        const required = this.open && field.detail ? `detail(${schema})` : schema
+        return `${key(field.name)}: ${this.isOptional(field) ? `${optional}(${schema})` : required}`
       }),
       ","
     )
@@ -846,7 +879,7 @@ const generate = (version: string, experimental: Bundle, stable: Bundle): Readon
   }
   const body = texts.join("\n")
 
-  const helpers = ["keyed", "lazy", "nullable", "open", "openCodec", "openEnum", "tagged", "UnsignedInt"]
+  const helpers = ["detail", "keyed", "lazy", "nullable", "open", "openCodec", "openEnum", "tagged", "UnsignedInt"]
     .filter((helper) => new RegExp(`\\b${helper}\\b`).test(body))
   const helperTypes = ["MalformedObject", "MalformedVariant", "UnrecognizedObject", "UnrecognizedVariant"]
   const imports = [...helpers, ...helperTypes.map((name) => `type ${name}`)]

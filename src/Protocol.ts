@@ -13,6 +13,9 @@
  *   the tag still narrows to the known variants. Among strings and objects with one key it is an `UnrecognizedObject`.
  * - A known variant with another shape becomes a `MalformedVariant` (or a `MalformedObject`) around its JSON, so that one
  *   odd item does not cost the message that it is in.
+ * - A time, a flag or a description that is left out costs nothing either, nor does anything but the `id` of a thread, a model or
+ *   another value that has one. Supported servers send them all, so their types do not say that they may be `undefined`; with
+ *   `allowUnsupportedServer` they may.
  * - Anything else of the wrong shape fails to decode.
  *
  * A definition that travels both ways has two names: `SandboxPolicy` as the server sends it, `SandboxPolicyParam` as the

@@ -255,6 +255,53 @@ describe("what the server sends", () => {
       }
     }))
 
+  it.effect("need not have what a value is of use without", () =>
+    Effect.gen(function*() {
+      const turn = { id: "u", status: "completed", items: [] }
+      const asked = { threadId: "t", turnId: "u", itemId: "i" }
+      const legacy = { conversationId: "t", callId: "c" }
+      const message = { type: "agentMessage", id: "i", text: "hello" }
+      const sparse: ReadonlyArray<readonly [AnyCodec, object]> = [
+        [Protocol.Thread, { id: "t" }],
+        [Protocol.Model, { id: "m", model: "m" }],
+        [Protocol.Turn, turn],
+        [Protocol.ItemStartedNotification, { threadId: "t", turnId: "u", item: message }],
+        [Protocol.ItemCompletedNotification, { threadId: "t", turnId: "u", item: message }],
+        [Protocol.TurnCompletedNotification, { threadId: "t", turn }],
+        [Protocol.ThreadStartedNotification, { thread: { id: "t" } }],
+        [Protocol.CommandExecutionRequestApprovalParams, asked],
+        [Protocol.FileChangeRequestApprovalParams, asked],
+        [Protocol.PermissionsRequestApprovalParams, { ...asked, cwd: "/repo", permissions: {} }],
+        [Protocol.ExecCommandApprovalParams, { ...legacy, command: ["ls"], cwd: "/repo" }],
+        [Protocol.ApplyPatchApprovalParams, { ...legacy, fileChanges: {} }],
+        [Protocol.ToolRequestUserInputParams, {
+          ...asked,
+          questions: [{ id: "q", question: "?", options: [{ label: "yes" }] }]
+        }]
+      ]
+      for (const [schema, input] of sparse) {
+        assert.isTrue(Schema.is(schema)(input), JSON.stringify(input))
+        assert.deepStrictEqual(yield* decode(schema, input), input)
+        // All else is needed.
+        for (const missing of Object.keys(input)) {
+          const less = Object.fromEntries(Object.entries(input).filter(([key]) => key !== missing))
+          assert.isFalse(Schema.is(schema)(less), `${JSON.stringify(input)} without ${missing}`)
+        }
+      }
+    }))
+
+  it.effect("is what was asked for, or fails: a response needs all of its fields", () =>
+    Effect.gen(function*() {
+      const incomplete: ReadonlyArray<readonly [AnyCodec, unknown]> = [
+        [Protocol.ThreadGoalClearResponse, {}],
+        [Protocol.ThreadListResponse, {}],
+        [Protocol.FsGetMetadataResponse, { isFile: true, isDirectory: false }]
+      ]
+      for (const [schema, input] of incomplete) {
+        assert.strictEqual((yield* Effect.flip(decode(schema, input)))._tag, "SchemaError")
+      }
+    }))
+
   it.effect("may have integers that a double cannot hold", () =>
     Effect.gen(function*() {
       const usage = {

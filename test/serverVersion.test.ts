@@ -236,3 +236,47 @@ describe("the versions in an error", () => {
       }
     }).pipe(Effect.provide(layerCodex(Protocol.version))))
 })
+
+describe("a server below the floor", () => {
+  it.effect("is of use though it leaves out fields: in lists, and in a turn", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const codex = yield* Codex.Codex
+      const list = Effect.fnUntraced(function*<A extends { readonly id: string }, E>(
+        method: string,
+        entries: Stream.Stream<A, E>
+      ) {
+        const all = yield* Effect.forkChild(Stream.runCollect(entries))
+        yield* fake.reply(yield* fake.takeMethod(method), {
+          data: [{ id: "a", model: "a" }, { id: "b", model: "b", preview: "hi" }]
+        })
+        return (yield* Fiber.join(all)).map(({ id }) => id)
+      })
+      assert.deepStrictEqual(yield* list("thread/list", codex.listThreads()), ["a", "b"])
+      assert.deepStrictEqual(yield* list("model/list", codex.models()), ["a", "b"])
+
+      const opening = yield* Effect.forkChild(codex.startThread())
+      const { approvalPolicy, approvalsReviewer } = Fake.threadResponse("t")
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), {
+        thread: { id: "t" },
+        approvalPolicy,
+        approvalsReviewer
+      })
+      const thread = yield* Fiber.join(opening)
+      const events = yield* Effect.forkChild(Stream.runCollect(thread.stream("go")))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: { id: "u" } })
+      const item = { type: "agentMessage", id: "i", text: "hello" }
+      yield* fake.emit(
+        { method: "item/started", params: { threadId: "t", turnId: "u", item } },
+        { method: "item/completed", params: { threadId: "t", turnId: "u", item } },
+        { method: "turn/completed", params: { threadId: "t", turn: { id: "u", status: "completed", items: [] } } }
+      )
+      assert.deepStrictEqual<ReadonlyArray<string>>((yield* Fiber.join(events)).map(({ method }) => method), [
+        "item/started",
+        "item/completed",
+        "turn/completed"
+      ])
+    }).pipe(
+      Effect.provide(Layer.provideMerge(Codex.layer, layerOf(["0.60.1"], { allowUnsupportedServer: true })))
+    ))
+})

@@ -95,6 +95,12 @@ export const UnsignedInt = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 /** As `Schema.NullOr`, but `null` comes first: of a lazy schema nobody knows that it is not for `null` until it failed. */
 export const nullable = <S extends Schema.Constraint>(schema: S) => Schema.Union([Schema.Null, schema])
 
+/**
+ * A field that every supported server sends, and that a value is of use without: the type says that it is there, and a value from
+ * which an older server has left it out is not lost.
+ */
+export const detail = <S extends Schema.Constraint>(schema: S): S => Schema.optionalKey(schema) as unknown as S
+
 /** Accepts what `inner` accepts, as the very same value. */
 const same = <T>(inner: Schema.Codec<T>): Schema.Codec<T> =>
   Schema.declareConstructor<T>()(

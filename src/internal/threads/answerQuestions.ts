@@ -146,7 +146,8 @@ export const answerQuestions = (
         const handler = yield* handlerOf("elicitation", request.threadId, request.turnId)
         return yield* checkElicitation(request, yield* handler(request))
       }))
-    yield* server.handle("item/tool/requestUserInput", ({ isBlocking, itemId, questions, threadId, turnId }) =>
+    // A server that does not say so waits for the answer.
+    yield* server.handle("item/tool/requestUserInput", ({ isBlocking = true, itemId, questions, threadId, turnId }) =>
       Effect.gen(function*() {
         const request = { threadId, turnId, itemId, questions, isBlocking }
         const handler = yield* handlerOf("userInput", threadId, turnId)

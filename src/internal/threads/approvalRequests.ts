@@ -219,7 +219,7 @@ export const legacyCommandAsk = (
       script,
       argv,
       cwd: params.cwd,
-      commandActions: params.parsedCmd.map(actionOf),
+      commandActions: params.parsedCmd?.map(actionOf) ?? [],
       availableDecisions: [],
       proposedExecpolicyAmendment: undefined,
       proposedNetworkPolicyAmendments: [],

@@ -321,6 +321,38 @@ describe("a request for approval", () => {
   const acceptAll = Approvals.layer(() => Effect.succeedSome(Approvals.accept))
   const strict = { approvals: { command: () => Effect.succeed(Approvals.decline) } }
 
+  it.effect("is asked of the handlers though the server leaves out what they do not need", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      yield* openThread("t", {
+        approvals: {
+          command: () => Effect.succeed(Approvals.accept),
+          fileChange: () => Effect.succeed(Approvals.accept),
+          permissions: () => Effect.succeed(Approvals.accept)
+        },
+        questions: { userInput: ({ isBlocking }) => Effect.succeed({ q: String(isBlocking) }) }
+      })
+      const asked = { threadId: "t", turnId: "u", itemId: "i" }
+      const legacy = { conversationId: "t", callId: "c" }
+      const requests: ReadonlyArray<readonly [method: string, params: object, answer: unknown]> = [
+        ["item/commandExecution/requestApproval", { ...asked, command: "ls" }, { decision: "accept" }],
+        ["item/fileChange/requestApproval", asked, { decision: "accept" }],
+        ["item/permissions/requestApproval", { ...asked, cwd: "/", permissions: {} }, {
+          permissions: {},
+          scope: "turn"
+        }],
+        ["execCommandApproval", { ...legacy, command: ["ls"], cwd: "/" }, { decision: "approved" }],
+        ["applyPatchApproval", { ...legacy, fileChanges: {} }, { decision: "approved" }],
+        ["item/tool/requestUserInput", { ...asked, questions: [{ id: "q", question: "?" }] }, {
+          answers: { q: { answers: ["true"] } }
+        }]
+      ]
+      for (const [id, [method, params, answer]] of requests.entries()) {
+        yield* fake.emit({ method, id, params })
+        assert.deepStrictEqual<unknown>(yield* fake.take, { id, result: answer })
+      }
+    }).pipe(Effect.provide(layer)))
+
   it.effect("of a sub-agent is declined when it cannot be told for whom it works", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
