@@ -174,7 +174,7 @@ export interface McpToolCallRequest extends RequestBase {
   readonly description: string | undefined
   /** The arguments of the call. */
   readonly arguments: unknown
-  /** What the tool says of itself, such as `{ destructiveHint: true }`. */
+  /** What the tool says of itself, such as `{ destructiveHint: true }`. Codex 0.166 does not say it: then it is empty. */
   readonly annotations: Readonly<Record<string, unknown>>
 }
 

@@ -495,12 +495,35 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         _tag: "McpToolCall",
         server: "people",
         tool: "erase",
-        arguments: { what: "it" },
-        annotations: { readOnlyHint: false, destructiveHint: true }
+        arguments: { what: "it" }
       })
       const before = seen.length
       assert.deepStrictEqual((yield* ask("acceptForSession", 2)).outcomes, ["completed", "completed"])
       assert.lengthOf(seen.slice(before), 1)
+    }))
+
+  it.effect("of an MCP tool have what the tool says of itself", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const seen: Array<Approvals.McpToolCallRequest> = []
+      const thread = yield* codex.startThread({
+        ...asked,
+        approvals: {
+          mcpToolCall: (request) => {
+            seen.push(request)
+            return Effect.succeed("decline")
+          }
+        }
+      })
+      yield* TestCodex.script(
+        thread,
+        ModelServer.functionCall("erase", { what: "it" }, { callId: "annotated", namespace: "mcp__people" }),
+        done
+      )
+      yield* thread.run("go")
+      assert.deepStrictEqual(seen.map(({ annotations }) => annotations), [
+        { readOnlyHint: false, destructiveHint: true }
+      ])
     }))
 
   it.effect("of an MCP tool are Codex's own: what an MCP server's form says of itself makes it none", () =>

@@ -30,9 +30,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       const { metadata } = yield* Codex.Codex
       const server = yield* AppServer.AppServer
       const environment = yield* CodexEnvironment.CodexEnvironment
-      assert.strictEqual(metadata.serverVersion, "0.169.0")
+      assert.strictEqual(metadata.serverVersion, TestCodex.version)
       assert.strictEqual(metadata.serverName, "effect-codex")
-      assert.match(metadata.userAgent, /^effect-codex\/0\.169\.0 \(/)
+      assert.isTrue(metadata.userAgent.startsWith(`effect-codex/${TestCodex.version} (`))
       assert.strictEqual(metadata.codexHome, environment.codexHome)
       assert.strictEqual(metadata.platformFamily, "unix")
       assert.strictEqual(metadata.platformOs, process.platform === "darwin" ? "macos" : process.platform)
@@ -218,7 +218,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex.listThreads", (it
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerStdio", (it) => {
   const stdio = Effect.fnUntraced(function*(options?: Codex.StdioOptions) {
     const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
-    return Codex.layerStdio({ cwd: workspace, ...options, env: { ...env, ...options?.env } })
+    return Codex.layerStdio({
+      cwd: workspace,
+      codexPath: TestCodex.codexPath,
+      ...options,
+      env: { ...env, ...options?.env }
+    })
   })
 
   const sayHello = Effect.gen(function*() {
@@ -246,7 +251,9 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       const request = (yield* TestCodex.requestsOf(said.thread.id))[0]
       assert.strictEqual(request?.body["model"], "configured-model")
       assert.strictEqual(request?.header("x-test"), "a b")
-      assert.match(request?.header("user-agent") ?? "", /^a client\/0\.169\.0 .*\(a client; 1\.2\.3\)$/)
+      const userAgent = request?.header("user-agent") ?? ""
+      assert.isTrue(userAgent.startsWith(`a client/${TestCodex.version} `), userAgent)
+      assert.match(userAgent, /\(a client; 1\.2\.3\)$/)
     }))
 
   it.effect("starts a process for each layer, also where one is provided within another", () =>
@@ -286,7 +293,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
             }).pipe(Effect.provide(layer, { local: true }))
         ), { concurrency: "unbounded" })
       assert.deepStrictEqual(all.map(({ serverName }) => serverName), ["first", "second", "third"])
-      assert.deepStrictEqual(new Set(all.map(({ serverVersion }) => serverVersion)), new Set(["0.169.0"]))
+      assert.deepStrictEqual(new Set(all.map(({ serverVersion }) => serverVersion)), new Set([TestCodex.version]))
       assert.strictEqual(new Set(all.map(({ threadId }) => threadId)).size, 3)
     }))
 

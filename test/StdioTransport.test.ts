@@ -17,6 +17,7 @@ import type { AppServerError } from "../src/AppServerError.ts"
 import * as StdioTransport from "../src/StdioTransport.ts"
 import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../src/testing/ModelServer.ts"
+import { codexPath, version } from "./TestCodex.ts"
 
 const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
 
@@ -29,7 +30,8 @@ const fake = (mode: string, options: StdioTransport.Options & AppServer.Options 
 /** The real binary in a home of its own. */
 const real = (options: StdioTransport.Options & AppServer.Options = {}) =>
   Layer.unwrap(
-    Effect.map(CodexEnvironment.CodexEnvironment, ({ env, workspace }) => layer({ cwd: workspace, ...options, env }))
+    Effect.map(CodexEnvironment.CodexEnvironment, ({ env, workspace }) =>
+      layer({ cwd: workspace, codexPath, ...options, env }))
   ).pipe(
     Layer.provide(Layer.orDie(CodexEnvironment.layer())),
     Layer.provide(ModelServer.layer),
@@ -146,7 +148,7 @@ describe("StdioTransport", () => {
     it.live("the binary that npm installed, with configuration overrides", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
-        assert.strictEqual(server.metadata.serverVersion, "0.169.0")
+        assert.strictEqual(server.metadata.serverVersion, version)
         const { config } = yield* server.request("config/read", {})
         assert.strictEqual(config.model, "quo\"ted = é")
         assert.deepStrictEqual(config.sandbox_workspace_write?.writable_roots, ["/a b", "/c"])

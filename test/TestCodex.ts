@@ -3,8 +3,8 @@
  * and a record of the messages that went over the wire.
  */
 import type * as NodeServices from "@effect/platform-node/NodeServices"
-import { AppServer, AppServerError, Codex, StdioTransport, Transport } from "effect-codex"
-import { CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-codex/testing"
+import { AppServer, AppServerError, Codex, Protocol, Transport } from "effect-codex"
+import { type CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -16,6 +16,12 @@ import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+
+/** The version of the binary that is tested: the pinned one, unless the suite runs on another (`npm run test:floor`). */
+export const version = process.env["CODEX_TEST_VERSION"] ?? Protocol.version
+
+/** The path of that other binary. */
+export const codexPath = process.env["CODEX_TEST_PATH"]
 
 /** A message as it was on the wire: a request or a notification has a method, an answer has none. */
 const Message = Schema.Struct({
@@ -82,16 +88,13 @@ export const layerProcess = (
   AppServerError.AppServerError,
   CodexEnvironment.CodexEnvironment | ChildProcessSpawner
 > =>
-  Layer.fresh(Layer.unwrap(Effect.map(CodexEnvironment.CodexEnvironment, (environment) =>
+  Layer.fresh(
     Codex.layer.pipe(
       Layer.provideMerge(AppServer.layer(options)),
       Layer.provideMerge(recorded),
-      Layer.provide(StdioTransport.layer({
-        cwd: environment.workspace,
-        ...options,
-        env: { ...environment.env, ...options?.env }
-      }))
-    ))))
+      Layer.provide(Kit.layerTransport(options))
+    )
+  )
 
 /** A home and a model for processes that a test starts itself, with {@link layerProcess}. */
 export const layerEnvironment = Kit.layerEnvironment

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Approvals, AppServer, Codex, StdioTransport, Tool } from "effect-codex"
-import { Cassette, CodexEnvironment, ModelServer } from "effect-codex/testing"
+import { Cassette, CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -102,10 +102,7 @@ describe("what is private", () => {
             Codex.layer.pipe(
               Layer.provideMerge(AppServer.layer()),
               Layer.provide(Cassette.record(cassette)),
-              Layer.provide(StdioTransport.layer({
-                cwd: environment.workspace,
-                env: { ...environment.env, RUST_LOG: "warn", MODEL_KEY: Redacted.make(key) }
-              }))
+              Layer.provide(Kit.layerTransport({ env: { RUST_LOG: "warn", MODEL_KEY: Redacted.make(key) } }))
             )
           ),
           Effect.withTracer(tracer),

@@ -2,6 +2,9 @@
  * Codex for a test: the real `codex app-server` with a scripted model, in a home of its own that is removed afterwards. It
  * needs no login and makes no connection that leaves the machine.
  *
+ * The process is the binary of `codexPath`, else the one that the environment variable `CODEX_TEST_PATH` names, else the one that
+ * npm installed with this package.
+ *
  * ```ts
  * import { assert, layer } from "@effect/vitest"
  * import { Effect } from "effect"
@@ -24,6 +27,7 @@
  * @since 0.1.0
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
@@ -35,6 +39,20 @@ import * as StdioTransport from "../StdioTransport.ts"
 import type { Transport } from "../Transport.ts"
 import * as CodexEnvironment from "./CodexEnvironment.ts"
 import * as ModelServer from "./ModelServer.ts"
+
+/** The binary that `CODEX_TEST_PATH` names, so that one suite runs on several versions of Codex. */
+const testedBinary = Effect.orDie(
+  Config.String("CODEX_TEST_PATH").pipe(
+    Config.map((codexPath): StdioTransport.Options => ({ codexPath })),
+    Config.withDefault({})
+  )
+)
+
+/** What starts a process in the home at hand. */
+const inHome = Effect.fnUntraced(function*<Options extends StdioTransport.Options>(options: Options | undefined) {
+  const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
+  return { cwd: workspace, ...yield* testedBinary, ...options, env: { ...env, ...options?.env } }
+})
 
 /**
  * How the process is started, and what its home differs in.
@@ -56,10 +74,7 @@ export interface Options extends Codex.StdioOptions {
 export const layerTransport = (
   options?: StdioTransport.Options
 ): Layer.Layer<Transport, never, CodexEnvironment.CodexEnvironment | ChildProcessSpawner> =>
-  Layer.unwrap(
-    Effect.map(CodexEnvironment.CodexEnvironment, ({ env, workspace }) =>
-      StdioTransport.layer({ cwd: workspace, ...options, env: { ...env, ...options?.env } }))
-  )
+  Layer.unwrap(Effect.map(inHome(options), (options) => StdioTransport.layer(options)))
 
 /**
  * One process in the home at hand, with its workspace as working directory. Each use is a process of its own, so that a
@@ -74,11 +89,7 @@ export const layerProcess = (
   Codex.Codex | AppServer.AppServer,
   AppServerError,
   CodexEnvironment.CodexEnvironment | ChildProcessSpawner
-> =>
-  Layer.fresh(
-    Layer.unwrap(Effect.map(CodexEnvironment.CodexEnvironment, ({ env, workspace }) =>
-      Codex.layerStdio({ cwd: workspace, ...options, env: { ...env, ...options?.env } })))
-  )
+> => Layer.fresh(Layer.unwrap(Effect.map(inHome(options), (options) => Codex.layerStdio(options))))
 
 /**
  * A home and a model for processes that a test starts itself, with {@link layerProcess}.

@@ -12,6 +12,7 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { codexBinary } from "../../src/internal/stdio/codexBinary.ts"
 import { CodexEnvironment } from "../../src/testing/CodexEnvironment.ts"
+import { codexPath } from "../TestCodex.ts"
 
 const Message = Schema.Struct({
   id: Schema.optionalKey(Schema.Union([Schema.Number, Schema.String])),
@@ -32,7 +33,7 @@ const turnOf = (payload: Schema.JsonObject) =>
 export const make = Effect.gen(function*() {
   const environment = yield* CodexEnvironment
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
-  const process = yield* spawner.spawn(ChildProcess.make(yield* codexBinary, ["app-server"], {
+  const process = yield* spawner.spawn(ChildProcess.make(codexPath ?? (yield* codexBinary), ["app-server"], {
     cwd: environment.workspace,
     env: environment.env,
     extendEnv: true,

@@ -1,5 +1,5 @@
 /** A session that has a bit of everything. `npm run record` records it from the real app-server; tests replay it. */
-import { AppServer, Codex, StdioTransport, type Thread } from "effect-codex"
+import { AppServer, Codex, type Thread } from "effect-codex"
 import * as Array from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -127,7 +127,7 @@ export const recordScenario = Effect.fnUntraced(function*(path: string) {
         Layer.provide(
           Cassette.record(path, { redact: { fields: ["installationId", "serverName"] } })
         ),
-        Layer.provide(StdioTransport.layer({ cwd: environment.workspace, env: environment.env }))
+        Layer.provide(TestCodex.layerTransport())
       )
     )
   )
