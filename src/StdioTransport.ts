@@ -36,11 +36,11 @@ import { linesOf, makeLineSplitter } from "./internal/stdio/framing.ts"
 import { OutgoingLines } from "./internal/stdio/outgoing.ts"
 import { hasOnlyZombies } from "./internal/stdio/processGroup.ts"
 import { makeRedact, makeRemoveSecrets } from "./internal/stdio/redact.ts"
-import { encodeToml, type TomlValue } from "./internal/stdio/toml.ts"
+import { tomlOverrides, type TomlValue } from "./internal/stdio/toml.ts"
 import { type Connection, Transport } from "./Transport.ts"
 
 /**
- * A value of Codex's configuration. It is sent as TOML, which has no `null`: leave the key out instead.
+ * A value of Codex's configuration. It is sent as TOML, which has no `null`: leave the key out instead, or give `undefined`.
  *
  * @category models
  * @since 0.1.0
@@ -62,11 +62,18 @@ export interface Options {
   /** More arguments, after `app-server`. */
   readonly args?: ReadonlyArray<string> | undefined
   /**
-   * Overrides of Codex's `config.toml`, each sent as `-c key=value`. A key may be a dotted path
-   * (`"sandbox_workspace_write.network_access": true`), a value may be nested. They are visible in the list of processes:
-   * pass secrets in `env`.
+   * Overrides of Codex's `config.toml`, sent as `-c key=value`.
+   *
+   * A key is a dotted path (`"sandbox_workspace_write.network_access": true`), a value may be nested, and entries of one table
+   * are merged. A segment with a dot or `=` in it is quoted as in TOML (`"projects.\"/a/b.c\".trust_level"`), or given as the key
+   * of a nested object, where every name is taken as it stands.
+   *
+   * **Gotchas**
+   *
+   * Overrides are visible in the list of processes: pass secrets in `env`. A key with a control character, an entry that is given
+   * twice, and a value that TOML does not have, such as `null`, are refused before anything is started.
    */
-  readonly config?: { readonly [key: string]: ConfigValue } | undefined
+  readonly config?: { readonly [key: string]: ConfigValue | undefined } | undefined
   /** The working directory of the process, and so the default one of its threads. Default: the parent's. */
   readonly cwd?: string | undefined
   /**
@@ -122,7 +129,7 @@ const quiet = (received: () => number): Effect.Effect<void> =>
   })
 
 const argv = (options: Options): ReadonlyArray<string> => [
-  ...Object.entries(options.config ?? {}).flatMap(([key, value]) => ["-c", `${key}=${encodeToml(value)}`]),
+  ...tomlOverrides(options.config ?? {}).flatMap((override) => ["-c", override]),
   "app-server",
   ...(options.args ?? [])
 ]
@@ -193,7 +200,7 @@ export const connect: (
           new SpawnFailed({
             command,
             cwd: options.cwd,
-            description: `config cannot be written as TOML: ${String(cause)}`
+            description: `the option \`config\` is not valid: ${cause instanceof Error ? cause.message : String(cause)}`
           })
         )
     })

@@ -16,12 +16,13 @@ import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
-import { encodeToml, type TomlValue } from "../internal/stdio/toml.ts"
+import { configTree } from "../internal/configTree.ts"
+import { encodeTomlDocument, type TomlValue } from "../internal/stdio/toml.ts"
 import { ModelServer } from "./ModelServer.ts"
 
 /**
- * Entries of `config.toml`, nested as objects. Names are those of the file (`approval_policy`); `undefined` removes an
- * entry.
+ * Entries of `config.toml`, nested as objects or with dotted paths as keys. Names are those of the file (`approval_policy`);
+ * `undefined` removes an entry.
  *
  * @category models
  * @since 0.1.0
@@ -119,10 +120,10 @@ export const make: (options?: Options) => Effect.Effect<
 
   const config = yield* Ref.make(defaultConfig(server.url, modelCatalog))
   const writeConfig = Effect.fn("CodexEnvironment.writeConfig")(function*(changes: Config) {
-    const entries = Object.entries(yield* Ref.updateAndGet(config, (current) => merge(current, changes)))
+    const entries = configTree(changes) as Config
     yield* fs.writeFileString(
       path.join(codexHome, "config.toml"),
-      entries.map(([key, value]) => `${key} = ${encodeToml(value)}\n`).join("")
+      encodeTomlDocument(yield* Ref.updateAndGet(config, (current) => merge(current, entries)))
     )
   })
   yield* writeConfig(options?.config ?? {})
@@ -220,7 +221,7 @@ const isTable = (value: ConfigValue | undefined): value is Config =>
 const merge = (base: Config, changes: Config): Table => {
   const merged = new Map<string, TomlValue>()
   for (const key of new Set([...Object.keys(base), ...Object.keys(changes)])) {
-    const before = base[key]
+    const before = Object.hasOwn(base, key) ? base[key] : undefined
     const value = Object.hasOwn(changes, key) ? changes[key] : before
     if (isTable(value)) {
       merged.set(key, merge(isTable(before) ? before : {}, value))

@@ -11,6 +11,8 @@ import {
   type TurnInput
 } from "../../ApprovalMode.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
+import type * as Protocol from "../../Protocol.ts"
+import { configTree } from "../configTree.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"
 
@@ -54,11 +56,33 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
 
 /** The fields of an operation that opens a thread. */
 export const resolveThreadOptions = <
-  Options extends ApprovalOptions & PermissionOptions & Pick<ThreadInput, "sandbox">
+  Options extends
+    & ApprovalOptions
+    & PermissionOptions
+    & Pick<ThreadInput, "sandbox">
+    & Pick<
+      Protocol.ThreadStartParams,
+      "config"
+    >
 >(
   method: "thread/start" | "thread/resume" | "thread/fork",
   options: Options
-) => resolveOptions(method, options, resolveThread)
+) =>
+  Effect.flatMap(resolveOptions(method, options, resolveThread), (fields) =>
+    Predicate.isNullish(fields.config)
+      ? Effect.succeed(fields)
+      : Effect.try({
+        try: () => ({ ...fields, config: configTree(fields.config ?? {}) }),
+        catch: (cause) =>
+          appServerError(
+            new InvalidRequest({
+              method,
+              description: `the option \`config\` is not valid: ${
+                cause instanceof Error ? cause.message : String(cause)
+              }`
+            })
+          )
+      }))
 
 /** The fields of an operation that starts a turn. */
 export const resolveTurnOptions = <

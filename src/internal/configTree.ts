@@ -1,0 +1,153 @@
+/** Reads configuration as callers write it, with nested and dotted keys, into one tree. */
+
+/**
+ * A value of Codex's configuration, as TOML knows it. TOML has no null; `undefined` leaves an entry out.
+ */
+export type TomlValue =
+  | string
+  | number
+  | boolean
+  | ReadonlyArray<TomlValue>
+  | { readonly [key: string]: TomlValue | undefined }
+
+/** A table without a prototype, so that every key is only a key. */
+export interface ConfigTable {
+  [key: string]: ConfigTable | string | number | boolean | ReadonlyArray<unknown> | undefined
+}
+
+type Node = ConfigTable[string]
+
+const emptyTable = (): ConfigTable => Object.create(null) as ConfigTable
+
+export const isTable = (node: unknown): node is ConfigTable => typeof node === "object" && !Array.isArray(node)
+
+/** A plain object. Class instances, such as a `Date`, a `Map` or a `Redacted`, would be written as empty tables. */
+const isRecord = (value: object): value is Record<string, unknown> => {
+  const prototype = Object.getPrototypeOf(value)
+  return prototype === null || prototype === Object.prototype
+}
+
+const show = (path: ReadonlyArray<string>): string => `\`${path.join(".")}\``
+
+const kindOf = (value: unknown): string =>
+  value === null ? "null" : typeof value === "object" ? value.constructor?.name ?? "object" : typeof value
+
+const checkKey = (key: string, path: ReadonlyArray<string>): string => {
+  if (/[\p{Cc}\p{Cs}]/u.test(key)) {
+    throw new TypeError(
+      `a key of ${JSON.stringify(path.join("."))} contains a control character or a lone surrogate; remove it`
+    )
+  }
+  return key
+}
+
+const read = (value: unknown, path: ReadonlyArray<string>, seen: ReadonlyArray<object>): Node => {
+  switch (typeof value) {
+    case "string":
+    case "number":
+    case "boolean":
+    case "undefined":
+      return value
+  }
+  if (typeof value !== "object" || value === null || !(Array.isArray(value) || isRecord(value))) {
+    throw new TypeError(
+      `${show(path)} cannot be written, because TOML has no ${kindOf(value)}; give a string, a number, a boolean, ` +
+        "an array or a plain object, or leave the key out"
+    )
+  }
+  if (seen.includes(value)) throw new TypeError(`${show(path)} contains itself`)
+  const inside = [...seen, value]
+  if (Array.isArray(value)) {
+    // `Array.from` also visits the holes of a sparse array.
+    return Array.from(value, (element: unknown, index) => {
+      const at = [...path, String(index)]
+      if (element === undefined) throw new TypeError(`${show(at)} cannot be written, because TOML has no undefined`)
+      return read(element, at, inside)
+    })
+  }
+  const table = emptyTable()
+  for (const [key, inner] of Object.entries(value)) {
+    const at = [...path, key]
+    table[checkKey(key, at)] = read(inner, at, inside)
+  }
+  return table
+}
+
+/** A segment of a dotted path: quoted as in TOML, or everything up to the next dot. */
+const segment = /"(?:[^"\\]|\\.)*"(?=\.|$)|'[^']*'(?=\.|$)|[^."'][^.]*/y
+
+/**
+ * The segments of a dotted path. A segment may be quoted as in TOML, which is how one with a dot or `=` is written. Any other
+ * segment is taken as it stands.
+ */
+const segmentsOf = (path: string): ReadonlyArray<string> => {
+  const segments: Array<string> = []
+  const invalid = (why: string) => new TypeError(`the key ${JSON.stringify(path)} ${why}`)
+  let from = 0
+  do {
+    segment.lastIndex = from
+    const [text] = segment.exec(path) ?? []
+    if (text === undefined) {
+      throw invalid(
+        path[from] === "\"" || path[from] === "'"
+          ? "has a quoted segment that does not end before a dot; close the quote"
+          : "has an empty segment; write \"\" for an empty name, and one dot between two segments"
+      )
+    }
+    if (text.startsWith("'")) segments.push(text.slice(1, -1))
+    else if (text.startsWith("\"")) {
+      try {
+        segments.push(JSON.parse(text) as string)
+      } catch {
+        throw invalid("has a quoted segment with an unknown escape")
+      }
+    } else {
+      if (text.includes("=")) {
+        throw invalid("contains `=`; quote that segment, as in `table.\"a=b\"`, or nest it in an object")
+      }
+      segments.push(text)
+    }
+    from += text.length
+  } while (path[from++] === ".")
+  return segments
+}
+
+const merge = (table: ConfigTable, key: string, node: Node, path: ReadonlyArray<string>): void => {
+  const before = table[key]
+  if (before === undefined) table[key] = node
+  else if (isTable(before) && isTable(node)) {
+    for (const [inner, value] of Object.entries(node)) merge(before, inner, value, [...path, inner])
+  } else if (node !== undefined) throw new TypeError(`${show(path)} is given twice; give it once`)
+}
+
+/**
+ * One tree of all entries. Their keys are dotted paths, the keys of nested objects are names.
+ *
+ * The server does not merge a dotted key with a table: of command-line overrides the later one replaces the earlier one, and the
+ * overrides of a thread are applied in random order.
+ *
+ * @throws TypeError which names the key
+ */
+export const configTree = (config: { readonly [key: string]: unknown }): ConfigTable => {
+  const tree = emptyTable()
+  for (const [path, value] of Object.entries(config)) {
+    const segments = segmentsOf(path)
+    for (const name of segments) checkKey(name, segments)
+    const [first = "", ...rest] = segments
+    // On the command line, a leading `-` would be an option of its own.
+    if (first === "" || /^-|[.=]/.test(first) || first.trim() !== first) {
+      throw new TypeError(
+        `the key ${
+          JSON.stringify(path)
+        } cannot be sent: the name of a top-level entry may not be empty, begin with \`-\`, or have ` +
+          "a dot, `=` or surrounding white space"
+      )
+    }
+    const leaf = rest.reduceRight<Node>(
+      (inner, name) => Object.assign(emptyTable(), { [name]: inner }),
+      read(value, segments, [])
+    )
+    merge(tree, first, leaf, [first])
+  }
+  return tree
+}
