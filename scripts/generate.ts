@@ -941,8 +941,12 @@ const methodsFile = (
     const { type } = definition(name)
     return (type._tag === "Object" && type.fields.every((field) => field.optional)) || type._tag === "Record"
   }
-  const omittable = (method: Method) =>
-    method.params !== undefined && (!method.paramsRequired || allOptional(method.params))
+  // Params that the schema does not require are nullable, and are sent as an empty object all the same.
+  const omittable = (method: Method) => {
+    if (method.params === undefined) return false
+    if (allOptional(method.params)) return true
+    return method.paramsRequired ? false : fail(`the nullable params of ${method.name} have required fields`)
+  }
 
   const requestTypes = clientRequests.map((method) => {
     const params = method.params === undefined
@@ -955,7 +959,7 @@ const methodsFile = (
       `params: ${method.params === undefined ? "undefined" : `D.${sentName(method.params)}`}`,
       `result: D.${responseOf(schemas, method)}`,
       `experimental: ${method.experimental}`,
-      `defaultParams: ${method.paramsRequired && omittable(method) ? "{}" : "undefined"}`
+      `defaultParams: ${omittable(method) ? "{}" : "undefined"}`
     ])
   )
   const serverTypes = serverRequests.map((method) =>

@@ -1,5 +1,7 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
+import * as AppServer from "effect-codex/AppServer"
+import type { AppServerError } from "effect-codex/AppServerError"
 import * as Protocol from "effect-codex/Protocol"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Effect from "effect/Effect"
@@ -7,8 +9,11 @@ import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
+import { encodeParams } from "../src/internal/connection/codec.ts"
+import * as TestCodex from "./TestCodex.ts"
 
 type AnyCodec = Schema.Codec<unknown>
 
@@ -153,6 +158,36 @@ describe("the generated protocol", () => {
     assert.isUndefined(clientRequests["account/logout"].params)
     assert.isUndefined(clientRequests["account/logout"].defaultParams)
   })
+
+  it.each(Object.entries(clientRequests))(
+    "accepts a %s request without params just where none are required",
+    (method, spec) => {
+      const { defaultParams } = Protocol.clientRequests[method as keyof Protocol.ClientRequests]
+      if (spec.params === undefined) return assert.isUndefined(defaultParams)
+      assert.strictEqual(defaultParams !== undefined, Schema.is(spec.params)({}))
+      assert.strictEqual(Result.isSuccess(encodeParams(method, undefined)), defaultParams !== undefined)
+    }
+  )
+
+  it.live("calls the methods with nullable params without any, and the server accepts it", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const { required } = yield* server.request("account/gatewayOAuth/read")
+      assert.isFalse(required)
+      const requests: ReadonlyArray<Effect.Effect<unknown, AppServerError>> = [
+        server.request("account/gatewayOAuth/login"),
+        server.request("account/rateLimits/read"),
+        server.request("account/usage/read"),
+        server.request("remoteControl/enable"),
+        server.request("remoteControl/disable")
+      ]
+      for (const request of requests) {
+        // The server has read the request, and refuses it because this home has no login.
+        const reason = yield* TestCodex.reasonOf(request)
+        assert(reason._tag === "RequestRejected")
+        assert.notInclude(reason.detail, "missing field")
+      }
+    }).pipe(Effect.provide(TestCodex.layer())))
 
   it("knows where a notification names its thread and its turn", () => {
     const { serverNotifications } = Protocol

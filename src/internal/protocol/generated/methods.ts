@@ -1460,13 +1460,13 @@ export const clientRequests: {
     params: D.GatewayOAuthReadParams,
     result: D.GatewayOAuthReadResponse,
     experimental: false,
-    defaultParams: undefined
+    defaultParams: {}
   },
   "account/gatewayOAuth/login": {
     params: D.GatewayOAuthLoginParams,
     result: D.GatewayOAuthLoginResponse,
     experimental: false,
-    defaultParams: undefined
+    defaultParams: {}
   },
   "account/gatewayOAuth/cancel": {
     params: undefined,
@@ -1514,13 +1514,13 @@ export const clientRequests: {
     params: D.RemoteControlEnableParams,
     result: D.RemoteControlEnableResponse,
     experimental: true,
-    defaultParams: undefined
+    defaultParams: {}
   },
   "remoteControl/disable": {
     params: D.RemoteControlDisableParams,
     result: D.RemoteControlDisableResponse,
     experimental: true,
-    defaultParams: undefined
+    defaultParams: {}
   },
   "remoteControl/status/read": {
     params: undefined,
@@ -1700,7 +1700,7 @@ export const clientRequests: {
     params: D.GetAccountRateLimitsParams,
     result: D.GetAccountRateLimitsResponse,
     experimental: false,
-    defaultParams: undefined
+    defaultParams: {}
   },
   "account/rateLimitResetCredit/consume": {
     params: D.ConsumeAccountRateLimitResetCreditParams,
@@ -1712,7 +1712,7 @@ export const clientRequests: {
     params: D.GetAccountTokenUsageParams,
     result: D.GetAccountTokenUsageResponse,
     experimental: false,
-    defaultParams: undefined
+    defaultParams: {}
   },
   "account/workspaceMessages/read": {
     params: undefined,
