@@ -160,12 +160,13 @@ const makeStderrTail = (removeSecrets: (text: string) => string) => {
   }
 }
 
-const describeExit = (exit: Option.Option<ProcessExit>): string =>
+/** Names the binary, which may not be that of Codex. */
+const describeExit = (exit: Option.Option<ProcessExit>, command: string, silent: boolean): string =>
   Option.match(exit, {
-    onNone: () => "the server closed its stdout",
+    onNone: () => `\`${command}\` closed its stdout`,
     onSome: ({ exitCode, signal }) =>
-      signal === undefined ? `the server exited with code ${exitCode}` : `the server was killed by ${signal}`
-  })
+      `\`${command}\` ${signal === undefined ? `exited with code ${exitCode}` : `was killed by ${signal}`}`
+  }) + (silent ? " before it sent anything" : "")
 
 interface ProcessExit {
   readonly exitCode: number | undefined
@@ -254,6 +255,7 @@ export const connect: (
       )
     )
 
+    let chunksRead = 0
     const closed = Effect.fnUntraced(function*(cause?: Cause.Cause<unknown>) {
       const exit = yield* Effect.timeoutOption(Fiber.join(exited), exitGrace)
       if (Option.isSome(exit)) {
@@ -265,7 +267,7 @@ export const connect: (
       }
       return yield* appServerError(
         new ConnectionClosed({
-          description: describeExit(exit),
+          description: describeExit(exit, command, chunksRead === 0),
           exitCode: Option.getOrUndefined(exit)?.exitCode,
           signal: Option.getOrUndefined(exit)?.signal,
           stderrTail: stderr.text(),
@@ -286,7 +288,6 @@ export const connect: (
     )
 
     const splitter = makeLineSplitter(options.maxLineBytes)
-    let chunksRead = 0
     /** The process has exited, and a descendant holds stdout. */
     const leftOpen = Effect.andThen(
       Fiber.join(exited),

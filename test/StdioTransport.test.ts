@@ -113,6 +113,25 @@ describe("StdioTransport", () => {
         assert.include(reason.message, "exited with code 1")
       }))
 
+    it.live("what is not Codex: the error names the binary", () =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const script = yield* fs.makeTempFileScoped()
+        yield* fs.writeFileString(script, "#!/bin/sh\necho 'usage: tool [options]'\n")
+        yield* fs.chmod(script, 0o755)
+        for (
+          const [codexPath, says] of [
+            ["/bin/true", "`/bin/true` exited with code 0 before it sent anything"],
+            ["/bin/cat", "`/bin/cat` exited with code 1 before it sent anything"],
+            [script, `\`${script}\` exited with code 0`]
+          ] as const
+        ) {
+          const { reason } = yield* buildError(layer({ codexPath }))
+          assert(reason._tag === "ConnectionClosed")
+          assert.include(reason.message, says)
+        }
+      }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+
     it.live("a server that leaves before it has answered", () =>
       Effect.gen(function*() {
         const { reason } = yield* buildError(fake("exit-early"))

@@ -1,8 +1,8 @@
 /** What is left of a process group, as Linux tells it. */
-import { readdirSync, readFileSync } from "node:fs"
+import { type Builtins, builtins } from "./builtins.ts"
 
 /** The zombies of a group, or `undefined` if any of its members is alive. Throws where there is no `/proc`. */
-const zombiesOf = (group: number): string | undefined => {
+const zombiesOf = ({ readdirSync, readFileSync }: Builtins["fs"], group: number): string | undefined => {
   const zombies: Array<string> = []
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue
@@ -30,12 +30,13 @@ const zombiesOf = (group: number): string | undefined => {
  * `false` if that cannot be told.
  */
 export const hasOnlyZombies = (group: number): boolean => {
-  if (process.platform !== "linux") return false
+  const fs = builtins()?.fs
+  if (fs === undefined || process.platform !== "linux") return false
   try {
     process.kill(-group, 0)
-    const zombies = zombiesOf(group)
+    const zombies = zombiesOf(fs, group)
     // A process that was seen too late may have started one that was not seen. Of such two, another look shows a zombie more.
-    return zombies !== undefined && zombies !== "" && zombies === zombiesOf(group)
+    return zombies !== undefined && zombies !== "" && zombies === zombiesOf(fs, group)
   } catch {
     return false
   }

@@ -1,0 +1,166 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, layer } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Path from "effect/Path"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as Stream from "effect/Stream"
+import { fileURLToPath } from "node:url"
+import { rolldown } from "rolldown"
+import { codexBinary, findBinary } from "../../../src/internal/stdio/codexBinary.ts"
+
+const root = fileURLToPath(new URL("../../..", import.meta.url))
+const nativeName = `codex-${process.platform}-${process.arch}`
+
+/** Folders to install packages in; none of those above has `node_modules`. */
+const project = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const folder = yield* fs.realPath(yield* fs.makeTempDirectoryScoped())
+  const write = Effect.fnUntraced(function*(file: string, text: string) {
+    yield* fs.makeDirectory(path.dirname(path.join(folder, file)), { recursive: true })
+    yield* fs.writeFileString(path.join(folder, file), text)
+    return path.join(folder, file)
+  })
+  /** Links a package of this repository. */
+  const link = Effect.fnUntraced(function*(name: string) {
+    yield* fs.makeDirectory(path.join(folder, "node_modules/@openai"), { recursive: true })
+    yield* fs.symlink(path.join(root, "node_modules/@openai", name), path.join(folder, "node_modules/@openai", name))
+  })
+  return { folder, write, link }
+})
+
+const target = Effect.map(codexBinary, (path) => path.split(/[\\/]/).at(-3) ?? "")
+
+/** The program of `fixtures/bundled.ts` in one file. */
+const bundle = (format: "cjs" | "esm", importMeta: "kept" | "empty") =>
+  Effect.promise(async () => {
+    const built = await rolldown({
+      input: fileURLToPath(new URL("../../fixtures/bundled.ts", import.meta.url)),
+      platform: "node",
+      resolve: { conditionNames: ["@effect-codex/source", "import", "node", "default"] },
+      // As esbuild does for CommonJS.
+      transform: importMeta === "empty" ? { define: { "import.meta.url": "undefined" } } : {},
+      logLevel: "silent"
+    })
+    const { output } = await built.generate({ format, codeSplitting: false })
+    await built.close()
+    return output[0].code
+  })
+
+class Bundles extends Context.Service<Bundles, {
+  readonly commonJs: string
+  readonly commonJsWithUrl: string
+  readonly esm: string
+}>()("test/Bundles") {
+  static readonly layer = Layer.effect(
+    Bundles,
+    Effect.all({
+      commonJs: bundle("cjs", "empty"),
+      commonJsWithUrl: bundle("cjs", "kept"),
+      esm: bundle("esm", "kept")
+    })
+  )
+}
+
+const run = Effect.fnUntraced(function*(cwd: string, ...args: ReadonlyArray<string>) {
+  const spawner = yield* ChildProcessSpawner
+  const child = yield* spawner.spawn(
+    ChildProcess.make(process.execPath, args, { cwd, env: { CODEX_HOME: cwd, HOME: cwd }, extendEnv: true })
+  )
+  return yield* Stream.mkString(Stream.decodeText(child.all))
+})
+
+const descriptionOf = (from: string) =>
+  Effect.map(Effect.flip(findBinary([{ name: "the test", path: from }])), ({ message }) => message)
+
+layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: true, timeout: "60 seconds" })(
+  "the binary of npm",
+  (it) => {
+    describe("is found by a bundle that runs in another folder", () => {
+      it.effect.each(
+        [
+          ["CommonJS without import.meta", "commonJs", "main.cjs"],
+          ["CommonJS", "commonJsWithUrl", "main.cjs"],
+          ["an ES module", "esm", "main.mjs"]
+        ] as const
+      )("%s", ([, kind, file]) =>
+        Effect.gen(function*() {
+          const bundles = yield* Bundles
+          const { link, write } = yield* project
+          const elsewhere = yield* project
+          yield* link("codex")
+          yield* link(nativeName)
+          const main = yield* write(`dist/${file}`, bundles[kind])
+          assert.include(yield* run(elsewhere.folder, main), "started 0.169.0")
+        }))
+
+      it.effect("a program without an entry script, from the folder that it runs in", () =>
+        Effect.gen(function*() {
+          const bundles = yield* Bundles
+          const { folder, link, write } = yield* project
+          const elsewhere = yield* project
+          yield* link("codex")
+          yield* link(nativeName)
+          yield* write("sub/file", "")
+          const main = yield* elsewhere.write("main.cjs", bundles.commonJs)
+          // Loaded as by a compiled executable: neither `import.meta` nor the arguments say where the program is.
+          assert.include(yield* run(`${folder}/sub`, "--eval", `require(${JSON.stringify(main)})`), "started 0.169.0")
+        }))
+    })
+
+    describe("is found in the layouts of npm", () => {
+      it.effect.each([
+        ["from 0.131 on", `node_modules/@openai/${nativeName}`, "bin"],
+        ["up to 0.130", `node_modules/@openai/${nativeName}`, "codex"],
+        ["without hoisting", `node_modules/@openai/codex/node_modules/@openai/${nativeName}`, "bin"],
+        ["up to 0.98, where one package has all binaries", "node_modules/@openai/codex", "codex"]
+      ])("%s", ([, owner, directory]) =>
+        Effect.gen(function*() {
+          const { folder, write } = yield* project
+          yield* write("node_modules/@openai/codex/package.json", "{}")
+          yield* write(`${owner}/package.json`, "{}")
+          const file = process.platform === "win32" ? "codex.exe" : "codex"
+          const binary = yield* write(`${owner}/vendor/${yield* target}/${directory}/${file}`, "")
+          assert.strictEqual(yield* findBinary([{ name: "the test", path: `${folder}/src/deep/main.js` }]), binary)
+        }))
+    })
+
+    describe("is missing: the error says where it was looked for, and why each place failed", () => {
+      it.effect("to a bundle without any package", () =>
+        Effect.gen(function*() {
+          const bundles = yield* Bundles
+          const { folder, write } = yield* project
+          const elsewhere = yield* project
+          const output = yield* run(elsewhere.folder, yield* write("main.cjs", bundles.commonJs))
+          assert.include(output, "`codexPath`")
+          assert.include(output, "from this package: its path is unknown")
+          assert.include(output, `from the entry script (${folder}/main.cjs): \`@openai/codex\` is not installed`)
+          assert.include(output, `from the working directory (${elsewhere.folder}): \`@openai/codex\` is not installed`)
+        }))
+
+      it.effect("where the package of the platform is left out", () =>
+        Effect.gen(function*() {
+          const { folder, write } = yield* project
+          yield* write("node_modules/@openai/codex/package.json", "{}")
+          const description = yield* descriptionOf(folder)
+          assert.include(description, `${folder}/node_modules/@openai/codex`)
+          assert.include(description, `comes without \`@openai/${nativeName}\``)
+        }))
+
+      it.effect("where the package of the platform has another layout", () =>
+        Effect.gen(function*() {
+          const { folder, write } = yield* project
+          yield* write("node_modules/@openai/codex/package.json", "{}")
+          yield* write(`node_modules/@openai/${nativeName}/package.json`, "{}")
+          assert.match(
+            yield* descriptionOf(folder),
+            /`@openai\/codex-[\w-]+` has no binary at .*[\\/]bin[\\/]codex.* or .*[\\/]codex[\\/]codex/
+          )
+        }))
+    })
+  }
+)
