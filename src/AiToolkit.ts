@@ -42,6 +42,7 @@ import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
+import { ownFields } from "./internal/threads/ownFields.ts"
 import * as Tool from "./Tool.ts"
 
 /**
@@ -174,6 +175,8 @@ export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
           new InvalidRequest({ method: "thread/start", description: `only its provider can run tool ${tool.name}` })
         )
       }
+      const inputSchema = AiTool.getJsonSchema(tool)
+      const prepare = ownFields(inputSchema)
       const runApproved = (args: unknown, call: Tool.Call) =>
         Effect.flatMap(isApproved(tool, options.approve, args, call), (approved) =>
           approved
@@ -182,9 +185,9 @@ export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
       tools.push({
         name: tool.name,
         description: AiTool.getDescription(tool) ?? "",
-        inputSchema: AiTool.getJsonSchema(tool),
+        inputSchema,
         timeout: options.timeout,
-        run: (args, call) => withServices(services as Context.Context<any>, () => runApproved(args, call))
+        run: (args, call) => withServices(services as Context.Context<any>, () => runApproved(prepare(args), call))
       })
     }
     return tools

@@ -278,7 +278,7 @@ const askForm = Effect.fnUntraced(function*(
 ): Effect.fn.Return<ElicitationAnswer, unknown, Terminal.Terminal> {
   while (true) {
     yield* show(`\n${terminalLine(server)} asks: ${terminalText(message)}\n`)
-    const content: Record<string, unknown> = {}
+    const values: Array<readonly [name: string, value: unknown]> = []
     for (const [name, field] of Object.entries(requestedSchema.properties)) {
       const isRequired = requestedSchema.required?.includes(name) === true
       yield* show(
@@ -287,8 +287,9 @@ const askForm = Effect.fnUntraced(function*(
         }\n`
       )
       const value = yield* askField(field)
-      if (Option.isSome(value)) content[name] = value.value
+      if (Option.isSome(value)) values.push([name, value.value])
     }
+    const content = Object.fromEntries(values)
     const decoded = Schema.decodeUnknownResult(schema)(content)
     if (Result.isFailure(decoded)) {
       yield* show(`That does not fit the form: ${terminalText(decoded.failure.message)}\n`)
@@ -311,15 +312,15 @@ const askForm = Effect.fnUntraced(function*(
 export const askTerminal: Handlers<Terminal.Terminal> = {
   userInput: Effect.fnUntraced(
     function*({ questions }) {
-      const answers: Record<string, string> = {}
+      const answers: Array<readonly [id: string, answer: string]> = []
       for (const { id, isOther, isSecret, options, question } of questions) {
         if (isSecret === true) continue
         yield* show(`\n${terminalText(question)}\n`)
         const choices = (options ?? []).map(({ description, label }) => ({ label, description, value: label }))
         const answer = yield* choose(choices, isOther === true || choices.length === 0 ? Option.some : undefined)
-        if (Option.isSome(answer)) answers[id] = answer.value
+        if (Option.isSome(answer)) answers.push([id, answer.value])
       }
-      return answers
+      return Object.fromEntries(answers)
     },
     withdrawable,
     alone

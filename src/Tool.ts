@@ -34,6 +34,7 @@ import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Schema from "effect/Schema"
 import type { Named } from "./internal/approvals/services.ts"
+import { ownFields } from "./internal/threads/ownFields.ts"
 import { inputSchemaOf, jsonOf } from "./internal/threads/toolParameters.ts"
 import type * as Protocol from "./Protocol.ts"
 
@@ -195,6 +196,8 @@ export const make = <
 > => {
   const parameters: Codec<any, any> = options.parameters ?? Schema.Struct({})
   const json = jsonOf(parameters)
+  const inputSchema = inputSchemaOf(json)
+  const prepare = ownFields(inputSchema)
   const check = Schema.decodeUnknownEffect(json)
   const decode = Schema.decodeUnknownEffect(Schema.toCodecJson(parameters))
   const encodeSuccess = options.success === undefined
@@ -202,8 +205,9 @@ export const make = <
     : Schema.encodeUnknownEffect(Schema.toCodecJson(options.success))
   const encodeFailure = Schema.encodeUnknownEffect(Schema.toCodecJson(options.failure ?? Schema.Never))
 
-  const run = (args: unknown, call: Call): Effect.Effect<Result, never, any> =>
-    Effect.matchEffect(Effect.andThen(check(args ?? {}), decode(args ?? {})), {
+  const run = (args: unknown, call: Call): Effect.Effect<Result, never, any> => {
+    const fields = prepare(args ?? {})
+    return Effect.matchEffect(Effect.andThen(check(fields), decode(fields)), {
       onFailure: (error) => Effect.succeed(failed(`Invalid arguments for ${name}: ${error.message}`)),
       onSuccess: (decoded) =>
         Effect.matchEffect(options.handler(decoded, call), {
@@ -217,11 +221,12 @@ export const make = <
               )
         })
     })
+  }
 
   return {
     name,
     description: options.description,
-    inputSchema: inputSchemaOf(json),
+    inputSchema,
     timeout: options.timeout,
     run
   }

@@ -283,6 +283,49 @@ describe("a question", () => {
       }
     }).pipe(Effect.provide(fake)))
 
+  it.effect.each(Object.getOwnPropertyNames(Object.prototype))(
+    "with a form has answers sent with and without a field named %s",
+    (name) =>
+      Effect.gen(function*() {
+        let content: unknown
+        let schema: Schema.Codec<unknown> = Schema.Never
+        const transport = yield* open({
+          elicitation: (request) => {
+            if (request._tag === "Form") schema = request.schema
+            return Effect.sync(() => Questions.accept(content))
+          }
+        })
+        let id = 0
+        const answerTo = Effect.fnUntraced(function*(json: string, required: boolean) {
+          content = JSON.parse(json)
+          yield* transport.emit({
+            method: "mcpServer/elicitation/request",
+            id: id++,
+            params: {
+              threadId: "t",
+              turnId: "u",
+              serverName: "s",
+              mode: "form",
+              message: "m",
+              requestedSchema: {
+                type: "object",
+                properties: Object.fromEntries([[name, { type: "string" }], ["other", { type: "string" }]]),
+                required: required ? [name] : []
+              }
+            }
+          })
+          const { result } = yield* transport.take
+          assert.strictEqual(Schema.is(schema)(content), result.action === "accept")
+          return JSON.stringify(result.content)
+        })
+        const filled = `{"${name}":"x","other":"y"}`
+        assert.strictEqual(yield* answerTo(filled, true), filled)
+        assert.strictEqual(yield* answerTo(`{"other":"y"}`, false), `{"other":"y"}`)
+        assert.strictEqual(yield* answerTo(`{"other":"y"}`, true), "null")
+        assert.strictEqual(yield* answerTo(`{"${name}":1}`, false), "null")
+      }).pipe(Effect.provide(fake))
+  )
+
   it.effect("of a kind that is not known yet is handed out as it is", () =>
     Effect.gen(function*() {
       const seen: Array<Questions.ElicitationRequest> = []
@@ -385,6 +428,14 @@ describe("a person at the terminal", () => {
     const answer = yield* Effect.provide(Questions.askTerminal.elicitation!(request), layer)
     return { answer, shown: shown() }
   })
+
+  it.effect("fills in a form with a field named __proto__", () =>
+    Effect.gen(function*() {
+      const properties = JSON.parse(`{"__proto__":{"type":"string"}}`)
+      const odd = { ...form, requestedSchema: { type: "object" as const, properties }, schema: Schema.Unknown }
+      const { answer } = yield* elicit(odd, "Ada", "1")
+      assert.strictEqual(JSON.stringify(answer.content), `{"__proto__":"Ada"}`)
+    }))
 
   it.effect("fills in forms, and says whether a page was opened", () =>
     Effect.gen(function*() {

@@ -684,3 +684,36 @@ describe("a Toolkit of effect/ai", () => {
       if (Result.isFailure(made)) assert.strictEqual(made.failure.reason._tag, "InvalidRequest")
     }))
 })
+
+describe("a tool with a parameter named like an inherited property", () => {
+  const names = Object.getOwnPropertyNames(Object.prototype).filter((name) => name !== "__proto__")
+  const parameters = Schema.Struct(
+    Object.fromEntries(names.map((name) => [name, Schema.optionalKey(Schema.String)] as const))
+  )
+  const about = { threadId: "t", turnId: "u", callId: "c" }
+  const keys = (args: object) => Effect.succeed(JSON.stringify(args))
+
+  it.effect("is called with and without it", () =>
+    Effect.gen(function*() {
+      const echo = Tool.make("echo", { description: "", parameters, handler: keys })
+      for (const args of [{}, { toString: "x" }, { constructor: "y", valueOf: "z" }]) {
+        assert.deepStrictEqual(yield* echo.run(args, about), {
+          success: true,
+          content: [Tool.text(JSON.stringify(args))]
+        })
+      }
+      assert.isFalse((yield* echo.run({ toString: 1 }, about)).success)
+    }))
+
+  it.effect("is called with and without it as a tool of a Toolkit", () =>
+    Effect.gen(function*() {
+      const toolkit = Toolkit.make(AiTool.make("echo", { parameters, success: Schema.String }))
+      const [echo] = yield* AiToolkit.make(toolkit).pipe(Effect.provide(toolkit.toLayer({ echo: keys })))
+      for (const args of [{}, { toString: "x" }]) {
+        assert.deepStrictEqual(yield* echo!.run(args, about), {
+          success: true,
+          content: [Tool.text(JSON.stringify(args))]
+        })
+      }
+    }))
+})

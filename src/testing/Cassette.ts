@@ -636,7 +636,7 @@ const play = Effect.fnUntraced(function*(
   const ignore = new Set(options.ignore)
   let names = new Names().with(
     Object.entries(options.paths ?? {}).flatMap(([name, actual]) => {
-      const recorded = header.paths[name]
+      const recorded = Object.hasOwn(header.paths, name) ? header.paths[name] : undefined
       return recorded === undefined ? [] : [{ recorded, actual, from: 0 }]
     })
   )

@@ -1,9 +1,11 @@
 /** Asks the program what the model and MCP servers want to know, and checks the answers. */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as JsonSchema from "effect/JsonSchema"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import * as SchemaParser from "effect/SchemaParser"
 import * as SchemaRepresentation from "effect/SchemaRepresentation"
 import type * as Scope from "effect/Scope"
 import { type AppServer, NotHandled } from "../../AppServer.ts"
@@ -12,6 +14,7 @@ import type * as Questions from "../../Questions.ts"
 import { field } from "../connection/codec.ts"
 import { asSent } from "./approvalRequests.ts"
 import type { HandlerRegistry } from "./handlers.ts"
+import { ownFields } from "./ownFields.ts"
 
 /** The handler's answer is none to the question. It names the question, and never what was answered. */
 class InvalidAnswer extends Data.TaggedError("InvalidAnswer")<{ readonly message: string }> {}
@@ -48,10 +51,16 @@ const issueOf = (property: unknown, value: unknown): string | undefined => {
 /** The schema of a form's answer. A regular expression of a stranger could keep this process busy, so those are left out. */
 const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unknown> => {
   const document = JsonSchema.fromSchemaDraft2020_12(requested as unknown as JsonSchema.JsonSchema)
-  const schema = SchemaRepresentation.fromJsonSchemaDocument(document, { patterns: "ignore" }) as Schema.Codec<unknown>
+  const read = SchemaRepresentation.fromJsonSchemaDocument(document, { patterns: "ignore" }) as Schema.Codec<unknown>
+  const prepare = ownFields(requested)
+  const explain = SchemaParser.decodeUnknownEffect(read)
+  const schema = prepare === identity ? read : Schema.declareConstructor<unknown>()(
+    [read],
+    () => (content, _, options) => Effect.as(explain(prepare(content), options), content)
+  )
   const properties = Object.entries(requested.properties)
   return schema.check(
-    Schema.makeFilter((content) =>
+    Schema.makeFilter((content: unknown) =>
       properties.flatMap(([name, property]): ReadonlyArray<Schema.FilterIssue> => {
         const value = field(content, name)
         const issue = value === undefined ? undefined : issueOf(property, value)
@@ -106,7 +115,7 @@ const checkUserInput = (
   answers: Questions.UserInputAnswers
 ): Effect.Effect<Protocol.ToolRequestUserInputResponse, InvalidAnswer> =>
   Effect.gen(function*() {
-    const checked: Record<string, Protocol.ToolRequestUserInputAnswer> = {}
+    const checked: Array<readonly [id: string, answer: Protocol.ToolRequestUserInputAnswer]> = []
     for (const [id, given] of Object.entries(answers)) {
       const question = questions.find((question) => question.id === id)
       if (question === undefined) return yield* new InvalidAnswer({ message: `there is no question ${id}` })
@@ -115,9 +124,9 @@ const checkUserInput = (
       if (labels.length > 0 && question.isOther !== true && !texts.every((text) => labels.includes(text))) {
         return yield* new InvalidAnswer({ message: `the answer to question ${id} is none of its options` })
       }
-      checked[id] = { answers: texts }
+      checked.push([id, { answers: texts }])
     }
-    return { answers: checked }
+    return { answers: Object.fromEntries(checked) }
   })
 
 /** Answers the questions of the model and of MCP servers. */
