@@ -42,6 +42,7 @@ import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
+import { assertOptions, duration, func, type Kinds } from "./internal/options.ts"
 import { ownFields } from "./internal/threads/ownFields.ts"
 import * as Tool from "./Tool.ts"
 
@@ -59,6 +60,8 @@ export interface Options<R> {
    */
   readonly approve?: ((tool: string, args: unknown, call: Tool.Call) => Effect.Effect<boolean, never, R>) | undefined
 }
+
+const kinds: Kinds<Options<any>> = { timeout: duration, approve: func }
 
 const failed = (text: string): Tool.Result => ({ success: false, content: [Tool.text(text)] })
 
@@ -166,6 +169,7 @@ export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
   AiTool.HandlersFor<Tools> | AiTool.HandlerServices<Tools[keyof Tools]> | R
 > =>
   Effect.gen(function*() {
+    assertOptions("AiToolkit.make", kinds, options)
     const services = yield* capturedServices
     const withHandlers = (yield* toolkit) as unknown as AnyToolkit
     const tools: Array<Tool.Tool> = []

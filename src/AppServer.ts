@@ -42,6 +42,8 @@ import { Request } from "./internal/connection/requestTable.ts"
 import { Router, withdraw } from "./internal/connection/router.ts"
 import { floor, supportOf } from "./internal/connection/serverVersion.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
+import { connectionKinds, processNames } from "./internal/layerOptions.ts"
+import { duration, func, type Kinds, optionIssue } from "./internal/options.ts"
 import { isRepeatable } from "./internal/protocol/repeatable.ts"
 import { packageVersion } from "./internal/version.ts"
 import * as Metadata from "./Metadata.ts"
@@ -271,6 +273,8 @@ const restartSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittere
 /** A connection that has lasted so long, in milliseconds, is not part of a storm. */
 const stableMillis = 60_000
 
+const requestKinds: Kinds<RequestOptions> = { timeout: duration, onSend: func }
+
 /** One connection, with an initialized server at its other end. */
 interface Live {
   readonly peer: Peer
@@ -311,12 +315,11 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   AppServerError,
   Transport | Scope.Scope
 > {
-  const { experimentalApi = true, maxInFlight = 128, restart = false } = options
-  if (!(maxInFlight >= 1)) {
-    return yield* appServerError(
-      new InvalidRequest({ method: "initialize", description: `maxInFlight is ${maxInFlight}; it must be at least 1` })
-    )
+  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, processNames)
+  if (issue !== undefined) {
+    return yield* appServerError(new InvalidRequest({ method: "initialize", description: issue }))
   }
+  const { experimentalApi = true, maxInFlight = 128, restart = false } = options
   const transport = yield* Transport
   const clock = yield* Clock.Clock
   // Closed after the finalizers below, however often a connection is opened in it.
@@ -403,6 +406,10 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       traced(method, () => {
         const encoded = encodeParams(method, params)
         if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
+        const issue = optionIssue(requestKinds, requestOptions)
+        if (issue !== undefined) {
+          return Effect.fail(appServerError(new InvalidRequest({ method, description: issue })))
+        }
         const timeout = requestOptions?.timeout
         const timeoutMillis = timeout === undefined ? defaultTimeoutMillis : Duration.toMillis(timeout)
         const deadline = clock.currentTimeMillisUnsafe() + timeoutMillis

@@ -32,6 +32,7 @@ import { inTime } from "./internal/approvals/inTime.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
 import { resolvePath } from "./internal/approvals/resolvePath.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
+import { assertOptions, duration as durationKind } from "./internal/options.ts"
 import { alone, ask, show, withdrawable } from "./internal/terminal/ask.ts"
 import { describeRequest } from "./internal/terminal/describeRequest.ts"
 
@@ -234,8 +235,9 @@ export const onlyInside: {
   <R>(
     approver: Approvals.Approver<R>,
     folder: string
-  ): Approvals.Policy<R | FileSystem.FileSystem | Path.Path> =>
-    Effect.fnUntraced(function*(request) {
+  ): Approvals.Policy<R | FileSystem.FileSystem | Path.Path> => {
+    const policy = toPolicy(approver)
+    return Effect.fnUntraced(function*(request) {
       const path = yield* Path.Path
       const paths = yield* resolvedPaths(request)
       // Not `path.resolve(folder)`, which removes `..` before links are followed.
@@ -245,8 +247,9 @@ export const onlyInside: {
         const relative = path.relative(root.value, real)
         return relative !== ".." && !relative.startsWith(`..${path.sep}`) && !path.isAbsolute(relative)
       }
-      return paths.value.every(isInside) ? yield* toPolicy(approver)(request) : Option.none()
+      return paths.value.every(isInside) ? yield* policy(request) : Option.none()
     })
+  }
 )
 
 /**
@@ -257,14 +260,16 @@ export const onlyInside: {
  */
 export const firstOf = <const Approvers extends ReadonlyArray<Approvals.Approver<any>>>(
   ...approvers: Approvers
-): Approvals.Policy<Approvals.Services<Approvers[number]>> =>
-  Effect.fnUntraced(function*(request) {
-    for (const approver of approvers as ReadonlyArray<Approvals.Approver<Approvals.Services<Approvers[number]>>>) {
-      const decision = yield* toPolicy(approver)(request)
+): Approvals.Policy<Approvals.Services<Approvers[number]>> => {
+  const policies = (approvers as ReadonlyArray<Approvals.Approver<Approvals.Services<Approvers[number]>>>).map(toPolicy)
+  return Effect.fnUntraced(function*(request) {
+    for (const policy of policies) {
+      const decision = yield* policy(request)
       if (Option.isSome(decision)) return decision
     }
     return Option.none()
   })
+}
 
 /**
  * Declines what a policy has not decided in time. The policy is interrupted, and is not waited for if it cannot be.
@@ -282,8 +287,11 @@ export const timeout: {
   ): Approvals.Policy<Approvals.Services<A>>
 } = dual(
   2,
-  <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R> => (request) =>
-    inTime(toPolicy(approver)(request), duration, () => Option.some("decline"))
+  <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R> => {
+    const policy = toPolicy(approver)
+    assertOptions("ApprovalPolicy.timeout", { duration: durationKind }, { duration })
+    return (request) => inTime(policy(request), duration, () => Option.some("decline"))
+  }
 )
 
 const choices: Readonly<Record<string, "accept" | "acceptForSession" | "decline" | "cancel">> = {

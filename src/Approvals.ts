@@ -392,6 +392,11 @@ export const make = <const A extends Approver<any>>(
  * Codex at hand, so it decides for every program that uses that Codex, for as long as the layer lives; of several the latest is
  * asked first. Give `approvals` to a thread or a turn where that is too far.
  *
+ * **Gotchas**
+ *
+ * An approver that is neither a function nor an object of handlers, or that has a handler under an unknown name, is a defect: a
+ * `TypeError`. As the option of a thread or a turn it fails with `InvalidRequest`.
+ *
  * @category layers
  * @since 0.1.0
  */

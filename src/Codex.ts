@@ -218,7 +218,7 @@ const make = Effect.gen(function*() {
   const reopen = (method: "thread/resume" | "thread/fork") =>
     Effect.fnUntraced(function*(id: string, options: ResumeOptions & ForkOptions = {}) {
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
-      const handlers = yield* provided({ approvals, questions })
+      const handlers = yield* provided({ approvals, questions }, method)
       const tools = yield* providedTools(server, method, { toolConcurrency, tools: given })
       const fields = yield* resolveThreadOptions(method, rest)
       // A path or a history is opened instead of the thread with the id.
@@ -273,7 +273,7 @@ const make = Effect.gen(function*() {
     approvals: audit,
     startThread: Effect.fn("Codex.startThread")(function*(options: StartOptions = {}) {
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
-      const handlers = yield* provided({ approvals, questions })
+      const handlers = yield* provided({ approvals, questions }, "thread/start")
       const tools = yield* providedTools(server, "thread/start", { toolConcurrency, tools: given })
       const fields = yield* withoutTrust(server, yield* resolveThreadOptions("thread/start", withDefaultMode(rest)))
       const response = yield* requestThread(

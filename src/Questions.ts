@@ -40,7 +40,7 @@ import type { HandlerServices, Named, NoOthers } from "./internal/approvals/serv
 import { capturedServices } from "./internal/connection/services.ts"
 import { alone, type Choice, choose, show, withdrawable } from "./internal/terminal/ask.ts"
 import { terminalLine, terminalText } from "./internal/terminal/terminalText.ts"
-import { providedQuestions } from "./internal/threads/handlers.ts"
+import { assertQuestions, providedQuestions } from "./internal/threads/handlers.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**
@@ -206,6 +206,7 @@ export const make = <const H extends Handlers<any>>(
 ): Effect.Effect<Questions["Service"], never, Codex.Codex | Services<H> | Scope.Scope> =>
   Effect.gen(function*() {
     const codex = yield* Codex.Codex
+    assertQuestions(handlers)
     const services = (yield* capturedServices) as Context.Context<Services<H>>
     const questions = providedQuestions(handlers as Handlers<Services<H>>, services)
     yield* codex.handle({ questions })
@@ -214,6 +215,10 @@ export const make = <const H extends Handlers<any>>(
 
 /**
  * Has handlers answer the questions of all threads that have none of their own.
+ *
+ * **Gotchas**
+ *
+ * A handler under an unknown name is a defect: a `TypeError`. As the option of a thread or a turn it fails with `InvalidRequest`.
  *
  * @category layers
  * @since 0.1.0

@@ -26,11 +26,14 @@ import * as Stream from "effect/Stream"
 import {
   type AppServerError,
   ConnectionClosed,
+  InvalidRequest,
   isAppServerError,
   make as appServerError,
   SpawnFailed
 } from "./AppServerError.ts"
 import { Handoff } from "./internal/handoff.ts"
+import { connectionNames, processKinds } from "./internal/layerOptions.ts"
+import { type Kinds, optionIssue } from "./internal/options.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
 import { linesOf, makeLineSplitter } from "./internal/stdio/framing.ts"
 import { OutgoingLines } from "./internal/stdio/outgoing.ts"
@@ -179,7 +182,9 @@ const signalOf = (cause: Cause.Cause<unknown>): string | undefined => /'(SIG[A-Z
 /**
  * Starts the process and connects to it, for as long as the scope lives.
  *
- * Fails with `SpawnFailed` when the binary or the working directory is missing. The end of the process is the end of the
+ * Fails with `SpawnFailed` when the binary or the working directory is missing, and with `InvalidRequest` for an option that there
+ * is not or whose value is of another kind. The names of `AppServer` options are accepted, because one object may have
+ * both. The end of the process is the end of the
  * connection: `incoming` then fails with `ConnectionClosed`, which has the exit code or signal and the end of stderr.
  *
  * @category constructors
@@ -189,6 +194,10 @@ export const connect: (
   options?: Options
 ) => Effect.Effect<Connection, AppServerError, ChildProcessSpawner | Scope.Scope> = Effect.fnUntraced(
   function*(options: Options = {}) {
+    const issue = optionIssue(processKinds satisfies Kinds<Options>, options, connectionNames)
+    if (issue !== undefined) {
+      return yield* appServerError(new InvalidRequest({ method: "initialize", description: issue }))
+    }
     const spawner = yield* ChildProcessSpawner
     const command = options.codexPath ?? (yield* codexBinary)
     const redact = makeRemoveSecrets(

@@ -6,12 +6,14 @@
 import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as JsonSchema from "effect/JsonSchema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError, TurnFields, TurnInput } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
-import type { AppServerError } from "./AppServerError.ts"
+import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
+import { boolean, duration, type Kinds, optionIssue } from "./internal/options.ts"
 import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
 import { type HandlerOptions, isEmpty, provided } from "./internal/threads/handlers.ts"
@@ -40,7 +42,8 @@ export type TurnOptions<
   A extends Approvals.Approver<any> = Approvals.Approver,
   Q extends Questions.Handlers<any> = Questions.Handlers
 > =
-  & Omit<Protocol.TurnStartParams, "threadId" | "input" | keyof TurnFields>
+  & Omit<Protocol.TurnStartParams, "threadId" | "input" | "outputSchema" | keyof TurnFields>
+  & OutputOptions
   & ApprovalOptions
   & Pick<TurnInput, "sandboxPolicy">
   & HandlerOptions<A, Q>
@@ -54,6 +57,20 @@ export type TurnOptions<
      */
     readonly keepBackgroundTerminals?: boolean | undefined
   }
+
+/**
+ * What the last message of a turn must be.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OutputOptions {
+  /**
+   * The JSON Schema of the last message, for this turn only. Of an Effect Schema that is
+   * `Schema.toJsonSchemaDocument(schema).schema`; the Effect Schema itself is refused.
+   */
+  readonly outputSchema?: JsonSchema.JsonSchema | null | undefined
+}
 
 /**
  * How long a turn may take. One that takes longer fails with the reason `TurnTimeout`, and is interrupted on the server unless other
@@ -202,6 +219,12 @@ export interface BackgroundTerminals {
   readonly clean: Effect.Effect<void, AppServerError>
 }
 
+const ownKinds: Kinds<Pick<TurnOptions, "deadline" | "idleTimeout" | "keepBackgroundTerminals">> = {
+  deadline: duration,
+  idleTimeout: duration,
+  keepBackgroundTerminals: boolean
+}
+
 /** The parts of a thread's handle. */
 interface HeldThread {
   readonly session: Session
@@ -216,7 +239,11 @@ const start = Effect.fnUntraced(function*(
 ) {
   const { server } = session
   const { approvals, deadline, idleTimeout, keepBackgroundTerminals = false, questions, ...rest } = options
-  const handlers = yield* provided({ approvals, questions })
+  const issue = optionIssue(ownKinds, { deadline, idleTimeout, keepBackgroundTerminals })
+  if (issue !== undefined) {
+    return yield* appServerError(new InvalidRequest({ method: "turn/start", description: issue }))
+  }
+  const handlers = yield* provided({ approvals, questions }, "turn/start")
   const fields = yield* resolveTurnOptions(rest)
   const items = yield* Input.validate("turn/start", input)
   const since = yield* Clock.currentTimeMillis

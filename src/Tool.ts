@@ -34,6 +34,7 @@ import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Schema from "effect/Schema"
 import type { Named } from "./internal/approvals/services.ts"
+import { assertOptions, duration, func, type Kinds, schema, string } from "./internal/options.ts"
 import { ownFields } from "./internal/threads/ownFields.ts"
 import { inputSchemaOf, jsonOf } from "./internal/threads/toolParameters.ts"
 import type * as Protocol from "./Protocol.ts"
@@ -164,6 +165,15 @@ export interface Options<
   ) => Effect.Effect<Success extends Codec<any, any> ? Success["Type"] : Output, Failure["Type"], R>
 }
 
+const kinds: Kinds<Options<Codec<any, any>, Codec<any, any>, Codec<any, any>, any>> = {
+  description: string,
+  parameters: schema,
+  success: schema,
+  failure: schema,
+  timeout: duration,
+  handler: func
+}
+
 const toText = (encoded: unknown): string => typeof encoded === "string" ? encoded : JSON.stringify(encoded) ?? "null"
 
 const toContent = (output: Output): ReadonlyArray<Content> =>
@@ -172,7 +182,7 @@ const toContent = (output: Output): ReadonlyArray<Content> =>
 const failed = (message: string): Result => ({ success: false, content: [text(message)] })
 
 /**
- * Makes a tool.
+ * Makes a tool. Throws a `TypeError` for an option that there is not, or whose value is of another kind.
  *
  * Parameters, success and failure may be any schemas; what goes to the model and comes from it is their JSON form, as
  * `Schema.toCodecJson` makes it. The numbers among the arguments are those of JSON, so they are finite.
@@ -194,6 +204,7 @@ export const make = <
   | Failure["EncodingServices"]
   | (Success extends Codec<any, any> ? Success["EncodingServices"] : never)
 > => {
+  assertOptions(`Tool.make(${JSON.stringify(name)})`, kinds, options)
   const parameters: Codec<any, any> = options.parameters ?? Schema.Struct({})
   const json = jsonOf(parameters)
   const inputSchema = inputSchemaOf(json)

@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Approvals, AppServer, Codex, Questions, Sandbox, type Thread } from "effect-codex"
+import { Approvals, AppServer, Codex, Questions, Sandbox, type Thread, Turn } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -130,10 +130,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on
 layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joined a turn", (it) => {
   it.effect("ends its own wait with a time limit, and leaves the turn to the other callers", () =>
     Effect.gen(function*() {
-      for (const limit of [{ deadline: "100 millis" }, { idleTimeout: "100 millis" }] as const) {
+      for (const limit of [Turn.withDeadline("100 millis"), Turn.withIdleTimeout("100 millis")]) {
         const { finish, first, thread } = yield* busyThread
         yield* Effect.scoped(Effect.gen(function*() {
-          const second = yield* thread.turn("second", limit)
+          const second = yield* Effect.flatMap(thread.turn("second"), limit)
           const events = yield* Effect.forkChild(TestCodex.reasonOf(Stream.runDrain(second.events)))
           const reason = yield* TestCodex.reasonOf(second.result)
           assert.deepInclude(reason, { _tag: "TurnTimeout", turnId: second.id, isInterrupted: false })
@@ -149,9 +149,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joine
   it.effect("interrupts the turn when it is the last one, with its own time limit", () =>
     Effect.gen(function*() {
       const { first, thread } = yield* busyThread
-      const second = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("second", { deadline: "200 millis" })))
-      yield* Fiber.interrupt(first)
-      assert.deepInclude(yield* Fiber.join(second), { _tag: "TurnTimeout", isInterrupted: true })
+      yield* Effect.scoped(Effect.gen(function*() {
+        const second = yield* thread.turn("second")
+        yield* Fiber.interrupt(first)
+        yield* Turn.withDeadline(second, "100 millis")
+        assert.deepInclude(yield* TestCodex.reasonOf(second.result), { _tag: "TurnTimeout", isInterrupted: true })
+      }))
       assert.strictEqual((yield* thread.read()).status.type, "idle")
     }))
 
@@ -159,9 +162,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joine
     Effect.gen(function*() {
       const { thread, turnId } = yield* foreignTurn
       const wire = yield* TestCodex.Wire
-      const reason = yield* TestCodex.reasonOf(thread.run("mine", { deadline: "100 millis" }))
-      assert.deepInclude(reason, { _tag: "TurnTimeout", turnId, isInterrupted: false })
-      yield* Effect.timeoutOption(thread.run("mine"), "100 millis")
+      yield* Effect.scoped(Effect.gen(function*() {
+        const turn = yield* Effect.flatMap(thread.turn("mine"), Turn.withDeadline("100 millis"))
+        const reason = yield* TestCodex.reasonOf(turn.result)
+        assert.deepInclude(reason, { _tag: "TurnTimeout", turnId, isInterrupted: false })
+      }))
+      yield* Effect.scoped(thread.turn("mine"))
       assert.strictEqual((yield* thread.read()).status.type, "active")
       const sent = (yield* wire.sent).filter(({ params }) => params?.["threadId"] === thread.id)
       assert.notInclude(sent.map(({ method }) => method), "turn/interrupt")

@@ -1,4 +1,6 @@
 /** Reads configuration as callers write it, with nested and dotted keys, into one tree. */
+import * as Predicate from "effect/Predicate"
+import { describe } from "./options.ts"
 
 /**
  * A value of Codex's configuration, as TOML knows it. TOML has no null; `undefined` leaves an entry out.
@@ -129,6 +131,9 @@ const merge = (table: ConfigTable, key: string, node: Node, path: ReadonlyArray<
  * @throws TypeError which names the key
  */
 export const configTree = (config: { readonly [key: string]: unknown }): ConfigTable => {
+  if (!Predicate.isObject(config) || !isRecord(config)) {
+    throw new TypeError(`it is ${describe(config)}; expected a plain object`)
+  }
   const tree = emptyTable()
   for (const [path, value] of Object.entries(config)) {
     const segments = segmentsOf(path)

@@ -70,6 +70,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../AppServerError.ts"
+import { assertOptions, type Kinds, object, oneOf, recordOf, string, strings } from "../internal/options.ts"
 import {
   compareMessages,
   type Comparison,
@@ -212,6 +213,8 @@ export interface RecordOptions {
    */
   readonly paths?: { readonly [name: string]: string } | undefined
 }
+
+const recordKinds: Kinds<RecordOptions> = { redact: object, paths: recordOf(string) }
 
 type Line =
   & { readonly connection: number; readonly at: number; readonly redact: Redact }
@@ -376,6 +379,7 @@ export const record = (
   Layer.effect(
     Transport,
     Effect.gen(function*() {
+      assertOptions("Cassette.record", recordKinds, options)
       const transport = yield* Transport
       const writer = yield* makeWriter(path, options)
       let connections = 0
@@ -451,6 +455,12 @@ export interface ReplayOptions {
   readonly ignore?: ReadonlyArray<string> | undefined
   /** What the paths that {@link record} was given are in this run, by the same names. */
   readonly paths?: { readonly [name: string]: string } | undefined
+}
+
+const replayKinds: Kinds<ReplayOptions> = {
+  timing: oneOf("none", "recorded"),
+  ignore: strings,
+  paths: recordOf(string)
 }
 
 const decodeLine = {
@@ -835,6 +845,7 @@ export const replay = (
   Layer.effect(
     Transport,
     Effect.gen(function*() {
+      assertOptions("Cassette.replay", replayKinds, options)
       const cassette = yield* load(path)
       const recorded = Math.max(0, ...cassette.entries.map(({ connection }) => connection ?? 0)) + 1
       let connections = 0

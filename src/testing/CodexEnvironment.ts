@@ -17,6 +17,7 @@ import type * as PlatformError from "effect/PlatformError"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { configTree } from "../internal/configTree.ts"
+import { assertOptions, type Kinds, object, string } from "../internal/options.ts"
 import { encodeTomlDocument, type TomlValue } from "../internal/stdio/toml.ts"
 import { ModelServer } from "./ModelServer.ts"
 
@@ -56,6 +57,8 @@ export interface Options {
   readonly directory?: string | undefined
 }
 
+const kinds: Kinds<Options> = { config: object, directory: string }
+
 /**
  * Directories and environment variables for `codex app-server`, removed with the scope.
  *
@@ -93,6 +96,7 @@ export const make: (options?: Options) => Effect.Effect<
   PlatformError.PlatformError,
   ModelServer | FileSystem.FileSystem | Path.Path | Scope.Scope
 > = Effect.fn("CodexEnvironment.make")(function*(options?: Options) {
+  assertOptions("CodexEnvironment", kinds, options)
   const server = yield* ModelServer
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path

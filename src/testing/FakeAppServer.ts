@@ -46,6 +46,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../AppServerError.ts"
+import { assertOptions, boolean, duration, type Kinds } from "../internal/options.ts"
 import { linesOf } from "../internal/stdio/framing.ts"
 import { makeRedact } from "../internal/stdio/redact.ts"
 import * as Protocol from "../Protocol.ts"
@@ -820,7 +821,15 @@ const compaction = (turn: FakeTurn["Service"]) => {
   return Effect.andThen(itemStarted(item), itemCompleted(item))
 }
 
+const kinds: Kinds<Options> = {
+  latency: duration,
+  eventsBeforeAnswer: boolean,
+  splitAtEveryByte: boolean,
+  duplicateMessages: boolean
+}
+
 const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: Options) {
+  assertOptions("FakeAppServer.layer", kinds, options)
   const threads = new Map<string, StoredThread>()
   const clients = new Set<Client>()
   const asks = new Map<number, Deferred.Deferred<ClientMessage>>()

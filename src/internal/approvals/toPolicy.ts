@@ -4,9 +4,18 @@ import type * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Approvals from "../../Approvals.ts"
 import { asEffect } from "../connection/services.ts"
+import { assertOptions, func, type Kinds, optionIssue } from "../options.ts"
 
+const kinds: Kinds<Approvals.Handlers> = { command: func, fileChange: func, permissions: func, mcpToolCall: func }
+
+/** What is wrong with an approver, as plain JavaScript may give it. */
+export const approverIssue = (approver: unknown): string | undefined =>
+  Predicate.isFunction(approver) ? undefined : optionIssue(kinds, approver)
+
+/** Throws for what is no approver: it would never decide. */
 export const toPolicy = <R>(approver: Approvals.Approver<R>): Approvals.Policy<R> => {
   if (Predicate.isFunction(approver)) return approver as Approvals.Policy<R>
+  assertOptions("approvals", kinds, approver ?? null)
   const { command, fileChange, mcpToolCall, permissions } = approver
   const decide = <Asked>(
     handler: ((request: Asked) => Effect.Effect<Approvals.Decision, unknown, R>) | undefined,

@@ -4,6 +4,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
+import { describeIssue } from "../schemaIssue.ts"
 import { stringify } from "./json.ts"
 import type { IncomingNotification, Step } from "./messages.ts"
 
@@ -87,8 +88,9 @@ const encoderOf = (schema: Schema.Codec<unknown>): Encoder => {
 export const encodeParams = (method: string, params: unknown): Result.Result<string | undefined, AppServerError> => {
   const spec = specOf(Protocol.clientRequests, method)
   if (spec?.params === undefined) return stringify(params, method)
-  const encoded = encoderOf(spec.params as Schema.Codec<unknown>)(params ?? spec.defaultParams)
+  const given = params ?? spec.defaultParams
+  const encoded = encoderOf(spec.params as Schema.Codec<unknown>)(given)
   return Result.isSuccess(encoded)
     ? stringify(encoded.success, method)
-    : Result.fail(appServerError(new InvalidRequest({ method, description: encoded.failure.message })))
+    : Result.fail(appServerError(new InvalidRequest({ method, description: describeIssue(encoded.failure, given) })))
 }

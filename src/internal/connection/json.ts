@@ -1,6 +1,8 @@
 /** From values to the JSON that is sent. */
 import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
+import { describe } from "../options.ts"
 
 /**
  * A lone surrogate makes the server drop the whole message without a word, so it is replaced, as `toWellFormed` does.
@@ -12,10 +14,39 @@ const wellFormed = (json: string | undefined): string | undefined =>
       escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
     : json
 
+/** Where a value has something that JSON leaves out without a word. Called for what is known to have no circles. */
+const notJson = (value: unknown, path: string): string | undefined => {
+  if (typeof value === "function" || typeof value === "symbol" || Schema.isSchema(value)) {
+    return `\`${path}\` is ${describe(value)}; expected JSON${
+      Schema.isSchema(value) ? ", such as `Schema.toJsonSchemaDocument(schema).schema`" : ""
+    }`
+  }
+  if (typeof value !== "object" || value === null) return undefined
+  if (Array.isArray(value)) {
+    for (let index = 0; index < value.length; index++) {
+      const odd = notJson(value[index], `${path}[${index}]`)
+      if (odd !== undefined) return odd
+    }
+    return undefined
+  }
+  if ("toJSON" in value) return undefined
+  for (const key of Object.keys(value)) {
+    const inner = (value as Record<string, unknown>)[key]
+    if (typeof inner === "string") continue
+    const odd = notJson(inner, path === "" ? key : `${path}.${key}`)
+    if (odd !== undefined) return odd
+  }
+  return undefined
+}
+
 /** A value as JSON that the server reads. `undefined` has none. */
 export const stringify = (value: unknown, method: string): Result.Result<string | undefined, AppServerError> => {
   try {
-    return Result.succeed(wellFormed(JSON.stringify(value)))
+    const json = JSON.stringify(value)
+    const odd = notJson(value, "")
+    return odd === undefined
+      ? Result.succeed(wellFormed(json))
+      : Result.fail(appServerError(new InvalidRequest({ method, description: odd })))
   } catch (cause) {
     return Result.fail(
       appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))

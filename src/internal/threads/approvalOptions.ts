@@ -11,8 +11,10 @@ import {
   type TurnInput
 } from "../../ApprovalMode.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
-import type * as Protocol from "../../Protocol.ts"
+import * as Protocol from "../../Protocol.ts"
 import { configTree } from "../configTree.ts"
+import { unknownName } from "../options.ts"
+import { describeIssue, fieldNames } from "../schemaIssue.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"
 
@@ -23,6 +25,26 @@ interface PermissionOptions {
 const hasSandbox = (fields: object): boolean =>
   Predicate.hasProperty(fields, "sandbox") && fields.sandbox !== undefined ||
   Predicate.hasProperty(fields, "sandboxPolicy") && fields.sandboxPolicy !== undefined
+
+/** Options that are not fields of the request, or that the operation sets itself. */
+const ownNames = ["approvalMode", "approvals", "questions"]
+const names = {
+  "thread/start": { own: [...ownNames, "tools", "toolConcurrency"], set: [] },
+  "thread/resume": {
+    own: [...ownNames, "tools", "toolConcurrency"],
+    set: ["threadId", "excludeTurns", "initialTurnsPage"]
+  },
+  "thread/fork": { own: [...ownNames, "tools", "toolConcurrency"], set: ["threadId", "excludeTurns"] },
+  "turn/start": { own: [...ownNames, "deadline", "idleTimeout"], set: ["threadId", "input"] }
+} satisfies Record<Method, { readonly own: ReadonlyArray<string>; readonly set: ReadonlyArray<string> }>
+
+/** The names of an operation's options. */
+const knownNames = (method: Method): ReadonlyArray<string> => {
+  const { own, set } = names[method]
+  const { params } = Protocol.clientRequests[method]
+  const fields = params === undefined ? [] : fieldNames(params)
+  return [...own, ...fields.filter((name) => !set.includes(name as never))]
+}
 
 const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fields extends object>(
   method: Method,
@@ -38,9 +60,17 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
       })
     ))
   }
+  const unknown = unknownName("option", rest, knownNames(method))
+  if (unknown !== undefined) {
+    return Effect.fail(appServerError(new InvalidRequest({ method, description: unknown })))
+  }
   return resolve(options).pipe(
     Effect.flatMap((fields) => {
-      const resolved = { ...rest, ...fields }
+      // As it was given: a field that the sandbox does not have is an error, and decoding has left it out.
+      const policy = Predicate.hasProperty(rest, "sandboxPolicy") && Predicate.isNotNullish(rest.sandboxPolicy)
+        ? { sandboxPolicy: rest.sandboxPolicy }
+        : {}
+      const resolved = { ...rest, ...fields, ...policy }
       return Predicate.isNotNullish(rest.permissions) && hasSandbox(resolved)
         ? Effect.fail(appServerError(
           new InvalidRequest({ method, description: "permissions cannot be combined with a sandbox, nor with bypass" })
@@ -49,7 +79,7 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
     }),
     Effect.catchTag(
       "SchemaError",
-      (error) => Effect.fail(appServerError(new InvalidRequest({ method, description: error.message })))
+      (error) => Effect.fail(appServerError(new InvalidRequest({ method, description: describeIssue(error, options) })))
     )
   )
 }

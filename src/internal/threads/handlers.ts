@@ -6,12 +6,14 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type * as Approvals from "../../Approvals.ts"
 import type { AppServer } from "../../AppServer.ts"
+import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import type * as Questions from "../../Questions.ts"
 import type { NoOthers } from "../approvals/services.ts"
-import { toPolicy } from "../approvals/toPolicy.ts"
+import { approverIssue, toPolicy } from "../approvals/toPolicy.ts"
 import { field, threadIdOf, turnIdOf } from "../connection/codec.ts"
 import type { IncomingRequest } from "../connection/messages.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
+import { assertOptions, func, type Kinds, optionIssue } from "../options.ts"
 import type { OpenThreads } from "./openThread.ts"
 import type { HeldTurn, OpenTurns } from "./openTurns.ts"
 import type { ThreadTools } from "./threadTools.ts"
@@ -54,17 +56,35 @@ export const providedQuestions = <R>(
   services: Context.Context<R>
 ): Questions.Handlers => calling({ questions }, (handler) => withServices(services, handler)).questions!
 
+const questionKinds: Kinds<Questions.Handlers> = { userInput: func, elicitation: func }
+
+/** Throws for what are no handlers of questions: they would never be asked. */
+export const assertQuestions = (questions: unknown): void =>
+  assertOptions("questions", questionKinds, questions ?? null)
+
 /** Handlers as options have them, with the services that they need. */
 export const provided = (
-  { approvals, questions }: HandlerOptions<Approvals.Approver, Questions.Handlers>
-): Effect.Effect<Handlers> =>
-  Effect.map(
+  { approvals, questions }: HandlerOptions<Approvals.Approver, Questions.Handlers>,
+  method: string
+): Effect.Effect<Handlers, AppServerError> =>
+  Effect.flatMap(
     capturedServices,
-    (services) =>
-      calling(
+    (services) => {
+      for (
+        const [name, issue] of [
+          ["approvals", approverIssue(approvals)],
+          ["questions", optionIssue(questionKinds, questions)]
+        ] as const
+      ) {
+        if (issue !== undefined) {
+          return Effect.fail(appServerError(new InvalidRequest({ method, description: `\`${name}\`: ${issue}` })))
+        }
+      }
+      return Effect.succeed(calling(
         { approvals: approvals && toPolicy(approvals), questions },
         (handler) => withServices(services, handler)
-      )
+      ))
+    }
   )
 
 export const isEmpty = ({ approvals, questions }: Handlers): boolean =>

@@ -16,6 +16,7 @@ import type * as Tool from "../../Tool.ts"
 import { inTime } from "../approvals/inTime.ts"
 import { field } from "../connection/codec.ts"
 import { capturedServices, withServices } from "../connection/services.ts"
+import { describe, duration, func, type Kinds, number, optionIssue, string } from "../options.ts"
 import type { ThreadOpened } from "./answers.ts"
 import type { HandlerRegistry } from "./handlers.ts"
 
@@ -56,6 +57,26 @@ const builtIn: ReadonlySet<string> = new Set([
   "write_stdin"
 ])
 
+const toolKinds: Kinds<Tool.Tool> = {
+  name: string,
+  description: string,
+  inputSchema: { expected: "JSON Schema", is: (value) => Predicate.isObject(value) && !Schema.isSchema(value) },
+  timeout: duration,
+  run: func
+}
+
+/** What is wrong with a tool, as plain JavaScript may give it. */
+const toolIssue = (tool: unknown): string | undefined => {
+  if (!Predicate.isObject(tool)) return `a tool is ${describe(tool)}; expected what \`Tool.make\` returns`
+  const issue = optionIssue(toolKinds, tool) ??
+    Object.keys(toolKinds).filter((name) => name !== "timeout" && tool[name] === undefined).map((name) =>
+      `\`${name}\` is missing`
+    )[0]
+  return issue === undefined
+    ? undefined
+    : `tool ${JSON.stringify(tool["name"])} is not what \`Tool.make\` returns: ${issue}`
+}
+
 const isName = (name: string): boolean => /^[a-zA-Z0-9_-]+$/.test(name)
 
 /** The definition that a schema refers to, as that of a class or a struct with an identifier does. */
@@ -82,6 +103,9 @@ export const providedTools = Effect.fnUntraced(function*(
   { toolConcurrency, tools = [] }: ToolOptions<ReadonlyArray<Tool.Tool>>
 ): Effect.fn.Return<ThreadTools | undefined, AppServerError> {
   const invalid = (description: string) => appServerError(new InvalidRequest({ method, description }))
+  if (!Array.isArray(tools)) return yield* invalid(`\`tools\` is ${describe(tools)}; expected an array of tools`)
+  const issue = optionIssue({ toolConcurrency: number }, { toolConcurrency })
+  if (issue !== undefined) return yield* invalid(issue)
   if (tools.length === 0) {
     if (toolConcurrency !== undefined) return yield* invalid("toolConcurrency says nothing without tools")
     return undefined
@@ -95,6 +119,8 @@ export const providedTools = Effect.fnUntraced(function*(
   const services = yield* capturedServices
   const named = new Map<string, Tool.Tool>()
   for (const tool of tools) {
+    const wrong = toolIssue(tool)
+    if (wrong !== undefined) return yield* invalid(wrong)
     if (!isName(tool.name)) {
       return yield* invalid(`a tool cannot be named ${JSON.stringify(tool.name)}: letters, digits, _ and - only`)
     }

@@ -1,0 +1,132 @@
+/** Checks what plain JavaScript may give as options, where the compiler does not. */
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+/** What the value of an option must be. */
+export interface Kind {
+  /** As in "expected a string". */
+  readonly expected: string
+  readonly is: (value: unknown) => boolean
+  /** The name of the entry that is wrong, where a value has entries. */
+  readonly entry?: (value: unknown) => string | undefined
+}
+
+/** The kind of each option. Each must be there, and no others. */
+export type Kinds<Options> = { readonly [K in keyof Options]-?: Kind }
+
+export const string: Kind = { expected: "a string", is: Predicate.isString }
+export const boolean: Kind = { expected: "a boolean", is: Predicate.isBoolean }
+export const number: Kind = { expected: "a number", is: Predicate.isNumber }
+export const positive: Kind = {
+  expected: "a number of at least 1",
+  is: (value) => Predicate.isNumber(value) && value >= 1
+}
+export const duration: Kind = {
+  expected: "a duration, such as \"5 seconds\" or a number of milliseconds",
+  is: (value) => Option.isSome(Duration.fromInput(value as Duration.Input))
+}
+export const strings: Kind = {
+  expected: "an array of strings",
+  is: (value) => Array.isArray(value) && value.every(Predicate.isString)
+}
+export const object: Kind = { expected: "an object", is: Predicate.isObject }
+export const func: Kind = { expected: "a function", is: Predicate.isFunction }
+export const schema: Kind = { expected: "an Effect Schema", is: Schema.isSchema }
+
+export const oneOf = (...values: ReadonlyArray<string>): Kind => ({
+  expected: values.map((value) => JSON.stringify(value)).join(" or "),
+  is: (value) => values.includes(value as string)
+})
+
+/** A record whose values are of a kind, or `undefined`. */
+export const recordOf = (kind: Kind): Kind => {
+  const entry = (value: unknown) =>
+    Predicate.isObject(value)
+      ? Object.keys(value).find((name) => value[name] !== undefined && !kind.is(value[name]))
+      : undefined
+  return {
+    expected: `an object whose values are each ${kind.expected}`,
+    is: (value) => Predicate.isObject(value) && entry(value) === undefined,
+    entry
+  }
+}
+
+/** Describes a value of the wrong kind. Of a string only its kind is said: it may be a prompt or a secret. */
+export const describe = (value: unknown): string => {
+  if (value === null || Predicate.isNumber(value) || Predicate.isBoolean(value)) return String(value)
+  if (Array.isArray(value)) return "an array"
+  if (Schema.isSchema(value)) return "an Effect Schema"
+  return /^[aeiou]/.test(typeof value) ? `an ${typeof value}` : `a ${typeof value}`
+}
+
+/** The edits between two names, an exchange of two neighbors being one. */
+const distance = (from: string, to: string): number => {
+  let before: Array<number> = []
+  let last = Array.from({ length: to.length + 1 }, (_, index) => index)
+  for (let i = 1; i <= from.length; i++) {
+    const row = [i]
+    for (let j = 1; j <= to.length; j++) {
+      const same = from[i - 1] === to[j - 1]
+      row[j] = Math.min(last[j]! + 1, row[j - 1]! + 1, last[j - 1]! + (same ? 0 : 1))
+      if (i > 1 && j > 1 && from[i - 1] === to[j - 2] && from[i - 2] === to[j - 1]) {
+        row[j] = Math.min(row[j]!, before[j - 2]! + 1)
+      }
+    }
+    before = last
+    last = row
+  }
+  return last[to.length]!
+}
+
+/** The name that was probably meant, or all that there are, if these are few. */
+export const suggestion = (name: string, known: ReadonlyArray<string>): string => {
+  const [closest] = known
+    .map((other) => ({ other, edits: distance(name.toLowerCase(), other.toLowerCase()) }))
+    .filter(({ edits, other }) => edits <= Math.max(2, other.length / 3))
+    .toSorted((a, b) => a.edits - b.edits)
+  if (closest !== undefined) return `; did you mean \`${closest.other}\`?`
+  return known.length > 0 && known.length <= 12 ? `; there are ${known.map((other) => `\`${other}\``).join(", ")}` : ""
+}
+
+/** The first unknown name in a record. */
+export const unknownName = (what: string, options: object, known: ReadonlyArray<string>): string | undefined => {
+  const name = Object.keys(options).find((name) => !known.includes(name))
+  return name === undefined ? undefined : `unknown ${what} \`${name}\`${suggestion(name, known)}`
+}
+
+/**
+ * The first thing that is wrong with options: a name that there is not, or a value of another kind. Options that are `undefined`
+ * are left out. `others` are names that are read elsewhere.
+ */
+export const optionIssue = (
+  kinds: Readonly<Record<string, Kind>>,
+  options: unknown,
+  others: ReadonlyArray<string> = []
+): string | undefined => {
+  if (options === undefined) return undefined
+  if (!Predicate.isObject(options)) return `the options are ${describe(options)}; expected an object`
+  const unknown = unknownName("option", options, [...Object.keys(kinds), ...others])
+  if (unknown !== undefined) return unknown
+  for (const [name, { entry, expected, is }] of Object.entries(kinds)) {
+    const value = options[name]
+    if (!Object.hasOwn(options, name) || value === undefined || is(value)) continue
+    const inner = entry?.(value)
+    return `the option \`${name}\` is ${
+      inner === undefined ? describe(value) : `wrong at \`${inner}\``
+    }; expected ${expected}`
+  }
+  return undefined
+}
+
+/** Throws for options of a function that cannot fail otherwise: what is wrong is the program. */
+export const assertOptions = (
+  owner: string,
+  kinds: Readonly<Record<string, Kind>>,
+  options: unknown,
+  others?: ReadonlyArray<string>
+): void => {
+  const issue = optionIssue(kinds, options, others)
+  if (issue !== undefined) throw new TypeError(`${owner}: ${issue}`)
+}

@@ -1,0 +1,220 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it, layer } from "@effect/vitest"
+import {
+  ApprovalPolicy,
+  Approvals,
+  AppServer,
+  Codex,
+  Questions,
+  StdioTransport,
+  type Thread,
+  Tool,
+  Transport
+} from "effect-codex"
+import * as AiToolkit from "effect-codex/AiToolkit"
+import { Cassette, CodexEnvironment, FakeAppServer, ModelServer, TestCodex as Kit } from "effect-codex/testing"
+import { Toolkit } from "effect/ai"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as TestCodex from "./TestCodex.ts"
+
+/** What plain JavaScript may give: the compiler refuses it. */
+const js = (value: unknown): never => value as never
+
+const messageOf = (built: Layer.Layer<any, any, any>) =>
+  Effect.scoped(Layer.build(built.pipe(Layer.provide(NodeServices.layer)) as unknown as Layer.Layer<never, unknown>))
+    .pipe(
+      TestCodex.reasonOf,
+      Effect.map((reason) => {
+        assert.strictEqual(reason._tag, "InvalidRequest")
+        return reason.message
+      })
+    )
+
+const defectOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.exit(effect), (exit) => {
+    assert(Exit.isFailure(exit))
+    const [reason] = exit.cause.reasons
+    assert(reason !== undefined && Cause.isDieReason(reason))
+    assert.instanceOf(reason.defect, TypeError)
+    return (reason.defect as TypeError).message
+  })
+
+const wrong: ReadonlyArray<readonly [options: object, ...says: ReadonlyArray<string>]> = [
+  [{ codexpath: "/x" }, "unknown option `codexpath`", "did you mean `codexPath`?"],
+  [{ maxInflight: 8 }, "`maxInflight`", "`maxInFlight`"],
+  [{ requestTimout: 8 }, "`requestTimout`", "`requestTimeout`"],
+  [{ codexPath: 5 }, "`codexPath` is 5", "a string"],
+  [{ args: "x" }, "`args` is a string", "an array of strings"],
+  [{ args: ["a", 1] }, "`args` is an array", "an array of strings"],
+  [{ env: { A: 1 } }, "`env` is wrong at `A`", "a string or a Redacted string"],
+  [{ inheritEnv: "PATH" }, "`inheritEnv`", "an array of strings"],
+  [{ config: "x" }, "`config` is a string", "an object"],
+  [{ closeTimeout: "soon" }, "`closeTimeout` is a string", "a duration"],
+  [{ requestTimeout: "soon" }, "`requestTimeout` is a string", "a duration, such as \"5 seconds\""],
+  [{ maxInFlight: "8" }, "`maxInFlight` is a string", "a number of at least 1"],
+  [{ maxInFlight: 0 }, "`maxInFlight` is 0", "a number of at least 1"],
+  [{ restart: 5 }, "`restart` is 5", "a boolean or a Schedule"],
+  [{ experimentalApi: "yes" }, "`experimentalApi` is a string", "a boolean"]
+]
+
+describe("the options of layers", () => {
+  it.effect.each(wrong)("of a process and its connection refuse %j", ([options, ...says]) =>
+    Effect.gen(function*() {
+      const message = yield* messageOf(Codex.layerStdio(js(options)))
+      for (const text of says) assert.include(message, text)
+      assert.isBelow(message.length, 300)
+    }))
+
+  it.effect("of each layer may be in one object", () =>
+    Effect.gen(function*() {
+      assert.include(
+        yield* messageOf(
+          AppServer.layer(js({ codexPath: "/x", maxInflight: 1 })).pipe(
+            Layer.provide(StdioTransport.layer({}))
+          )
+        ),
+        "maxInflight"
+      )
+      const transport = yield* Transport.Transport
+      const reason = yield* TestCodex.reasonOf(transport.connect)
+      assert(reason._tag === "InvalidRequest")
+      assert.include(reason.message, "did you mean `codexPath`?")
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(StdioTransport.layer(js({ maxInFlight: 1, codexpath: "/x" }))),
+      Effect.provide(NodeServices.layer)
+    ))
+
+  it.effect("of the testing kit refuse unknown names", () =>
+    Effect.gen(function*() {
+      const build = (built: Layer.Layer<any, any, any>) =>
+        defectOf(Effect.scoped(Layer.build(built as unknown as Layer.Layer<never, unknown>)))
+      const environment = (options: object) =>
+        CodexEnvironment.layer(js(options)).pipe(Layer.provide(ModelServer.layer), Layer.provide(NodeServices.layer))
+      assert.include(yield* build(environment({ directry: "/x" })), "did you mean `directory`?")
+      assert.include(yield* build(environment({ directory: 5 })), "`directory` is 5; expected a string")
+      assert.include(yield* build(FakeAppServer.layer(undefined, js({ latncy: 5 }))), "did you mean `latency`?")
+      assert.include(yield* build(FakeAppServer.layer(undefined, js({ latency: "soon" }))), "`latency`")
+      const played = Cassette.replay("x", js({ ignores: [] })).pipe(Layer.provide(NodeServices.layer))
+      assert.include(yield* build(played), "did you mean `ignore`?")
+      const recorded = Cassette.record("x", js({ redacted: {} })).pipe(
+        Layer.provide(FakeAppServer.layer()),
+        Layer.provide(NodeServices.layer)
+      )
+      assert.include(yield* build(recorded), "did you mean `redact`?")
+      assert.include(yield* messageOf(Kit.layer(js({ codexpath: "/x" }))), "did you mean `codexPath`?")
+    }))
+})
+
+layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads, turns and handlers", (it) => {
+  const accept = () => Effect.succeed("accept" as const)
+
+  it.effect("are refused with one clear error when they are misspelt or of another kind", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const thread = yield* codex.startThread()
+      const tool = Tool.make("t", { description: "d", handler: () => Effect.succeed("") })
+      const start = (options: unknown) => Effect.scoped(codex.startThread(js(options)))
+      const run = (options: unknown, input: unknown = "x") => thread.run(js(input), js(options))
+      const cases: ReadonlyArray<readonly [Effect.Effect<unknown, unknown>, ...ReadonlyArray<string>]> = [
+        [start({ modle: "x" }), "unknown option `modle`", "did you mean `model`?"],
+        [start({ aprovalMode: "deny_all" }), "did you mean `approvalMode`?"],
+        [start({ model: 5 }), "`model` is 5; expected string"],
+        [start({ sandbox: "worspace-write" }), "`sandbox` is \"worspace-write\"", "\"workspace-write\""],
+        [start({ config: "x" }), "`config`", "a string"],
+        [start({ approvals: { comand: accept } }), "`approvals`", "did you mean `command`?"],
+        [start({ approvals: { command: "accept" } }), "`command` is a string; expected a function"],
+        [start({ approvals: "accept" }), "`approvals`", "a string"],
+        [start({ questions: { userinput: accept } }), "`questions`", "did you mean `userInput`?"],
+        [start({ tools: {} }), "`tools` is an object; expected an array"],
+        [start({ tools: ["x"] }), "expected what `Tool.make` returns"],
+        [start({ tools: [{ ...tool, inputSchema: Schema.Struct({}) }] }), "`inputSchema`", "expected JSON Schema"],
+        [start({ tools: [{ ...tool, run: undefined }] }), "`run` is missing"],
+        [start({ tools: [tool], toolConcurrency: "8" }), "`toolConcurrency` is a string"],
+        [
+          start({ dynamicTools: [{ type: "function", name: "x", description: "", inputSchema: Schema.String }] }),
+          "`dynamicTools[0].inputSchema` is an Effect Schema; expected JSON"
+        ],
+        [codex.resumeThread("x", js({ excludeTurns: true })), "unknown option `excludeTurns`"],
+        [codex.forkThread("x", js({ cwdd: "/" })), "did you mean `cwd`?"],
+        [run({ effrt: "low" }), "did you mean `effort`?"],
+        [run({ effort: 5 }), "`effort` is 5; expected string"],
+        [run({ deadlin: 5 }), "did you mean `deadline`?"],
+        [run({ deadline: "soon" }), "`deadline` is a string; expected a duration"],
+        [run({ threadId: "x" }), "unknown option `threadId`"],
+        [run({ approvals: { comand: accept } }), "did you mean `command`?"],
+        [
+          run({ sandboxPolicy: { type: "worspaceWrite" } }),
+          "`sandboxPolicy.type` is \"worspaceWrite\"",
+          "\"workspaceWrite\""
+        ],
+        [run({ sandboxPolicy: { type: "workspaceWrite", writableRoot: ["/"] } }), "did you mean `writableRoots`?"],
+        [run({ sandboxPolicy: "workspace-write" }), "`sandboxPolicy` is a string; expected an object whose `type` is"],
+        [
+          run({ outputSchema: Schema.Struct({ a: Schema.String }) }),
+          "`outputSchema` is an Effect Schema",
+          "toJsonSchemaDocument"
+        ],
+        [run({ outputSchema: () => 1 }), "`outputSchema` is a function; expected JSON"],
+        [run({}, 5), "`input[0]` is 5; expected an object whose `type` is"],
+        [run({}, [{ type: "txt", text: "secret prompt" }]), "`input[0].type` is \"txt\"; expected \"text\""],
+        [thread.read(js({ includeTurn: true })), "did you mean `includeTurns`?"],
+        [Stream.runDrain(codex.listThreads(js({ limt: 5 }))), "did you mean `limit`?"],
+        [Stream.runDrain(codex.listThreads(js({ limit: "5" }))), "`limit` is a string; expected number"],
+        [server.request("model/list", {}, js({ timeot: 5 })), "did you mean `timeout`?"],
+        [server.request("model/list", {}, js({ timeout: "soon" })), "`timeout` is a string; expected a duration"],
+        [server.request("thread/read", js({})), "`threadId` is missing"],
+        [
+          server.request("config/value/write", js({ keyPath: "a", mergeStrategy: "replace", value: Schema.String })),
+          "`value` is an Effect Schema"
+        ]
+      ]
+      for (const [effect, ...says] of cases) {
+        const reason = yield* TestCodex.reasonOf(effect)
+        assert.strictEqual(reason._tag, "InvalidRequest", says[0])
+        for (const text of says) assert.include(reason.message, text)
+        assert.notInclude(reason.message, "secret prompt")
+        assert.notInclude(reason.message, "readonly")
+        assert.isBelow(reason.message.length, 350)
+      }
+    }))
+
+  it("take JSON Schema where an Effect Schema would not be sent, to the compiler too", () => {
+    const schema = Schema.Struct({ a: Schema.String })
+    const json: Thread.TurnOptions = { outputSchema: Schema.toJsonSchemaDocument(schema).schema }
+    const literal: Thread.TurnOptions = { outputSchema: { type: "object", properties: { a: { type: "string" } } } }
+    // @ts-expect-error: it is not JSON
+    const effectSchema: Thread.TurnOptions = { outputSchema: schema }
+    // @ts-expect-error: it is not JSON
+    const effectClass: Thread.TurnOptions = { outputSchema: class extends Schema.Class("A")({ a: Schema.String }) {} }
+    assert.lengthOf([json, literal, effectSchema, effectClass], 4)
+  })
+
+  it.effect("of layers and policies are a defect, for these cannot fail", () =>
+    Effect.gen(function*() {
+      const built = (layer: Layer.Layer<any, never, Codex.Codex>) => defectOf(Effect.scoped(Layer.build(layer)))
+      assert.include(yield* built(Approvals.layer(js({ comand: accept }))), "did you mean `command`?")
+      assert.include(yield* built(Approvals.layer(js({ command: 5 }))), "`command` is 5; expected a function")
+      assert.include(yield* built(Questions.layer(js({ userinput: accept }))), "did you mean `userInput`?")
+      assert.throws(() => ApprovalPolicy.firstOf(js({ comand: accept })), TypeError, "did you mean `command`?")
+      assert.throws(() => ApprovalPolicy.onlyInside(js({ comand: accept }), "/"), TypeError, "`command`")
+      assert.throws(() => ApprovalPolicy.timeout({ command: accept }, js("soon")), TypeError, "a duration")
+      const make = (options: object) => () => Tool.make("t", js({ description: "d", handler: accept, ...options }))
+      assert.throws(make({ params: {} }), TypeError, "Tool.make(\"t\"): unknown option `params`")
+      assert.throws(make({ paramaters: Schema.Struct({}) }), TypeError, "did you mean `parameters`?")
+      assert.throws(
+        make({ parameters: { type: "object" } }),
+        TypeError,
+        "`parameters` is an object; expected an Effect Schema"
+      )
+      assert.throws(make({ timeout: "soon" }), TypeError, "a duration")
+      const toolkit = AiToolkit.make(Toolkit.empty, js({ aprove: accept })) as Effect.Effect<unknown>
+      assert.include(yield* defectOf(toolkit), "did you mean `approve`?")
+    }))
+})
