@@ -445,6 +445,14 @@ const responses: Readonly<Record<string, string>> = {
   "windowsSandbox/readiness": "WindowsSandboxReadinessResponse"
 }
 
+/**
+ * Strings of which the schema says nothing, with the values that are known: those that the models of the catalogue advertise, and
+ * `none` and `minimal`, which providers of the Responses API have. Any other string is a value too.
+ */
+const knownStrings: Readonly<Record<string, ReadonlyArray<string>>> = {
+  ReasoningEffort: ["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
+}
+
 const responseOf = (definitions: Definitions, method: Method): string => {
   const name = responses[method.name] ?? method.params?.replace(/Params$/, "Response")
   return name !== undefined && name.endsWith("Response") && definitions.has(name)
@@ -730,7 +738,11 @@ class Emitter {
       list,
       name !== definition.name && `As the client sends it; {@link ${definition.name}} is what the server sends.`
     )
-    const rhs = this.type(type)
+    const known = knownStrings[definition.name]
+    if (known !== undefined && type._tag !== "NonEmptyString") fail(`${definition.name} has its values in the schema`)
+    const rhs = known === undefined
+      ? this.type(type)
+      : alternatives([...known.map((value) => JSON.stringify(value)), "(string & {})"])
     const isInterface = type._tag === "Object" || (type._tag === "Record")
     const declaration = isInterface
       ? `export interface ${name} ${rhs.startsWith("{\n") ? rhs : `{\n${indent(rhs.slice(2, -2))}\n}`}`

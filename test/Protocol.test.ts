@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as AppServer from "effect-codex/AppServer"
 import type { AppServerError } from "effect-codex/AppServerError"
 import * as Protocol from "effect-codex/Protocol"
+import type * as Thread from "effect-codex/Thread"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -13,7 +14,11 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import { encodeParams } from "../src/internal/connection/codec.ts"
+import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as TestCodex from "./TestCodex.ts"
+
+/** The literal members of an enum that is open. */
+type KnownEffort<E> = E extends string ? string extends E ? never : E : never
 
 type AnyCodec = Schema.Codec<unknown>
 
@@ -575,6 +580,46 @@ describe("the types", () => {
     const params = { threadId: "a", turnId: "b", itemId: "c", delta: "d" }
     assert.strictEqual(text({ method: "item/agentMessage/delta", params }), "d")
   })
+
+  it("let a field be read from a union before it is narrowed", () => {
+    const log = (event: Protocol.ServerNotification | Protocol.TurnNotification) => [event.method, event.params]
+    assert.deepStrictEqual(log({ method: "malformed", raw: 1 }), ["malformed", undefined])
+    assert.deepStrictEqual(log({ method: "turn/new" as Protocol.Unrecognized, params: 1 }), ["turn/new", 1])
+    const idOf = (item: Protocol.ThreadItem) => [item.type, item.id]
+    assert.deepStrictEqual(idOf({ type: "malformed", raw: {} }), ["malformed", undefined])
+  })
+
+  it("name the known reasoning efforts for completion, and accept any other", () => {
+    equal<KnownEffort<Protocol.ReasoningEffort>, KnownEffort<Protocol.ReasoningEffortParam>>(true)
+    const known: Extract<Thread.TurnOptions["effort"], "high"> = "high"
+    const other: Thread.TurnOptions = { effort: "ultra-mega" }
+    assert.deepStrictEqual([known, other.effort], ["high", "ultra-mega"])
+  })
+
+  it.live("know each reasoning effort that a model of the catalogue advertises", () =>
+    Effect.gen(function*() {
+      const environment = yield* CodexEnvironment.CodexEnvironment
+      yield* environment.writeConfig({ model_catalog_json: undefined })
+      const models = yield* Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        return (yield* server.request("model/list", { includeHidden: true })).data
+      }).pipe(Effect.provide(TestCodex.layerProcess()))
+      const advertised = new Set(
+        models.flatMap((model) => model.supportedReasoningEfforts.map(({ reasoningEffort }) => reasoningEffort))
+      )
+      assert.isAbove(advertised.size, 3)
+      const known: Record<KnownEffort<Protocol.ReasoningEffort>, true> = {
+        none: true,
+        minimal: true,
+        low: true,
+        medium: true,
+        high: true,
+        xhigh: true,
+        max: true,
+        ultra: true
+      }
+      assert.includeMembers(Object.keys(known), [...advertised])
+    }).pipe(Effect.provide(TestCodex.layerEnvironment())))
 
   it("tell what may be received from what may be sent", () => {
     const received: Protocol.AskForApproval = "some-day"

@@ -171,6 +171,16 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       assert.notProperty(second?.body["text"] ?? {}, "format")
     }))
 
+  it.effect("sends a reasoning effort that is not known", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const thread = yield* startThread
+      yield* model.enqueue(ModelServer.text("thought"))
+      yield* thread.run("think", { effort: "ultra-mega" })
+      const [request] = yield* TestCodex.requestsOf(thread.id)
+      assert.deepInclude(request?.body["reasoning"], { effort: "ultra-mega" })
+    }))
+
   it.effect("sends a service tier for one turn, and what triggered the turn", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer

@@ -42,12 +42,15 @@ export type UnrecognizedVariant<Tag extends string> =
  * The member of a tagged union that stands for an object whose tag is known and whose content is not that variant's.
  * `raw` is the JSON object as it was received, and is what encoding gives back.
  *
+ * It has no other fields. To the compiler they are `unknown`, so that a field of the other members, such as `params` of a
+ * notification, can be read from the union without narrowing it first.
+ *
  * @category forward compatibility
  * @since 0.1.0
  */
-export type MalformedVariant<Tag extends string> = {
-  readonly [K in Tag | "raw"]: K extends "raw" ? unknown : "malformed"
-}
+export type MalformedVariant<Tag extends string> =
+  & { readonly [K in Tag | "raw"]: K extends "raw" ? unknown : "malformed" }
+  & { readonly [key: string]: unknown }
 
 /**
  * The member of a union of strings and single-key objects that stands for objects with a key that this version does

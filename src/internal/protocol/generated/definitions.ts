@@ -10205,7 +10205,16 @@ export const RealtimeVoicesList: Schema.Codec<RealtimeVoicesList> = lazy(functio
 })
 
 /** A non-empty reasoning effort value advertised by the model. */
-export type ReasoningEffort = string
+export type ReasoningEffort =
+  | "none"
+  | "minimal"
+  | "low"
+  | "medium"
+  | "high"
+  | "xhigh"
+  | "max"
+  | "ultra"
+  | (string & {})
 export const ReasoningEffort: Schema.Codec<ReasoningEffort> = lazy(function() {
   return Schema.String
 })
@@ -10217,7 +10226,16 @@ export const ReasoningEffort: Schema.Codec<ReasoningEffort> = lazy(function() {
  *
  * As the client sends it; {@link ReasoningEffort} is what the server sends.
  */
-export type ReasoningEffortParam = string
+export type ReasoningEffortParam =
+  | "none"
+  | "minimal"
+  | "low"
+  | "medium"
+  | "high"
+  | "xhigh"
+  | "max"
+  | "ultra"
+  | (string & {})
 export const ReasoningEffortParam: Schema.Codec<ReasoningEffortParam> = lazy(function() {
   return Schema.NonEmptyString
 })
