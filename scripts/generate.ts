@@ -453,6 +453,73 @@ const knownStrings: Readonly<Record<string, ReadonlyArray<string>>> = {
   ReasoningEffort: ["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
 }
 
+/** Fields that the schema does not describe, or only together with those that follow. */
+const threadFields = {
+  approvalPolicy:
+    "When Codex asks for approval: with `untrusted` before each command, with `on-request` when the model wants more than the sandbox " +
+    "allows, with `never` not at all, so that what the sandbox forbids fails.",
+  baseInstructions: "Replaces the instructions that Codex gives to the model.",
+  config:
+    "Overrides of the configuration, for this thread, such as `{ model_verbosity: \"low\", \"features.goals\": true }`. Values may be " +
+    "nested.",
+  cwd:
+    "The working directory, an absolute path on the server's machine. A new thread has that of the server's process by default, any " +
+    "other thread keeps its own.",
+  developerInstructions: "Instructions of the program, which the model gets in addition to those of Codex.",
+  model:
+    "The id of the model, as `model/list` gives it. A new thread has the configured one by default, any other thread keeps its own.",
+  modelProvider:
+    "The id of the model's provider: a key of `model_providers` in the configuration, or one that Codex has.",
+  sandbox:
+    "What commands may do: `read-only` reads everything and writes nothing, `workspace-write` also writes in the working directory " +
+    "and in temporary directories, `danger-full-access` has no sandbox.",
+  serviceTier: "The service tier of requests to the model, by its id: one of the model's `serviceTiers`."
+}
+
+const fieldDocs: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  ThreadForkParams: {
+    ...threadFields,
+    ephemeral: "Whether the fork is kept in memory only, and so cannot be resumed."
+  },
+  ThreadResumeParams: threadFields,
+  ThreadStartParams: {
+    ...threadFields,
+    dynamicTools: "Tools that the client runs when the server asks it to with `item/tool/call`.",
+    ephemeral: "Whether the thread is kept in memory only, and so can be neither resumed nor forked.",
+    serviceName: "A name for the service that starts the thread.",
+    sessionStartSource: "Why the thread is started: `startup`, or `clear` for one that replaces another."
+  },
+  TurnStartParams: {
+    clientUserMessageId: "An id of the client's own for the input, which its item has as `clientId`.",
+    toolOutput: "The output of a tool that the turn is started with."
+  }
+}
+
+const approvalFields = ["approvalPolicy", "approvalsReviewer"]
+
+/**
+ * The params whose fields an operation takes as options, but for those that it sets, or has in a form of its own. They are
+ * interfaces, because editors show no documentation of what `Omit` leaves.
+ */
+const optionInterfaces: Readonly<Record<string, { readonly name: string; readonly without: ReadonlyArray<string> }>> = {
+  ModelListParams: { name: "ModelListOptions", without: ["cursor"] },
+  ThreadForkParams: {
+    name: "ThreadForkOptions",
+    without: [...approvalFields, "excludeTurns", "sandbox", "threadId"]
+  },
+  ThreadListParams: { name: "ThreadListOptions", without: ["cursor"] },
+  ThreadReadParams: { name: "ThreadReadOptions", without: ["threadId"] },
+  ThreadResumeParams: {
+    name: "ThreadResumeOptions",
+    without: [...approvalFields, "excludeTurns", "initialTurnsPage", "sandbox", "threadId"]
+  },
+  ThreadStartParams: { name: "ThreadStartOptions", without: [...approvalFields, "sandbox"] },
+  TurnStartParams: {
+    name: "TurnStartOptions",
+    without: [...approvalFields, "input", "outputSchema", "sandboxPolicy", "threadId"]
+  }
+}
+
 const responseOf = (definitions: Definitions, method: Method): string => {
   const name = responses[method.name] ?? method.params?.replace(/Params$/, "Response")
   return name !== undefined && name.endsWith("Response") && definitions.has(name)
@@ -578,8 +645,10 @@ class Emitter {
     return field.optional || (this.open && field.type._tag === "Nullable")
   }
 
-  fieldTypes(fields: ReadonlyArray<Field>): ReadonlyArray<string> {
-    return fields.map((field) => {
+  fieldTypes(fields: ReadonlyArray<Field>, docs: Readonly<Record<string, string>> = {}): ReadonlyArray<string> {
+    return fields.map((given) => {
+      const description = docs[given.name] ?? given.description
+      const field = { ...given, description }
       const type = this.type(field.type)
       const orUndefined = field.optional && !this.open && type !== "unknown" ? " | undefined" : ""
       return `${docComment(field)}readonly ${key(field.name)}${
@@ -740,16 +809,34 @@ class Emitter {
     )
     const known = knownStrings[definition.name]
     if (known !== undefined && type._tag !== "NonEmptyString") fail(`${definition.name} has its values in the schema`)
+    const docs = fieldDocs[definition.name] ?? {}
+    const options = optionInterfaces[definition.name]
+    const fields = type._tag === "Object" ? type.fields : []
+    const missing = [...Object.keys(docs), ...options?.without ?? []]
+      .find((name) => !fields.some((field) => field.name === name))
+    if (missing !== undefined) fail(`${definition.name} has no field ${missing}`)
+    const isOwn = (field: Field) => options === undefined || options.without.includes(field.name)
     const rhs = known === undefined
-      ? this.type(type)
+      ? fields.length > 0 && !(type._tag === "Object" && type.rest)
+        ? block(this.fieldTypes(fields.filter(isOwn), docs), "")
+        : this.type(type)
       : alternatives([...known.map((value) => JSON.stringify(value)), "(string & {})"])
     const isInterface = type._tag === "Object" || (type._tag === "Record")
+    const base = options === undefined
+      ? ""
+      : `${
+        comment(`The fields of {@link ${name}} that an operation has as options.`)
+      }export interface ${options.name} ${
+        block(this.fieldTypes(fields.filter((field) => !isOwn(field)), docs), "")
+      }\n\n`
     const declaration = isInterface
-      ? `export interface ${name} ${rhs.startsWith("{\n") ? rhs : `{\n${indent(rhs.slice(2, -2))}\n}`}`
+      ? `export interface ${name} ${options === undefined ? "" : `extends ${options.name} `}${
+        rhs.startsWith("{\n") ? rhs : `{\n${indent(rhs.slice(2, -2))}\n}`
+      }`
       : `export type ${name} =${rhs.startsWith("\n") ? "" : " "}${rhs}`
     // Engines skip over the body of a `function` until it is called, but parse that of an arrow at once.
     const annotated = `export const ${name}: Schema.Codec<${name}> =`
-    return `${doc}${declaration}\n${annotated}${annotated.length > 100 ? "\n  " : " "}lazy(function() {\n${
+    return `${base}${doc}${declaration}\n${annotated}${annotated.length > 100 ? "\n  " : " "}lazy(function() {\n${
       indent(`return ${this.schema(type)}`)
     }\n})\n`
   }
@@ -808,7 +895,9 @@ const generate = (version: string, experimental: Bundle, stable: Bundle): Readon
   const definitions = new Map<string, Definition>()
   for (const [name, schema] of schemas) {
     if (envelopes.has(name)) continue
-    if (reservedNames.has(name)) fail(`${name} is a name of ours`)
+    if (reservedNames.has(name) || Object.values(optionInterfaces).some((options) => options.name === name)) {
+      fail(`${name} is a name of ours`)
+    }
     const before = stableSchemas.get(name)
     definitions.set(name, {
       name,
@@ -878,6 +967,7 @@ const generate = (version: string, experimental: Bundle, stable: Bundle): Readon
   }
   const sentName = (name: string): string => dual.has(name) ? `${name}Param` : name
   for (const name of dual) {
+    if (optionInterfaces[name] !== undefined) fail(`${name} is received too`)
     if (definitions.has(`${name}Param`) || reservedNames.has(`${name}Param`)) fail(`${name}Param is taken`)
   }
   const receiver = new Emitter("received", (name) => name, isSoft)

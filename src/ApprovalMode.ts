@@ -70,13 +70,35 @@ export class SandboxConflictError extends Schema.TaggedError<SandboxConflictErro
  */
 export type ApprovalOptions =
   | {
+    /**
+     * How approvals are decided. Cannot be combined with `approvalPolicy` and `approvalsReviewer`, for which it is short.
+     *
+     * - `deny_all`: a request for more than the sandbox allows is refused. No handler is asked.
+     * - `auto_review`: a second model reviews each request. Default of a new thread.
+     * - `dangerously_bypass_approvals_and_sandbox`: **no sandbox and no approvals.** Commands may do whatever the server's process
+     *   may do: change any file, use the network, read secrets. Only for a machine that may be lost, such as a container.
+     */
     readonly approvalMode?: ApprovalMode | undefined
     readonly approvalPolicy?: undefined
     readonly approvalsReviewer?: undefined
   }
   | {
     readonly approvalMode?: undefined
+    /**
+     * When Codex asks for approval. Cannot be combined with `approvalMode`.
+     *
+     * - `"untrusted"`: before each command.
+     * - `"on-request"`: when the model wants more than the sandbox allows.
+     * - `"never"`: not at all. What the sandbox forbids fails.
+     * - `{ granular }`: by kind of request.
+     */
     readonly approvalPolicy?: Protocol.AskForApprovalParam | undefined
+    /**
+     * Who is asked. Cannot be combined with `approvalMode`.
+     *
+     * - `"user"`: the handlers of the program, see `Approvals`. Without a handler a request is declined.
+     * - `"auto_review"`: a second model.
+     */
     readonly approvalsReviewer?: Protocol.ApprovalsReviewerParam | undefined
   }
 

@@ -30,7 +30,7 @@ import * as Predicate from "effect/Predicate"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type { ApprovalOptions, SandboxConflictError, ThreadFields, ThreadInput } from "./ApprovalMode.ts"
+import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, isAppServerError } from "./AppServerError.ts"
@@ -55,6 +55,7 @@ import {
 import type { Metadata } from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
+import type * as Sandbox from "./Sandbox.ts"
 import * as StdioTransport from "./StdioTransport.ts"
 import * as Thread from "./Thread.ts"
 import type * as Tool from "./Tool.ts"
@@ -67,7 +68,7 @@ import type * as Tool from "./Tool.ts"
  */
 export type OpenOptions<A, Q, T> =
   & ApprovalOptions
-  & Pick<ThreadInput, "sandbox">
+  & Sandbox.ThreadOptions
   & HandlerOptions<A, Q>
   & ToolOptions<T>
 
@@ -83,7 +84,7 @@ export type StartOptions<
   Q extends Questions.Handlers<any> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
-  & Omit<Protocol.ThreadStartParams, keyof ThreadFields>
+  & Protocol.ThreadStartOptions
   & OpenOptions<A, Q, T>
 
 /**
@@ -99,7 +100,7 @@ export type ResumeOptions<
   Q extends Questions.Handlers<any> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
-  & Omit<Protocol.ThreadResumeParams, "threadId" | "excludeTurns" | "initialTurnsPage" | keyof ThreadFields>
+  & Protocol.ThreadResumeOptions
   & OpenOptions<A, Q, T>
 
 /**
@@ -114,7 +115,7 @@ export type ForkOptions<
   Q extends Questions.Handlers<any> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
-  & Omit<Protocol.ThreadForkParams, "threadId" | "excludeTurns" | keyof ThreadFields>
+  & Protocol.ThreadForkOptions
   & OpenOptions<A, Q, T>
 
 /**
@@ -123,7 +124,7 @@ export type ForkOptions<
  * @category models
  * @since 0.1.0
  */
-export type ListOptions = Omit<Protocol.ThreadListParams, "cursor">
+export interface ListOptions extends Protocol.ThreadListOptions {}
 
 /**
  * Which models to list. `limit` is how many are asked for at once.
@@ -131,7 +132,7 @@ export type ListOptions = Omit<Protocol.ThreadListParams, "cursor">
  * @category models
  * @since 0.1.0
  */
-export type ModelOptions = Omit<Protocol.ModelListParams, "cursor">
+export interface ModelOptions extends Protocol.ModelListOptions {}
 
 /**
  * The services that the handlers and tools of a thread need.

@@ -41,7 +41,75 @@ export type Policy = Protocol.SandboxPolicyParam
  */
 export const Policy: Schema.Codec<Policy> = Protocol.SandboxPolicyParam
 
-type PolicyOptions<Type extends Policy["type"]> = Omit<Extract<Policy, { readonly type: Type }>, "type">
+/**
+ * The sandbox as an option of a thread.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ThreadOptions {
+  /**
+   * What the commands of the thread may do. Cannot be combined with a bypass, nor with `permissions`. A new thread has the
+   * configured sandbox by default, any other thread keeps its own.
+   *
+   * - `"read-only"`: read everything, write nothing, and not use the network.
+   * - `"workspace-write"`: write in the working directory and in temporary directories too.
+   * - `"danger-full-access"`: **no sandbox.** Commands may do whatever the server's process may do.
+   */
+  readonly sandbox?: Mode | undefined
+}
+
+/**
+ * The sandbox as an option of a turn.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TurnOptions {
+  /**
+   * What commands may do in this turn and in later turns of the thread: {@link readOnly}, {@link workspaceWrite} or
+   * {@link dangerFullAccess}. Cannot be combined with a bypass, nor with `permissions`. Default: that of the thread.
+   */
+  readonly sandboxPolicy?: Policy | undefined
+}
+
+/**
+ * What a sandbox without writing may allow.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ReadOnlyOptions {
+  /**
+   * Whether commands may use the network.
+   *
+   * @default false
+   */
+  readonly networkAccess?: boolean | undefined
+}
+
+/**
+ * What a sandbox with writing may allow.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WorkspaceWriteOptions extends ReadOnlyOptions {
+  /** More directories that commands may write in, as absolute paths. */
+  readonly writableRoots?: ReadonlyArray<string> | undefined
+  /**
+   * Whether `/tmp` may not be written in.
+   *
+   * @default false
+   */
+  readonly excludeSlashTmp?: boolean | undefined
+  /**
+   * Whether the directory that `TMPDIR` names may not be written in.
+   *
+   * @default false
+   */
+  readonly excludeTmpdirEnvVar?: boolean | undefined
+}
 
 /**
  * Commands may read everything and write nothing. The network is off unless `networkAccess` is `true`.
@@ -49,7 +117,7 @@ type PolicyOptions<Type extends Policy["type"]> = Omit<Extract<Policy, { readonl
  * @category constructors
  * @since 0.1.0
  */
-export const readOnly = (options?: PolicyOptions<"readOnly">): Policy => ({ ...options, type: "readOnly" })
+export const readOnly = (options?: ReadOnlyOptions): Policy => ({ ...options, type: "readOnly" })
 
 /**
  * Commands may write in the thread's working directory, in `writableRoots`, and in the temporary directories unless
@@ -58,7 +126,7 @@ export const readOnly = (options?: PolicyOptions<"readOnly">): Policy => ({ ...o
  * @category constructors
  * @since 0.1.0
  */
-export const workspaceWrite = (options?: PolicyOptions<"workspaceWrite">): Policy => ({
+export const workspaceWrite = (options?: WorkspaceWriteOptions): Policy => ({
   ...options,
   type: "workspaceWrite"
 })

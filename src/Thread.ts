@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { ApprovalOptions, SandboxConflictError, TurnFields, TurnInput } from "./ApprovalMode.ts"
+import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
@@ -26,6 +26,7 @@ import { endTurn, type Session } from "./internal/threads/turnHandle.ts"
 import { requestLimit, startDeadline, startIdleTimeout, startLimit } from "./internal/threads/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
+import type * as Sandbox from "./Sandbox.ts"
 import * as Turn from "./Turn.ts"
 
 /**
@@ -42,10 +43,10 @@ export type TurnOptions<
   A extends Approvals.Approver<any> = Approvals.Approver,
   Q extends Questions.Handlers<any> = Questions.Handlers
 > =
-  & Omit<Protocol.TurnStartParams, "threadId" | "input" | "outputSchema" | keyof TurnFields>
+  & Protocol.TurnStartOptions
   & OutputOptions
   & ApprovalOptions
-  & Pick<TurnInput, "sandboxPolicy">
+  & Sandbox.TurnOptions
   & HandlerOptions<A, Q>
   & TimeoutOptions
   & {
@@ -95,7 +96,7 @@ export interface TimeoutOptions {
  * @category models
  * @since 0.1.0
  */
-export type ReadOptions = Omit<Protocol.ThreadReadParams, "threadId">
+export interface ReadOptions extends Protocol.ThreadReadOptions {}
 
 export type {
   /**

@@ -24,8 +24,11 @@ export interface Handlers {
   readonly questions?: Questions.Handlers | undefined
 }
 
-/** The options that say who answers, as a thread and a turn take them. */
-export interface HandlerOptions<A, Q> {
+/**
+ * The options that say who answers, as a thread and a turn take them. An alias, because editors find no documentation of a generic
+ * interface within the two alternatives of `ApprovalOptions`.
+ */
+export type HandlerOptions<A, Q> = {
   /** Who decides about what this thread or turn asks for; see `Approvals`. */
   readonly approvals?: A & NoOthers<A, Approvals.Handlers> | undefined
   /** Who answers what this thread or turn asks; see `Questions`. */

@@ -22,8 +22,8 @@ import type { HandlerRegistry } from "./handlers.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork"
 
-/** The options that give a thread tools. */
-export interface ToolOptions<T> {
+/** The options that give a thread tools. An alias for the reason that `HandlerOptions` is one. */
+export type ToolOptions<T> = {
   /** Tools that the model may call; see `Tool`. */
   readonly tools?: T | undefined
   /** How many calls may run at once; more wait. Default: 8. */

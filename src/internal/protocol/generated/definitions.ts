@@ -7624,15 +7624,19 @@ export const ModelAvailabilityNux: Schema.Codec<ModelAvailabilityNux> = lazy(fun
   })
 })
 
-export interface ModelListParams {
-  /** Opaque pagination cursor returned by a previous call. */
-  readonly cursor?: string | null | undefined
+/** The fields of {@link ModelListParams} that an operation has as options. */
+export interface ModelListOptions {
   /** When true, include models that are hidden from the default picker list. */
   readonly includeHidden?: boolean | null | undefined
   /** Optional page size; defaults to a reasonable server-side value. */
   readonly limit?: number | null | undefined
   /** List models for this configured provider instead of the app-server default. */
   readonly modelProvider?: string | null | undefined
+}
+
+export interface ModelListParams extends ModelListOptions {
+  /** Opaque pagination cursor returned by a previous call. */
+  readonly cursor?: string | null | undefined
 }
 export const ModelListParams: Schema.Codec<ModelListParams> = lazy(function() {
   return Schema.Struct({
@@ -12511,19 +12515,8 @@ export const ThreadExtra: Schema.Codec<ThreadExtra> = lazy(function() {
   return Schema.Record(Schema.String, Schema.Unknown)
 })
 
-/**
- * There are two ways to fork a thread: 1. By thread_id: load the thread from disk by thread_id and fork it
- * into a new thread. 2. By path: load the thread from disk by path and fork it into a new thread.
- *
- * If using a non-empty path, the thread_id param will be ignored. Empty string path values are treated as
- * absent.
- *
- * Prefer using thread_id whenever possible.
- */
-export interface ThreadForkParams {
-  readonly approvalPolicy?: AskForApprovalParam | null | undefined
-  /** Override where approval requests are routed for review on this thread and subsequent turns. */
-  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+/** The fields of {@link ThreadForkParams} that an operation has as options. */
+export interface ThreadForkOptions {
   /**
    * Persist the fork as an attached thread of its resolved source, hidden from ordinary lists. The source
    * cannot be deleted while attached threads exist. Requires a paginated source and local storage;
@@ -12532,6 +12525,7 @@ export interface ThreadForkParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly attachToSource?: boolean | undefined
+  /** Replaces the instructions that Codex gives to the model. */
   readonly baseInstructions?: string | null | undefined
   /**
    * Optional turn id to fork before, excluding that turn and all later turns. Cannot be combined with
@@ -12540,7 +12534,15 @@ export interface ThreadForkParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly beforeTurnId?: string | null | undefined
+  /**
+   * Overrides of the configuration, for this thread, such as `{ model_verbosity: "low", "features.goals":
+   * true }`. Values may be nested.
+   */
   readonly config?: { readonly [key: string]: unknown } | null | undefined
+  /**
+   * The working directory, an absolute path on the server's machine. A new thread has that of the server's
+   * process by default, any other thread keeps its own.
+   */
   readonly cwd?: string | null | undefined
   /**
    * When true, carry the source thread's current goal into the fork without starting its initial automatic
@@ -12550,15 +12552,10 @@ export interface ThreadForkParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly deferGoalContinuation?: boolean | undefined
+  /** Instructions of the program, which the model gets in addition to those of Codex. */
   readonly developerInstructions?: string | null | undefined
+  /** Whether the fork is kept in memory only, and so cannot be resumed. */
   readonly ephemeral?: boolean | undefined
-  /**
-   * When true, return only thread metadata and live fork state without populating `thread.turns`. This is
-   * useful when the client plans to call `thread/turns/list` immediately after forking. Full-history
-   * hydration is deprecated for paginated threads; use this with `thread/turns/list` and `thread/items/list`
-   * instead.
-   */
-  readonly excludeTurns?: boolean | undefined
   /**
    * Disable MCP servers in prediction mode when the inherited window uses incremental tools on Responses
    * Lite. Requires `experimentalPredictionMode: true`.
@@ -12582,8 +12579,12 @@ export interface ThreadForkParams {
    * progress.
    */
   readonly lastTurnId?: string | null | undefined
-  /** Configuration overrides for the forked thread, if any. */
+  /**
+   * The id of the model, as `model/list` gives it. A new thread has the configured one by default, any other
+   * thread keeps its own.
+   */
   readonly model?: string | null | undefined
+  /** The id of the model's provider: a key of `model_providers` in the configuration, or one that Codex has. */
   readonly modelProvider?: string | null | undefined
   /**
    * [UNSTABLE] Specify the rollout path to fork from. If specified, the thread_id param will be ignored.
@@ -12603,11 +12604,42 @@ export interface ThreadForkParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly runtimeWorkspaceRoots?: ReadonlyArray<AbsolutePathBuf> | null | undefined
-  readonly sandbox?: SandboxModeParam | null | undefined
+  /** The service tier of requests to the model, by its id: one of the model's `serviceTiers`. */
   readonly serviceTier?: string | null | undefined
-  readonly threadId: string
   /** Optional client-supplied analytics source classification for this forked thread. */
   readonly threadSource?: ThreadSource | null | undefined
+}
+
+/**
+ * There are two ways to fork a thread: 1. By thread_id: load the thread from disk by thread_id and fork it
+ * into a new thread. 2. By path: load the thread from disk by path and fork it into a new thread.
+ *
+ * If using a non-empty path, the thread_id param will be ignored. Empty string path values are treated as
+ * absent.
+ *
+ * Prefer using thread_id whenever possible.
+ */
+export interface ThreadForkParams extends ThreadForkOptions {
+  /**
+   * When Codex asks for approval: with `untrusted` before each command, with `on-request` when the model
+   * wants more than the sandbox allows, with `never` not at all, so that what the sandbox forbids fails.
+   */
+  readonly approvalPolicy?: AskForApprovalParam | null | undefined
+  /** Override where approval requests are routed for review on this thread and subsequent turns. */
+  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+  /**
+   * When true, return only thread metadata and live fork state without populating `thread.turns`. This is
+   * useful when the client plans to call `thread/turns/list` immediately after forking. Full-history
+   * hydration is deprecated for paginated threads; use this with `thread/turns/list` and `thread/items/list`
+   * instead.
+   */
+  readonly excludeTurns?: boolean | undefined
+  /**
+   * What commands may do: `read-only` reads everything and writes nothing, `workspace-write` also writes in
+   * the working directory and in temporary directories, `danger-full-access` has no sandbox.
+   */
+  readonly sandbox?: SandboxModeParam | null | undefined
+  readonly threadId: string
 }
 export const ThreadForkParams: Schema.Codec<ThreadForkParams> = lazy(function() {
   return Schema.Struct({
@@ -13655,7 +13687,8 @@ export const ThreadListCwdFilter: Schema.Codec<ThreadListCwdFilter> = lazy(funct
   return Schema.Union([Schema.String, Schema.Array(Schema.String)])
 })
 
-export interface ThreadListParams {
+/** The fields of {@link ThreadListParams} that an operation has as options. */
+export interface ThreadListOptions {
   /**
    * Optional ancestor thread filter. Returns spawned descendants at any depth, excluding the ancestor itself.
    * Mutually exclusive with `parentThreadId`.
@@ -13678,8 +13711,6 @@ export interface ThreadListParams {
   readonly attachedToThreadId?: string | null | undefined
   /** Show local history visible to the current ChatGPT account. Defaults to false. */
   readonly currentAccountOnly?: boolean | undefined
-  /** Opaque pagination cursor returned by a previous call. */
-  readonly cursor?: string | null | undefined
   /**
    * Optional cwd filter or filters; when set, only threads whose session cwd exactly matches one of these
    * paths are returned.
@@ -13743,6 +13774,11 @@ export interface ThreadListParams {
    * false preserves scan-and-repair behavior.
    */
   readonly useStateDbOnly?: boolean | undefined
+}
+
+export interface ThreadListParams extends ThreadListOptions {
+  /** Opaque pagination cursor returned by a previous call. */
+  readonly cursor?: string | null | undefined
 }
 export const ThreadListParams: Schema.Codec<ThreadListParams> = lazy(function() {
   return Schema.Struct({
@@ -14208,12 +14244,16 @@ export const ThreadQueueUpdateResponse: Schema.Codec<ThreadQueueUpdateResponse> 
   })
 })
 
-export interface ThreadReadParams {
+/** The fields of {@link ThreadReadParams} that an operation has as options. */
+export interface ThreadReadOptions {
   /**
    * When true, include turns and their items from rollout history. Full-history hydration is deprecated for
    * paginated threads; prefer a metadata-only read and page with `thread/turns/list` and `thread/items/list`.
    */
   readonly includeTurns?: boolean | undefined
+}
+
+export interface ThreadReadParams extends ThreadReadOptions {
   readonly threadId: string
 }
 export const ThreadReadParams: Schema.Codec<ThreadReadParams> = lazy(function() {
@@ -14932,34 +14972,22 @@ export const ThreadResumeInitialTurnsPageParams: Schema.Codec<ThreadResumeInitia
   })
 })
 
-/**
- * There are three ways to resume a thread: 1. By thread_id: load the thread from disk by thread_id and
- * resume it. 2. By history: instantiate the thread from memory and resume it. 3. By path: load the thread
- * from disk by path and resume it.
- *
- * For non-running threads, the precedence is: history > non-empty path > thread_id. If using history or a
- * non-empty path for a non-running thread, the thread_id param will be ignored.
- *
- * If thread_id identifies a running thread, app-server rejoins that thread and treats a non-empty path as a
- * consistency check against the active rollout path. Empty string path values are treated as absent.
- *
- * Prefer using thread_id whenever possible.
- */
-export interface ThreadResumeParams {
-  readonly approvalPolicy?: AskForApprovalParam | null | undefined
-  /** Override where approval requests are routed for review on this thread and subsequent turns. */
-  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+/** The fields of {@link ThreadResumeParams} that an operation has as options. */
+export interface ThreadResumeOptions {
+  /** Replaces the instructions that Codex gives to the model. */
   readonly baseInstructions?: string | null | undefined
-  readonly config?: { readonly [key: string]: unknown } | null | undefined
-  readonly cwd?: string | null | undefined
-  readonly developerInstructions?: string | null | undefined
   /**
-   * When true, return only thread metadata and live-resume state without populating `thread.turns`. This is
-   * useful when the client plans to call `thread/turns/list` immediately after resuming. Full-history
-   * hydration is deprecated for paginated threads; use this with `thread/turns/list` and `thread/items/list`
-   * instead.
+   * Overrides of the configuration, for this thread, such as `{ model_verbosity: "low", "features.goals":
+   * true }`. Values may be nested.
    */
-  readonly excludeTurns?: boolean | undefined
+  readonly config?: { readonly [key: string]: unknown } | null | undefined
+  /**
+   * The working directory, an absolute path on the server's machine. A new thread has that of the server's
+   * process by default, any other thread keeps its own.
+   */
+  readonly cwd?: string | null | undefined
+  /** Instructions of the program, which the model gets in addition to those of Codex. */
+  readonly developerInstructions?: string | null | undefined
   /**
    * [UNSTABLE] FOR CODEX CLOUD - DO NOT USE. If specified, the thread will be resumed with the provided
    * history instead of loaded from disk.
@@ -14968,14 +14996,11 @@ export interface ThreadResumeParams {
    */
   readonly history?: ReadonlyArray<ResponseItem> | null | undefined
   /**
-   * When present, include a `thread/turns/list` page in the resume response so clients can bootstrap recent
-   * turns without a second request.
-   *
-   * Experimental: needs the `experimentalApi` capability.
+   * The id of the model, as `model/list` gives it. A new thread has the configured one by default, any other
+   * thread keeps its own.
    */
-  readonly initialTurnsPage?: ThreadResumeInitialTurnsPageParams | null | undefined
-  /** Configuration overrides for the resumed thread, if any. */
   readonly model?: string | null | undefined
+  /** The id of the model's provider: a key of `model_providers` in the configuration, or one that Codex has. */
   readonly modelProvider?: string | null | undefined
   /**
    * [UNSTABLE] Specify the rollout path to resume from. If specified for a non-running thread, the thread_id
@@ -15002,8 +15027,50 @@ export interface ThreadResumeParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly runtimeWorkspaceRoots?: ReadonlyArray<AbsolutePathBuf> | null | undefined
-  readonly sandbox?: SandboxModeParam | null | undefined
+  /** The service tier of requests to the model, by its id: one of the model's `serviceTiers`. */
   readonly serviceTier?: string | null | undefined
+}
+
+/**
+ * There are three ways to resume a thread: 1. By thread_id: load the thread from disk by thread_id and
+ * resume it. 2. By history: instantiate the thread from memory and resume it. 3. By path: load the thread
+ * from disk by path and resume it.
+ *
+ * For non-running threads, the precedence is: history > non-empty path > thread_id. If using history or a
+ * non-empty path for a non-running thread, the thread_id param will be ignored.
+ *
+ * If thread_id identifies a running thread, app-server rejoins that thread and treats a non-empty path as a
+ * consistency check against the active rollout path. Empty string path values are treated as absent.
+ *
+ * Prefer using thread_id whenever possible.
+ */
+export interface ThreadResumeParams extends ThreadResumeOptions {
+  /**
+   * When Codex asks for approval: with `untrusted` before each command, with `on-request` when the model
+   * wants more than the sandbox allows, with `never` not at all, so that what the sandbox forbids fails.
+   */
+  readonly approvalPolicy?: AskForApprovalParam | null | undefined
+  /** Override where approval requests are routed for review on this thread and subsequent turns. */
+  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+  /**
+   * When true, return only thread metadata and live-resume state without populating `thread.turns`. This is
+   * useful when the client plans to call `thread/turns/list` immediately after resuming. Full-history
+   * hydration is deprecated for paginated threads; use this with `thread/turns/list` and `thread/items/list`
+   * instead.
+   */
+  readonly excludeTurns?: boolean | undefined
+  /**
+   * When present, include a `thread/turns/list` page in the resume response so clients can bootstrap recent
+   * turns without a second request.
+   *
+   * Experimental: needs the `experimentalApi` capability.
+   */
+  readonly initialTurnsPage?: ThreadResumeInitialTurnsPageParams | null | undefined
+  /**
+   * What commands may do: `read-only` reads everything and writes nothing, `workspace-write` also writes in
+   * the working directory and in temporary directories, `danger-full-access` has no sandbox.
+   */
+  readonly sandbox?: SandboxModeParam | null | undefined
   readonly threadId: string
 }
 export const ThreadResumeParams: Schema.Codec<ThreadResumeParams> = lazy(function() {
@@ -15829,7 +15896,8 @@ export const ThreadSourceKind: Schema.Codec<ThreadSourceKind> = lazy(function() 
   ])
 })
 
-export interface ThreadStartParams {
+/** The fields of {@link ThreadStartParams} that an operation has as options. */
+export interface ThreadStartOptions {
   /**
    * Allow a provider with an authoritative static model catalog to replace an unavailable requested model
    * with its default.
@@ -15837,11 +15905,17 @@ export interface ThreadStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly allowProviderModelFallback?: boolean | undefined
-  readonly approvalPolicy?: AskForApprovalParam | null | undefined
-  /** Override where approval requests are routed for review on this thread and subsequent turns. */
-  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+  /** Replaces the instructions that Codex gives to the model. */
   readonly baseInstructions?: string | null | undefined
+  /**
+   * Overrides of the configuration, for this thread, such as `{ model_verbosity: "low", "features.goals":
+   * true }`. Values may be nested.
+   */
   readonly config?: { readonly [key: string]: unknown } | null | undefined
+  /**
+   * The working directory, an absolute path on the server's machine. A new thread has that of the server's
+   * process by default, any other thread keeps its own.
+   */
   readonly cwd?: string | null | undefined
   /**
    * Initial Daybreak choice for this persistent thread. Omitted or null leaves it unset. This does not select
@@ -15850,8 +15924,13 @@ export interface ThreadStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly daybreakEnabled?: boolean | null | undefined
+  /** Instructions of the program, which the model gets in addition to those of Codex. */
   readonly developerInstructions?: string | null | undefined
-  /** Experimental: needs the `experimentalApi` capability. */
+  /**
+   * Tools that the client runs when the server asks it to with `item/tool/call`.
+   *
+   * Experimental: needs the `experimentalApi` capability.
+   */
   readonly dynamicTools?: ReadonlyArray<DynamicToolSpec> | null | undefined
   /**
    * Optional sticky environments for this thread.
@@ -15863,6 +15942,7 @@ export interface ThreadStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly environments?: ReadonlyArray<TurnEnvironmentParams> | null | undefined
+  /** Whether the thread is kept in memory only, and so can be neither resumed nor forked. */
   readonly ephemeral?: boolean | null | undefined
   /**
    * If true, opt into emitting raw Responses API items on the event stream. This is for internal use only
@@ -15884,7 +15964,12 @@ export interface ThreadStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly mockExperimentalField?: string | null | undefined
+  /**
+   * The id of the model, as `model/list` gives it. A new thread has the configured one by default, any other
+   * thread keeps its own.
+   */
   readonly model?: string | null | undefined
+  /** The id of the model's provider: a key of `model_providers` in the configuration, or one that Codex has. */
   readonly modelProvider?: string | null | undefined
   /**
    * @deprecated Ignored. Use Ultra reasoning effort for proactive multi-agent behavior.
@@ -15913,18 +15998,35 @@ export interface ThreadStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly runtimeWorkspaceRoots?: ReadonlyArray<AbsolutePathBuf> | null | undefined
-  readonly sandbox?: SandboxModeParam | null | undefined
   /**
    * Capability roots selected for this thread by the hosting platform.
    *
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly selectedCapabilityRoots?: ReadonlyArray<SelectedCapabilityRoot> | null | undefined
+  /** A name for the service that starts the thread. */
   readonly serviceName?: string | null | undefined
+  /** The service tier of requests to the model, by its id: one of the model's `serviceTiers`. */
   readonly serviceTier?: string | null | undefined
+  /** Why the thread is started: `startup`, or `clear` for one that replaces another. */
   readonly sessionStartSource?: ThreadStartSource | null | undefined
   /** Optional client-supplied analytics source classification for this thread. */
   readonly threadSource?: ThreadSource | null | undefined
+}
+
+export interface ThreadStartParams extends ThreadStartOptions {
+  /**
+   * When Codex asks for approval: with `untrusted` before each command, with `on-request` when the model
+   * wants more than the sandbox allows, with `never` not at all, so that what the sandbox forbids fails.
+   */
+  readonly approvalPolicy?: AskForApprovalParam | null | undefined
+  /** Override where approval requests are routed for review on this thread and subsequent turns. */
+  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+  /**
+   * What commands may do: `read-only` reads everything and writes nothing, `workspace-write` also writes in
+   * the working directory and in temporary directories, `danger-full-access` has no sandbox.
+   */
+  readonly sandbox?: SandboxModeParam | null | undefined
 }
 export const ThreadStartParams: Schema.Codec<ThreadStartParams> = lazy(function() {
   return Schema.Struct({
@@ -16764,17 +16866,15 @@ export const TurnSettingsUpdateStatus: Schema.Codec<TurnSettingsUpdateStatus> = 
   return openEnum(["applied", "targetUnavailable"])
 })
 
-export interface TurnStartParams {
+/** The fields of {@link TurnStartParams} that an operation has as options. */
+export interface TurnStartOptions {
   /**
    * Optional client-provided context fragments keyed by an opaque source identifier.
    *
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly additionalContext?: { readonly [key: string]: AdditionalContextEntry } | null | undefined
-  /** Override the approval policy for this turn and subsequent turns. */
-  readonly approvalPolicy?: AskForApprovalParam | null | undefined
-  /** Override where approval requests are routed for review on this turn and subsequent turns. */
-  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+  /** An id of the client's own for the input, which its item has as `clientId`. */
   readonly clientUserMessageId?: string | null | undefined
   /**
    * EXPERIMENTAL - Set a pre-set collaboration mode. Takes precedence over model, reasoning_effort, and
@@ -16808,7 +16908,6 @@ export interface TurnStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly environments?: ReadonlyArray<TurnEnvironmentParams> | null | undefined
-  readonly input: ReadonlyArray<UserInputParam>
   /** Override the model for this turn and subsequent turns. */
   readonly model?: string | null | undefined
   /**
@@ -16817,8 +16916,6 @@ export interface TurnStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly multiAgentMode?: MultiAgentModeParam | null | undefined
-  /** Optional JSON Schema used to constrain the final assistant message for this turn. */
-  readonly outputSchema?: unknown
   /**
    * ID of the turn that caused this new turn to start.
    *
@@ -16873,8 +16970,6 @@ export interface TurnStartParams {
    * Experimental: needs the `experimentalApi` capability.
    */
   readonly runtimeWorkspaceRoots?: ReadonlyArray<AbsolutePathBuf> | null | undefined
-  /** Override the sandbox policy for this turn and subsequent turns. */
-  readonly sandboxPolicy?: SandboxPolicyParam | null | undefined
   /** Override the service tier for this turn and subsequent turns. */
   readonly serviceTier?: string | null | undefined
   /**
@@ -16884,13 +16979,26 @@ export interface TurnStartParams {
   readonly serviceTierForTurn?: string | null | undefined
   /** Override the reasoning summary for this turn and subsequent turns. */
   readonly summary?: ReasoningSummaryParam | null | undefined
-  readonly threadId: string
+  /** The output of a tool that the turn is started with. */
   readonly toolOutput?: TurnToolOutput | null | undefined
   /**
    * Optional source classification for the caller that starts this turn. Ignored when this request steers an
    * already-active turn.
    */
   readonly turnTrigger?: string | null | undefined
+}
+
+export interface TurnStartParams extends TurnStartOptions {
+  /** Override the approval policy for this turn and subsequent turns. */
+  readonly approvalPolicy?: AskForApprovalParam | null | undefined
+  /** Override where approval requests are routed for review on this turn and subsequent turns. */
+  readonly approvalsReviewer?: ApprovalsReviewerParam | null | undefined
+  readonly input: ReadonlyArray<UserInputParam>
+  /** Optional JSON Schema used to constrain the final assistant message for this turn. */
+  readonly outputSchema?: unknown
+  /** Override the sandbox policy for this turn and subsequent turns. */
+  readonly sandboxPolicy?: SandboxPolicyParam | null | undefined
+  readonly threadId: string
 }
 export const TurnStartParams: Schema.Codec<TurnStartParams> = lazy(function() {
   return Schema.Struct({
