@@ -1,6 +1,6 @@
 /**
  * The tests that cannot hold on the oldest supported server, with the reason. `npm run test:floor` runs them all the same, and fails
- * when another test fails, or when one of these does not.
+ * when another test fails, or when one of these is not run.
  */
 export const differences: Readonly<Record<string, string>> = {
   "test/Approvals.test.ts: approvals of an MCP tool have what the tool says of itself":
