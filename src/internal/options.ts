@@ -35,6 +35,8 @@ export const object: Kind = { expected: "an object", is: Predicate.isObject }
 export const func: Kind = { expected: "a function", is: Predicate.isFunction }
 export const schema: Kind = { expected: "an Effect Schema", is: Schema.isSchema }
 
+export const anything: Kind = { expected: "anything", is: () => true }
+
 export const oneOf = (...values: ReadonlyArray<string>): Kind => ({
   expected: values.map((value) => JSON.stringify(value)).join(" or "),
   is: (value) => values.includes(value as string)

@@ -46,7 +46,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../AppServerError.ts"
-import { assertOptions, boolean, duration, type Kinds } from "../internal/options.ts"
+import { anything, assertOptions, boolean, duration, type Kinds, number, string } from "../internal/options.ts"
 import { linesOf } from "../internal/stdio/framing.ts"
 import { makeRedact } from "../internal/stdio/redact.ts"
 import * as Protocol from "../Protocol.ts"
@@ -196,6 +196,7 @@ export const deltas = (
   }
 ): Effect.Effect<void, never, FakeTurn> =>
   withTurn(Effect.fnUntraced(function*(turn) {
+    assertOptions("FakeAppServer.deltas", { phase: string, id: string, pace: duration }, options)
     const item = {
       type: "agentMessage",
       id: options?.id ?? turn.newId("message"),
@@ -276,6 +277,13 @@ export const command = (
   }
 ): Effect.Effect<Protocol.CommandExecutionApprovalDecisionParam | "failed" | undefined, Cancelled, FakeTurn> =>
   withTurn(Effect.fnUntraced(function*(turn) {
+    assertOptions("FakeAppServer.command", {
+      output: string,
+      exitCode: number,
+      approval: boolean,
+      reason: string,
+      cwd: string
+    }, options)
     const id = turn.newId("command")
     const cwd = options?.cwd ?? workspace
     const inShell = `/bin/bash -c ${quoted(command)}`
@@ -338,6 +346,7 @@ export const fileChange = (
   }
 ): Effect.Effect<Protocol.FileChangeApprovalDecision | "failed" | undefined, Cancelled, FakeTurn> =>
   withTurn(Effect.fnUntraced(function*(turn) {
+    assertOptions("FakeAppServer.fileChange", { approval: boolean, reason: string }, options)
     const id = turn.newId("patch")
     const item = {
       type: "fileChange",
@@ -450,6 +459,7 @@ export const toolCall = (
   options?: { readonly namespace?: string | undefined }
 ): Effect.Effect<Protocol.DynamicToolCallResponse, AskFailed, FakeTurn> =>
   withTurn(Effect.fnUntraced(function*(turn) {
+    assertOptions("FakeAppServer.toolCall", { namespace: string }, options)
     const callId = turn.newId("call")
     const namespace = options?.namespace ?? null
     const item = { type: "dynamicToolCall", id: callId, tool, namespace, arguments: args }
@@ -519,6 +529,8 @@ export interface ExitOptions {
   readonly stderr?: string | undefined
 }
 
+const exitKinds: Kinds<ExitOptions> = { exitCode: number, signal: string, midLine: string, stderr: string }
+
 /**
  * Ends the server in the middle of the turn.
  *
@@ -526,7 +538,10 @@ export interface ExitOptions {
  * @since 0.1.0
  */
 export const exit = (options?: ExitOptions): Effect.Effect<never, never, FakeTurn> =>
-  withTurn((turn) => Effect.andThen(turn.server.exit(options), Effect.never))
+  withTurn((turn) => {
+    assertOptions("FakeAppServer.exit", exitKinds, options)
+    return Effect.andThen(turn.server.exit(options), Effect.never)
+  })
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Answers
@@ -572,7 +587,10 @@ export const result = (result: unknown): Answer => Answer.Result({ result })
 export const rejected = (
   message: string,
   options?: { readonly code?: number | undefined; readonly data?: unknown }
-): Answer => Answer.Rejected({ code: options?.code ?? -32600, message, data: options?.data })
+): Answer => {
+  assertOptions("FakeAppServer.rejected", { code: number, data: anything }, options)
+  return Answer.Rejected({ code: options?.code ?? -32600, message, data: options?.data })
+}
 
 /**
  * As a server that is too busy.

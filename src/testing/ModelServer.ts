@@ -47,6 +47,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Http from "node:http"
+import { assertOptions, boolean, duration, type Kind, object, string } from "../internal/options.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Items
@@ -96,6 +97,12 @@ const assistantMessage = (id: string, text: string, phase: Phase | undefined) =>
   ...(phase === undefined ? {} : { phase })
 })
 
+/** What a constructor returns, once its options are known to be right. */
+const checked = <A>(name: string, kinds: Readonly<Record<string, Kind>>, options: unknown, made: A): A => {
+  assertOptions(`ModelServer.${name}`, kinds, options)
+  return made
+}
+
 /**
  * An assistant message that arrives whole, without deltas.
  *
@@ -105,10 +112,11 @@ const assistantMessage = (id: string, text: string, phase: Phase | undefined) =>
 export const message = (
   text: string,
   options?: { readonly id?: string | undefined; readonly phase?: Phase | undefined }
-): Item => ({
-  _tag: "Item",
-  events: (nextId) => Stream.sync(() => done(assistantMessage(options?.id ?? nextId("msg"), text, options?.phase)))
-})
+): Item =>
+  checked("message", { id: string, phase: string }, options, {
+    _tag: "Item",
+    events: (nextId) => Stream.sync(() => done(assistantMessage(options?.id ?? nextId("msg"), text, options?.phase)))
+  })
 
 /**
  * An assistant message that arrives in pieces, one `output_text.delta` each.
@@ -131,31 +139,32 @@ export const deltas = (
     readonly pace?: Duration.Input | undefined
     readonly unfinished?: boolean | undefined
   }
-): Item => ({
-  _tag: "Item",
-  events: (nextId) =>
-    Stream.suspend(() => {
-      const id = options?.id ?? nextId("msg")
-      const pace = options?.pace
-      const pieces = Stream.isStream(parts) ? parts : Stream.fromIterable(parts)
-      let text = ""
-      return Stream.make(added(assistantMessage(id, "", options?.phase))).pipe(
-        Stream.concat(
-          (pace === undefined ? pieces : Stream.tap(pieces, () => Effect.sleep(pace))).pipe(
-            Stream.map((delta): Event => {
-              text += delta
-              return { type: "response.output_text.delta", item_id: id, delta }
-            })
+): Item =>
+  checked("deltas", { id: string, phase: string, pace: duration, unfinished: boolean }, options, {
+    _tag: "Item",
+    events: (nextId) =>
+      Stream.suspend(() => {
+        const id = options?.id ?? nextId("msg")
+        const pace = options?.pace
+        const pieces = Stream.isStream(parts) ? parts : Stream.fromIterable(parts)
+        let text = ""
+        return Stream.make(added(assistantMessage(id, "", options?.phase))).pipe(
+          Stream.concat(
+            (pace === undefined ? pieces : Stream.tap(pieces, () => Effect.sleep(pace))).pipe(
+              Stream.map((delta): Event => {
+                text += delta
+                return { type: "response.output_text.delta", item_id: id, delta }
+              })
+            )
+          ),
+          Stream.concat(
+            options?.unfinished === true
+              ? Stream.empty
+              : Stream.sync(() => done(assistantMessage(id, text, options?.phase)))
           )
-        ),
-        Stream.concat(
-          options?.unfinished === true
-            ? Stream.empty
-            : Stream.sync(() => done(assistantMessage(id, text, options?.phase)))
         )
-      )
-    })
-})
+      })
+  })
 
 /**
  * A reasoning item: one summary part per string, and optionally the raw reasoning text.
@@ -166,32 +175,33 @@ export const deltas = (
 export const reasoning = (
   summary: string | ReadonlyArray<string>,
   options?: { readonly id?: string | undefined; readonly content?: string | undefined }
-): Item => ({
-  _tag: "Item",
-  events: (nextId) =>
-    Stream.suspend(() => {
-      const id = options?.id ?? nextId("rs")
-      const parts = typeof summary === "string" ? [summary] : summary
-      const content = options?.content
-      return Stream.fromIterable<Event>([
-        added({ type: "reasoning", id, summary: [] }),
-        ...parts.flatMap((delta, index) => [
-          { type: "response.reasoning_summary_part.added", item_id: id, summary_index: index },
-          { type: "response.reasoning_summary_text.delta", item_id: id, summary_index: index, delta }
-        ]),
-        ...(content === undefined
-          ? []
-          : [{ type: "response.reasoning_text.delta", item_id: id, content_index: 0, delta: content }]),
-        done({
-          type: "reasoning",
-          id,
-          summary: parts.map((text) => ({ type: "summary_text", text })),
-          ...(content === undefined ? {} : { content: [{ type: "reasoning_text", text: content }] }),
-          encrypted_content: null
-        })
-      ])
-    })
-})
+): Item =>
+  checked("reasoning", { id: string, content: string }, options, {
+    _tag: "Item",
+    events: (nextId) =>
+      Stream.suspend(() => {
+        const id = options?.id ?? nextId("rs")
+        const parts = typeof summary === "string" ? [summary] : summary
+        const content = options?.content
+        return Stream.fromIterable<Event>([
+          added({ type: "reasoning", id, summary: [] }),
+          ...parts.flatMap((delta, index) => [
+            { type: "response.reasoning_summary_part.added", item_id: id, summary_index: index },
+            { type: "response.reasoning_summary_text.delta", item_id: id, summary_index: index, delta }
+          ]),
+          ...(content === undefined
+            ? []
+            : [{ type: "response.reasoning_text.delta", item_id: id, content_index: 0, delta: content }]),
+          done({
+            type: "reasoning",
+            id,
+            summary: parts.map((text) => ({ type: "summary_text", text })),
+            ...(content === undefined ? {} : { content: [{ type: "reasoning_text", text: content }] }),
+            encrypted_content: null
+          })
+        ])
+      })
+  })
 
 /**
  * A call of one of the functions that Codex offered: `exec_command`, a dynamic tool, an MCP tool, ….
@@ -206,19 +216,20 @@ export const functionCall = (
   name: string,
   args: object | string,
   options?: { readonly callId?: string | undefined; readonly namespace?: string | undefined }
-): Item => ({
-  _tag: "Item",
-  events: (nextId) =>
-    Stream.sync(() =>
-      done({
-        type: "function_call",
-        call_id: options?.callId ?? nextId("call"),
-        name,
-        arguments: typeof args === "string" ? args : JSON.stringify(args),
-        ...(options?.namespace === undefined ? {} : { namespace: options.namespace })
-      })
-    )
-})
+): Item =>
+  checked("functionCall", { callId: string, namespace: string }, options, {
+    _tag: "Item",
+    events: (nextId) =>
+      Stream.sync(() =>
+        done({
+          type: "function_call",
+          call_id: options?.callId ?? nextId("call"),
+          name,
+          arguments: typeof args === "string" ? args : JSON.stringify(args),
+          ...(options?.namespace === undefined ? {} : { namespace: options.namespace })
+        })
+      )
+  })
 
 /**
  * A call of a custom (freeform) tool, such as `apply_patch`, whose input is plain text.
@@ -230,11 +241,12 @@ export const customToolCall = (
   name: string,
   input: string,
   options?: { readonly callId?: string | undefined }
-): Item => ({
-  _tag: "Item",
-  events: (nextId) =>
-    Stream.sync(() => done({ type: "custom_tool_call", call_id: options?.callId ?? nextId("call"), name, input }))
-})
+): Item =>
+  checked("customToolCall", { callId: string }, options, {
+    _tag: "Item",
+    events: (nextId) =>
+      Stream.sync(() => done({ type: "custom_tool_call", call_id: options?.callId ?? nextId("call"), name, input }))
+  })
 
 /**
  * Events given word for word, for what the other constructors do not cover.
@@ -299,11 +311,12 @@ export type Reply =
  * @category replies
  * @since 0.1.0
  */
-export const reply = (items: ReadonlyArray<Item>, options?: { readonly usage?: Usage | undefined }): Reply => ({
-  _tag: "Response",
-  items,
-  ending: Ending.Completed({ usage: options?.usage })
-})
+export const reply = (items: ReadonlyArray<Item>, options?: { readonly usage?: Usage | undefined }): Reply =>
+  checked("reply", { usage: object }, options, {
+    _tag: "Response",
+    items,
+    ending: Ending.Completed({ usage: options?.usage })
+  })
 
 /**
  * A completed response that holds one message: `reply([message(text)])`.
@@ -314,7 +327,10 @@ export const reply = (items: ReadonlyArray<Item>, options?: { readonly usage?: U
 export const text = (
   text: string,
   options?: { readonly phase?: Phase | undefined; readonly usage?: Usage | undefined }
-): Reply => reply([message(text, options)], options)
+): Reply => {
+  const { phase, ...rest } = options ?? {}
+  return reply([message(text, { phase })], rest)
+}
 
 /**
  * A response that ends with `response.failed`, after the given items.
