@@ -331,6 +331,10 @@ export interface StdioOptions extends StdioTransport.Options, AppServer.Options 
  * Codex on a `codex app-server` process of its own, which lives as long as the layer. Provide the platform's
  * `ChildProcessSpawner`, on Node.js with `NodeServices.layer`.
  *
+ * **Gotchas**
+ *
+ * An option under an unknown name, or with a value of another kind, fails with `InvalidRequest` before anything is started.
+ *
  * @category layers
  * @since 0.1.0
  */
