@@ -73,6 +73,9 @@ export interface Options {
    *
    * **Gotchas**
    *
+   * `thread_unload_delay_secs`, the time for which the server keeps a thread that no client is subscribed to, is 0 unless it is given:
+   * such a thread has been closed with `thread.close`.
+   *
    * Overrides are visible in the list of processes: pass secrets in `env`. A key with a control character, an entry that is given
    * twice, and a value that TOML does not have, such as `null`, are refused before anything is started.
    */
@@ -131,10 +134,14 @@ const quiet = (received: () => number): Effect.Effect<void> =>
     )
   })
 
-const argv = (options: Options): ReadonlyArray<string> => [
-  ...tomlOverrides(options.config ?? {}).flatMap((override) => ["-c", override]),
+/** Has the server unload a thread, and end its MCP servers, as soon as it has no subscriber. By default it waits for half an hour. */
+const unloadAtOnce = ["-c", "thread_unload_delay_secs=0"]
+
+const argv = ({ args = [], config = {} }: Options): ReadonlyArray<string> => [
+  ...tomlOverrides(config).flatMap((override) => ["-c", override]),
   "app-server",
-  ...(options.args ?? [])
+  ...(Object.hasOwn(config, "thread_unload_delay_secs") ? [] : unloadAtOnce),
+  ...args
 ]
 
 /** The parent's variables of these names, as they are now. */

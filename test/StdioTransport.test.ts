@@ -190,9 +190,18 @@ describe("StdioTransport", () => {
           "-c",
           "b.c=[true]",
           "app-server",
+          "-c",
+          "thread_unload_delay_secs=0",
           "--more"
         ])
       }).pipe(Effect.provide(fake("", { config: { a: 1, "b.c": [true] }, args: ["--more"] }))))
+
+    it.live("with the configuration's own delay before a thread is unloaded", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const response = yield* server.requestRaw("model/list", {})
+        assert.deepStrictEqual((response as { args: unknown }).args, ["-c", "thread_unload_delay_secs=9", "app-server"])
+      }).pipe(Effect.provide(fake("", { config: { thread_unload_delay_secs: 9 } }))))
   })
 
   describe("reads", () => {
