@@ -91,7 +91,7 @@ export interface Options {
    * then ever later, or a schedule of one's own. It begins anew when a connection has lasted a minute.
    *
    * Meanwhile the state is `Starting`, and requests wait, within their timeout. Those that were under way are sent again if
-   * that is safe; others fail with `ConnectionClosed`. `Codex` resumes its threads, with the rights that they had, and finds out
+   * that is safe; others fail with `ConnectionClosed`. `Codex` resumes its threads, with the settings that they had, and finds out
    * what became of their turns: one that the server had finished has its result, any other fails with `TurnLost`. When the
    * schedule has ended everything fails with `RestartsExhausted`. Default: `false`.
    */

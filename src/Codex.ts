@@ -61,7 +61,7 @@ import * as Thread from "./Thread.ts"
 import type * as Tool from "./Tool.ts"
 
 /**
- * What a thread may be given however it is opened: rights, and whoever answers what it asks.
+ * What a thread may be given however it is opened: permissions, handlers and tools.
  *
  * @category models
  * @since 0.1.0
@@ -165,7 +165,19 @@ export class Codex extends Context.Service<Codex, {
   >(
     options?: StartOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
-  /** Opens a stored thread to go on with it. */
+  /**
+   * Opens a stored thread to go on with it.
+   *
+   * **Details**
+   *
+   * A thread that this program has opened before keeps its permissions and its `config`, unless the options give others. Any other
+   * thread has what the server gives it, mostly the permissions of `config.toml`: give `sandbox` and `approvalMode`, or read
+   * `thread.settings` before the first turn.
+   *
+   * **Gotchas**
+   *
+   * Fails with `SettingsNotApplied` if the thread has other settings than the options ask for, as one has that is loaded already.
+   */
   readonly resumeThread: <
     const A extends Approvals.Approver<any>,
     const Q extends Questions.Handlers<any>,
@@ -174,7 +186,18 @@ export class Codex extends Context.Service<Codex, {
     id: string,
     options?: ResumeOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
-  /** Opens a copy of a stored thread, which from then on goes its own way. */
+  /**
+   * Opens a copy of a stored thread, which from then on goes its own way.
+   *
+   * **Details**
+   *
+   * The copy of a thread that this program has opened has the permissions, the model, effort, service tier and `config` of the original,
+   * unless the options give others. Any other copy has those of `config.toml`.
+   *
+   * **Gotchas**
+   *
+   * Fails with `SettingsNotApplied` if the copy has other settings. It stays open on the server then; archive it by its id.
+   */
   readonly forkThread: <
     const A extends Approvals.Approver<any>,
     const Q extends Questions.Handlers<any>,
