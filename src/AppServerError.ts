@@ -240,7 +240,7 @@ const remedies: Readonly<Record<string, string>> = {
 }
 
 /**
- * A thread or a turn has other settings than were asked for: permissions, model, provider, effort, service tier, working directory or
+ * A thread or a turn has other settings than were asked for: permissions, model, model provider, working directory or
  * workspace roots. The thread is not handed out; the turn is interrupted.
  *
  * This happens when a thread is resumed that the server has loaded already: the server then ignores every override. It does not report

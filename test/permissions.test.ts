@@ -214,7 +214,6 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         ["model", { model: "other-model" }],
         ["modelProvider", { modelProvider: "openai" }],
         ["cwd", { cwd: environment.home }],
-        ["serviceTier", { serviceTier: "flex" }],
         ["runtimeWorkspaceRoots", { runtimeWorkspaceRoots: [environment.home] }],
         ["developerInstructions", { developerInstructions: "SPEAK GREEK" }],
         ["baseInstructions", { baseInstructions: "SPEAK GREEK" }],
@@ -245,6 +244,44 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         runtimeWorkspaceRoots: [environment.home]
       })
       assert.deepInclude(yield* thread.settings, { model: "other-model", cwd: environment.workspace })
+    }))
+
+  it.effect("that a turn is started with hold as they are written, or as the server writes them", () =>
+    Effect.gen(function*() {
+      yield* answering
+      const codex = yield* Codex.Codex
+      const { home, workspace } = yield* CodexEnvironment.CodexEnvironment
+      const thread = yield* codex.startThread()
+      const turns: ReadonlyArray<Thread.TurnOptions> = [
+        { serviceTier: "fast" },
+        { effort: "ultra-mega" },
+        { cwd: "." },
+        { cwd: `${workspace}/../home/` },
+        { permissions: ":workspace" },
+        { permissions: ":read-only" },
+        { approvalPolicy: "untrusted", approvalsReviewer: "guardian_subagent" },
+        { sandboxPolicy: { type: "externalSandbox" } },
+        { sandboxPolicy: { type: "externalSandbox", networkAccess: "enabled" } },
+        { approvalMode: "dangerously_bypass_approvals_and_sandbox" },
+        { runtimeWorkspaceRoots: [home] },
+        { sandboxPolicy: Sandbox.workspaceWrite() },
+        { sandboxPolicy: Sandbox.workspaceWrite({ writableRoots: [`${workspace}/`, home] }), cwd: workspace },
+        {
+          collaborationMode: {
+            mode: "plan",
+            settings: { model: "plan-model", reasoning_effort: "high", developer_instructions: null }
+          },
+          model: "other-model"
+        }
+      ]
+      for (const options of turns) assert.strictEqual((yield* thread.run("go", options)).status, "completed")
+      // They can be kept as the server writes them.
+      const { model, sandboxPolicy } = yield* thread.settings
+      assert.deepInclude(yield* (yield* codex.forkThread(thread.id)).settings, { model, sandboxPolicy })
+      yield* thread.run("go", { sandboxPolicy: { type: "externalSandbox" } })
+      assert.deepInclude(yield* (yield* codex.forkThread(thread.id)).settings, {
+        sandboxPolicy: { type: "externalSandbox", networkAccess: "restricted" }
+      })
     }))
 
   it.effect("do not make the project trusted in config.toml", () =>

@@ -12,6 +12,7 @@ import {
   customProfile,
   type Difference,
   differenceOf,
+  isAbsolute,
   isSamePath,
   modeOf,
   type Requested,
@@ -104,7 +105,7 @@ const keptModel = ({ effort, model, modelProvider, serviceTier }: Settings, opti
   return {
     ...(isGiven ? {} : { model, modelProvider }),
     ...(Predicate.isNotNullish(options.serviceTier) ? {} : { serviceTier }),
-    ...(keepsEffort ? { effort, config: { model_reasoning_effort: effort } } : {})
+    ...(keepsEffort ? { config: { model_reasoning_effort: effort } } : {})
   }
 }
 
@@ -119,14 +120,14 @@ const keep = (
 ): Kept => {
   const approvals = keptApprovals(settings, options)
   const sandbox = keptSandbox(settings, options)
-  const { config, effort, ...model } = method === "thread/fork" ? keptModel(settings, options) : {} as Options
+  const { config, ...model } = method === "thread/fork" ? keptModel(settings, options) : {} as Options
   return {
     fields: withoutUndefined({
       ...options,
       ...withoutUndefined({ ...approvals, ...sandbox.fields, ...model }),
       config: mergeConfig(opening.config, sandbox.fields.config, config, options.config)
     }),
-    requested: { ...options, ...withoutUndefined({ ...approvals, ...model, effort, ...sandbox.requested }) }
+    requested: { ...options, ...withoutUndefined({ ...approvals, ...model, ...sandbox.requested }) }
   }
 }
 
@@ -195,16 +196,21 @@ export const reopenKept = Effect.fnUntraced(function*(
 ): Effect.fn.Return<void, AppServerError> {
   const opened = yield* openKept(server, "thread/resume", id, record, {})
   const { cwd, effort, model, modelProvider, serviceTier } = record.settings
-  const requested = { cwd, effort, model, modelProvider, serviceTier }
-  const difference = differenceOf(requested, settingsOf(opened))
-  if (difference === undefined) return
-  const updated = yield* Effect.catchReason(
-    updateSettings(server, id, withoutUndefined({ cwd, effort, model, serviceTier })),
+  const changes = { cwd, effort, model, serviceTier }
+  const effective = settingsOf(opened)
+  const isSame = Equal.equals(changes, {
+    cwd: effective.cwd,
+    effort: effective.effort,
+    model: effective.model,
+    serviceTier: effective.serviceTier
+  })
+  const updated = isSame ? opened : yield* Effect.catchReason(
+    updateSettings(server, id, withoutUndefined(changes)),
     "AppServerError",
     "RequestRejected",
-    () => Effect.fail(notApplied("thread/resume", id, difference))
+    () => Effect.succeed(opened)
   )
-  yield* verifySettings("thread/resume", id, requested, settingsOf(updated))
+  yield* verifySettings("thread/resume", id, { cwd, model, modelProvider }, settingsOf(updated))
 })
 
 /** Fails if a known thread was opened in a way that does not send its settings, and has others then. */
@@ -231,11 +237,12 @@ export const withExactRoots = (
   if (sandboxPolicy?.type !== "workspaceWrite" || Predicate.isNotNullish(params.runtimeWorkspaceRoots)) {
     return Effect.succeed(params)
   }
-  const allowed = [params.cwd ?? settings.cwd, ...sandboxPolicy.writableRoots ?? []].filter(Predicate.isNotNullish)
+  const cwd = [params.cwd ?? settings.cwd].filter(Predicate.isNotNullish).filter(isAbsolute)
+  const allowed = [...cwd, ...sandboxPolicy.writableRoots ?? []]
   const roots = (known ?? []).filter((root) => allowed.some((path) => isSamePath(root, path)))
   if (known === undefined || roots.length === known.length) return Effect.succeed(params)
   return experimentalApi
-    ? Effect.succeed({ ...params, runtimeWorkspaceRoots: roots })
+    ? Effect.succeed({ ...params, runtimeWorkspaceRoots: [...new Set([...cwd, ...roots])] })
     : Effect.fail(notApplied("turn/start", threadId, {
       setting: "sandbox",
       requested: sandboxPolicy,

@@ -54,16 +54,18 @@ export const findActive = (
   server: Requests,
   open: OpenTurns,
   { thread: { id, status } }: ThreadOpened
-): Effect.Effect<void, AppServerError> =>
-  field(status, "type") !== "active" || open.activeOf(id) !== undefined ? Effect.void : Effect.map(
-    server.requestRaw("thread/turns/list", { threadId: id, limit: 1, itemsView: "notLoaded" }),
-    (response) => {
-      const turns = field(response, "data")
-      const turn: unknown = Array.isArray(turns) ? turns[0] : undefined
-      const turnId = field(turn, "id")
-      if (field(turn, "status") === "inProgress" && Predicate.isString(turnId)) open.setActive(id, turnId)
-    }
-  )
+): Effect.Effect<void> =>
+  field(status, "type") !== "active" || open.activeOf(id) !== undefined
+    ? Effect.void
+    : server.requestRaw("thread/turns/list", { threadId: id, limit: 1, itemsView: "notLoaded" }).pipe(
+      Effect.map((response) => {
+        const turns = field(response, "data")
+        const turn: unknown = Array.isArray(turns) ? turns[0] : undefined
+        const turnId = field(turn, "id")
+        if (field(turn, "status") === "inProgress" && Predicate.isString(turnId)) open.setActive(id, turnId)
+      }),
+      Effect.ignore
+    )
 
 /** Tells a turn what it has not heard: the items that were completed, and its end. */
 const finish = (state: TurnState, turn: Protocol.Turn): void => {

@@ -86,12 +86,15 @@ export interface Requested {
   readonly permissions?: string | null | undefined
   readonly model?: string | null | undefined
   readonly modelProvider?: string | null | undefined
+  /** Not compared, as the next one: the server replaces values of these that the model does not have. */
   readonly effort?: string | null | undefined
   readonly serviceTier?: string | null | undefined
   readonly cwd?: string | null | undefined
   readonly runtimeWorkspaceRoots?: ReadonlyArray<string> | null | undefined
   /** Lets the server choose another model than the requested one. */
   readonly allowProviderModelFallback?: boolean | undefined
+  /** Takes precedence over the model. */
+  readonly collaborationMode?: { readonly settings: { readonly model: string } } | null | undefined
 }
 
 /** A setting that is not what was requested. */
@@ -136,7 +139,7 @@ const normalized = (path: string): string => {
   return segments.join("/")
 }
 
-const isAbsolute = (path: string): boolean => /^(?:[\\/]|[A-Za-z]:[\\/])/.test(path)
+export const isAbsolute = (path: string): boolean => /^(?:[\\/]|[A-Za-z]:[\\/])/.test(path)
 
 /** The server resolves a relative path against its own working directory, which it does not report. */
 export const isSamePath = (effective: string, requested: string): boolean =>
@@ -210,11 +213,10 @@ const isDifferent = <A>(
 ): boolean => Predicate.isNotNullish(wanted) && got !== undefined && (got === null || !isSame(got, wanted))
 
 const otherDifferenceOf = (requested: Requested, effective: Settings): Difference | undefined => {
+  const isChosen = requested.allowProviderModelFallback === true || Predicate.isNotNullish(requested.collaborationMode)
   const differences: ReadonlyArray<readonly [keyof Requested & Difference["setting"], boolean]> = [
-    ["model", requested.allowProviderModelFallback !== true && isDifferent(requested.model, effective.model)],
+    ["model", !isChosen && isDifferent(requested.model, effective.model)],
     ["modelProvider", isDifferent(requested.modelProvider, effective.modelProvider)],
-    ["effort", isDifferent(requested.effort, effective.effort)],
-    ["serviceTier", isDifferent(requested.serviceTier, effective.serviceTier)],
     ["cwd", isDifferent(requested.cwd, effective.cwd, isSamePath)],
     [
       "runtimeWorkspaceRoots",
