@@ -347,7 +347,9 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
     }
     const what = this.kind === "deadline" ? "did not end" : "was silent and did not go on"
     return `Turn ${this.turnId} of thread ${this.threadId} ${what} within ${this.timeoutMillis} ms; ${
-      this.isInterrupted ? "it was interrupted" : "it goes on for its other callers"
+      this.isInterrupted
+        ? "it was interrupted"
+        : "it goes on, because another caller holds it, or because a goal or another client has started it"
     }`
   }
 }

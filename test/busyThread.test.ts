@@ -176,6 +176,33 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joine
     }))
 })
 
+layer(TestCodex.layer({ config: { features: { goals: true } } }), { excludeTestServices: true })(
+  "A turn that a goal has started",
+  (it) => {
+    it.effect("goes on when a run that has joined it times out or is interrupted", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const model = yield* ModelServer.ModelServer
+        const wire = yield* TestCodex.Wire
+        yield* model.respond(() => TestCodex.halfMessage)
+        const thread = yield* startThread
+        const asked = yield* TestCodex.nextRequest
+        yield* server.request("thread/goal/set", { threadId: thread.id, objective: "Count to ten" })
+        yield* asked
+        yield* Effect.scoped(Effect.gen(function*() {
+          const turn = yield* Effect.flatMap(thread.turn("How far are you?"), Turn.withDeadline("100 millis"))
+          assert.deepInclude(yield* TestCodex.reasonOf(turn.result), { _tag: "TurnTimeout", isInterrupted: false })
+        }))
+        yield* Effect.scoped(thread.turn("And now?"))
+        const reason = yield* TestCodex.reasonOf(thread.run("Faster", { model: "other-model" }))
+        assert.deepInclude(reason, { _tag: "ThreadBusy", options: ["model"], isSent: false })
+        assert.strictEqual((yield* thread.read()).status.type, "active")
+        assert.notInclude((yield* wire.sent).map(({ method }) => method), "turn/interrupt")
+        yield* server.request("thread/goal/clear", { threadId: thread.id })
+      }))
+  }
+)
+
 describe("A turn with options", () => {
   const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer({ maxInFlight: 1 })), Layer.provideMerge(Fake.layer))
 
