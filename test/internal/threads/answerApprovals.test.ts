@@ -583,6 +583,56 @@ describe("a request for approval", () => {
       }).pipe(Effect.provide(acceptAll), Effect.provide(layer)))
   })
 
+  it.effect("has one outcome in the audit, whatever its handler returns, throws or decides", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const entries: Array<Approvals.AuditEntry> = []
+      yield* Effect.forkChild(
+        Stream.runForEach(Approvals.audit, (entry) => Effect.sync(() => entries.push(entry))),
+        { startImmediately: true }
+      )
+      // What plain JavaScript may give.
+      const handlers: ReadonlyArray<() => unknown> = [
+        () => Promise.resolve("accept"),
+        () => "accept",
+        () => undefined,
+        () => {
+          throw new Error("broken")
+        },
+        () => Effect.succeed("perhaps"),
+        () => Effect.succeed(undefined),
+        () => Effect.fail("not today"),
+        () => Effect.die("broken"),
+        () => Effect.interrupt
+      ]
+      for (const [id, command] of handlers.entries()) {
+        const threadId = `typed ${id}`
+        yield* openThread(threadId, { approvals: { command } as Approvals.Handlers })
+        yield* fake.emit(commandRequest(id, { threadId }))
+        assert.deepStrictEqual(yield* fake.take, declined(id))
+        const policyThread = `policy ${id}`
+        yield* openThread(policyThread, { approvals: command as Approvals.Policy })
+        yield* fake.emit(commandRequest(100 + id, { threadId: policyThread }))
+        assert.deepStrictEqual(yield* fake.take, declined(100 + id))
+      }
+      const withdrawn = yield* waiting
+      yield* openThread("withdrawn", { approvals: withdrawn.approvals })
+      yield* fake.emit(commandRequest(200, { threadId: "withdrawn" }))
+      yield* withdrawn.began
+      yield* fake.emit({ method: "serverRequest/resolved", params: { threadId: "withdrawn", requestId: 200 } })
+      yield* withdrawn.interrupted
+      yield* openThread("bare")
+      yield* fake.emit(commandRequest(201, { threadId: "bare" }))
+      yield* fake.take
+
+      const threads = new Set(entries.map(({ request }) => request.threadId))
+      assert.strictEqual(threads.size, 2 * handlers.length + 2)
+      for (const threadId of threads) {
+        const tags = entries.filter(({ request }) => request.threadId === threadId).map(({ _tag }) => _tag)
+        assert.deepStrictEqual(tags, ["Requested", threadId === "withdrawn" ? "Withdrawn" : "Decided"], threadId)
+      }
+    }).pipe(Effect.provide(layer)))
+
   it.effect("is not granted by a handler whose layer was closed meanwhile", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
