@@ -92,6 +92,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on
   it.effect("joins with options that concern its input, or the wait of its caller", () =>
     Effect.gen(function*() {
       const { finish, first, thread } = yield* busyThread
+      const asked = yield* TestCodex.nextRequest
       const second = yield* Effect.forkChild(
         thread.run("second", {
           clientUserMessageId: "mine",
@@ -100,6 +101,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on
           model: null
         })
       )
+      yield* asked
       yield* finish
       assert.strictEqual((yield* Fiber.join(second)).id, (yield* Fiber.join(first)).id)
     }))
