@@ -263,7 +263,9 @@ const make = Effect.gen(function*() {
         const response = yield* openKept(server, method, id, known, fields)
         // The thread is open on the connection of the response; a restart from now on must open it again.
         const { restarts } = open
-        const other = isOther ? threads.recordOf(response.thread.id) : undefined
+        const { forkedFromId, id: openedId } = response.thread
+        const otherId = method === "thread/fork" ? forkedFromId : openedId
+        const other = isOther && Predicate.isString(otherId) ? threads.recordOf(otherId) : undefined
         if (other !== undefined) {
           yield* verifyKept(method, response.thread.id, other, fields, settingsOf(response))
         }

@@ -140,6 +140,54 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* thread.settings).sandboxPolicy, { writableRoots: [] })
       }))
 
+    it.effect("hold in a turn that changes the working directory too", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const { home, workspace } = yield* CodexEnvironment.CodexEnvironment
+        for (
+          const options of [
+            { sandbox: "workspace-write" as const },
+            {
+              sandbox: "workspace-write" as const,
+              config: { sandbox_workspace_write: { writable_roots: ["/var/lib/one"] } }
+            }
+          ]
+        ) {
+          const thread = yield* codex.startThread(options)
+          for (const cwd of [home, workspace]) {
+            yield* thread.run("move", { cwd, sandboxPolicy: Sandbox.workspaceWrite() })
+            assert.deepInclude(yield* thread.settings, {
+              cwd,
+              sandboxPolicy: {
+                type: "workspaceWrite",
+                writableRoots: [],
+                networkAccess: false,
+                excludeTmpdirEnvVar: false,
+                excludeSlashTmp: false
+              }
+            })
+          }
+        }
+      }))
+
+    it.effect("are verified when a fork names the file of a known thread", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({ sandbox: "workspace-write", approvalMode: "deny_all" })
+        yield* thread.run("one")
+        const { path } = yield* thread.read()
+        assert.isString(path)
+        const unknown = "00000000-0000-0000-0000-000000000000"
+        for (const id of [thread.id, unknown]) {
+          const reason = yield* TestCodex.reasonOf(codex.forkThread(id, { path }))
+          assert.deepInclude(reason, { _tag: "SettingsNotApplied", method: "thread/fork", setting: "sandbox" })
+        }
+        const fork = yield* codex.forkThread(unknown, { path, sandbox: "workspace-write" })
+        assert.isFalse(yield* canWriteOutside(fork))
+      }))
+
     it.effect("are reported for a thread that this program did not start", () =>
       Effect.gen(function*() {
         yield* answering
@@ -230,6 +278,15 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       yield* codex.unarchiveThread(thread.id)
       const again = yield* codex.resumeThread(thread.id, { developerInstructions: "SPEAK GREEK", model: "other-model" })
       assert.strictEqual((yield* again.settings).model, "other-model")
+    }))
+
+  it.effect("that the server has another name for are applied", () =>
+    Effect.gen(function*() {
+      yield* answering
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({ sandbox: "read-only" })
+      yield* thread.run("one", { serviceTier: "fast" })
+      assert.strictEqual((yield* thread.settings).serviceTier, "priority")
     }))
 
   it.effect("that a thread is started with are verified", () =>

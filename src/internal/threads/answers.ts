@@ -25,6 +25,7 @@ const requestFor = <A>(schema: Schema.Codec<A>) => {
 const ThreadOpened = Schema.Struct({
   thread: Schema.Struct({
     id: Schema.String,
+    forkedFromId: Schema.optionalKey(Schema.Unknown),
     path: Schema.optionalKey(Schema.Unknown),
     status: Schema.optionalKey(Schema.Unknown)
   }),

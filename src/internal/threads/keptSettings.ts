@@ -237,12 +237,17 @@ export const withExactRoots = (
   if (sandboxPolicy?.type !== "workspaceWrite" || Predicate.isNotNullish(params.runtimeWorkspaceRoots)) {
     return Effect.succeed(params)
   }
-  const cwd = [params.cwd ?? settings.cwd].filter(Predicate.isNotNullish).filter(isAbsolute)
-  const allowed = [...cwd, ...sandboxPolicy.writableRoots ?? []]
-  const roots = (known ?? []).filter((root) => allowed.some((path) => isSamePath(root, path)))
-  if (known === undefined || roots.length === known.length) return Effect.succeed(params)
+  const cwd = params.cwd ?? settings.cwd
+  const isCwd = (root: string) => settings.cwd !== undefined && isSamePath(root, settings.cwd)
+  // The server replaces the root that is the working directory when a turn has another one.
+  const current = (known ?? []).map((root) => cwd !== undefined && isCwd(root) ? cwd : root)
+  const allowed = [cwd, ...sandboxPolicy.writableRoots ?? []].filter(Predicate.isNotNullish)
+  const kept = current.filter((root) => allowed.some((path) => isSamePath(root, path)))
+  if (known === undefined || kept.length === current.length) return Effect.succeed(params)
+  // Without a root the server reports the temporary folders as writable roots instead of as the flags of the policy.
+  const roots = kept.length === 0 && cwd !== undefined ? [cwd] : kept
   return experimentalApi
-    ? Effect.succeed({ ...params, runtimeWorkspaceRoots: [...new Set([...cwd, ...roots])] })
+    ? Effect.succeed({ ...params, runtimeWorkspaceRoots: roots })
     : Effect.fail(notApplied("turn/start", threadId, {
       setting: "sandbox",
       requested: sandboxPolicy,
