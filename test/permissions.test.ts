@@ -159,6 +159,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
             yield* thread.run("move", { cwd, sandboxPolicy: Sandbox.workspaceWrite() })
             assert.deepInclude(yield* thread.settings, {
               cwd,
+              runtimeWorkspaceRoots: [cwd],
               sandboxPolicy: {
                 type: "workspaceWrite",
                 writableRoots: [],
@@ -222,6 +223,32 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
   }
 )
 
+layer(TestCodex.layer({ experimentalApi: false }), { excludeTestServices: true })(
+  "the settings of a thread without the experimental API",
+  (it) => {
+    it.effect("are complete, and follow the working directory", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const { home } = yield* CodexEnvironment.CodexEnvironment
+        const thread = yield* codex.startThread({ sandbox: "workspace-write" })
+        yield* thread.run("move", { cwd: home })
+        yield* thread.run("narrow", { sandboxPolicy: Sandbox.workspaceWrite() })
+        assert.deepInclude(yield* thread.settings, {
+          cwd: home,
+          runtimeWorkspaceRoots: [home],
+          sandboxPolicy: {
+            type: "workspaceWrite",
+            writableRoots: [],
+            networkAccess: false,
+            excludeTmpdirEnvVar: false,
+            excludeSlashTmp: false
+          }
+        })
+      }))
+  }
+)
+
 layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true })("the settings of a thread", (it) => {
   it.effect("are kept by a fork: model, provider, effort, service tier and config", () =>
     Effect.gen(function*() {
@@ -273,6 +300,13 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         assert.notInclude(JSON.stringify(reason), "SPEAK GREEK")
       }
       yield* codex.resumeThread(thread.id, { ...instructions, model: "mock-model", cwd: `${environment.workspace}/.` })
+      yield* codex.resumeThread(thread.id, { config: {} })
+      const config = { "tools.view_image": false, web_search: "disabled" }
+      const fork = yield* codex.forkThread(thread.id, { config })
+      yield* codex.resumeThread(fork.id, { config })
+      const trusting = yield* codex.startThread({ sandbox: "workspace-write", cwd: environment.workspace, config })
+      yield* trusting.run("one")
+      yield* codex.resumeThread(trusting.id, { config: { tools: { view_image: false } } })
       // A thread that is not loaded takes them.
       yield* codex.archiveThread(thread.id)
       yield* codex.unarchiveThread(thread.id)

@@ -7,7 +7,7 @@ import { type AppServerError, make as appServerError, SettingsNotApplied } from 
 import type * as Protocol from "../../Protocol.ts"
 import { field } from "../connection/codec.ts"
 import { requestThread, type ThreadOpened } from "./answers.ts"
-import { type Config, hasKey, mergeConfig } from "./threadConfig.ts"
+import { type Config, hasKey, includesConfig, mergeConfig } from "./threadConfig.ts"
 import {
   customProfile,
   type Difference,
@@ -15,6 +15,7 @@ import {
   isAbsolute,
   isSamePath,
   modeOf,
+  movedRoots,
   type Requested,
   type Settings,
   settingsOf
@@ -238,9 +239,7 @@ export const withExactRoots = (
     return Effect.succeed(params)
   }
   const cwd = params.cwd ?? settings.cwd
-  const isCwd = (root: string) => settings.cwd !== undefined && isSamePath(root, settings.cwd)
-  // The server replaces the root that is the working directory when a turn has another one.
-  const current = (known ?? []).map((root) => cwd !== undefined && isCwd(root) ? cwd : root)
+  const current = movedRoots(known, settings.cwd, cwd) ?? []
   const allowed = [cwd, ...sandboxPolicy.writableRoots ?? []].filter(Predicate.isNotNullish)
   const kept = current.filter((root) => allowed.some((path) => isSamePath(root, path)))
   if (known === undefined || kept.length === current.length) return Effect.succeed(params)
@@ -266,7 +265,9 @@ export const refuseIgnored = Effect.fnUntraced(function*(
   options: Opening
 ): Effect.fn.Return<void, AppServerError> {
   const setting = unreported.find((name) =>
-    Predicate.isNotNullish(options[name]) && !Equal.equals(options[name], record?.opening[name])
+    Predicate.isNotNullish(options[name]) && (name === "config"
+      ? !includesConfig(record?.opening.config, options.config)
+      : !Equal.equals(options[name], record?.opening[name]))
   )
   if (setting === undefined) return
   const read = yield* Effect.orElseSucceed(server.requestRaw("thread/read", { threadId: id }), () => undefined)

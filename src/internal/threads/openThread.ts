@@ -8,7 +8,7 @@ import { type AppServerError, InvalidRequest, make as appServerError } from "../
 import type * as Protocol from "../../Protocol.ts"
 import type { ThreadOpened } from "./answers.ts"
 import { type Opening, reopenKept, ThreadRecord } from "./keptSettings.ts"
-import { type Requested, settingsOf, settingsOfUpdate } from "./threadSettings.ts"
+import { completePolicy, movedRoots, type Requested, settingsOf, settingsOfUpdate } from "./threadSettings.ts"
 
 export class OpenThread {
   readonly id: string
@@ -29,6 +29,7 @@ export class OpenThread {
     const { sandboxPolicy, permissions } = params
     this.record.settings = {
       ...settings,
+      runtimeWorkspaceRoots: movedRoots(settings.runtimeWorkspaceRoots, settings.cwd, params.cwd),
       ...Object.fromEntries(
         ([
           "approvalPolicy",
@@ -42,7 +43,7 @@ export class OpenThread {
           .flatMap((name) => Predicate.isNotNullish(params[name]) ? [[name, params[name]]] : [])
       ),
       ...(Predicate.isNotNullish(sandboxPolicy)
-        ? { sandboxPolicy: sandboxPolicy as Protocol.SandboxPolicy, activePermissionProfile: null }
+        ? { sandboxPolicy: completePolicy(sandboxPolicy), activePermissionProfile: null }
         : {}),
       ...(Predicate.isNotNullish(permissions) ? { activePermissionProfile: { id: permissions } } : {})
     }
@@ -175,7 +176,10 @@ export class OpenThreads {
   private update({ threadId, threadSettings }: Protocol.ThreadSettingsUpdatedNotification): void {
     const record = this.records.get(threadId)
     if (record === undefined) return
-    const { runtimeWorkspaceRoots } = record.settings
-    record.settings = { ...settingsOfUpdate(threadSettings), runtimeWorkspaceRoots }
+    const { cwd, runtimeWorkspaceRoots } = record.settings
+    record.settings = {
+      ...settingsOfUpdate(threadSettings),
+      runtimeWorkspaceRoots: movedRoots(runtimeWorkspaceRoots, cwd, threadSettings.cwd)
+    }
   }
 }

@@ -1,4 +1,5 @@
 /** The `config` of threads: overrides of `config.toml`, as a tree of tables. */
+import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
 import { isTable } from "../configTree.ts"
 
@@ -16,8 +17,12 @@ const merge = (one: Config, other: Config): Config => {
 /** One config out of several; of two values for a key the later one holds. */
 export const mergeConfig = (...configs: ReadonlyArray<Config | null | undefined>): Config | undefined => {
   const given = configs.filter(Predicate.isNotNullish).filter((config) => Object.keys(config).length > 0)
-  return given.length === 0 ? undefined : given.reduce(merge)
+  return given.length === 0 ? undefined : given.reduce(merge, {})
 }
+
+/** Whether a config has all values of another one already. */
+export const includesConfig = (config: Config | null | undefined, other: Config | null | undefined): boolean =>
+  Equal.equals(mergeConfig(config, other), mergeConfig(config))
 
 /** Whether a config has a value for a top-level key. */
 export const hasKey = (config: Config | null | undefined, key: string): boolean =>

@@ -145,6 +145,14 @@ export const isAbsolute = (path: string): boolean => /^(?:[\\/]|[A-Za-z]:[\\/])/
 export const isSamePath = (effective: string, requested: string): boolean =>
   !isAbsolute(requested) || normalized(effective) === normalized(requested)
 
+/** Workspace roots after a change of the working directory, which the server moves the root that was the working directory along with. */
+export const movedRoots = (
+  roots: ReadonlyArray<string> | undefined,
+  from: string | undefined,
+  to: string | null | undefined
+): ReadonlyArray<string> | undefined =>
+  from === undefined || Predicate.isNullish(to) ? roots : roots?.map((root) => isSamePath(root, from) ? to : root)
+
 const pathsOf = (paths: ReadonlyArray<string>, cwd: string | undefined): ReadonlySet<string> =>
   new Set(paths.map(normalized).filter((path) => cwd === undefined || path !== normalized(cwd)))
 
@@ -157,6 +165,26 @@ const policyDefaults = (type: string) => ({
   excludeSlashTmp: false,
   excludeTmpdirEnvVar: false
 })
+
+/** A sandbox policy as the server reports it: with the members that a request has left out. */
+export const completePolicy = (policy: Protocol.SandboxPolicyParam): Protocol.SandboxPolicy => {
+  switch (policy.type) {
+    case "workspaceWrite":
+      return {
+        type: policy.type,
+        writableRoots: policy.writableRoots ?? [],
+        networkAccess: policy.networkAccess ?? false,
+        excludeTmpdirEnvVar: policy.excludeTmpdirEnvVar ?? false,
+        excludeSlashTmp: policy.excludeSlashTmp ?? false
+      }
+    case "readOnly":
+      return { type: policy.type, networkAccess: policy.networkAccess ?? false }
+    case "externalSandbox":
+      return { type: policy.type, networkAccess: policy.networkAccess ?? "restricted" }
+    default:
+      return policy
+  }
+}
 
 const rootsOf = (policy: object): ReadonlyArray<string> =>
   readStrings((policy as { readonly writableRoots?: unknown }).writableRoots) ?? []
