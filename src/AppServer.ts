@@ -244,8 +244,8 @@ export class AppServer extends Context.Service<
     /** The server's requests that wait for the response of a handler. */
     readonly asked: () => Iterable<IncomingRequest>
     /**
-     * Calls a function with each request of the server that has got its response, or needs none any more, for as long as the scope
-     * lives. It must be quick.
+     * Calls a function with each request of the server that is answered, or was resolved elsewhere, for as long as the scope lives. It
+     * must be quick.
      */
     readonly onAnswered: (observer: (request: IncomingRequest) => void) => Effect.Effect<void, never, Scope.Scope>
     /**

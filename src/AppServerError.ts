@@ -359,8 +359,8 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
  * added to the running turn.
  *
  * Nothing was sent if this program knew of the turn (`isSent` is `false`). Another client, or a goal, may start a turn at the same
- * moment; then only the response shows that the input has become part of that turn (`isSent` is `true`), and the server may use the
- * options for later turns.
+ * moment; then only the response, or what the turn shows first, tells that the input has become part of that turn (`isSent` is `true`).
+ * The server takes the options for later turns then, so the settings of the thread are changed back, which needs the experimental API.
  *
  * @category errors
  * @since 0.1.0
@@ -377,16 +377,16 @@ export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
   override get message(): string {
     const names = this.options.map((name) => `\`${name}\``).join(", ")
     return this.isSent
-      ? `Thread ${this.threadId} was running turn ${this.turnId} already, which the input has joined; ${names} cannot hold for it, ` +
-        "but the server may use them for later turns. Wait for the running turn to end before you set them"
+      ? `Thread ${this.threadId} was running turn ${this.turnId} already, which the input has joined; ${names} cannot hold for it. ` +
+        "Wait for the running turn to end before you set them"
       : `Thread ${this.threadId} is running turn ${this.turnId}, for which ${names} cannot hold; nothing was sent. ` +
         "Wait for that turn to end, or leave these options out to add the input to it"
   }
 }
 
 /**
- * The server was restarted, and this turn cannot go on: the server had not finished it. What it had done until then is in the
- * thread. If `resumable`, the thread is open again and can go on with another turn.
+ * This program cannot follow a turn any more: the server was restarted and had not finished it, or its thread was closed. What it had
+ * done until then is in the thread. If `resumable`, the thread can go on with another turn.
  *
  * @category errors
  * @since 0.1.0
@@ -399,7 +399,7 @@ export class TurnLost extends Schema.TaggedError<TurnLost>()("TurnLost", {
   description: Schema.String
 }) {
   override get message(): string {
-    return `Turn ${this.turnId} of thread ${this.threadId} was lost when the server ended: ${this.description}. ${
+    return `Turn ${this.turnId} of thread ${this.threadId} was lost: ${this.description}. ${
       this.resumable ? "The thread can go on with another turn" : "The thread could not be resumed"
     }`
   }

@@ -37,13 +37,14 @@ import { type AppServerError, isAppServerError } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { resolveThreadOptions } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, provided } from "./internal/threads/handlers.ts"
-import { openingOf, openKept, refuseIgnored, verifyKept, verifySettings } from "./internal/threads/keptSettings.ts"
+import { openKept, refuseIgnored, verifyKept, verifySettings } from "./internal/threads/keptSettings.ts"
 import { OpenThread } from "./internal/threads/openThread.ts"
 import { pages } from "./internal/threads/pages.ts"
 import { withoutTrust } from "./internal/threads/projectTrust.ts"
 import { findActive } from "./internal/threads/recoverTurns.ts"
 import { sharedBy } from "./internal/threads/shared.ts"
-import { settingsOf } from "./internal/threads/threadSettings.ts"
+import { mergeConfig } from "./internal/threads/threadConfig.ts"
+import { instructionsOf, settingsOf } from "./internal/threads/threadSettings.ts"
 import {
   forAnother,
   providedTools,
@@ -229,6 +230,7 @@ export class Codex extends Context.Service<Codex, {
 const make = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
   const { audit, open, registry, threads } = yield* sharedBy(server)
+  const { records } = threads
 
   const handleOf = (thread: OpenThread): Thread.Thread => {
     threads.hold(thread)
@@ -247,8 +249,10 @@ const make = Effect.gen(function*() {
       const fields = yield* resolveThreadOptions(method, rest)
       // A path or a history is opened instead of the thread with the id.
       const isOther = Predicate.isNotNullish(rest.path) || Predicate.isNotNullish(rest.history)
-      const known = isOther ? undefined : threads.recordOf(id)
-      if (method === "thread/resume") yield* refuseIgnored(server, id, known, fields)
+      const known = isOther ? undefined : records.get(id)
+      if (method === "thread/resume") {
+        yield* refuseIgnored(server, id, known?.config, threads.get(id)?.instructions, fields)
+      }
       const before = registry.ofThread(id)
       const now = {
         handlers: {
@@ -259,18 +263,20 @@ const make = Effect.gen(function*() {
       }
       // The server replays what a resumed thread still waits for.
       if (method === "thread/resume") registry.setThread(id, now)
-      return yield* Effect.gen(function*() {
+      return yield* records.collect(Effect.fnUntraced(function*(updates) {
         const response = yield* openKept(server, method, id, known, fields)
-        // The thread is open on the connection of the response; a restart from now on must open it again.
-        const { restarts } = open
         const { forkedFromId, id: openedId } = response.thread
         const otherId = method === "thread/fork" ? forkedFromId : openedId
-        const other = isOther && Predicate.isString(otherId) ? threads.recordOf(otherId) : undefined
+        const other = isOther && Predicate.isString(otherId) ? records.get(otherId) : undefined
         if (other !== undefined) {
-          yield* verifyKept(method, response.thread.id, other, fields, settingsOf(response))
+          yield* Effect.onError(
+            verifyKept(method, openedId, other, fields, settingsOf(response)),
+            () => Effect.sync(() => records.get(openedId)?.unload())
+          )
         }
-        const record = threads.note(response, openingOf(fields, (known ?? other)?.opening))
-        const thread = new OpenThread(response.thread.id, record, restarts)
+        const record = records.note(response, updates, mergeConfig((known ?? other)?.config, fields.config))
+        const instructions = { ...threads.get(id)?.instructions, ...instructionsOf(fields) }
+        const thread = new OpenThread(openedId, record, records, instructions)
         if (method === "thread/resume") yield* findActive(server, open, response)
         registry.setThread(response.thread.id, {
           ...now,
@@ -281,9 +287,10 @@ const make = Effect.gen(function*() {
             : before?.tools
         })
         return handleOf(thread)
-      }).pipe(
+      })).pipe(
         Effect.onError(() =>
           Effect.sync(() => {
+            known?.unload()
             // Whoever resumes it at the same time may have set others meanwhile.
             if (method === "thread/resume" && registry.ofThread(id) === now) {
               registry.setThread(id, before ?? { handlers: {}, tools: undefined })
@@ -302,19 +309,21 @@ const make = Effect.gen(function*() {
       const handlers = yield* provided({ approvals, questions }, "thread/start")
       const tools = yield* providedTools(server, "thread/start", { toolConcurrency, tools: given })
       const fields = yield* withoutTrust(server, yield* resolveThreadOptions("thread/start", withDefaultMode(rest)))
-      const response = yield* requestThread(
-        server,
-        "thread/start",
-        tools === undefined ? fields : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...specsOf(tools)] }
-      )
-      const { id } = response.thread
-      const { restarts } = open
-      yield* verifySettings("thread/start", id, fields, settingsOf(response))
-      registry.setThread(id, {
-        handlers,
-        tools: tools && startedWith(tools, fields.dynamicTools ?? [])
-      })
-      return handleOf(new OpenThread(id, threads.note(response, openingOf(fields)), restarts))
+      return yield* records.collect(Effect.fnUntraced(function*(updates) {
+        const response = yield* requestThread(
+          server,
+          "thread/start",
+          tools === undefined ? fields : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...specsOf(tools)] }
+        )
+        const { id } = response.thread
+        yield* verifySettings("thread/start", id, fields, settingsOf(response))
+        registry.setThread(id, {
+          handlers,
+          tools: tools && startedWith(tools, fields.dynamicTools ?? [])
+        })
+        const record = records.note(response, updates, mergeConfig(fields.config))
+        return handleOf(new OpenThread(id, record, records, instructionsOf(fields)))
+      }))
     }, withVersions) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],

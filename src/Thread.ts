@@ -17,12 +17,12 @@ import { boolean, duration, type Kinds, optionIssue } from "./internal/options.t
 import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
 import { type HandlerOptions, isEmpty, provided } from "./internal/threads/handlers.ts"
-import { withExactRoots } from "./internal/threads/keptSettings.ts"
 import type { OpenThread, OpenThreads } from "./internal/threads/openThread.ts"
 import { pages } from "./internal/threads/pages.ts"
 import { exclusiveOptions, startTurn } from "./internal/threads/startTurn.ts"
 import type { Settings } from "./internal/threads/threadSettings.ts"
-import { endTurn, type Session } from "./internal/threads/turnHandle.ts"
+import { closeTurns, type Session } from "./internal/threads/turnHandle.ts"
+import { withExactRoots } from "./internal/threads/turnSandbox.ts"
 import { requestLimit, startDeadline, startIdleTimeout, startLimit } from "./internal/threads/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
@@ -251,7 +251,7 @@ const start = Effect.fnUntraced(function*(
   const limit = yield* startLimit(server, thread.id, { deadline, idle: idleTimeout })
   const params = { ...fields, threadId: thread.id, input: items }
   const handle = yield* startTurn(session, thread, {
-    params: yield* withExactRoots(thread.record, server.experimentalApi, params),
+    params: yield* withExactRoots(thread.record.settings, server.experimentalApi, params),
     handlers: isEmpty(handlers) ? undefined : handlers,
     keepBackgroundTerminals,
     exclusive: exclusiveOptions({
@@ -297,19 +297,24 @@ const compact = Effect.fn("Thread.compact")(function*({ session: { open, server 
   if (status !== "completed") yield* Turn.failure(state, turn, "the compaction was interrupted")
 })
 
-const settings = Effect.fn("Thread.settings")(({ session: { open, server }, thread }: HeldThread) =>
-  thread.request(server, open, "thread/resume", () => Effect.sync(() => thread.record.settings))
+const settings = Effect.fn("Thread.settings")(({ session: { server }, thread }: HeldThread) =>
+  thread.request(server, "thread/resume", () => Effect.sync(() => thread.record.settings))
 )
 
 const close = Effect.fn("Thread.close")(function*({ session, thread, threads }: HeldThread) {
-  const { open, registry, server } = session
-  if (thread.record.isClosed) return
-  thread.record.isClosed = true
-  const ours = open.runningOf(thread.id).filter(({ isOurs }) => isOurs)
-  yield* Effect.forEach(ours, (turn) => endTurn(server, turn), { concurrency: "unbounded", discard: true })
-  threads.release(thread.id)
-  registry.removeThread(thread.id)
-  yield* server.request("thread/unsubscribe", { threadId: thread.id })
+  const { id, record } = thread
+  if (record.isClosed) return
+  record.isClosed = true
+  yield* closeTurns(session, id)
+  yield* session.server.request("thread/unsubscribe", { threadId: id }).pipe(
+    Effect.onError(() =>
+      Effect.sync(() => {
+        record.isClosed = false
+      })
+    )
+  )
+  threads.release(id)
+  session.registry.removeThread(id)
 })
 
 const backgroundTerminals = ({ session: { server }, thread: { id } }: HeldThread): BackgroundTerminals => ({

@@ -225,9 +225,62 @@ describe("A turn with options", () => {
       yield* fake.reply(list, { data: [], nextCursor: null })
       yield* Fiber.join(other)
       yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("goal") })
+      // The server takes the options for later turns, so they are changed back.
+      const restore = yield* fake.takeMethod("thread/settings/update")
+      assert.deepInclude(restore.params, { threadId: "t", model: "m", approvalPolicy: "on-request" })
+      yield* fake.reply(restore, {})
       const reason = yield* Fiber.join(running)
       assert.deepInclude(reason, { _tag: "ThreadBusy", turnId: "goal", options: ["model"], isSent: true })
       assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+    }).pipe(Effect.provide(fake)))
+
+  const userMessage = (turnId: string, text: string) => ({
+    method: "item/started",
+    params: {
+      threadId: "t",
+      turnId,
+      startedAtMs: 1,
+      item: { type: "userMessage", id: text, content: [{ type: "text", text, text_elements: [] }] }
+    }
+  })
+
+  it.effect("fails also if only the input of another client, which the turn shows first, tells that it has joined", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fake = yield* Fake.FakeTransport
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const thread = yield* Fiber.join(opening)
+      const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", { model: "m2" })))
+      const plain = yield* Effect.forkChild(thread.run("plain"))
+      for (let i = 0; i < 2; i++) {
+        const start = yield* fake.takeMethod("turn/start")
+        yield* fake.reply(start, { turn: Fake.turn("theirs") })
+      }
+      yield* fake.emit(
+        Fake.turnStarted("t", "theirs"),
+        userMessage("theirs", "another's"),
+        userMessage("theirs", "mine")
+      )
+      yield* fake.reply(yield* fake.takeMethod("thread/settings/update"), {})
+      const reason = yield* Fiber.join(running)
+      assert.deepInclude(reason, { _tag: "ThreadBusy", turnId: "theirs", options: ["model"], isSent: true })
+      yield* Fiber.interrupt(plain)
+      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
+    }).pipe(Effect.provide(fake)))
+
+  it.effect("is not taken for a joined one by its own inputs, and those that join it", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fake = yield* Fake.FakeTransport
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const thread = yield* Fiber.join(opening)
+      const running = yield* Effect.forkChild(thread.run("mine", { model: "m2" }))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* fake.emit(Fake.turnStarted("t", "u"), userMessage("u", "mine"), userMessage("u", "more"))
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      assert.strictEqual((yield* Fiber.join(running)).status, "completed")
     }).pipe(Effect.provide(fake)))
 
   it.effect("is interrupted, and fails, if the server reports other settings than it was started with", () =>

@@ -111,6 +111,66 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* configured.settings).sandboxPolicy, { writableRoots: ["/var/lib/one"] })
       }))
 
+    it.effect("are kept in every detail that a fork does not give anew", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread()
+        const policy = {
+          networkAccess: true,
+          writableRoots: ["/var/lib/one"],
+          excludeTmpdirEnvVar: true,
+          excludeSlashTmp: false
+        }
+        yield* thread.run("one", { sandboxPolicy: Sandbox.workspaceWrite(policy) })
+        const forks: ReadonlyArray<readonly [Codex.ForkOptions, object]> = [
+          [{ sandbox: "workspace-write" }, policy],
+          [{ config: { sandbox_mode: "workspace-write" } }, policy],
+          [{ config: { sandbox_workspace_write: {} } }, policy],
+          [{ config: { sandbox_workspace_write: { exclude_slash_tmp: true } } }, { ...policy, excludeSlashTmp: true }],
+          [{ config: { "sandbox_workspace_write.network_access": false } }, { ...policy, networkAccess: false }]
+        ]
+        for (const [options, details] of forks) {
+          const fork = yield* codex.forkThread(thread.id, options)
+          assert.deepInclude((yield* fork.settings).sandboxPolicy, details)
+        }
+      }))
+
+    it.effect("are given back to a handle whose thread was opened with others meanwhile", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const server = yield* AppServer.AppServer
+        const opens: ReadonlyArray<(id: string, path: string) => Effect.Effect<unknown, unknown>> = [
+          (id) => server.request("thread/resume", { threadId: id, excludeTurns: true }),
+          (id, path) => codex.resumeThread(id, { path })
+        ]
+        for (const open of opens) {
+          const thread = yield* codex.startThread({ sandbox: "workspace-write", approvalMode: "deny_all" })
+          yield* thread.run("one")
+          const { path } = yield* thread.read()
+          yield* codex.archiveThread(thread.id)
+          const { thread: stored } = yield* server.request("thread/unarchive", { threadId: thread.id })
+          yield* Effect.exit(open(thread.id, stored.path ?? path ?? ""))
+          assert.isFalse(yield* canWriteOutside(thread))
+          assert.deepInclude((yield* thread.settings).sandboxPolicy, { type: "workspaceWrite" })
+        }
+      }))
+
+    it.effect("are known to a Codex that is built later on the same server", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const inCodex = <A, E, R>(effect: Effect.Effect<A, E, R | Codex.Codex>) =>
+          Effect.provide(effect, Codex.layer, { local: true })
+        const id = yield* inCodex(Effect.gen(function*() {
+          const thread = yield* (yield* Codex.Codex).startThread({ sandbox: "workspace-write" })
+          yield* thread.run("one")
+          return thread.id
+        }))
+        const fork = yield* inCodex(Effect.flatMap(Codex.Codex, (codex) => codex.forkThread(id)))
+        assert.deepInclude((yield* fork.settings).sandboxPolicy, { type: "workspaceWrite" })
+      }).pipe(Effect.provide(TestCodex.layerProcess())))
+
     it.effect("with a permission profile are kept with the profile", () =>
       Effect.gen(function*() {
         yield* answering
@@ -403,6 +463,12 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       for (const options of starts) assert.strictEqual(yield* modelOf(options), "mock-model")
       assert.strictEqual(yield* fs.readFileString(config), before)
 
+      // Trust in a folder that is not the project says nothing of the project.
+      yield* writeConfig({ projects: { [root]: { trust_level: "trusted" } } })
+      const trusting = yield* fs.readFileString(config)
+      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write" }), "mock-model")
+      assert.strictEqual(yield* fs.readFileString(config), trusting)
+
       // Trust that the program or its user gives is left alone.
       const trusted = { projects: { [project]: { trust_level: "trusted" } } }
       assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write", config: trusted }), "project-model")
@@ -412,5 +478,17 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         yield* modelOf({ cwd: path.join(project, "folder"), sandbox: "workspace-write" }),
         "project-model"
       )
+      // A worktree is trusted as its repository is.
+      const worktree = path.join(root, "worktree")
+      const git = path.join(project, ".git", "worktrees", "worktree")
+      yield* fs.makeDirectory(path.join(worktree, ".codex"), { recursive: true })
+      yield* fs.makeDirectory(git, { recursive: true })
+      yield* fs.writeFileString(path.join(worktree, ".git"), `gitdir: ${git}\n`)
+      yield* fs.writeFileString(path.join(git, "gitdir"), `${path.join(worktree, ".git")}\n`)
+      yield* fs.writeFileString(path.join(git, "commondir"), "../..\n")
+      yield* fs.writeFileString(path.join(git, "HEAD"), "ref: refs/heads/other\n")
+      yield* fs.writeFileString(path.join(worktree, ".codex", "config.toml"), "model = \"project-model\"\n")
+      assert.strictEqual(yield* modelOf({ cwd: worktree, sandbox: "read-only" }), "project-model")
+      assert.strictEqual(yield* modelOf({ cwd: worktree, sandbox: "workspace-write" }), "project-model")
     }))
 })

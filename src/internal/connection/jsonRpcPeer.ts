@@ -34,7 +34,7 @@ export interface Peer {
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended, once it has. */
   readonly ended: () => AppServerError | undefined
-  /** The server's requests that have no answer yet. */
+  /** The server's requests whose handlers can still answer them. */
   readonly asked: () => Iterable<IncomingRequest>
 }
 
@@ -87,7 +87,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   readonly onNotification: (notification: IncomingNotification, step: Step, line: string) => void
   /** Run in a fiber of its own, which is interrupted when the connection ends or its request is withdrawn. */
   readonly onRequest: (request: IncomingRequest) => Effect.Effect<Answer>
-  /** Called with each request of the server that has got its answer, or needs none any more. */
+  /** Called with each request of the server that is answered, or was resolved elsewhere. */
   readonly onAnswered: (request: IncomingRequest) => void
   /** Whether a notification withdraws requests that wait for an answer. */
   readonly withdraw: (notification: IncomingNotification) => Withdrawal | undefined
@@ -99,6 +99,8 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
 }): Effect.fn.Return<Peer, never, Scope.Scope> {
   /** The server's requests that have no answer yet. Whoever takes one out of here answers it. */
   const asked = new Map<RequestId, IncomingRequest>()
+  /** Those of them that are declined as soon as their handlers have ended. */
+  const ending = new WeakSet<IncomingRequest>()
   /** How many requests for a replay were sent, and how many of them are not answered yet. */
   let replays = 0
   let replaying = 0
@@ -253,6 +255,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     for (const request of asked.values()) {
       if (!concerns(request)) continue
       if (isAnswered) remove(request)
+      else ending.add(request)
       step.defer(() => runAnswer(request.id, Effect.void))
     }
   }
@@ -400,7 +403,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
 
   return {
     ended: () => ended,
-    asked: () => asked.values(),
+    asked: () => [...asked.values()].filter((request) => !ending.has(request)),
     notify: (method, params) =>
       Effect.suspend(() => ended === undefined ? write({ method, params }, method) : Effect.fail(ended)),
     request: (request, onFailure) => {

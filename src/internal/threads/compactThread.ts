@@ -66,7 +66,6 @@ export const compactThread = (
     ({ sent, state, turnId }) =>
       thread.request(
         server,
-        open,
         "thread/compact/start",
         (server, { onSend }) =>
           server.request("thread/compact/start", { threadId: thread.id }, {

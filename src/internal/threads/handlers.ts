@@ -163,6 +163,8 @@ export class HandlerRegistry {
   private readonly turns = new Map<string, Set<TurnHandlers>>()
   /** The threads of which a turn with handlers of its own has ended. What works for that may go on. */
   private readonly ended = new Set<string>()
+  /** The threads of sub-agents, with the thread that has started each. */
+  private readonly parents = new Map<string, string>()
   /** The first turn in the chain of work that led to a turn, for those that work for another. */
   private readonly roots = new Map<string, string>()
 
@@ -183,10 +185,23 @@ export class HandlerRegistry {
       this.server.observe("turn/completed", (event) => {
         if (event.method === "turn/completed") this.roots.delete(event.params.turn.id)
       }),
+      this.server.observe("thread/started", (event) => {
+        if (event.method !== "thread/started") return
+        const { id, parentThreadId } = event.params.thread
+        if (Predicate.isString(parentThreadId)) this.parents.set(id, parentThreadId)
+      }),
+      this.server.observe("thread/closed", (event) => {
+        if (event.method === "thread/closed") this.parents.delete(event.params.threadId)
+      }),
       this.server.observe("thread/deleted", (event) => {
         if (event.method === "thread/deleted") this.removeThread(event.params.threadId)
       }),
-      this.server.onRestart(() => Effect.sync(() => this.roots.clear())),
+      this.server.onRestart(() =>
+        Effect.sync(() => {
+          this.roots.clear()
+          this.parents.clear()
+        })
+      ),
       this.server.onAnswered((request) => {
         for (const { id, state } of this.open.held.values()) {
           if (state.now !== undefined && this.worksFor(request, state.threadId, id)) state.lastEventAt = state.now()
@@ -208,8 +223,8 @@ export class HandlerRegistry {
     const asking = turnIdOf(params)
     if (threadIdOf(params) === threadId) return asking === undefined || asking === turnId
     const root = asking === undefined ? undefined : this.roots.get(asking)
-    // A sub-agent that does not say for which turn it works may work for any.
-    return root === undefined ? this.opened.recordOf(threadIdOf(params) ?? "") === undefined : root === turnId
+    // A sub-agent that does not say for which turn it works may work for any of the thread that it was started by.
+    return root === undefined ? this.parents.get(threadIdOf(params) ?? "") === threadId : root === turnId
   }
 
   /** Adds handlers for all threads, until the scope closes. */
@@ -243,6 +258,7 @@ export class HandlerRegistry {
   removeThread(threadId: string): void {
     this.threads.delete(threadId)
     this.ended.delete(threadId)
+    this.parents.delete(threadId)
   }
 
   /** Adds the handlers of a turn that is about to be started. */

@@ -1,76 +1,35 @@
-/** Keeps the settings of threads that this program has opened, where the server would take others from its configuration. */
+/** Opens threads with the settings that they have, where the server would take others from its configuration. */
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
 import type { Requests } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
+import { isTable } from "../configTree.ts"
 import { field } from "../connection/codec.ts"
 import { requestThread, type ThreadOpened } from "./answers.ts"
 import { type Config, hasKey, includesConfig, mergeConfig } from "./threadConfig.ts"
+import type { ThreadRecord } from "./threadRecords.ts"
 import {
   customProfile,
   type Difference,
   differenceOf,
-  isAbsolute,
-  isSamePath,
+  type Instructions,
   modeOf,
-  movedRoots,
   type Requested,
   type Settings,
   settingsOf
 } from "./threadSettings.ts"
 
-/** What a thread was opened with that the server does not report. */
-export interface Opening {
+interface Options extends Requested, Instructions {
   readonly config?: Config | null | undefined
-  readonly baseInstructions?: string | null | undefined
-  readonly developerInstructions?: string | null | undefined
-  readonly personality?: Protocol.PersonalityParam | null | undefined
 }
-
-/** What is known of a thread, for as long as the connection lives. */
-export class ThreadRecord {
-  settings: Settings
-  opening: Opening
-  /** A handle was closed: the server sends no more events of the thread, until the thread is resumed. */
-  isClosed = false
-
-  constructor(settings: Settings, opening: Opening) {
-    this.settings = settings
-    this.opening = opening
-  }
-}
-
-/** The opening of a thread that was opened with these options, on top of an earlier opening. */
-export const openingOf = (
-  { baseInstructions, config, developerInstructions, personality }: Opening,
-  before: Opening = {}
-): Opening => ({
-  config: mergeConfig(before.config, config),
-  baseInstructions: baseInstructions ?? before.baseInstructions,
-  developerInstructions: developerInstructions ?? before.developerInstructions,
-  personality: personality ?? before.personality
-})
-
-interface Options extends Requested, Opening {}
 
 /** The fields that are sent to keep settings, and the settings that the thread must have then. */
 interface Kept {
   readonly fields: Options
   readonly requested: Requested
 }
-
-/** The details of `workspace-write`, which a mode does not have, as the configuration names them. */
-const sandboxConfig = (policy: Protocol.SandboxPolicy): Config | undefined =>
-  policy.type !== "workspaceWrite" ? undefined : {
-    sandbox_workspace_write: {
-      writable_roots: policy.writableRoots ?? [],
-      network_access: policy.networkAccess ?? false,
-      exclude_tmpdir_env_var: policy.excludeTmpdirEnvVar ?? false,
-      exclude_slash_tmp: policy.excludeSlashTmp ?? false
-    }
-  }
 
 const keptApprovals = (settings: Settings, { approvalPolicy, approvalsReviewer, config }: Options): Requested => ({
   approvalPolicy: approvalPolicy ??
@@ -83,20 +42,49 @@ const keptApprovals = (settings: Settings, { approvalPolicy, approvalsReviewer, 
       : settings.approvalsReviewer as Protocol.ApprovalsReviewerParam | undefined)
 })
 
+type WorkspaceWrite = Extract<Protocol.SandboxPolicyParam, { type: "workspaceWrite" }>
+
+/** The configuration's names of the details that `workspace-write` has, and a mode has not. */
+const details = {
+  writable_roots: "writableRoots",
+  network_access: "networkAccess",
+  exclude_tmpdir_env_var: "excludeTmpdirEnvVar",
+  exclude_slash_tmp: "excludeSlashTmp"
+} as const satisfies Record<string, keyof WorkspaceWrite>
+
+const detailNames = Object.keys(details) as ReadonlyArray<keyof typeof details>
+
+/** A `workspaceWrite` policy with the details that a `config` gives anew. */
+const withDetails = (policy: WorkspaceWrite, config: Config | null | undefined): WorkspaceWrite => {
+  const given = config?.["sandbox_workspace_write"]
+  return {
+    ...policy,
+    ...Object.fromEntries(
+      detailNames.flatMap((name) => isTable(given) && given[name] !== undefined ? [[details[name], given[name]]] : [])
+    )
+  }
+}
+
+const configOf = (policy: WorkspaceWrite): Config => ({
+  sandbox_workspace_write: Object.fromEntries(detailNames.map((name) => [name, policy[details[name]]]))
+})
+
 const keptSandbox = ({ activePermissionProfile, sandboxPolicy }: Settings, options: Options): Kept => {
   const { config, permissions, sandbox } = options
-  const isGiven = Predicate.isNotNullish(sandbox) || Predicate.isNotNullish(permissions) ||
-    hasKey(config, "sandbox_mode") || hasKey(config, "default_permissions")
-  if (isGiven || sandboxPolicy === undefined) return { fields: {}, requested: { permissions, sandbox } }
-  const policy = sandboxPolicy as Protocol.SandboxPolicyParam
-  const profile = customProfile(activePermissionProfile?.id)
-  if (profile !== undefined) {
-    return { fields: { permissions: profile }, requested: { permissions: profile, sandboxPolicy: policy } }
-  }
+  if (sandboxPolicy === undefined) return { fields: {}, requested: { permissions, sandbox } }
   const mode = modeOf(sandboxPolicy)
-  return hasKey(config, "sandbox_workspace_write")
-    ? { fields: { sandbox: mode }, requested: { sandbox: mode } }
-    : { fields: { sandbox: mode, config: sandboxConfig(sandboxPolicy) }, requested: { sandboxPolicy: policy } }
+  const profile = customProfile(activePermissionProfile?.id)
+  const given = sandbox ?? config?.["sandbox_mode"]
+  const isOther = Predicate.isNotNullish(permissions) || hasKey(config, "default_permissions") ||
+    Predicate.isNotNullish(given) && (profile !== undefined || given !== mode)
+  if (isOther) return { fields: {}, requested: { permissions, sandbox } }
+  const kept = sandboxPolicy as Protocol.SandboxPolicyParam
+  if (profile !== undefined) {
+    return { fields: { permissions: profile }, requested: { permissions: profile, sandboxPolicy: kept } }
+  }
+  if (kept.type !== "workspaceWrite") return { fields: { sandbox: mode }, requested: { sandboxPolicy: kept } }
+  const policy = withDetails(kept, config)
+  return { fields: { sandbox: mode, config: configOf(policy) }, requested: { sandboxPolicy: policy } }
 }
 
 /** The model and its settings, which a stored thread keeps by itself, and a fork does not. */
@@ -116,7 +104,7 @@ const withoutUndefined = <A extends object>(fields: A): A =>
 /** The fields with which a known thread is resumed or forked, so that it has the settings that it had, or those in the options. */
 const keep = (
   method: "thread/resume" | "thread/fork",
-  { opening, settings }: ThreadRecord,
+  { config: opened, settings }: ThreadRecord,
   options: Options
 ): Kept => {
   const approvals = keptApprovals(settings, options)
@@ -126,7 +114,7 @@ const keep = (
     fields: withoutUndefined({
       ...options,
       ...withoutUndefined({ ...approvals, ...sandbox.fields, ...model }),
-      config: mergeConfig(opening.config, sandbox.fields.config, config, options.config)
+      config: mergeConfig(opened, sandbox.fields.config, config, options.config)
     }),
     requested: { ...options, ...withoutUndefined({ ...approvals, ...model, ...sandbox.requested }) }
   }
@@ -157,6 +145,27 @@ const updateSettings = (
     server.requestRaw("thread/settings/update", { ...changes, threadId }),
     requestThread(server, "thread/resume", { threadId, excludeTurns: true })
   )
+
+/** Changes settings of a thread back, as far as that is possible. */
+export const restoreSettings = (
+  server: Requests,
+  threadId: string,
+  { activePermissionProfile, approvalPolicy, approvalsReviewer, cwd, effort, model, sandboxPolicy, serviceTier }:
+    Settings
+): Effect.Effect<void> => {
+  const permissions = customProfile(activePermissionProfile?.id)
+  const settings = withoutUndefined({
+    threadId,
+    approvalPolicy,
+    approvalsReviewer,
+    ...(permissions === undefined ? { sandboxPolicy } : { permissions }),
+    cwd,
+    effort,
+    model,
+    serviceTier
+  })
+  return Effect.ignore(server.requestRaw("thread/settings/update", settings, { timeout: "5 seconds" }))
+}
 
 /**
  * Resumes or forks a thread: one that is known with the settings that it has, unless the options give others. Fails if the thread
@@ -224,51 +233,20 @@ export const verifyKept = (
 ): Effect.Effect<void, AppServerError> =>
   verifySettings(method, threadId, keep(method, record, options).requested, effective)
 
-/**
- * The params of a turn, with workspace roots that make its sandbox policy hold: the server adds the workspace roots of the thread to
- * the writable roots of a policy.
- */
-export const withExactRoots = (
-  { settings }: ThreadRecord,
-  experimentalApi: boolean,
-  params: Protocol.TurnStartParams
-): Effect.Effect<Protocol.TurnStartParams, AppServerError> => {
-  const { sandboxPolicy, threadId } = params
-  const known = settings.runtimeWorkspaceRoots
-  if (sandboxPolicy?.type !== "workspaceWrite" || Predicate.isNotNullish(params.runtimeWorkspaceRoots)) {
-    return Effect.succeed(params)
-  }
-  const cwd = params.cwd ?? settings.cwd
-  const current = movedRoots(known, settings.cwd, cwd) ?? []
-  const allowed = [cwd, ...sandboxPolicy.writableRoots ?? []].filter(Predicate.isNotNullish)
-  const kept = current.filter((root) => allowed.some((path) => isSamePath(root, path)))
-  if (known === undefined || kept.length === current.length) return Effect.succeed(params)
-  // Without a root the server reports the temporary folders as writable roots instead of as the flags of the policy.
-  const roots = kept.length === 0 && cwd !== undefined ? [cwd] : kept
-  return experimentalApi
-    ? Effect.succeed({ ...params, runtimeWorkspaceRoots: roots })
-    : Effect.fail(notApplied("turn/start", threadId, {
-      setting: "sandbox",
-      requested: sandboxPolicy,
-      effective: { ...sandboxPolicy, writableRoots: [...new Set([...sandboxPolicy.writableRoots ?? [], ...known])] }
-    }))
-}
-
 /** The options of a resume that the server ignores if it has loaded the thread, and does not report. */
-const unreported = ["config", "baseInstructions", "developerInstructions", "personality"] as const
+const ignoredOptions = ["baseInstructions", "developerInstructions", "personality"] as const
 
 /** Fails if options of a resume would be ignored. Nothing is changed then. */
 export const refuseIgnored = Effect.fnUntraced(function*(
   server: Requests,
   id: string,
-  record: ThreadRecord | undefined,
-  options: Opening
+  config: Config | undefined,
+  instructions: Instructions | undefined,
+  options: Options
 ): Effect.fn.Return<void, AppServerError> {
-  const setting = unreported.find((name) =>
-    Predicate.isNotNullish(options[name]) && (name === "config"
-      ? !includesConfig(record?.opening.config, options.config)
-      : !Equal.equals(options[name], record?.opening[name]))
-  )
+  const setting = includesConfig(config, options.config)
+    ? ignoredOptions.find((name) => Predicate.isNotNullish(options[name]) && options[name] !== instructions?.[name])
+    : "config"
   if (setting === undefined) return
   const read = yield* Effect.orElseSucceed(server.requestRaw("thread/read", { threadId: id }), () => undefined)
   const status = field(field(field(read, "thread"), "status"), "type")

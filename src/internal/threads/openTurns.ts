@@ -14,7 +14,7 @@ export interface HeldTurn {
   readonly thread: OpenThread
   readonly state: TurnState
   /** Whether this program has started it. One that a goal or another client has started goes on without this program. */
-  readonly isOurs: boolean
+  isOurs: boolean
   /** Whether its background terminals live on when it is interrupted. */
   readonly keepBackgroundTerminals: boolean
   handles: number
@@ -47,13 +47,11 @@ export class OpenTurns {
   readonly unnamed = new Set<TurnState>()
   /** Called with each turn and compaction whose end is waited for. */
   onAwait: (awaited: Awaited) => void = () => {}
-  /** How often the server was restarted. */
-  restarts = 0
   /** Called with the id of each turn that turns out to be the program's. */
   readonly onClaim = new Set<(turnId: string) => void>()
   /** The `turn/start` requests that have no response yet, by thread. */
   private readonly starting = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
-  /** The turn that each thread is running, whoever started it. */
+  /** The turn that each thread is running, started by this program or not. */
   private readonly active = new Map<string, string>()
 
   /** Follows which turns the threads of a server run, for as long as the scope lives. */
@@ -74,7 +72,7 @@ export class OpenTurns {
     ], { discard: true })
   }
 
-  /** The turn that a thread is running, whoever started it, as far as the events of the thread say. */
+  /** The turn that a thread is running, started by this program or not, as far as the events of the thread say. */
   activeOf(threadId: string): string | undefined {
     return this.active.get(threadId)
   }

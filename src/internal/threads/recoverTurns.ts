@@ -80,7 +80,7 @@ const finish = (state: TurnState, turn: Protocol.Turn): void => {
   state.onNotification({ method: "turn/completed", params: { threadId, turn } }, turn.id, immediately)
 }
 
-const recoverTurn = (server: Requests, restarts: number) =>
+const recoverTurn = (server: Requests) =>
   Effect.fnUntraced(function*(held: HeldTurn) {
     const { id: turnId, state, thread } = held
     const { threadId } = state
@@ -89,9 +89,9 @@ const recoverTurn = (server: Requests, restarts: number) =>
         state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable, description })), immediately)
       )
     // No caller waits for it, so it need not be found out how far it has come.
-    if (held.handles === 0) return yield* lost(true, "the server had not finished it")
+    if (held.handles === 0) return yield* lost(true, "the server was restarted, and had not finished it")
     let resumable = false
-    const found = yield* thread.reopen(server, restarts).pipe(
+    const found = yield* thread.reopen(server).pipe(
       Effect.tap(() =>
         Effect.sync(() => {
           resumable = true
@@ -107,7 +107,12 @@ const recoverTurn = (server: Requests, restarts: number) =>
     }
     const turn = Option.getOrUndefined(found.success)
     if (turn?.status === "completed" || turn?.status === "failed") return finish(state, turn)
-    return yield* lost(true, turn === undefined ? "the server does not know it" : "the server had not finished it")
+    return yield* lost(
+      true,
+      turn === undefined
+        ? "the server was restarted, and does not know it"
+        : "the server was restarted, and had not finished it"
+    )
   })
 
 /** How long the end of a turn is waited for when something says that it has ended. It follows at once, if it does. */
@@ -206,7 +211,7 @@ export const recoverTurns = (
   threads: OpenThreads
 ): Effect.Effect<void> =>
   Effect.gen(function*() {
-    open.restarts++
+    threads.records.restart(server)
     for (const state of open.compacting) {
       state.onEnd(
         appServerError(
@@ -214,18 +219,18 @@ export const recoverTurns = (
             threadId: state.threadId,
             turnId: "",
             resumable: true,
-            description: "it is not known whether the thread was compacted"
+            description: "the server was restarted, and does not report whether the thread was compacted"
           })
         ),
         immediately
       )
     }
     const running = [...open.held.values()].filter(({ state }) => state.outcome === undefined)
-    yield* Effect.forEach(running, recoverTurn(server, open.restarts), { concurrency: 8, discard: true })
+    yield* Effect.forEach(running, recoverTurn(server), { concurrency: 8, discard: true })
     const done = new Set(running.map(({ thread }) => thread.id))
     yield* Effect.forEach(
       threads.all().filter(({ id }) => !done.has(id)),
-      (thread) => Effect.ignore(thread.reopen(server, open.restarts)),
+      (thread) => Effect.ignore(thread.reopen(server)),
       { concurrency: 8, discard: true }
     )
   })

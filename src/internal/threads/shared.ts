@@ -13,6 +13,7 @@ import { warnOfLostLogin } from "./lostLogin.ts"
 import { OpenThreads } from "./openThread.ts"
 import { OpenTurns } from "./openTurns.ts"
 import { recoverEnds, recoverTurns } from "./recoverTurns.ts"
+import { ThreadRecords } from "./threadRecords.ts"
 import { answerToolCalls } from "./threadTools.ts"
 
 export interface Shared {
@@ -24,7 +25,7 @@ export interface Shared {
 
 const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.fn.Return<Shared, never, Scope.Scope> {
   const open = new OpenTurns()
-  const threads = new OpenThreads()
+  const threads = new OpenThreads(yield* ThreadRecords.of(server))
   const registry = new HandlerRegistry(server, open, threads)
   yield* registry.listen
   yield* answerToolCalls(server, registry)

@@ -12,6 +12,7 @@ import type * as Protocol from "../../Protocol.ts"
 import { requestTurn } from "./answers.ts"
 import type { Handlers } from "./handlers.ts"
 import { bounded } from "./interruptTurn.ts"
+import { restoreSettings } from "./keptSettings.ts"
 import type { OpenThread } from "./openThread.ts"
 import type { HeldTurn, OpenTurns } from "./openTurns.ts"
 import { endTurn, type Session, TurnHandle } from "./turnHandle.ts"
@@ -88,9 +89,9 @@ const sendStart = Effect.fnUntraced(function*(
   const handlers = given && registry.addTurn(threadId, given)
   let isSent = false
   let activeBefore: string | undefined
+  const before = thread.record.settings
   const request = yield* thread.request(
     server,
-    open,
     "turn/start",
     (server, { onSend }) =>
       requestTurn(server, "turn/start", params, {
@@ -98,13 +99,13 @@ const sendStart = Effect.fnUntraced(function*(
         onSend: () => {
           isSent = true
           activeBefore = open.activeOf(threadId)
-          state.expectSettings(params)
+          state.expect(params)
           onSend?.()
         }
       })
   ).pipe(
     Effect.map(({ turn: { id } }): Started => {
-      if (!state.hasSettings) thread.change(params)
+      thread.record.change(params, state.hasSettings)
       const isJoined = activeBefore === id || open.isRunning(threadId, id)
       if (isJoined) handlers?.end()
       else handlers?.name(id)
@@ -122,7 +123,7 @@ const sendStart = Effect.fnUntraced(function*(
     open.unnamed.delete(state)
     if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
   })
-  return { request, isSent: () => isSent, handlers }
+  return { request, isSent: () => isSent, handlers, before }
 })
 
 /** Interrupts a turn for which the server has reported other settings than it was started with. */
@@ -143,15 +144,26 @@ export const startTurn = (
       const { exclusive, limit, params: { threadId } } = start
       yield* restore(refuseBusy(session.open, threadId, exclusive, limit))
       const state = new TurnState(session.server, threadId)
-      const { handlers, isSent, request } = yield* sendStart(session, thread, state, start)
+      const { before, handlers, isSent, request } = yield* sendStart(session, thread, state, start)
       if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
 
       const started = yield* Effect.exit(restore(limit(Fiber.join(request))))
       if (Exit.isSuccess(started)) {
         const { isJoined, turn } = started.value
         const handle = new TurnHandle(session, turn)
+        const joined = Effect.suspend(() => {
+          turn.isOurs = false
+          if (exclusive.length === 0) return Effect.void
+          handle.fail(busy(threadId, turn.id, exclusive, true))
+          return Effect.andThen(restoreSettings(session.server, threadId, before), handle.release)
+        })
+        if (thread.record.isClosed) {
+          yield* handle.release
+          return yield* thread.closed("turn/start")
+        }
         if (isJoined && exclusive.length > 0) {
           yield* handle.release
+          yield* restoreSettings(session.server, threadId, before)
           return yield* busy(threadId, turn.id, exclusive, true)
         }
         if (!isJoined && state.rejected !== undefined) {
@@ -160,7 +172,9 @@ export const startTurn = (
         }
         yield* Effect.addFinalizer(() => handle.release)
         const services = yield* Effect.context<never>()
-        state.whenRejected((error) => Effect.runForkWith(services)(rejectTurn(session, turn, error)))
+        const run = Effect.runForkWith(services)
+        state.whenRejected((error) => run(rejectTurn(session, turn, error)))
+        if (!isJoined) state.whenJoined(() => run(joined))
         return handle
       }
 

@@ -75,6 +75,21 @@ export const settingsOfUpdate = (updated: Protocol.ThreadSettings): Settings => 
   runtimeWorkspaceRoots: undefined
 })
 
+/** What a thread was opened with that the server does not report. */
+export interface Instructions {
+  readonly baseInstructions?: string | null | undefined
+  readonly developerInstructions?: string | null | undefined
+  readonly personality?: Protocol.PersonalityParam | null | undefined
+}
+
+export const instructionsOf = (
+  { baseInstructions, developerInstructions, personality }: Instructions
+): Instructions => ({
+  ...(Predicate.isNotNullish(baseInstructions) ? { baseInstructions } : {}),
+  ...(Predicate.isNotNullish(developerInstructions) ? { developerInstructions } : {}),
+  ...(Predicate.isNotNullish(personality) ? { personality } : {})
+})
+
 /** Settings that a request asks for, by the names of its params. */
 export interface Requested {
   readonly approvalPolicy?: Protocol.AskForApprovalParam | null | undefined

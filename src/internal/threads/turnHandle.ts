@@ -3,7 +3,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type { AppServer } from "../../AppServer.ts"
-import type { AppServerError } from "../../AppServerError.ts"
+import { type AppServerError, make as appServerError, TurnLost } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 import type { EventBuffer } from "../connection/eventBuffer.ts"
 import { immediately } from "../connection/messages.ts"
@@ -32,6 +32,23 @@ export const endTurn = (server: AppServer["Service"], turn: HeldTurn): Effect.Ef
         turn.keepBackgroundTerminals ? Effect.void : bounded(endTerminals(server, turn.state))
       )
   ).pipe(Effect.uninterruptible)
+
+/**
+ * Ends all turns of a thread that is about to be closed, after which no event of them arrives: those that this program has started on
+ * the server, the others for this program only.
+ */
+export const closeTurns = Effect.fnUntraced(function*({ open, server }: Session, threadId: string) {
+  yield* bounded(Fiber.awaitAll(open.startingOf(threadId)))
+  const running = open.runningOf(threadId)
+  yield* Effect.forEach(running.filter(({ isOurs }) => isOurs), (turn) => endTurn(server, turn), {
+    concurrency: "unbounded",
+    discard: true
+  })
+  for (const { id: turnId, state } of running) {
+    const description = "its thread was closed, so its end is not reported to this program"
+    state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable: true, description })), immediately)
+  }
+})
 
 export class TurnHandle {
   readonly session: Session

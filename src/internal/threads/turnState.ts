@@ -60,6 +60,12 @@ const readError = (error: unknown): Protocol.TurnError | undefined => {
 /** Maximum number of starts and ends of turns that are kept for a response that no caller waits for. */
 const maxReleasedEvents = 64
 
+/** The texts of an input, as the server repeats them. `undefined` if there are none to tell it by. */
+const textOfInput = (input: ReadonlyArray<unknown>): string | undefined => {
+  const texts = input.map((part) => field(part, "text")).filter(Predicate.isString)
+  return texts.length === 0 ? undefined : texts.join("\n").toWellFormed()
+}
+
 /** What is received before the turn has its id: an event of a turn, or a change of `endedBecause`. */
 type Early =
   | readonly [turnId: string, event: Protocol.TurnNotification]
@@ -96,6 +102,12 @@ export class TurnState implements NotificationListener {
   private expired: AppServerError | undefined
   /** The settings that the turn was started with, to be compared with those that the server reports. */
   private requested: Requested | undefined
+  /** The text of the input that the turn was started with, until the turn has shown it. */
+  private input: string | undefined
+  /** Whether the turn has shown another input before that. */
+  private hasOtherInput = false
+  private isJoined = false
+  private onJoin: (() => void) | undefined
   /** Why the turn must not run: the server has reported other settings than it was started with. */
   rejected: AppServerError | undefined
   private onReject: ((error: AppServerError) => void) | undefined
@@ -154,9 +166,30 @@ export class TurnState implements NotificationListener {
     }
   }
 
-  /** Compares the settings that the server reports until the turn has started with those that the turn was started with. */
-  expectSettings(requested: Requested): void {
-    this.requested = requested
+  /**
+   * Compares what the turn was started with with what the server reports: the settings until the turn has started, and its first input.
+   */
+  expect(params: Protocol.TurnStartParams): void {
+    this.requested = params
+    this.input = textOfInput(params.input)
+  }
+
+  /** Calls a function when the turn turns out to be one that was running already, as another input comes before the one it was started with. */
+  whenJoined(onJoin: () => void): void {
+    if (this.isJoined) onJoin()
+    else this.onJoin = onJoin
+  }
+
+  private compareInput(content: ReadonlyArray<unknown>, step: Step): void {
+    if (this.input === undefined) return
+    if (textOfInput(content) !== this.input) {
+      this.hasOtherInput = true
+      return
+    }
+    this.input = undefined
+    if (!this.hasOtherInput) return
+    this.isJoined = true
+    if (this.onJoin !== undefined) step.defer(this.onJoin)
   }
 
   private compareSettings(reported: Protocol.ThreadSettings, step: Step): void {
@@ -292,7 +325,7 @@ export class TurnState implements NotificationListener {
         this.endedBecause = undefined
         return
       case "item/started":
-        if (event.params.item.type === "commandExecution") this.commands.add(event.params.item.id)
+        this.addStarted(event.params.item, step)
         return
       case "item/completed":
         this.items.push(event.params.item)
@@ -310,6 +343,11 @@ export class TurnState implements NotificationListener {
       case "malformed":
         this.addUnread(event.raw, step)
     }
+  }
+
+  private addStarted(item: Protocol.ThreadItem, step: Step): void {
+    if (item.type === "commandExecution") this.commands.add(item.id)
+    else if (item.type === "userMessage") this.compareInput(item.content, step)
   }
 
   /** What cannot be read whole counts with what can be read of it: an item, or the end of the turn. */

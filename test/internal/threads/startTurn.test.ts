@@ -16,6 +16,7 @@ import { HandlerRegistry } from "../../../src/internal/threads/handlers.ts"
 import { OpenThread, OpenThreads } from "../../../src/internal/threads/openThread.ts"
 import { OpenTurns } from "../../../src/internal/threads/openTurns.ts"
 import { startTurn } from "../../../src/internal/threads/startTurn.ts"
+import { ThreadRecords } from "../../../src/internal/threads/threadRecords.ts"
 import type { TurnState } from "../../../src/internal/threads/turnState.ts"
 import { requestLimit } from "../../../src/internal/threads/turnTimeouts.ts"
 import type * as Protocol from "../../../src/Protocol.ts"
@@ -120,11 +121,12 @@ describe("a turn", () => {
       }
       const thread = yield* openThread("t")
       const open = new OpenTurns()
-      const threads = new OpenThreads()
-      const record = threads.note(Fake.threadResponse("t"), {})
+      const records = new ThreadRecords()
+      const threads = new OpenThreads(records)
+      const record = records.note(Fake.threadResponse("t"), new Map(), undefined)
       const starting = yield* startTurn(
         { server, open, registry: new HandlerRegistry(server, open, threads) },
-        new OpenThread("t", record, 0),
+        new OpenThread("t", record, records),
         {
           params: { threadId: thread.id, input: [] },
           handlers: undefined,

@@ -228,6 +228,37 @@ describe("a turn with an idle timeout", () => {
       assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
+  it.effect("does not stop for a handler of another thread, of an ended sub-agent, or of no thread", () =>
+    Effect.gen(function*() {
+      const late = yield* Deferred.make<void>()
+      const server = yield* AppServer.AppServer
+      yield* server.handle(
+        "account/chatgptAuthTokens/refresh",
+        () => Effect.andThen(Effect.uninterruptible(Deferred.await(late)), Effect.fail("late"))
+      )
+      yield* server.handle(
+        "item/commandExecution/requestApproval",
+        () => Effect.as(Effect.uninterruptible(Deferred.await(late)), { decision: "decline" } as const)
+      )
+      const { fake, turn } = yield* startTurn({ idleTimeout: "2 seconds" })
+      yield* fake.emit(
+        {
+          method: "account/chatgptAuthTokens/refresh",
+          id: 3,
+          params: { reason: "unauthorized", previousAccountId: null }
+        },
+        approvalRequest(4, "stranger", "x"),
+        { method: "turn/started", params: { threadId: "sub", turn: { ...Fake.turn("v"), rootTurnId: "u" } } },
+        approvalRequest(5, "sub", "v")
+      )
+      yield* TestClock.adjust("1 second")
+      yield* fake.emit(Fake.turnCompleted("sub", "v"))
+      yield* TestClock.adjust("2 seconds")
+      yield* interrupted(fake)
+      assert.deepInclude(yield* reasonOf(turn.result), { _tag: "TurnTimeout", kind: "idle" })
+      yield* Deferred.succeed(late, undefined)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
   it.effect("does not stop for a handler of an earlier turn, or of a sub-agent of one, that is still at work", () =>
     Effect.gen(function*() {
       const late = yield* Deferred.make<"accept">()
