@@ -18,7 +18,7 @@ const program = Effect.gen(function*() {
 
   const result = yield* turn.result
   yield* Console.log(`\n\nFinal answer: ${result.finalResponse}`)
-  yield* Console.log(`Tokens: ${result.usage?.last.inputTokens} in, ${result.usage?.last.outputTokens} out`)
+  yield* Console.log(`Tokens: ${result.usage?.turn.inputTokens} in, ${result.usage?.turn.outputTokens} out`)
 }).pipe(Effect.scoped)
 
 const model = layerCodex([

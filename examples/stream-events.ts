@@ -22,8 +22,6 @@ const show = (event: Turn.TurnEvent): string | undefined => {
         ? `  exit code ${item.exitCode}: ${item.aggregatedOutput?.trim()}`
         : undefined
     }
-    case "thread/tokenUsage/updated":
-      return `  ${event.params.tokenUsage.total.totalTokens} tokens so far`
     case "turn/completed":
       return `turn ${event.params.turn.status}`
     default:
@@ -34,12 +32,15 @@ const show = (event: Turn.TurnEvent): string | undefined => {
 const program = Effect.gen(function*() {
   const codex = yield* Codex.Codex
   const thread = yield* codex.startThread({ approvalMode: "deny_all", sandbox: "read-only" })
-  yield* thread.stream("Which shell commands do you need to greet me?").pipe(
+  const turn = yield* thread.turn("Which shell commands do you need to greet me?")
+  yield* turn.events.pipe(
     Stream.map(show),
     Stream.filter((line) => line !== undefined),
     Stream.runForEach(Console.log)
   )
-})
+  const { usage } = yield* turn.result
+  yield* Console.log(`${usage?.turn.totalTokens} tokens`)
+}).pipe(Effect.scoped)
 
 const model = layerCodex([
   reply([

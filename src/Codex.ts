@@ -278,6 +278,7 @@ const make = Effect.gen(function*() {
         const instructions = { ...threads.get(id)?.instructions, ...instructionsOf(fields) }
         const thread = new OpenThread(openedId, record, records, instructions)
         if (method === "thread/resume") yield* findActive(server, open, response)
+        else open.usages.forgetTotals(response.thread.id)
         registry.setThread(response.thread.id, {
           ...now,
           tools: tools !== undefined

@@ -315,6 +315,7 @@ const close = Effect.fn("Thread.close")(function*({ session, thread, threads }: 
   )
   threads.release(id)
   session.registry.removeThread(id)
+  session.open.usages.forgetTotals(id)
 })
 
 const backgroundTerminals = ({ session: { server }, thread: { id } }: HeldThread): BackgroundTerminals => ({

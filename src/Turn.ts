@@ -17,6 +17,7 @@ import type { TurnHandle } from "./internal/threads/turnHandle.ts"
 import type { TurnState } from "./internal/threads/turnState.ts"
 import { startDeadline, startIdleTimeout } from "./internal/threads/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
+import * as Usage from "./Usage.ts"
 
 /**
  * Something that happens in a turn: the protocol's own notification, told apart by `method`. A notification that a newer
@@ -44,8 +45,8 @@ export interface TurnResult {
   readonly finalResponse: string | undefined
   /** What was completed in the turn, in order: messages, commands, file changes, tool calls, … */
   readonly items: ReadonlyArray<Protocol.ThreadItem>
-  /** The tokens that the turn and its thread have used. */
-  readonly usage: Protocol.ThreadTokenUsage | undefined
+  /** What the turn has used: print `usage.turn`. `undefined` if the server has reported nothing for the turn. */
+  readonly usage: Usage.TurnUsage | undefined
   /** Unix time in seconds. */
   readonly startedAt: number | undefined
   /** Unix time in seconds. */
@@ -69,7 +70,8 @@ export class TurnFailed extends Schema.TaggedError<TurnFailed>()("TurnFailed", {
   additionalDetails: Schema.UndefinedOr(Schema.String),
   /** What was completed before the failure. */
   items: Schema.Array(Protocol.ThreadItem),
-  usage: Schema.UndefinedOr(Protocol.ThreadTokenUsage)
+  /** What the turn has used before the failure. `undefined` if the server has reported nothing for the turn. */
+  usage: Schema.UndefinedOr(Usage.TurnUsage)
 }) {
   override get message(): string {
     const kind = this.codexErrorInfo === undefined ? "" : ` (${JSON.stringify(this.codexErrorInfo)})`

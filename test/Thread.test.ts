@@ -43,7 +43,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       assert.strictEqual(result.finalResponse, "Hello!")
       assert.deepStrictEqual(typesOf(result.items), ["userMessage", "agentMessage"])
       assert.deepInclude(result.items[1], { text: "Hello!" })
-      assert.strictEqual(result.usage?.last.totalTokens, 2)
+      assert.strictEqual(result.usage?.turn.totalTokens, 2)
       assert.isAtLeast(result.durationMs ?? -1, 0)
       assert.isAtLeast(result.startedAt ?? -1, 1_700_000_000)
       assert.isAtLeast(result.completedAt ?? -1, result.startedAt ?? 0)
@@ -65,7 +65,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
         outputTokens: 20,
         reasoningTokens: 5
       }
-      const last = {
+      const used = {
         totalTokens: 120,
         inputTokens: 100,
         cachedInputTokens: 40,
@@ -74,11 +74,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
         reasoningOutputTokens: 5
       }
       const first = yield* runWith(thread, ModelServer.text("one", { usage }))
-      assert.deepInclude(first.usage, { last, total: last })
+      assert.deepInclude(first.usage, { turn: used, thread: used, lastRequest: used })
       const second = yield* runWith(thread, ModelServer.text("two", { usage }))
       assert.deepInclude(second.usage, {
-        last,
-        total: {
+        turn: used,
+        lastRequest: used,
+        thread: {
           totalTokens: 240,
           inputTokens: 200,
           cachedInputTokens: 80,
@@ -290,7 +291,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn that fails", (it
       if (failed._tag !== "TurnFailed") return
       assert.include(failed.detail, "the model broke")
       assert.deepStrictEqual(typesOf(failed.items), ["userMessage", "agentMessage", "commandExecution"])
-      assert.strictEqual(failed.usage?.last.totalTokens, 42)
+      assert.strictEqual(failed.usage?.turn.totalTokens, 42)
 
       assert.strictEqual((yield* runWith(thread, ModelServer.text("fine again"))).finalResponse, "fine again")
     }))

@@ -25,7 +25,7 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
   const claimed = new Set([...open.held.values()].map(({ id }) => id))
   const onClaim = (id: string) => claimed.add(id)
   open.onClaim.add(onClaim)
-  const state = new TurnState(server, threadId, (state): NotificationListener => ({
+  const state = new TurnState(server, open.usages, threadId, (state): NotificationListener => ({
     onNotification(event, id, step) {
       state.onNotification(event, id, step)
       if (turnId !== undefined || id === undefined) return

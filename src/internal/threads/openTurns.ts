@@ -5,6 +5,7 @@ import type * as Scope from "effect/Scope"
 import type { AppServer } from "../../AppServer.ts"
 import { immediately } from "../connection/messages.ts"
 import type { OpenThread } from "./openThread.ts"
+import { ThreadUsages } from "./threadUsage.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** A turn that is held by one handle or more. With no handle left it stays until it is settled. */
@@ -40,6 +41,8 @@ export interface StartingTurn {
 }
 
 export class OpenTurns {
+  /** What the threads and their turns use. */
+  readonly usages = new ThreadUsages()
   readonly held = new Map<string, HeldTurn>()
   /** The states of compactions, whose turns have no handle. */
   readonly compacting = new Set<TurnState>()
@@ -57,6 +60,7 @@ export class OpenTurns {
   /** Follows which turns the threads of a server run, for as long as the scope lives. */
   listen(server: AppServer["Service"]): Effect.Effect<void, never, Scope.Scope> {
     return Effect.all([
+      this.usages.listen(server),
       server.observe("turn/started", (event) => {
         if (event.method === "turn/started") this.active.set(event.params.threadId, event.params.turn.id)
       }),

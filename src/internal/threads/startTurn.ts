@@ -143,7 +143,7 @@ export const startTurn = (
     Effect.gen(function*() {
       const { exclusive, limit, params: { threadId } } = start
       yield* restore(refuseBusy(session.open, threadId, exclusive, limit))
-      const state = new TurnState(session.server, threadId)
+      const state = new TurnState(session.server, session.open.usages, threadId)
       const { before, handlers, isSent, request } = yield* sendStart(session, thread, state, start)
       if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
 

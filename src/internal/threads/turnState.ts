@@ -12,6 +12,7 @@ import * as Schema from "effect/Schema"
 import type { AppServer, NotificationListener } from "../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
+import type * as Usage from "../../Usage.ts"
 import { field } from "../connection/codec.ts"
 import type { Delta, Family } from "../connection/deltaLines.ts"
 import { EventBuffer } from "../connection/eventBuffer.ts"
@@ -19,6 +20,7 @@ import { EventLog } from "../connection/eventLog.ts"
 import { immediately, type Step } from "../connection/messages.ts"
 import { notApplied } from "./keptSettings.ts"
 import { differenceOf, type Requested, settingsOfUpdate } from "./threadSettings.ts"
+import type { ThreadUsages } from "./threadUsage.ts"
 
 /** Who subscribes so late lags. Each turn that runs has such a log, so it is short. */
 const joinLogFrom = 128
@@ -80,7 +82,8 @@ export class TurnState implements NotificationListener {
   items: Array<Protocol.ThreadItem> = []
   /** The items of the commands that the turn has started. */
   readonly commands = new Set<string>()
-  usage: Protocol.ThreadTokenUsage | undefined
+  /** What the turn has used, once it has ended. */
+  usage: Usage.TurnUsage | undefined
   /** The server has said that the turn runs; before that it cannot be interrupted by its id. */
   started = false
   readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
@@ -126,14 +129,17 @@ export class TurnState implements NotificationListener {
   /** A text that is known to be of this turn. */
   private family: Family | undefined
 
+  private readonly usages: ThreadUsages
   private unlisten = (): void => {}
 
   /** Listens from now on, until the turn has ended. */
   constructor(
     server: AppServer["Service"],
+    usages: ThreadUsages,
     threadId: string,
     listener: (state: TurnState) => NotificationListener = (state) => state
   ) {
+    this.usages = usages
     this.threadId = threadId
     this.redact = server.redact
     this.withVersions = server.withVersions
@@ -330,9 +336,6 @@ export class TurnState implements NotificationListener {
       case "item/completed":
         this.items.push(event.params.item)
         return
-      case "thread/tokenUsage/updated":
-        this.usage = event.params.tokenUsage
-        return
       case "turn/completed": {
         const { turn } = event.params
         // The server lists the last message here again. One that was not heard of before is not lost.
@@ -377,6 +380,7 @@ export class TurnState implements NotificationListener {
       ? Result.fail(this.expired)
       : Result.mapError(ended, this.withVersions)
     this.outcome = outcome
+    if (this.turnId !== undefined) this.usage = this.usages.of(this.threadId, this.turnId)
     for (const subscriber of this.subscribers) {
       subscriber.close(errorOf(outcome), step)
     }

@@ -1,0 +1,444 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AppServer, Codex, type Thread, Turn, Usage } from "effect-codex"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as ModelServer from "../src/testing/ModelServer.ts"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+
+const tokens = (inputTokens: number, outputTokens: number): Usage.Tokens => ({
+  ...Usage.zero,
+  inputTokens,
+  outputTokens,
+  totalTokens: inputTokens + outputTokens
+})
+
+const sum = (all: ReadonlyArray<Usage.Tokens>) => all.reduce((a, b) => Usage.add(a, b), Usage.zero)
+
+describe("Usage", () => {
+  const a: Usage.Tokens = {
+    inputTokens: 9,
+    cachedInputTokens: 4,
+    cacheWriteInputTokens: 2,
+    outputTokens: 5,
+    reasoningOutputTokens: 3,
+    totalTokens: 14
+  }
+
+  it("adds and subtracts each kind of token", () => {
+    assert.deepStrictEqual(Usage.add(a, a), {
+      inputTokens: 18,
+      cachedInputTokens: 8,
+      cacheWriteInputTokens: 4,
+      outputTokens: 10,
+      reasoningOutputTokens: 6,
+      totalTokens: 28
+    })
+    assert.deepStrictEqual(Usage.add(a, Usage.zero), a)
+    assert.deepStrictEqual(Usage.subtract(Usage.add(a, tokens(1, 2)), tokens(1, 2)), a)
+    assert.deepStrictEqual(Usage.subtract(a)(a), Usage.zero)
+  })
+
+  it("is in the error of a failed turn, which encodes and decodes", () => {
+    const failed = new Turn.TurnFailed({
+      threadId: "t",
+      turnId: "u",
+      detail: "no",
+      codexErrorInfo: undefined,
+      additionalDetails: undefined,
+      items: [],
+      usage: { turn: a, thread: a, lastRequest: a, contextWindow: undefined }
+    })
+    const decoded = Schema.decodeUnknownSync(Turn.TurnFailed)(Schema.encodeSync(Turn.TurnFailed)(failed))
+    assert.deepStrictEqual(decoded.usage, failed.usage)
+    assert.throws(() => Schema.decodeUnknownSync(Usage.Tokens)({ inputTokens: 1 }))
+  })
+})
+
+const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
+
+const usage = (inputTokens: number, outputTokens: number) => ({ usage: { inputTokens, outputTokens } })
+
+const call = (callId: string) => ModelServer.functionCall("exec_command", { cmd: "true", login: false }, { callId })
+
+const part = ModelServer.deltas(["half"], { unfinished: true })
+
+const retrying = { home: { config: { model_providers: { mock_provider: { stream_max_retries: 2 } } } } }
+
+/** Runs a turn for which the model has these replies, and returns the usage of its result or of its error. */
+const usageOf = Effect.fnUntraced(function*(thread: Thread.Thread, ...replies: ReadonlyArray<ModelServer.Reply>) {
+  const model = yield* ModelServer.ModelServer
+  yield* model.enqueue(...replies)
+  return yield* Effect.matchEffect(thread.run("go"), {
+    onSuccess: ({ usage }) => Effect.succeed(usage),
+    onFailure: (error) => error._tag === "TurnFailed" ? Effect.succeed(error.usage) : Effect.fail(error)
+  })
+})
+
+/** Interrupts a turn in the middle of a model request, after these replies. */
+const interrupted = (thread: Thread.Thread, ...replies: ReadonlyArray<ModelServer.Reply>) =>
+  Effect.gen(function*() {
+    const model = yield* ModelServer.ModelServer
+    yield* model.enqueue(...replies, ModelServer.hang([part]))
+    const turn = yield* thread.turn("go")
+    yield* Stream.runHead(turn.text)
+    yield* turn.interrupt
+    const { status, usage } = yield* turn.result
+    assert.strictEqual(status, "interrupted")
+    return usage
+  }).pipe(Effect.scoped)
+
+/** The server may or may not repeat its last report when a request is interrupted. */
+const assertNothing = (usage: Usage.TurnUsage | undefined) =>
+  assert.deepStrictEqual(usage?.turn ?? Usage.zero, Usage.zero)
+
+layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a turn", (it) => {
+  it.effect("is the sum of its model requests, whether it completes, fails or is interrupted", () =>
+    Effect.gen(function*() {
+      const thread = yield* startThread
+      const first = yield* usageOf(
+        thread,
+        ModelServer.reply([call("a")], usage(1000, 100)),
+        ModelServer.reply([call("b")], usage(2000, 200)),
+        ModelServer.text("done", usage(3000, 5))
+      )
+      assert.deepStrictEqual(first, {
+        turn: tokens(6000, 305),
+        thread: tokens(6000, 305),
+        lastRequest: tokens(3000, 5),
+        contextWindow: 258_400
+      })
+      const second = yield* usageOf(thread, ModelServer.text("again", usage(10, 1)))
+      assert.deepStrictEqual(second?.turn, tokens(10, 1))
+      assert.deepStrictEqual(second?.thread, tokens(6010, 306))
+
+      const failed = yield* usageOf(
+        thread,
+        ModelServer.reply([call("c")], usage(500, 50)),
+        ModelServer.httpError(400, { error: { message: "no" } })
+      )
+      assert.deepStrictEqual(failed?.turn, tokens(500, 50))
+      assert.deepStrictEqual(failed?.thread, tokens(6510, 356))
+      assert.deepStrictEqual(failed?.lastRequest, tokens(500, 50))
+
+      assert.deepStrictEqual(
+        (yield* interrupted(thread, ModelServer.reply([call("d")], usage(70, 7))))?.turn,
+        tokens(70, 7)
+      )
+      assertNothing(yield* interrupted(thread))
+      assert.isUndefined(yield* usageOf(thread, ModelServer.httpError(400, { error: { message: "no" } })))
+      assert.deepStrictEqual((yield* usageOf(thread, ModelServer.text("still", usage(1, 1))))?.turn, tokens(1, 1))
+    }))
+
+  it.effect("does not count a report that the server repeats before a retry", () =>
+    Effect.gen(function*() {
+      const thread = yield* startThread
+      const cut = ModelServer.cut([part])
+      assert.deepStrictEqual(
+        (yield* usageOf(thread, cut, ModelServer.text("one", usage(100, 10))))?.turn,
+        tokens(100, 10)
+      )
+      const second = yield* usageOf(
+        thread,
+        cut,
+        ModelServer.reply([call("a")], usage(200, 20)),
+        ModelServer.cut([ModelServer.message("whole")]),
+        ModelServer.text("two", usage(300, 30))
+      )
+      assert.deepStrictEqual(second?.turn, tokens(500, 50))
+      const failed = yield* usageOf(thread, cut, cut, cut)
+      assert.deepStrictEqual(failed?.turn, Usage.zero)
+      assert.deepStrictEqual(failed?.thread, tokens(600, 60))
+    }))
+
+  it.effect("is exact on a fork of any part of a thread, and after a revert", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const { forkThread } = yield* Codex.Codex
+      const thread = yield* startThread
+      yield* usageOf(thread, ModelServer.text("one", usage(100, 10)))
+      yield* usageOf(thread, ModelServer.text("two", usage(200, 20)))
+      const [first, second] = yield* TestCodex.turnsOf(thread.id)
+
+      const whole = yield* forkThread(thread.id)
+      assertNothing(yield* interrupted(whole))
+      const onFork = yield* usageOf(whole, ModelServer.text("three", usage(7, 3)))
+      assert.deepStrictEqual(onFork?.turn, tokens(7, 3))
+      assert.deepStrictEqual(onFork?.thread, tokens(307, 33))
+
+      const partial = yield* forkThread(thread.id, { lastTurnId: first!.id })
+      const retried = yield* usageOf(
+        partial,
+        ModelServer.cut([ModelServer.message("whole")]),
+        ModelServer.text("three", usage(7, 3))
+      )
+      assert.deepStrictEqual(retried?.turn, tokens(7, 3))
+      assert.deepStrictEqual(retried?.thread, tokens(107, 13))
+
+      yield* server.request("thread/revert", { threadId: thread.id, beforeTurnId: second!.id })
+      const reverted = yield* usageOf(thread, ModelServer.text("other", usage(1000, 1)))
+      assert.deepStrictEqual(reverted?.turn, tokens(1000, 1))
+      assert.deepStrictEqual(reverted?.thread, tokens(1100, 11))
+    }))
+
+  it.effect("has the requests of a compaction, and not the estimate that the server reports after it", () =>
+    Effect.gen(function*() {
+      const thread = yield* startThread
+      const model = yield* ModelServer.ModelServer
+      yield* usageOf(thread, ModelServer.text("one", usage(100, 10)))
+      yield* model.enqueue(ModelServer.text("a summary", usage(50, 5)))
+      yield* thread.compact
+      const after = yield* usageOf(thread, ModelServer.text("two", usage(20, 2)))
+      assert.deepStrictEqual(after?.turn, tokens(20, 2))
+      assert.deepStrictEqual(after?.thread, tokens(170, 17))
+
+      const within = yield* usageOf(
+        thread,
+        ModelServer.reply([call("a")], usage(250_000, 1)),
+        ModelServer.text("a summary", usage(1000, 100)),
+        ModelServer.text("three", usage(30, 3))
+      )
+      assert.deepStrictEqual(within?.turn, tokens(251_030, 104))
+      assert.deepStrictEqual(within?.lastRequest, tokens(30, 3))
+    }))
+
+  it.effect("does not count the context window, which the server reports when the context is full", () =>
+    Effect.gen(function*() {
+      const full = ModelServer.failed({ code: "context_length_exceeded", message: "too long" })
+      const never = yield* usageOf(yield* startThread, full)
+      assert.deepStrictEqual(never, {
+        turn: Usage.zero,
+        thread: Usage.zero,
+        lastRequest: Usage.zero,
+        contextWindow: 258_400
+      })
+      const thread = yield* startThread
+      yield* usageOf(thread, ModelServer.text("one", usage(100, 10)))
+      const failed = yield* usageOf(thread, ModelServer.reply([call("a")], usage(200, 20)), full)
+      assert.deepStrictEqual(failed?.turn, tokens(200, 20))
+      assert.deepStrictEqual(failed?.thread, tokens(300, 30))
+      assert.deepStrictEqual(failed?.lastRequest, tokens(200, 20))
+      const compacted = yield* usageOf(
+        thread,
+        ModelServer.text("a summary", usage(50, 5)),
+        ModelServer.text("two", usage(7, 3))
+      )
+      assert.deepStrictEqual(compacted?.turn, tokens(57, 8))
+      assert.deepStrictEqual(compacted?.thread, tokens(357, 38))
+    }))
+
+  it.effect("is that of the whole turn for each caller that has joined it", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const thread = yield* startThread
+      yield* usageOf(thread, ModelServer.text("before", usage(5, 5)))
+      yield* model.enqueue(
+        ModelServer.reply([call("a")], usage(100, 10)),
+        TestCodex.halfMessage,
+        ModelServer.text("both", usage(200, 20))
+      )
+      const turn = yield* thread.turn("one")
+      yield* Stream.runHead(turn.text)
+      const first = yield* Effect.forkChild(turn.result)
+      const second = yield* Effect.forkChild(thread.run("two"))
+      const results = [yield* Fiber.join(first), yield* Fiber.join(second)]
+      assert.strictEqual(results[0]?.id, results[1]?.id)
+      for (const { usage } of results) assert.deepStrictEqual(usage?.turn, tokens(300, 30))
+    }).pipe(Effect.scoped))
+})
+
+layer(TestCodex.layerEnvironment(retrying.home), { excludeTestServices: true })(
+  "The usage of a turn in another process",
+  (it) => {
+    it.effect("does not count the report that the server replays when a thread is resumed", () =>
+      Effect.gen(function*() {
+        const inProcess = Effect.provide(TestCodex.layerProcess(), { local: true })
+        const { id } = yield* Effect.gen(function*() {
+          const thread = yield* startThread
+          yield* usageOf(thread, ModelServer.text("one", usage(1000, 100)))
+          return thread
+        }).pipe(inProcess)
+        yield* Effect.gen(function*() {
+          const { resumeThread } = yield* Codex.Codex
+          const thread = yield* resumeThread(id)
+          assertNothing(yield* interrupted(thread))
+          const resumed = yield* usageOf(thread, ModelServer.text("two", usage(7, 3)))
+          assert.deepStrictEqual(resumed?.turn, tokens(7, 3))
+          assert.deepStrictEqual(resumed?.thread, tokens(1007, 103))
+          yield* thread.close
+          const again = yield* usageOf(yield* resumeThread(id), ModelServer.text("three", usage(1, 1)))
+          assert.deepStrictEqual(again?.turn, tokens(1, 1))
+          assert.deepStrictEqual(again?.thread, tokens(1008, 104))
+        }).pipe(inProcess)
+        yield* Effect.gen(function*() {
+          const { forkThread } = yield* Codex.Codex
+          const fork = yield* forkThread(id)
+          // The server does not report with what totals the fork starts.
+          assertNothing(yield* interrupted(fork))
+          assert.deepStrictEqual((yield* usageOf(fork, ModelServer.text("f", usage(2, 2))))?.turn, tokens(2, 2))
+        }).pipe(inProcess)
+      }))
+  }
+)
+
+layer(TestCodex.layer({ restart: Schedule.spaced("20 millis") }), { excludeTestServices: true })(
+  "The usage of a turn after a restart",
+  (it) => {
+    it.effect("does not count what was used before", () =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const thread = yield* startThread
+        yield* usageOf(thread, ModelServer.text("one", usage(1000, 100)))
+        const ready = yield* server.states.pipe(
+          Stream.dropUntil(({ _tag }) => _tag === "Starting"),
+          Stream.filter(({ _tag }) => _tag === "Ready"),
+          Stream.runHead,
+          Effect.forkChild
+        )
+        const { process: { id } } = yield* server.request("server/diagnostics")
+        process.kill(id, "SIGKILL")
+        yield* Fiber.join(ready)
+        const after = yield* usageOf(thread, ModelServer.text("two", usage(7, 3)))
+        assert.deepStrictEqual(after?.turn, tokens(7, 3))
+        assert.deepStrictEqual(after?.thread, tokens(1007, 103))
+      }))
+  }
+)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The law, over any course of a thread
+// ---------------------------------------------------------------------------------------------------------------------
+
+const count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 5 }))
+
+const Breakdown = Schema.Struct({ input: count, cached: count, written: count, output: count, reasoning: count })
+
+const Step = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("request"), tokens: Breakdown, isCutFirst: Schema.Boolean }),
+  Schema.Struct({ type: Schema.Literals(["retry", "estimate", "full"]) })
+])
+
+const Course = Schema.Struct({
+  before: Schema.Array(Breakdown).check(Schema.isMaxLength(2)),
+  opening: Schema.Literals(["start", "resume", "fork"]),
+  turns: Schema.Array(Schema.Struct({
+    steps: Schema.Array(Step).check(Schema.isMaxLength(4)),
+    isRevertedBefore: Schema.Boolean,
+    end: Schema.Literals(["completed", "failed", "interrupted"])
+  })).check(Schema.isMaxLength(4))
+})
+
+/** At least one token in and one out, as of a model request that completes. */
+const request = ({ cached, input, output, reasoning, written }: typeof Breakdown.Type): Usage.Tokens => ({
+  inputTokens: 1 + input + cached + written,
+  cachedInputTokens: cached,
+  cacheWriteInputTokens: written,
+  outputTokens: 1 + output + reasoning,
+  reasoningOutputTokens: reasoning,
+  totalTokens: 2 + input + cached + written + output + reasoning
+})
+
+const layerFake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+
+describe("The usage of a turn", () => {
+  it.effect.prop(
+    "is the sum of its model requests in every course of a thread",
+    { course: Course },
+    ({ course: { before, opening, turns } }) =>
+      Effect.gen(function*() {
+        const fake = yield* Fake.FakeTransport
+        const codex = yield* Codex.Codex
+        const id = "t"
+        const history = opening === "start" ? [] : before.map(request)
+        let total = sum(history)
+        let last = history.at(-1)
+        let turnId = "old"
+        let items = 0
+        const report = () =>
+          last === undefined ? [] : [{
+            method: "thread/tokenUsage/updated",
+            params: { threadId: id, turnId, tokenUsage: { total, last, modelContextWindow: 1000 } }
+          }]
+        const output = () => Fake.messageCompleted(id, turnId, `item-${items++}`, "a message")
+        const willRetry = () => ({
+          method: "error",
+          params: { threadId: id, turnId, willRetry: true, error: { message: "Reconnecting... 1/5" } }
+        })
+
+        const opened = yield* Effect.forkChild(
+          opening === "start"
+            ? codex.startThread()
+            : opening === "resume"
+            ? codex.resumeThread(id)
+            : codex.forkThread("original")
+        )
+        const asked = yield* fake.takeMethod(`thread/${opening}`)
+        if (opening === "resume") yield* fake.emit(...report())
+        yield* fake.reply(asked, Fake.threadResponse(id))
+        const thread = yield* Fiber.join(opened)
+
+        let isFull = false
+        for (const [index, turn] of turns.entries()) {
+          if (turn.isRevertedBefore && index > 0) {
+            // Back to the totals of the history that the thread was opened with.
+            total = sum(history)
+            last = history.at(-1)
+            isFull = false
+            yield* fake.emit({ method: "thread/reverted", params: { threadId: id } })
+          }
+          turnId = `turn-${index}`
+          const result = yield* Effect.forkChild(Effect.matchEffect(thread.run("go"), {
+            onSuccess: ({ usage }) => Effect.succeed(usage),
+            onFailure: (error) => error._tag === "TurnFailed" ? Effect.succeed(error.usage) : Effect.die(error)
+          }))
+          yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn(turnId) })
+          yield* fake.emit(Fake.turnStarted(id, turnId))
+          const used: Array<Usage.Tokens> = []
+          let reports = 0
+          const emit = (...messages: ReadonlyArray<object>) => {
+            reports += messages.filter((message) => (message as Fake.Message).method?.includes("tokenUsage")).length
+            return fake.emit(...messages)
+          }
+          for (const step of turn.steps) {
+            switch (step.type) {
+              case "request": {
+                if (step.isCutFirst) yield* emit(output(), ...report(), willRetry())
+                last = request(step.tokens)
+                total = Usage.add(total, last)
+                used.push(last)
+                yield* emit(output(), ...report())
+                break
+              }
+              case "retry":
+                yield* emit(Fake.delta(id, turnId, `item-${items++}`, "a p"), ...report(), willRetry())
+                break
+              case "estimate":
+                if (last === undefined) break
+                yield* emit(...report())
+                last = { ...Usage.zero, totalTokens: 17 }
+                yield* emit(...report())
+                break
+              case "full":
+                total = { ...Usage.zero, totalTokens: 1000 }
+                last = { ...Usage.zero, totalTokens: 900 }
+                isFull = true
+                yield* emit(...report())
+            }
+          }
+          if (turn.end === "interrupted") yield* emit(...report())
+          yield* fake.emit(Fake.turnCompleted(id, turnId, turn.end))
+          const usage = yield* Fiber.join(result)
+          assert.deepStrictEqual(usage?.turn, reports === 0 ? undefined : sum(used))
+          if (usage === undefined) continue
+          if (!isFull) assert.deepStrictEqual(usage.thread, total)
+          if (used.length > 0) assert.deepStrictEqual(usage.lastRequest, used.at(-1))
+          assert.strictEqual(usage.contextWindow, 1000)
+        }
+      }).pipe(Effect.provide(layerFake)),
+    { arbitrary: { runs: Number(process.env["FAULT_RUNS"] ?? 100) } }
+  )
+})
