@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
@@ -80,6 +81,40 @@ export class TurnFailed extends Schema.TaggedError<TurnFailed>()("TurnFailed", {
 }
 
 /**
+ * What happens to a message of the assistant.
+ *
+ * - `Started`: the server has started a message.
+ * - `Delta`: a piece of its text has arrived.
+ * - `Completed`: the message is complete, and `text` is its whole text, which equals its deltas since it was started.
+ * - `Retracted`: the message will not complete; discard its deltas. The server has cut it off to retry the model request, has started
+ *   another message instead, or has ended the turn.
+ *
+ * `phase` is what the model has marked the message as, such as `"commentary"` or `"final_answer"`. A message may have none.
+ *
+ * **Gotchas**
+ *
+ * A message that completes after it was retracted is started again, with its whole text as one delta. So is a message that completes
+ * with another text than its deltas, after it is retracted.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type MessageEvent = Data.TaggedEnum<{
+  Started: { readonly itemId: string; readonly phase: Protocol.MessagePhase | undefined }
+  Delta: { readonly itemId: string; readonly phase: Protocol.MessagePhase | undefined; readonly delta: string }
+  Completed: { readonly itemId: string; readonly phase: Protocol.MessagePhase | undefined; readonly text: string }
+  Retracted: { readonly itemId: string; readonly phase: Protocol.MessagePhase | undefined }
+}>
+
+/**
+ * Constructors of {@link MessageEvent}, and `$match` and `$is` to tell its members apart.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const MessageEvent = Data.taggedEnum<MessageEvent>()
+
+/**
  * A turn that has been started.
  *
  * It belongs to the scope it was started in: when the scope closes before the turn has ended, the turn is interrupted on
@@ -96,8 +131,19 @@ export interface Turn {
    * that lags gets the deltas of one item as one event, until something else happens, and misses nothing.
    */
   readonly events: Stream.Stream<TurnEvent, AppServerError>
-  /** The assistant's text as it arrives, of all messages of the turn. */
+  /**
+   * The assistant's text as it arrives, of all messages of the turn, with a blank line between two messages.
+   *
+   * Text that has been emitted cannot be taken back. When a model request is cut off, the server retries it and starts the message
+   * again: the new message then begins a new paragraph after the part that was emitted. `messages` reports what was retracted, and
+   * `finalResponse` of the result has the completed message only.
+   */
   readonly text: Stream.Stream<string, AppServerError>
+  /**
+   * What happens to each message of the assistant: it is started, its text arrives, and it is completed or retracted. For programs that
+   * must not show text that was taken back.
+   */
+  readonly messages: Stream.Stream<MessageEvent, AppServerError>
   /** Adds input to the running turn. */
   readonly steer: (input: Input.Input) => Effect.Effect<void, AppServerError>
   /** Interrupts the turn on the server. Its `result` then has the status `interrupted`. */
@@ -166,34 +212,158 @@ export const resultOf = (
   }
 }
 
+/** How far the messages of a turn were emitted as text. */
+interface Emitted {
+  isEmpty: boolean
+  itemId: string | undefined
+  /** The length of the text of that message. */
+  length: number
+  /** The lengths of other messages that have not completed. */
+  readonly others: Map<string, number>
+}
+
+/** Continues with another message. */
+const switchTo = (emitted: Emitted, itemId: string): void => {
+  if (emitted.itemId !== undefined) emitted.others.set(emitted.itemId, emitted.length)
+  emitted.itemId = itemId
+  emitted.length = emitted.others.get(itemId) ?? 0
+  emitted.others.delete(itemId)
+}
+
+const emit = (emitted: Emitted, itemId: string, text: string): ReadonlyArray<string> => {
+  if (text === "") return []
+  const isNew = emitted.itemId !== itemId
+  if (isNew) switchTo(emitted, itemId)
+  const isParagraph = !emitted.isEmpty && (isNew || emitted.length === 0)
+  emitted.isEmpty = false
+  emitted.length += text.length
+  return [isParagraph ? `\n\n${text}` : text]
+}
+
 /**
- * The texts of a turn's messages. A message without deltas, or with fewer than it has text, is made up for when it is
- * completed.
+ * The texts of a turn's messages, with a blank line between two of them. A message without deltas, or with fewer than it has text, is
+ * made up for when it is completed.
  *
  * @internal
  */
 export const textOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<string, E> =>
   Stream.mapAccum(
     events,
-    () => new Map<string, number>(),
-    (sent, event): readonly [Map<string, number>, ReadonlyArray<string>] => {
+    (): Emitted => ({ isEmpty: true, itemId: undefined, length: 0, others: new Map() }),
+    (emitted, event): readonly [Emitted, ReadonlyArray<string>] => {
       switch (event.method) {
-        case "item/agentMessage/delta": {
-          const { delta, itemId } = event.params
-          sent.set(itemId, (sent.get(itemId) ?? 0) + delta.length)
-          return [sent, [delta]]
+        case "item/agentMessage/delta":
+          return [emitted, emit(emitted, event.params.itemId, event.params.delta)]
+        case "item/started": {
+          const { item } = event.params
+          if (item.type !== "agentMessage") return [emitted, []]
+          // A message that was cut off may be started again under its id.
+          if (emitted.itemId === item.id) emitted.length = 0
+          else emitted.others.delete(item.id)
+          return [emitted, []]
         }
         case "item/completed": {
           const { item } = event.params
-          if (item.type !== "agentMessage") return [sent, []]
-          const rest = item.text.slice(sent.get(item.id) ?? 0)
-          sent.delete(item.id)
-          return [sent, rest === "" ? [] : [rest]]
+          if (item.type !== "agentMessage") return [emitted, []]
+          const length = emitted.itemId === item.id ? emitted.length : emitted.others.get(item.id) ?? 0
+          const texts = emit(emitted, item.id, item.text.slice(length))
+          if (emitted.itemId === item.id) emitted.itemId = undefined
+          emitted.others.delete(item.id)
+          return [emitted, texts]
         }
         default:
-          return [sent, []]
+          return [emitted, []]
       }
     }
+  )
+
+/** A message that has started and not completed. */
+interface OpenMessage {
+  readonly itemId: string
+  readonly phase: Protocol.MessagePhase | undefined
+  text: string
+}
+
+/** The messages of a turn, of which one is open at a time. */
+class Messages {
+  private open: OpenMessage | undefined
+  /** The messages that were retracted, and may complete after all. */
+  private readonly retracted = new Set<string>()
+
+  on(event: TurnEvent): ReadonlyArray<MessageEvent> {
+    switch (event.method) {
+      case "item/started": {
+        const { item } = event.params
+        return item.type === "agentMessage" ? this.start(item.id, item.phase ?? undefined) : []
+      }
+      case "item/agentMessage/delta":
+        return this.add(event.params.itemId, event.params.delta)
+      case "item/completed": {
+        const { item } = event.params
+        return item.type === "agentMessage" ? this.complete(item.id, item.phase ?? undefined, item.text) : []
+      }
+      case "error":
+        return event.params.willRetry ? this.retract() : []
+      default:
+        return []
+    }
+  }
+
+  private start(itemId: string, phase: Protocol.MessagePhase | undefined): ReadonlyArray<MessageEvent> {
+    const retracted = this.retract()
+    this.retracted.delete(itemId)
+    this.open = { itemId, phase, text: "" }
+    return [...retracted, MessageEvent.Started({ itemId, phase })]
+  }
+
+  private add(itemId: string, delta: string): ReadonlyArray<MessageEvent> {
+    if (this.retracted.has(itemId)) return []
+    const started = this.open?.itemId === itemId ? [] : this.start(itemId, undefined)
+    const open = this.open!
+    open.text += delta
+    return [...started, MessageEvent.Delta({ itemId, phase: open.phase, delta })]
+  }
+
+  private complete(
+    itemId: string,
+    phase: Protocol.MessagePhase | undefined,
+    text: string
+  ): ReadonlyArray<MessageEvent> {
+    const completed = MessageEvent.Completed({ itemId, phase, text })
+    const deltaOf = (delta: string) => delta === "" ? [] : [MessageEvent.Delta({ itemId, phase, delta })]
+    const { open } = this
+    if (open?.itemId === itemId && text.startsWith(open.text)) {
+      this.open = undefined
+      return [...deltaOf(text.slice(open.text.length)), completed]
+    }
+    const retracted = open?.itemId === itemId ? this.retract() : []
+    this.retracted.delete(itemId)
+    return [...retracted, MessageEvent.Started({ itemId, phase }), ...deltaOf(text), completed]
+  }
+
+  /** Retracts the open message: it was cut off. */
+  retract(): ReadonlyArray<MessageEvent> {
+    if (this.open === undefined) return []
+    const { itemId, phase } = this.open
+    this.open = undefined
+    this.retracted.add(itemId)
+    return [MessageEvent.Retracted({ itemId, phase })]
+  }
+}
+
+/**
+ * The messages of a turn. When the turn has ended, an open message is retracted; when the events fail, nothing is known of it.
+ *
+ * @internal
+ */
+export const messagesOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<MessageEvent, E> =>
+  Stream.mapAccum(
+    Stream.concat(events, Stream.succeed(undefined)),
+    () => new Messages(),
+    (messages, event): readonly [Messages, ReadonlyArray<MessageEvent>] => [
+      messages,
+      event === undefined ? messages.retract() : messages.on(event)
+    ]
   )
 
 const handles = new WeakMap<Turn, TurnHandle>()
@@ -259,6 +429,7 @@ export const make = (handle: TurnHandle): Turn => {
     threadId: state.threadId,
     events,
     text: textOf(events),
+    messages: messagesOf(events),
     steer: (input) => steer(handle, input),
     interrupt: Effect.suspend(() => interrupt(handle)),
     result: Effect.suspend(() => result(handle))

@@ -137,13 +137,13 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.text", (it) => {
       assert.strictEqual((yield* turn.result).finalResponse, "hello")
     }))
 
-  it.effect("is of all messages, also of one that arrives whole", () =>
+  it.effect("has a blank line between two messages, also if one arrives whole", () =>
     Effect.gen(function*() {
       const { turn } = yield* startTurn(ModelServer.reply([
-        ModelServer.message("Working. ", { phase: "commentary" }),
+        ModelServer.message("Working.", { phase: "commentary" }),
         ModelServer.deltas(["Do", "ne."], { phase: "final_answer" })
       ]))
-      assert.strictEqual(yield* textOf(turn), "Working. Done.")
+      assert.strictEqual(yield* textOf(turn), "Working.\n\nDone.")
     }))
 
   it.effect("of two turns at once does not mix", () =>
