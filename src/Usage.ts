@@ -64,7 +64,7 @@ export const Tokens: Schema.Codec<Tokens> = Schema.Struct({
  *
  * All callers that joined a turn get the usage of the whole turn. A sub-agent has a thread of its own, whose usage is not included.
  * When the context is full, the server forgets the totals of the thread. This program goes on counting; a program that resumes the thread
-later sees the smaller counts.
+ * later sees the smaller counts.
  *
  * @category models
  * @since 0.1.0

@@ -959,6 +959,19 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
       assert.strictEqual((yield* again.run("two")).finalResponse, "two")
     }))
 
+  it.effect("may be followed by a resume at once, which waits until the server has unloaded the thread", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      let thread = yield* startThread
+      yield* TestCodex.script(thread, ModelServer.text("one"))
+      yield* thread.run("one")
+      for (let i = 0; i < 20; i++) {
+        yield* thread.close
+        thread = yield* codex.resumeThread(thread.id)
+      }
+      assert.strictEqual((yield* thread.read()).status.type, "idle")
+    }))
+
   it.effect("interrupts the turn, and closes all handles of the thread until it is resumed", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex

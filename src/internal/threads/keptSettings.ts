@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
 import type { Requests } from "../../AppServer.ts"
 import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
@@ -167,6 +168,13 @@ export const restoreSettings = (
   return Effect.ignore(server.requestRaw("thread/settings/update", settings, { timeout: "5 seconds" }))
 }
 
+/** The server refuses to open a thread that it is unloading, as after `thread.close`, until it has done so. */
+const whileClosing = <A>(open: Effect.Effect<A, AppServerError>): Effect.Effect<A, AppServerError> =>
+  Effect.retry(open, {
+    while: ({ reason }) => reason._tag === "RequestRejected" && reason.detail.includes("is closing; retry"),
+    schedule: Schedule.exponential("10 millis").pipe(Schedule.upTo({ duration: "10 seconds" }))
+  })
+
 /**
  * Resumes or forks a thread: one that is known with the settings that it has, unless the options give others. Fails if the thread
  * has other settings afterwards. A sandbox that has no mode is applied with `thread/settings/update`.
@@ -181,7 +189,7 @@ export const openKept = Effect.fnUntraced(function*(
   const { fields, requested } = record === undefined
     ? { fields: options, requested: options }
     : keep(method, record, options)
-  const opened = yield* requestThread(server, method, { ...fields, threadId: id, excludeTurns: true })
+  const opened = yield* whileClosing(requestThread(server, method, { ...fields, threadId: id, excludeTurns: true }))
   const threadId = opened.thread.id
   const difference = differenceOf(requested, settingsOf(opened))
   if (difference === undefined) return opened
