@@ -194,13 +194,18 @@ export interface Thread {
    *
    * **When to use**
    *
-   * In a program that opens many threads on one server. The server unloads a thread that has no subscriber, and with it ends the
-   * thread's MCP servers.
+   * In a program that opens many threads on one server. A server that this package has started unloads a thread that has no
+   * subscriber, and with it ends the thread's MCP servers.
+   *
+   * **Details**
+   *
+   * A turn that another client or a goal has started goes on; a caller here that waits for it fails with `TurnLost`.
    *
    * **Gotchas**
    *
-   * All handles of the thread are closed; their operations fail with `InvalidRequest`. `codex.resumeThread` opens the thread again, with
-   * the permissions that it had.
+   * All handles of the thread are closed: `run`, `turn`, `stream`, `compact` and `settings` fail with `InvalidRequest`. `codex.resumeThread`
+   * opens the thread again, with the permissions that it had, and with it these handles. A thread that has had no turn is not stored, so
+   * it cannot be resumed.
    */
   readonly close: Effect.Effect<void, AppServerError>
 }
