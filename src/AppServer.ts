@@ -41,6 +41,7 @@ import { immediately, type IncomingRequest, type Step } from "./internal/connect
 import { Request } from "./internal/connection/requestTable.ts"
 import { Router, withdraw } from "./internal/connection/router.ts"
 import { floor, supportOf } from "./internal/connection/serverVersion.ts"
+import { logWarnings } from "./internal/connection/serverWarnings.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
 import { connectionKinds, processNames } from "./internal/layerOptions.ts"
 import { duration, func, type Kinds, optionIssue } from "./internal/options.ts"
@@ -443,6 +444,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   const requestsTo = (peer: Peer) => requestsOf(() => peer, Effect.succeed(peer))
 
   let redact: (text: string) => string = identity
+  logWarnings(router, (text) => redact(text))
 
   let isDifferenceLogged = false
 
@@ -650,6 +652,13 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
  *
  * Building the layer fails if the connection cannot be opened or the server does not initialize. When the layer's scope
  * closes, everything that still waits for the server fails with `ConnectionClosed`.
+ *
+ * **Details**
+ *
+ * The warnings of the server are logged at the level `Warn`, with the id of their thread and without secrets: those about the
+ * configuration, deprecations, retries of model requests, and what fails to start or to log in. Each text is logged once, also if the
+ * server sends it before the program can subscribe to `notifications`. Provide `References.MinimumLogLevel` around the layer to
+ * silence them.
  *
  * @category layers
  * @since 0.1.0

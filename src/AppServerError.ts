@@ -23,11 +23,33 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import * as Protocol from "./Protocol.ts"
 
 const TypeId = "~effect-codex/AppServerError"
 
 const OptionalString = Schema.UndefinedOr(Schema.String)
 const OptionalNumber = Schema.UndefinedOr(Schema.Number)
+
+/** The last error that the server has reported in a turn, such as why it retries. */
+const lastError = Schema.UndefinedOr(Protocol.TurnError).pipe(Schema.withConstructorDefault(Effect.undefined))
+
+/**
+ * The words of a server's error.
+ *
+ * @internal
+ */
+export const describeTurnError = ({ additionalDetails, message }: Protocol.TurnError): string =>
+  additionalDetails == null || additionalDetails === "" || message.includes(additionalDetails)
+    ? message
+    : `${message} (${additionalDetails})`
+
+/**
+ * The sentence with the server's last error, if there is one.
+ *
+ * @internal
+ */
+export const showLastError = (error: Protocol.TurnError | undefined): string =>
+  error === undefined ? "" : `. The last error that the server reported in the turn: ${describeTurnError(error)}`
 
 const show = (value: string | undefined): string => value === undefined ? "missing" : JSON.stringify(value)
 
@@ -339,7 +361,9 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
    * Whether the turn was interrupted. It goes on if other callers hold it, or if this program has only joined it: a turn of a goal or of
    * another client.
    */
-  isInterrupted: Schema.Boolean
+  isInterrupted: Schema.Boolean,
+  /** The last error that the server has reported in the turn, such as why it retries, without secrets. */
+  lastError
 }) {
   override get message(): string {
     if (this.turnId === "") {
@@ -350,7 +374,7 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
       this.isInterrupted
         ? "it was interrupted"
         : "it goes on, because another caller holds it, or because a goal or another client has started it"
-    }`
+    }${showLastError(this.lastError)}`
   }
 }
 
@@ -396,12 +420,14 @@ export class TurnLost extends Schema.TaggedError<TurnLost>()("TurnLost", {
   turnId: Schema.String,
   resumable: Schema.Boolean,
   /** What became of the turn, or why the thread could not be opened again. */
-  description: Schema.String
+  description: Schema.String,
+  /** The last error that the server has reported in the turn, such as why it retried, without secrets. */
+  lastError
 }) {
   override get message(): string {
     return `Turn ${this.turnId} of thread ${this.threadId} was lost: ${this.description}. ${
       this.resumable ? "The thread can go on with another turn" : "The thread could not be resumed"
-    }`
+    }${showLastError(this.lastError)}`
   }
 }
 

@@ -84,8 +84,8 @@ export interface TimeoutOptions {
   /** From its start to its end. Default: as long as it takes. */
   readonly deadline?: Duration.Input | undefined
   /**
-   * From one event to the next. The clock stops while the turn, or a sub-agent that works for it, waits for a handler of the program,
-   * and starts anew with the response. Default: as long as it takes.
+   * From one event to the next, where a retry of the server does not count as one. The clock stops while the turn, or a sub-agent that
+   * works for it, waits for a handler of the program, and starts anew with the response. Default: as long as it takes.
    */
   readonly idleTimeout?: Duration.Input | undefined
 }

@@ -10,7 +10,13 @@ import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type AppServerError, DecodeFailed, make as appServerError } from "./AppServerError.ts"
+import {
+  type AppServerError,
+  DecodeFailed,
+  describeTurnError,
+  make as appServerError,
+  showLastError
+} from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { requestInterrupt } from "./internal/threads/interruptTurn.ts"
@@ -69,6 +75,8 @@ export class TurnFailed extends Schema.TaggedError<TurnFailed>()("TurnFailed", {
   /** The kind of failure, such as `"usageLimitExceeded"` or `{ httpConnectionFailed: { httpStatusCode } }`. */
   codexErrorInfo: Schema.UndefinedOr(Protocol.CodexErrorInfo),
   additionalDetails: Schema.UndefinedOr(Schema.String),
+  /** The last error that the server has reported in the turn, mostly the one that ended it, without secrets. */
+  lastError: Schema.UndefinedOr(Protocol.TurnError).pipe(Schema.withConstructorDefault(Effect.undefined)),
   /** What was completed before the failure. */
   items: Schema.Array(Protocol.ThreadItem),
   /** What the turn has used before the failure. `undefined` if the server has reported nothing for the turn. */
@@ -76,7 +84,11 @@ export class TurnFailed extends Schema.TaggedError<TurnFailed>()("TurnFailed", {
 }) {
   override get message(): string {
     const kind = this.codexErrorInfo === undefined ? "" : ` (${JSON.stringify(this.codexErrorInfo)})`
-    return `Turn ${this.turnId} of thread ${this.threadId} failed${kind}: ${this.detail}`
+    const { additionalDetails = null, detail, lastError } = this
+    const isOther = lastError !== undefined && lastError.message !== detail
+    return `Turn ${this.turnId} of thread ${this.threadId} failed${kind}: ${
+      describeTurnError({ message: detail, additionalDetails })
+    }${showLastError(isOther ? lastError : undefined)}`
   }
 }
 
@@ -172,6 +184,7 @@ export const failure = (state: TurnState, turn: Protocol.Turn, detail: string): 
       detail: state.redact(detail),
       codexErrorInfo: turn.error?.codexErrorInfo ?? undefined,
       additionalDetails: turn.error?.additionalDetails == null ? undefined : state.redact(turn.error.additionalDetails),
+      lastError: state.lastError,
       items: state.items.slice(),
       usage: state.usage
     })
@@ -392,9 +405,10 @@ export const withDeadline: {
 } = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startDeadline(handle, duration)))
 
 /**
- * Limits how long a turn may produce no event: then its `result`, `events` and `text` fail with the reason `TurnTimeout`, and it is
- * interrupted on the server unless other callers hold it. The clock stops while the turn, or a sub-agent that works for it, waits for a
- * handler of the program, and starts anew with the response. The option `idleTimeout` of a turn does this from its start.
+ * Limits how long a turn may produce no event, where a retry of the server does not count as one: then its `result`, `events` and
+ * `text` fail with the reason `TurnTimeout`, and it is interrupted on the server unless other callers hold it. The clock stops while
+ * the turn, or a sub-agent that works for it, waits for a handler of the program, and starts anew with the response. The option
+ * `idleTimeout` of a turn does this from its start.
  *
  * @category combinators
  * @since 0.1.0

@@ -1,4 +1,4 @@
-/** A transport in memory, whose other end is written in the test. It answers `initialize` by itself. */
+/** A transport in memory, whose other end is written in the test. It answers `initialize` and `account/read` by itself. */
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -64,6 +64,9 @@ const make = Effect.fnUntraced(function*(versions: ReadonlyArray<string>) {
               platformOs: "linux"
             }
           })
+        // The check of the login by `Codex.layer`.
+        case "account/read":
+          return emit({ id: message.id, result: { account: null, requiresOpenaiAuth: false } })
         case "initialized":
           return Effect.void
         default:
@@ -96,6 +99,17 @@ export const layerOf = (...versions: ReadonlyArray<string>): Layer.Layer<FakeTra
   Layer.effectContext(make(versions))
 
 export const layer = layerOf("0.169.0")
+
+/** Makes a transport know a secret, the password `hunter2`. */
+export const layerRedacting: Layer.Layer<Transport.Transport, never, Transport.Transport> = Layer.effect(
+  Transport.Transport,
+  Effect.map(Transport.Transport, ({ connect }) => ({
+    connect: Effect.map(connect, (connection) => ({
+      ...connection,
+      redact: (text: string) => text.replaceAll("hunter2", "<redacted>")
+    }))
+  }))
+)
 
 /** What `turn/start` answers. */
 export const turn = (id: string, status = "inProgress", more: object = {}) => ({

@@ -41,6 +41,8 @@ const guarded = (tell: () => void, step: Step): void => {
   }
 }
 
+type Observer = (event: Protocol.ServerNotification, step: Step) => void
+
 export type Handler = (params: unknown) => Effect.Effect<unknown, unknown>
 
 const isNotHandled = (error: unknown): error is { readonly why: string } =>
@@ -75,7 +77,7 @@ export const withdraw = ({ method, params }: IncomingNotification): Withdrawal |
 export class Router {
   private readonly audiences = new Map<string, Audience>()
   private readonly subscribers = new Set<EventBuffer<Protocol.ServerNotification>>()
-  private readonly observers = new Map<string, Set<(event: Protocol.ServerNotification) => void>>()
+  private readonly observers = new Map<string, Set<Observer>>()
   private readonly handlers = new Map<string, ReadonlyArray<Handler>>()
   private readonly deltas = new DeltaLines()
   private ended: AppServerError | undefined
@@ -105,7 +107,7 @@ export class Router {
     this.subscribers.delete(buffer)
   }
 
-  observe(method: string, observer: (event: Protocol.ServerNotification) => void): () => void {
+  observe(method: string, observer: Observer): () => void {
     const observing = this.observers.get(method) ?? new Set()
     this.observers.set(method, observing.add(observer))
     return () => {
@@ -155,7 +157,7 @@ export class Router {
   }
 
   private tellAll(method: string, event: Protocol.ServerNotification, step: Step): void {
-    for (const observer of this.observers.get(method) ?? []) guarded(() => observer(event), step)
+    for (const observer of this.observers.get(method) ?? []) guarded(() => observer(event, step), step)
     this.tell(event, step)
   }
 

@@ -86,7 +86,10 @@ const recoverTurn = (server: Requests) =>
     const { threadId } = state
     const lost = (resumable: boolean, description: string) =>
       Effect.sync(() =>
-        state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable, description })), immediately)
+        state.onEnd(
+          appServerError(new TurnLost({ threadId, turnId, resumable, description, lastError: state.lastError })),
+          immediately
+        )
       )
     // No caller waits for it, so it need not be found out how far it has come.
     if (held.handles === 0) return yield* lost(true, "the server was restarted, and had not finished it")
@@ -219,7 +222,8 @@ export const recoverTurns = (
             threadId: state.threadId,
             turnId: "",
             resumable: true,
-            description: "the server was restarted, and does not report whether the thread was compacted"
+            description: "the server was restarted, and does not report whether the thread was compacted",
+            lastError: state.lastError
           })
         ),
         immediately

@@ -46,7 +46,11 @@ export const closeTurns = Effect.fnUntraced(function*({ open, server }: Session,
   })
   for (const { id: turnId, state } of running) {
     const description = "its thread was closed, so its end is not reported to this program"
-    state.onEnd(appServerError(new TurnLost({ threadId, turnId, resumable: true, description })), immediately)
+    const { lastError } = state
+    state.onEnd(
+      appServerError(new TurnLost({ threadId, turnId, resumable: true, description, lastError })),
+      immediately
+    )
   }
 })
 

@@ -59,6 +59,20 @@ const readError = (error: unknown): Protocol.TurnError | undefined => {
   }
 }
 
+/** Whether the server tries something again. Nothing was achieved then, so the turn is as silent as before. */
+const isRetry = (event: Protocol.TurnNotification): boolean => {
+  switch (event.method) {
+    case "error":
+      return event.params.willRetry
+    case "modelProvider/authRecoveryStarted":
+      return true
+    case "malformed":
+      return field(field(event.raw, "params"), "willRetry") === true
+    default:
+      return false
+  }
+}
+
 /** Maximum number of starts and ends of turns that are kept for a response that no caller waits for. */
 const maxReleasedEvents = 64
 
@@ -84,6 +98,8 @@ export class TurnState implements NotificationListener {
   readonly commands = new Set<string>()
   /** What the turn has used, once it has ended. */
   usage: Usage.TurnUsage | undefined
+  /** The last error that the server has reported, with secrets. */
+  private reportedError: Protocol.TurnError | undefined
   /** The server has said that the turn runs; before that it cannot be interrupted by its id. */
   started = false
   readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
@@ -299,6 +315,17 @@ export class TurnState implements NotificationListener {
     if (this.turnId === undefined && !this.isReleased) this.early.push([undefined, because])
   }
 
+  /** The last error that the server has reported in the turn, without secrets. */
+  get lastError(): Protocol.TurnError | undefined {
+    if (this.reportedError === undefined) return undefined
+    const { additionalDetails, codexErrorInfo, message } = this.reportedError
+    return {
+      message: this.redact(message),
+      codexErrorInfo: codexErrorInfo ?? null,
+      additionalDetails: additionalDetails == null ? null : this.redact(additionalDetails)
+    }
+  }
+
   subscribe(): EventBuffer<Protocol.TurnNotification> {
     const buffer = new EventBuffer(this.log.copy())
     if (this.outcome === undefined) this.subscribers = [...this.subscribers, buffer]
@@ -322,7 +349,7 @@ export class TurnState implements NotificationListener {
 
   private add(event: Protocol.TurnNotification, step: Step): void {
     if (this.isReleased && event.method !== "turn/started" && event.method !== "turn/completed") return
-    if (this.now !== undefined) this.lastEventAt = this.now()
+    if (this.now !== undefined && !isRetry(event)) this.lastEventAt = this.now()
     this.log.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, step)
     switch (event.method) {
@@ -343,6 +370,9 @@ export class TurnState implements NotificationListener {
         this.finish(Result.succeed(turn), step)
         return
       }
+      case "error":
+        this.reportedError = event.params.error
+        return
       case "malformed":
         this.addUnread(event.raw, step)
     }
@@ -356,6 +386,7 @@ export class TurnState implements NotificationListener {
   /** What cannot be read whole counts with what can be read of it: an item, or the end of the turn. */
   private addUnread(message: unknown, step: Step): void {
     if (isItemCompleted(message)) this.items.push(message.params.item)
+    if (field(message, "method") === "error") this.reportedError = readError(field(field(message, "params"), "error"))
     if (!isEnd(message)) {
       if (field(message, "method") === "turn/completed") this.doubt("its turn/completed has no turn", step)
       return

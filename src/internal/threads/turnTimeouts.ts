@@ -1,4 +1,4 @@
-/** Time limits of turns: how long a turn may take, and how long it may produce no event. */
+/** Time limits of turns: how long a turn may take, and how long it may produce no event but retries. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -18,8 +18,9 @@ const expire = (
     const { id: turnId, state } = turn
     if (state.outcome !== undefined) return Effect.void
     const timeoutMillis = Duration.toMillis(duration)
+    const { lastError, threadId } = state
     const error = appServerError(
-      new TurnTimeout({ threadId: state.threadId, turnId, kind, timeoutMillis, isInterrupted: !isShared })
+      new TurnTimeout({ threadId, turnId, kind, timeoutMillis, isInterrupted: !isShared, lastError })
     )
     if (isShared) {
       handle.fail(error)
@@ -85,8 +86,8 @@ export const startDeadline = (
   })
 
 /**
- * Expires a handle whose turn produces no event for the given time. The clock stops while the turn, or a sub-agent that works for it,
- * waits for a handler of the program, and starts anew with the response.
+ * Expires a handle whose turn produces no event but retries for the given time. The clock stops while the turn, or a sub-agent that
+ * works for it, waits for a handler of the program, and starts anew with the response.
  */
 export const startIdleTimeout = (handle: TurnHandle, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> =>
   Effect.gen(function*() {

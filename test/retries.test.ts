@@ -1,0 +1,167 @@
+/** Retries of the server: they are logged, are no progress, and the last one is in the error of the turn. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AppServer, Codex, type Thread } from "effect-codex"
+import { ModelServer } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+import { collect } from "./warnings.ts"
+
+const retrying = (retries: number) => ({ model_providers: { mock_provider: { stream_max_retries: retries } } })
+
+layer(TestCodex.layerEnvironment({ config: retrying(2) }), { excludeTestServices: true })(
+  "A real server that retries",
+  (it) => {
+    it.effect("says so in the log, once for each retry of a turn, and in the failure of the turn", () =>
+      Effect.suspend(() => {
+        const { logger, mentioning } = collect()
+        return Effect.gen(function*() {
+          const codex = yield* Codex.Codex
+          const model = yield* ModelServer.ModelServer
+          const thread = yield* codex.startThread()
+          yield* model.respond(() => ModelServer.cut())
+          const failed = yield* Effect.flip(thread.run("go"))
+          assert(failed._tag === "TurnFailed")
+          assert.strictEqual(failed.lastError?.message, failed.detail)
+          assert.include(failed.message, failed.detail)
+          const retries = mentioning("retries a model request")
+          assert.strictEqual(new Set(retries).size, retries.length)
+          assert.isAtLeast(retries.length, 1)
+          for (const retry of retries) {
+            assert.include(retry, thread.id)
+            assert.include(retry, failed.turnId)
+            assert.match(retry, /Reconnecting\.\.\. \d\/2/)
+          }
+          yield* model.respond(() => ModelServer.text("done"))
+          assert.strictEqual((yield* thread.run("again")).finalResponse, "done")
+        }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
+      }))
+
+    it.effect("has the last retry in the error of a turn that a restart loses", () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const server = yield* AppServer.AppServer
+        const model = yield* ModelServer.ModelServer
+        const thread = yield* codex.startThread()
+        // A thread that never ran cannot be opened again.
+        yield* model.respond(() => ModelServer.text("done"))
+        yield* thread.run("first")
+        yield* model.enqueue(ModelServer.cut())
+        yield* model.respond(() => ModelServer.hang())
+        const turn = yield* thread.turn("go")
+        yield* Stream.runHead(Stream.filter(turn.events, ({ method }) => method === "error"))
+        const { process: { id } } = yield* server.request("server/diagnostics")
+        process.kill(id, "SIGKILL")
+        const reason = yield* TestCodex.reasonOf(turn.result)
+        assert(reason._tag === "TurnLost")
+        assert.match(reason.lastError?.message ?? "", /Reconnecting\.\.\. \d\/2/)
+        assert.include(reason.message, reason.lastError?.message ?? "Reconnecting")
+      }).pipe(Effect.scoped, Effect.provide(TestCodex.layerProcess({ restart: true }))))
+  }
+)
+
+layer(
+  TestCodex.layerEnvironment({
+    config: {
+      features: { unbounded_connection_retries: true },
+      // No process listens on this port.
+      model_providers: { mock_provider: { base_url: "http://127.0.0.1:9/v1", stream_max_retries: 1000 } }
+    }
+  }),
+  { excludeTestServices: true }
+)("A real server without a connection to the model", (it) => {
+  for (const [option, kind] of [["idleTimeout", "idle"], ["deadline", "deadline"]] as const) {
+    it.effect(`retries until the ${option} of the turn, whose error has the last retry`, () =>
+      Effect.suspend(() => {
+        const { logger, mentioning } = collect()
+        return Effect.gen(function*() {
+          const codex = yield* Codex.Codex
+          const thread = yield* codex.startThread()
+          const reason = yield* TestCodex.reasonOf(thread.run("go", { [option]: "8 seconds" } as Thread.TurnOptions))
+          assert(reason._tag === "TurnTimeout")
+          assert.strictEqual(reason.kind, kind)
+          assert.match(reason.lastError?.message ?? "", /Reconnecting/)
+          assert.include(reason.message, "Reconnecting")
+          assert.isNotEmpty(mentioning(thread.id).filter((warning) => warning.includes("Reconnecting")))
+        }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
+      }), 25_000)
+  }
+})
+
+describe("A turn that the server retries", () => {
+  const codex = Codex.layer.pipe(
+    Layer.provideMerge(AppServer.layer()),
+    Layer.provide(Fake.layerRedacting),
+    Layer.provideMerge(Fake.layer)
+  )
+
+  const startTurn = Effect.fnUntraced(function*(options?: Thread.TurnOptions) {
+    const codex = yield* Codex.Codex
+    const fake = yield* Fake.FakeTransport
+    const opening = yield* Effect.forkChild(codex.startThread())
+    yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+    const starting = yield* Effect.forkChild((yield* Fiber.join(opening)).turn("go", options))
+    yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+    const turn = yield* Fiber.join(starting)
+    yield* fake.emit(Fake.turnStarted("t", "u"))
+    yield* Stream.runHead(turn.events)
+    return { fake, turn }
+  })
+
+  const retry = (message: string, more: object = {}) => ({
+    method: "error",
+    params: { threadId: "t", turnId: "u", willRetry: true, error: { message, ...more } },
+    emittedAtMs: 1
+  })
+
+  for (
+    const [name, notification] of [
+      ["a retry", retry("Reconnecting... 1/5", { additionalDetails: "not with hunter2" })],
+      ["a retry that does not decode", retry("Reconnecting... 1/5", { additionalDetails: 7 })]
+    ] as const
+  ) {
+    it.effect(`is as silent as before after ${name}, and its timeout has the error`, () =>
+      Effect.gen(function*() {
+        const { fake, turn } = yield* startTurn({ idleTimeout: "1 minute" })
+        yield* TestClock.adjust("50 seconds")
+        yield* fake.emit(notification)
+        yield* TestClock.adjust("10 seconds")
+        yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
+        yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
+        const reason = yield* TestCodex.reasonOf(turn.result)
+        assert(reason._tag === "TurnTimeout")
+        assert.strictEqual(reason.kind, "idle")
+        assert.strictEqual(reason.lastError?.message, "Reconnecting... 1/5")
+        assert.include(reason.message, "Reconnecting... 1/5")
+        assert.notInclude(`${reason.message} ${JSON.stringify(reason)}`, "hunter2")
+      }).pipe(Effect.scoped, Effect.provide(codex)))
+  }
+
+  it.effect("goes on with its idle timeout when an event shows progress", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn({ idleTimeout: "1 minute" })
+      yield* TestClock.adjust("50 seconds")
+      yield* fake.emit(retry("Reconnecting... 1/5"), Fake.delta("t", "u", "i", "again"))
+      yield* TestClock.adjust("50 seconds")
+      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      assert.strictEqual((yield* turn.result).status, "completed")
+    }).pipe(Effect.scoped, Effect.provide(codex)))
+
+  it.effect("fails with the last error if the server gives no other reason", () =>
+    Effect.gen(function*() {
+      const { fake, turn } = yield* startTurn()
+      yield* fake.emit(retry("Reconnecting... 5/5", { additionalDetails: "hunter2 timed out" }))
+      yield* fake.emit(Fake.turnCompleted("t", "u", "failed"))
+      const failed = yield* Effect.flip(turn.result)
+      assert(failed._tag === "TurnFailed")
+      assert.deepInclude(failed.lastError, {
+        message: "Reconnecting... 5/5",
+        additionalDetails: "<redacted> timed out"
+      })
+      assert.include(failed.message, "Reconnecting... 5/5 (<redacted> timed out)")
+    }).pipe(Effect.scoped, Effect.provide(codex)))
+})
