@@ -37,6 +37,7 @@ import { declineOf } from "./internal/connection/decline.ts"
 import type { Delta } from "./internal/connection/deltaLines.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { makePeer, type Peer } from "./internal/connection/jsonRpcPeer.ts"
+import { loginCheck } from "./internal/connection/loginCheck.ts"
 import { immediately, type IncomingRequest, type Step } from "./internal/connection/messages.ts"
 import { Request } from "./internal/connection/requestTable.ts"
 import { Router, withdraw } from "./internal/connection/router.ts"
@@ -242,6 +243,11 @@ export class AppServer extends Context.Service<
     readonly listen: (threadId: string, listener: NotificationListener) => () => void
     /** Removes from what the server says the secrets that its transport knows of; see `Connection` of `Transport`. */
     readonly redact: (text: string) => string
+    /**
+     * Checks the login: the response to an `account/read` of this package's own, which does not count as one of the requests in flight,
+     * and which recordings leave out.
+     */
+    readonly checkLogin: Effect.Effect<unknown, AppServerError>
     /** The server's requests that wait for the response of a handler. */
     readonly asked: () => Iterable<IncomingRequest>
     /**
@@ -578,6 +584,10 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           (remove) => Effect.sync(remove)
         )),
     redact: (text) => redact(text),
+    checkLogin: Effect.flatMap(current, (peer) => {
+      const deadline = clock.currentTimeMillisUnsafe() + defaultTimeoutMillis
+      return peer.request(new Request(loginCheck.method, "{}", deadline, defaultTimeoutMillis, true, undefined))
+    }),
     listen: (threadId, listener) => router.listen(threadId, listener),
     asked: () => live?.peer.asked() ?? [],
     onAnswered: (observer) =>

@@ -349,6 +349,12 @@ const withDefaultMode = (options: StartOptions): StartOptions =>
  *
  * It is built anew for each `AppServer` that it is provided with, also where programs with different servers are nested.
  *
+ * **Details**
+ *
+ * It checks the login once for each `AppServer`, in the background: if the model provider needs an OpenAI login and there is none, a
+ * warning in the log says what to do. A program that logs in itself, with `account/login/start`, does so on an `AppServer` before it
+ * builds this layer, or ignores the warning.
+ *
  * @category layers
  * @since 0.1.0
  */

@@ -46,6 +46,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../AppServerError.ts"
+import { isLoginCheck } from "../internal/connection/loginCheck.ts"
 import { anything, assertOptions, boolean, duration, type Kinds, number, string } from "../internal/options.ts"
 import { linesOf } from "../internal/stdio/framing.ts"
 import { makeRedact } from "../internal/stdio/redact.ts"
@@ -650,7 +651,7 @@ export interface Options {
  * @since 0.1.0
  */
 export class FakeAppServer extends Context.Service<FakeAppServer, {
-  /** Everything that clients have sent, in order. */
+  /** Everything that clients have sent, in order, without the check of the login that `Codex.layer` makes. */
   readonly sent: Effect.Effect<ReadonlyArray<ClientMessage>>
   /** Waits until a method has been sent `count` times, 1 by default, and gives the last of those messages. */
   readonly awaitSent: (method: string, count?: number) => Effect.Effect<ClientMessage>
@@ -1317,7 +1318,11 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     )
     return {
       incoming: linesOf(Stream.fromQueue(client.outgoing)),
-      send: (line) => Effect.asVoid(Queue.offer(incoming, JSON.parse(line)))
+      send: (line) => {
+        const message = JSON.parse(line)
+        // A fake has no login that could be missing, and the program has not sent this.
+        return isLoginCheck(message) ? Effect.void : Effect.asVoid(Queue.offer(incoming, message))
+      }
     } satisfies Connection
   })
 

@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as FiberHandle from "effect/FiberHandle"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
+import { loginCheck } from "./loginCheck.ts"
 import type { Step } from "./messages.ts"
 
 /** A request of ours, from the moment it is made until it is over. */
@@ -18,7 +19,7 @@ export class Request {
   /** When it must have its answer, in milliseconds of the connection's clock, and how long that was from its start. */
   readonly deadline: number
   readonly timeoutMillis: number
-  /** It needs no place, as an interrupt, which must not wait behind what it interrupts. */
+  /** It needs no place, as an interrupt, which must not wait behind what it interrupts, and the check of the login. */
   readonly isUrgent: boolean
   /** Called just before the transport is given it. */
   readonly onSend: (() => void) | undefined
@@ -79,7 +80,7 @@ export class RequestTable {
   private granted = 0
   private readonly sent = new Map<unknown, Request>()
   private taken = 0
-  private nextId = 1
+  private nextId = loginCheck.id + 1
   private isGranting = false
   private ended: AppServerError | undefined
   /** Until when the watcher sleeps. */
@@ -162,7 +163,7 @@ export class RequestTable {
   }
 
   private start(request: Request): void {
-    const id = this.nextId++
+    const id = request.isUrgent && request.method === loginCheck.method ? loginCheck.id : this.nextId++
     request.id = id
     this.sent.set(id, request)
     if (!request.isUrgent) this.takePlace(request)

@@ -10,6 +10,7 @@ import { answerApprovals } from "./answerApprovals.ts"
 import { answerQuestions } from "./answerQuestions.ts"
 import { HandlerRegistry } from "./handlers.ts"
 import { warnOfLostLogin } from "./lostLogin.ts"
+import { warnOfMissingLogin } from "./missingLogin.ts"
 import { OpenThreads } from "./openThread.ts"
 import { OpenTurns } from "./openTurns.ts"
 import { recoverEnds, recoverTurns } from "./recoverTurns.ts"
@@ -34,6 +35,7 @@ const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.f
   yield* threads.listen(server)
   yield* open.listen(server)
   yield* warnOfLostLogin(server)
+  yield* Effect.forkScoped(warnOfMissingLogin(server))
   yield* recoverEnds(server, open)
   yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
   return { open, threads, registry, audit }

@@ -1,0 +1,33 @@
+/** Reports a login that is missing, before a turn waits for it or fails. */
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import type { AppServer } from "../../AppServer.ts"
+import { field } from "../connection/codec.ts"
+
+const isMissing = (response: unknown): boolean =>
+  field(response, "requiresOpenaiAuth") === true && Predicate.isNullish(field(response, "account"))
+
+const warning = (codexHome: string | undefined): string => {
+  const home = codexHome === undefined ? "" : ` (CODEX_HOME is ${codexHome})`
+  return `Codex is not logged in${home}, and its model provider needs an OpenAI login: turns fail, or wait for a response. ` +
+    "Log in with `codex login`, store an API key with `printenv OPENAI_API_KEY | codex login --with-api-key`, log in from the " +
+    "program with `account/login/start`, or set `model_provider` in the configuration to another provider"
+}
+
+const checked = new WeakSet<AppServer["Service"]>()
+
+/**
+ * Warns if the model provider of the server's configuration needs an OpenAI login and the server has none. Each server is checked
+ * once. If the server does not respond as expected there is no warning: its turns fail with what is wrong.
+ */
+export const warnOfMissingLogin = (server: AppServer["Service"]): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (checked.has(server)) return Effect.void
+    checked.add(server)
+    return server.checkLogin.pipe(
+      Effect.flatMap((response) =>
+        isMissing(response) ? Effect.logWarning(warning(server.metadata.codexHome)) : Effect.void
+      ),
+      Effect.ignore
+    )
+  })

@@ -1,0 +1,128 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AppServer, Codex, StdioTransport, Transport } from "effect-codex"
+import { Cassette, CodexEnvironment, FakeAppServer, TestCodex as Kit } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as TestClock from "effect/testing/TestClock"
+import * as Fake from "./FakeTransport.ts"
+import * as TestCodex from "./TestCodex.ts"
+import { collect } from "./warnings.ts"
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (it) => {
+  const withoutLogin = { config: { model_provider: "openai" } }
+
+  it.effect("that is missing is reported once, with what to do, for all Codex layers on a server", () =>
+    Effect.suspend(() => {
+      const { awaiting, logger, mentioning } = collect()
+      const server = TestCodex.layerProcess(withoutLogin)
+      return Effect.gen(function*() {
+        const { codexHome } = yield* CodexEnvironment.CodexEnvironment
+        const [warning] = yield* awaiting("not logged in")
+        for (const part of ["codex login", "API key", "model_provider", codexHome]) assert.include(warning, part)
+        for (let round = 0; round < 2; round++) {
+          yield* Effect.provide(
+            Effect.andThen(
+              Effect.flatMap(AppServer.AppServer, (server) => server.request("thread/loaded/list")),
+              Effect.sleep("50 millis")
+            ),
+            Codex.layer
+          )
+        }
+        assert.lengthOf(mentioning("not logged in"), 1)
+      }).pipe(Effect.provide(Layer.provideMerge(server, logger)))
+    }))
+
+  it.effect("that is there, is not needed, or is not a matter of Codex is not reported", () =>
+    Effect.suspend(() => {
+      const { logger, mentioning } = collect()
+      const environment = CodexEnvironment.CodexEnvironment
+      const settle = Effect.andThen(
+        Effect.flatMap(AppServer.AppServer, (server) => server.request("account/read", {})),
+        Effect.sleep("50 millis")
+      )
+      return Effect.gen(function*() {
+        // The provider of the tests needs none.
+        yield* Effect.provide(settle, TestCodex.layerProcess())
+        // No `Codex.layer` is built.
+        const { env, workspace } = yield* environment
+        const transport = StdioTransport.layer({ ...withoutLogin, env, cwd: workspace, codexPath: TestCodex.codexPath })
+        yield* Effect.provide(settle, AppServer.layer().pipe(Layer.provide(transport)))
+        // An API key is stored.
+        yield* Effect.provide(
+          Effect.flatMap(AppServer.AppServer, (server) =>
+            server.request("account/login/start", { type: "apiKey", apiKey: "sk-of-this-test" })),
+          AppServer.layer().pipe(Layer.provide(transport))
+        )
+        yield* Effect.provide(settle, TestCodex.layerProcess(withoutLogin))
+        assert.deepStrictEqual(mentioning("not logged in"), [])
+      }).pipe(Effect.provide(logger))
+    }))
+
+  it.effect("is not part of a recording, unless the program reads it", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const { root } = yield* CodexEnvironment.CodexEnvironment
+      const path = `${root}/login.jsonl`
+      const codex = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()))
+      const program = Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        yield* Effect.sleep("100 millis")
+        yield* server.request("account/read", {})
+        return yield* server.request("thread/loaded/list")
+      })
+      yield* Effect.provide(
+        program,
+        codex.pipe(Layer.provide(Cassette.record(path)), Layer.provide(Kit.layerTransport()))
+      )
+      const recorded = yield* fs.readFileString(path)
+      assert.lengthOf(recorded.match(/account\/read/g) ?? [], 1)
+      assert.lengthOf(recorded.match(/requiresOpenaiAuth/g) ?? [], 1)
+      assert.deepStrictEqual(
+        (yield* Effect.provide(program, codex.pipe(Layer.provide(Cassette.replay(path))))).data,
+        []
+      )
+    }))
+})
+
+describe("The check of the login", () => {
+  it.effect("keeps no other request waiting, though the server does not respond to it", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const server = yield* AppServer.AppServer
+      const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
+      yield* fake.reply(yield* fake.takeMethod("thread/loaded/list"), { data: [] })
+      assert.deepStrictEqual((yield* Fiber.join(request)).data, [])
+      yield* TestClock.adjust("5 minutes")
+      assert.deepInclude(yield* server.state, { _tag: "Ready" })
+    }).pipe(
+      Effect.provide(
+        Codex.layer.pipe(
+          Layer.provideMerge(AppServer.layer({ maxInFlight: 1 })),
+          Layer.provide(Layer.effect(
+            Transport.Transport,
+            Effect.map(Transport.Transport, ({ connect }) => ({
+              connect: Effect.map(connect, ({ incoming, send }) => ({
+                incoming,
+                send: (line: string) => line.includes("account/read") ? Effect.void : send(line)
+              }))
+            }))
+          )),
+          Layer.provideMerge(Fake.layer)
+        )
+      )
+    ))
+
+  it.effect("is not among what a fake server was sent", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const fake = yield* FakeAppServer.FakeAppServer
+      yield* (yield* codex.startThread()).run("go")
+      assert.notInclude((yield* fake.sent).map(({ method }) => method), "account/read")
+    }).pipe(
+      Effect.provide(
+        Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(FakeAppServer.layer()))
+      )
+    ))
+})
