@@ -943,6 +943,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
       })
       yield* TestCodex.script(thread, ModelServer.text("one"), ModelServer.text("two"))
       yield* thread.run("one")
+      // It is started in the background.
+      yield* Effect.repeat(fs.exists(pidFile), { until: (exists) => exists, schedule: Schedule.spaced("10 millis") })
       const pid = Number(yield* fs.readFileString(pidFile))
       const isRunning = Effect.sync(() => {
         try {

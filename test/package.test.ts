@@ -26,41 +26,45 @@ describe("the package", () => {
     assert.strictEqual(packageVersion, manifest.version)
   })
 
-  it.live("is built with all that its source has, and with declarations that stand by themselves", () =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      const path = yield* Path.Path
-      const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
-      const dist = path.join(folder, "dist")
-      assert.strictEqual(yield* node("scripts/build.ts", dist), "")
-      const modules = yield* Effect.forEach(
-        ["", "testing"],
-        (sub) =>
-          Effect.map(
-            fs.readDirectory(path.join(root, "src", sub)),
-            (names) => names.filter((name) => name.endsWith(".ts")).map((name) => path.join(sub, name.slice(0, -3)))
-          )
-      )
-      for (const module of modules.flat()) {
-        const [built, source] = yield* Effect.promise(() =>
-          Promise.all([import(path.join(dist, `${module}.js`)), import(path.join(root, "src", `${module}.ts`))])
+  it.live(
+    "is built with all that its source has, and with declarations that stand by themselves",
+    () =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const path = yield* Path.Path
+        const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
+        const dist = path.join(folder, "dist")
+        assert.strictEqual(yield* node("scripts/build.ts", dist), "")
+        const modules = yield* Effect.forEach(
+          ["", "testing"],
+          (sub) =>
+            Effect.map(
+              fs.readDirectory(path.join(root, "src", sub)),
+              (names) => names.filter((name) => name.endsWith(".ts")).map((name) => path.join(sub, name.slice(0, -3)))
+            )
         )
-        assert.deepStrictEqual(Object.keys(built).toSorted(), Object.keys(source).toSorted(), module)
-        if (module !== "index") continue
-        for (const name of Object.keys(source)) {
-          assert.deepStrictEqual(Object.keys(built[name]).toSorted(), Object.keys(source[name]).toSorted(), name)
+        for (const module of modules.flat()) {
+          const [built, source] = yield* Effect.promise(() =>
+            Promise.all([import(path.join(dist, `${module}.js`)), import(path.join(root, "src", `${module}.ts`))])
+          )
+          assert.deepStrictEqual(Object.keys(built).toSorted(), Object.keys(source).toSorted(), module)
+          if (module !== "index") continue
+          for (const name of Object.keys(source)) {
+            assert.deepStrictEqual(Object.keys(built[name]).toSorted(), Object.keys(source[name]).toSorted(), name)
+          }
         }
-      }
-      yield* fs.writeFileString(
-        path.join(folder, "tsconfig.json"),
-        JSON.stringify({
-          extends: "../tsconfig.base.json",
-          include: ["dist/*.d.ts", "dist/testing/*.d.ts"],
-          compilerOptions: { noEmit: true, skipLibCheck: false, lib: ["ES2024", "DOM"], types: ["node"] }
-        })
-      )
-      const errors = yield* node("node_modules/typescript/bin/tsc", "-p", folder)
-      assert.deepStrictEqual(errors.split("\n").filter((line) => line.startsWith(path.basename(folder))), [])
-      assert.notInclude(yield* fs.readFileString(path.join(folder, "dist/Turn.d.ts")), "TurnState")
-    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+        yield* fs.writeFileString(
+          path.join(folder, "tsconfig.json"),
+          JSON.stringify({
+            extends: "../tsconfig.base.json",
+            include: ["dist/*.d.ts", "dist/testing/*.d.ts"],
+            compilerOptions: { noEmit: true, skipLibCheck: false, lib: ["ES2024", "DOM"], types: ["node"] }
+          })
+        )
+        const errors = yield* node("node_modules/typescript/bin/tsc", "-p", folder)
+        assert.deepStrictEqual(errors.split("\n").filter((line) => line.startsWith(path.basename(folder))), [])
+        assert.notInclude(yield* fs.readFileString(path.join(folder, "dist/Turn.d.ts")), "TurnState")
+      }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
+    120_000
+  )
 })

