@@ -46,6 +46,7 @@ import { logWarnings } from "./internal/connection/serverWarnings.ts"
 import { capturedServices, withServices } from "./internal/connection/services.ts"
 import { connectionKinds, processNames } from "./internal/layerOptions.ts"
 import { duration, func, type Kinds, optionIssue } from "./internal/options.ts"
+import { withReason } from "./internal/protocol/rejections.ts"
 import { isRepeatable } from "./internal/protocol/repeatable.ts"
 import { packageVersion } from "./internal/version.ts"
 import * as Metadata from "./Metadata.ts"
@@ -422,12 +423,16 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         const deadline = clock.currentTimeMillisUnsafe() + timeoutMillis
         const isUrgent = method === "turn/interrupt"
         const request = new Request(method, encoded.success, deadline, timeoutMillis, isUrgent, requestOptions?.onSend)
+        const explain = (error: AppServerError) => withReason(error, params)
         const live = peer()
         return live === undefined
-          ? repeat(request)
+          ? Effect.mapError(repeat(request), explain)
           : live.request(
             request,
-            (error) => mayRepeat(error, request) ? repeat(request, error) : Effect.fail(withVersions(error))
+            (error) =>
+              mayRepeat(error, request)
+                ? Effect.mapError(repeat(request, error), explain)
+                : Effect.fail(explain(withVersions(error)))
           )
       })
     const request = ((method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) => {

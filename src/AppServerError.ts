@@ -193,8 +193,10 @@ export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
 }
 
 /**
- * The server answered a request with a JSON-RPC error. The server uses code -32600 for nearly everything, so `detail`,
- * its own words, tells the cases apart.
+ * The server answered a request with a JSON-RPC error for which there is no other reason. It uses code -32600 for nearly everything, so
+ * `detail`, its own words, tells the cases apart.
+ *
+ * `ThreadNotFound`, `ThreadLocked`, `TurnEnded` and `ThreadBusy` have this error as their `cause`.
  *
  * @category errors
  * @since 0.1.0
@@ -210,6 +212,127 @@ export class RequestRejected extends Schema.TaggedError<RequestRejected>()("Requ
   override get message(): string {
     const detail = this.detail.length > 500 ? `${this.detail.slice(0, 500)}…` : this.detail
     return `codex app-server rejected ${this.method} (${this.code}): ${detail}${showVersions(this)}`
+  }
+}
+
+/**
+ * Why the server cannot find a thread.
+ *
+ * - `"invalidId"`: the id has not the form of a thread id.
+ * - `"unknown"`: no thread with this id is stored. It was deleted, belongs to another `CODEX_HOME`, or ended with its process before
+ *   a turn was run on it.
+ * - `"notStored"`: the thread is open, and the server has not stored it: no turn was run on it, or it is ephemeral.
+ * - `"archived"`: the thread is archived.
+ * - `"notArchived"`: `thread/unarchive` finds no archived thread with this id.
+ * - `"notLoaded"`: the server has not loaded the thread, or does not know it.
+ * - `"deleted"`: the thread was deleted while this program held it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type ThreadNotFoundState =
+  | "invalidId"
+  | "unknown"
+  | "notStored"
+  | "archived"
+  | "notArchived"
+  | "notLoaded"
+  | "deleted"
+
+const notFound: Readonly<Record<ThreadNotFoundState, string>> = {
+  invalidId: "this is not a thread id. A thread id is a UUID, as `thread.id` has it",
+  unknown:
+    "the server has stored no thread with this id. Check the id and the `CODEX_HOME` of the server. A thread is stored with " +
+    "its first turn, until it is deleted",
+  notStored: "the server has not stored it. Run a turn on the thread first; an ephemeral thread is never stored",
+  archived: "it is archived. Call `codex.unarchiveThread` with its id, then `codex.resumeThread`",
+  notArchived: "no archived thread has this id. Open a thread that is not archived with `codex.resumeThread`",
+  notLoaded: "the server has not loaded it. Open it with `codex.resumeThread`",
+  deleted: "it was deleted. Start a new thread"
+}
+
+/**
+ * The server cannot find the thread that a request is about. `state` says why.
+ *
+ * **When to use**
+ *
+ * Start a new thread where a stored one is gone, or unarchive one that is archived.
+ *
+ * **Gotchas**
+ *
+ * The server has no code of its own for this, so the reason is recognized by its words. Where a server uses other words, the reason is
+ * `RequestRejected`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ThreadNotFound extends Schema.TaggedError<ThreadNotFound>()("ThreadNotFound", {
+  method: Schema.String,
+  threadId: Schema.String,
+  state: Schema.Literals([
+    "invalidId",
+    "unknown",
+    "notStored",
+    "archived",
+    "notArchived",
+    "notLoaded",
+    "deleted"
+  ]),
+  /** The server's own error: its code, words and data. */
+  cause: RequestRejected
+}) {
+  override get message(): string {
+    return `${this.method} cannot find thread ${this.threadId}: ${notFound[this.state]}`
+  }
+}
+
+/**
+ * Another app-server process has opened the thread, and only one process can write to a thread.
+ *
+ * **Details**
+ *
+ * The server refuses to resume, archive, unarchive and delete such a thread. It can be read, listed, named and forked.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ThreadLocked extends Schema.TaggedError<ThreadLocked>()("ThreadLocked", {
+  method: Schema.String,
+  threadId: Schema.String,
+  /** The server's own error: its code, words and data. */
+  cause: RequestRejected
+}) {
+  override get message(): string {
+    return `${this.method} was refused: thread ${this.threadId} is open in another app-server process. End that process, or open a ` +
+      "copy of the thread here with `codex.forkThread`"
+  }
+}
+
+/**
+ * A steer or an interrupt came too late: the turn is not the one that the thread is running.
+ *
+ * **Details**
+ *
+ * `turn.interrupt` of a turn that has ended succeeds, because nothing is left to do. `turn.steer` fails with this reason.
+ *
+ * **Gotchas**
+ *
+ * A raw `turn/interrupt` that is sent before the `turn/started` of its turn is refused with the same words. Send it with an empty
+ * `turnId` then, as `turn.interrupt` does.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TurnEnded extends Schema.TaggedError<TurnEnded>()("TurnEnded", {
+  method: Schema.String,
+  threadId: Schema.String,
+  turnId: Schema.String,
+  /** The server's own error, or `undefined` if nothing was sent because the end of the turn was known. */
+  cause: Schema.UndefinedOr(RequestRejected)
+}) {
+  override get message(): string {
+    return `${this.method} came too late: thread ${this.threadId} is not running turn ${this.turnId}. ` +
+      "Start another turn with the input instead"
   }
 }
 
@@ -386,24 +509,36 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
  * moment; then only the response, or what the turn shows first, tells that the input has become part of that turn (`isSent` is `true`).
  * The server takes the options for later turns then, so the settings of the thread are changed back, which needs the experimental API.
  *
+ * A compaction or a review takes no input at all. `turnKind` is set then, `options` is empty, and the input is not part of any turn.
+ *
  * @category errors
  * @since 0.1.0
  */
 export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
   threadId: Schema.String,
-  /** The turn that is running. */
+  /** The turn that is running. Empty if the server has not named it. */
   turnId: Schema.String,
   /** The names of the options that cannot hold. */
   options: Schema.Array(Schema.String),
   /** Whether the input was sent, and is part of the running turn. */
-  isSent: Schema.Boolean
+  isSent: Schema.Boolean,
+  /** The kind of the running turn if it takes no input, such as `"compact"` or `"review"`. */
+  turnKind: OptionalString.pipe(Schema.withConstructorDefault(Effect.undefined)),
+  /** The server's own error, if the server refused the input. */
+  cause: Schema.UndefinedOr(RequestRejected).pipe(Schema.withConstructorDefault(Effect.undefined))
 }) {
   override get message(): string {
+    if (this.turnKind !== undefined) {
+      const kind = this.turnKind === "compact" ? "compaction" : this.turnKind
+      return `Thread ${this.threadId} is running a ${kind}, which takes no input; the input was not added. ` +
+        `Wait for the ${kind} to end, then send the input again`
+    }
+    const turn = this.turnId === "" ? "a turn" : `turn ${this.turnId}`
     const names = this.options.map((name) => `\`${name}\``).join(", ")
     return this.isSent
-      ? `Thread ${this.threadId} was running turn ${this.turnId} already, which the input has joined; ${names} cannot hold for it. ` +
+      ? `Thread ${this.threadId} was running ${turn} already, which the input has joined; ${names} cannot hold for it. ` +
         "Wait for the running turn to end before you set them"
-      : `Thread ${this.threadId} is running turn ${this.turnId}, for which ${names} cannot hold; nothing was sent. ` +
+      : `Thread ${this.threadId} is running ${turn}, for which ${names} cannot hold; the input was not added. ` +
         "Wait for that turn to end, or leave these options out to add the input to it"
   }
 }
@@ -464,6 +599,9 @@ export type AppServerErrorReason =
   | RequestTimeout
   | Overloaded
   | RequestRejected
+  | ThreadNotFound
+  | ThreadLocked
+  | TurnEnded
   | DecodeFailed
   | InvalidRequest
   | SettingsNotApplied
@@ -489,6 +627,9 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
     RequestTimeout,
     Overloaded,
     RequestRejected,
+    ThreadNotFound,
+    ThreadLocked,
+    TurnEnded,
     DecodeFailed,
     InvalidRequest,
     SettingsNotApplied,

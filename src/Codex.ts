@@ -25,19 +25,22 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Predicate from "effect/Predicate"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, isAppServerError } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
-import { resolveThreadOptions } from "./internal/threads/approvalOptions.ts"
+import { requireOptions, resolveThreadOptions } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, provided } from "./internal/threads/handlers.ts"
 import { openKept, refuseIgnored, verifyKept, verifySettings } from "./internal/threads/keptSettings.ts"
+import { orNotStored } from "./internal/threads/notFound.ts"
 import { OpenThread } from "./internal/threads/openThread.ts"
 import { pages } from "./internal/threads/pages.ts"
 import { withoutTrust } from "./internal/threads/projectTrust.ts"
@@ -121,6 +124,11 @@ export type ForkOptions<
 
 /**
  * Which threads to list, and in what order. `limit` is how many are asked for at once.
+ *
+ * **Details**
+ *
+ * Without `modelProviders` the threads of every model provider are listed, and without `sourceKinds` those of every source but
+ * sub-agents: of the terminal, of editors, of `codex exec` and of app-server clients. `archived: true` lists archived threads instead.
  *
  * @category models
  * @since 0.1.0
@@ -217,7 +225,14 @@ export class Codex extends Context.Service<Codex, {
   }) => Effect.Effect<void, never, Scope.Scope>
   /** What Codex has asked for and what became of it, from the moment the stream is run; see `Approvals.audit`. */
   readonly approvals: Stream.Stream<Approvals.AuditEntry>
-  /** The stored threads, newest first unless told otherwise. Pages are fetched as the stream is pulled. */
+  /**
+   * The stored threads, whichever program started them, newest first by default. Pages are fetched as the stream is pulled.
+   *
+   * **Gotchas**
+   *
+   * Threads without a turn and ephemeral threads are not stored. Archived threads and the threads of sub-agents are left out; the
+   * options `archived` and `sourceKinds` list those.
+   */
   readonly listThreads: (options?: ListOptions) => Stream.Stream<Protocol.Thread, AppServerError>
   /** Takes a thread out of the list and unloads it. */
   readonly archiveThread: (id: string) => Effect.Effect<void, AppServerError>
@@ -243,6 +258,7 @@ const make = Effect.gen(function*() {
   /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */
   const reopen = (method: "thread/resume" | "thread/fork") =>
     Effect.fnUntraced(function*(id: string, options: ResumeOptions & ForkOptions = {}) {
+      yield* requireOptions(method, options)
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
       const handlers = yield* provided({ approvals, questions }, method)
       const tools = yield* providedTools(server, method, { toolConcurrency, tools: given })
@@ -264,7 +280,10 @@ const make = Effect.gen(function*() {
       // The server replays what a resumed thread still waits for.
       if (method === "thread/resume") registry.setThread(id, now)
       return yield* records.collect(Effect.fnUntraced(function*(updates) {
-        const response = yield* openKept(server, method, id, known, fields)
+        const response = yield* Effect.catch(
+          openKept(server, method, id, known, fields),
+          (error) => orNotStored(server, error)
+        )
         const { forkedFromId, id: openedId } = response.thread
         const otherId = method === "thread/fork" ? forkedFromId : openedId
         const other = isOther && Predicate.isString(otherId) ? records.get(otherId) : undefined
@@ -301,15 +320,27 @@ const make = Effect.gen(function*() {
       )
     }, withVersions)
 
+  const listOf = <Options extends object, A>(
+    method: string,
+    options: Options,
+    params: (options: Options) => object,
+    schema: Schema.Codec<A>
+  ) =>
+    Stream.unwrap(
+      Effect.map(requireOptions(method, options), () => pages(server, method, params(options), schema))
+    )
+
   return Codex.of({
     metadata: server.metadata,
     handle: (handlers) => registry.add(handlers),
     approvals: audit,
     startThread: Effect.fn("Codex.startThread")(function*(options: StartOptions = {}) {
+      yield* requireOptions("thread/start", options)
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
       const handlers = yield* provided({ approvals, questions }, "thread/start")
       const tools = yield* providedTools(server, "thread/start", { toolConcurrency, tools: given })
-      const fields = yield* withoutTrust(server, yield* resolveThreadOptions("thread/start", withDefaultMode(rest)))
+      const resolved = yield* resolveThreadOptions("thread/start", withDefaultMode(rest))
+      const fields = yield* withoutTrust(server, resolved)
       return yield* records.collect(Effect.fnUntraced(function*(updates) {
         const response = yield* requestThread(
           server,
@@ -328,14 +359,14 @@ const make = Effect.gen(function*() {
     }, withVersions) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],
-    listThreads: (options = {}) => pages(server, "thread/list", options, Protocol.Thread),
+    listThreads: (options = {}) => listOf("thread/list", options, identity, Protocol.Thread),
     archiveThread: Effect.fn("Codex.archiveThread")(function*(id) {
       yield* server.request("thread/archive", { threadId: id })
     }),
     unarchiveThread: Effect.fn("Codex.unarchiveThread")(function*(id) {
       yield* server.request("thread/unarchive", { threadId: id })
     }),
-    models: (options = {}) => pages(server, "model/list", options, Protocol.Model)
+    models: (options = {}) => listOf("model/list", options, identity, Protocol.Model)
   })
 })
 

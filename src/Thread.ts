@@ -14,9 +14,10 @@ import type * as Approvals from "./Approvals.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { boolean, duration, type Kinds, optionIssue } from "./internal/options.ts"
-import { resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
+import { requireOptions, resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
 import { type HandlerOptions, isEmpty, provided } from "./internal/threads/handlers.ts"
+import { withGone } from "./internal/threads/notFound.ts"
 import type { OpenThread, OpenThreads } from "./internal/threads/openThread.ts"
 import { pages } from "./internal/threads/pages.ts"
 import { exclusiveOptions, startTurn } from "./internal/threads/startTurn.ts"
@@ -238,12 +239,17 @@ interface HeldThread {
   readonly thread: OpenThread
 }
 
+/** Adds to a failure what became of the thread. */
+const sayingWhy = <A, E, R>(effect: Effect.Effect<A, E, R>, { thread: { record } }: HeldThread) =>
+  Effect.mapError(effect, (error) => withGone(error, record))
+
 const start = Effect.fnUntraced(function*(
   { session, thread }: HeldThread,
   input: Input.Input,
   options: TurnOptions = {}
 ) {
   const { server } = session
+  yield* requireOptions("turn/start", options)
   const { approvals, deadline, idleTimeout, keepBackgroundTerminals = false, questions, ...rest } = options
   const issue = optionIssue(ownKinds, { deadline, idleTimeout, keepBackgroundTerminals })
   if (issue !== undefined) {
@@ -270,7 +276,7 @@ const start = Effect.fnUntraced(function*(
   if (deadline !== undefined) yield* startDeadline(handle, deadline, since)
   if (idleTimeout !== undefined) yield* startIdleTimeout(handle, idleTimeout)
   return Turn.make(handle)
-})
+}, sayingWhy)
 
 const run = Effect.fn("Thread.run")(function*(held: HeldThread, input: Input.Input, options?: TurnOptions) {
   yield* Effect.annotateCurrentSpan({ threadId: held.thread.id })
@@ -283,28 +289,29 @@ const turn = Effect.fn("Thread.turn")(function*(held: HeldThread, input: Input.I
   return yield* start(held, input, options)
 })
 
-const read = Effect.fn("Thread.read")(function*(
-  { session: { server }, thread: { id } }: HeldThread,
-  options: ReadOptions = {}
-) {
-  const { thread } = yield* server.request("thread/read", { ...options, threadId: id })
+const read = Effect.fn("Thread.read")(function*(held: HeldThread, options: ReadOptions = {}) {
+  const { session: { server }, thread: { id } } = held
+  yield* requireOptions("thread/read", options)
+  const { thread } = yield* sayingWhy(server.request("thread/read", { ...options, threadId: id }), held)
   return thread
 })
 
 const setName = Effect.fn("Thread.setName")(function*({ session, thread }: HeldThread, name: string) {
   yield* session.server.request("thread/name/set", { threadId: thread.id, name })
-})
+}, sayingWhy)
 
 const compact = Effect.fn("Thread.compact")(function*({ session: { open, server }, thread }: HeldThread) {
   const limit = yield* requestLimit(server, "thread/compact/start")
   const { state, turn } = yield* compactThread(server, open, thread, limit)
   const { status } = yield* Turn.resultOf(state, turn)
   if (status !== "completed") yield* Turn.failure(state, turn, "the compaction was interrupted")
-})
+}, sayingWhy)
 
-const settings = Effect.fn("Thread.settings")(({ session: { server }, thread }: HeldThread) =>
-  thread.request(server, "thread/resume", () => Effect.sync(() => thread.record.settings))
-)
+const settings = Effect.fn("Thread.settings")((held: HeldThread) => {
+  const { session: { server }, thread } = held
+  const opened = thread.request(server, "thread/resume", () => Effect.sync(() => thread.record.settings))
+  return sayingWhy(opened, held)
+})
 
 const close = Effect.fn("Thread.close")(function*({ session, thread, threads }: HeldThread) {
   const { id, record } = thread

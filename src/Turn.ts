@@ -7,6 +7,7 @@ import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -15,7 +16,8 @@ import {
   DecodeFailed,
   describeTurnError,
   make as appServerError,
-  showLastError
+  showLastError,
+  TurnEnded
 } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
@@ -156,9 +158,12 @@ export interface Turn {
    * must not show text that was taken back.
    */
   readonly messages: Stream.Stream<MessageEvent, AppServerError>
-  /** Adds input to the running turn. */
+  /** Adds input to the running turn. Fails with the reason `TurnEnded` if the turn has ended. */
   readonly steer: (input: Input.Input) => Effect.Effect<void, AppServerError>
-  /** Interrupts the turn on the server. Its `result` then has the status `interrupted`. */
+  /**
+   * Interrupts the turn on the server. Its `result` then has the status `interrupted`. An interrupt of a turn that has ended succeeds
+   * and changes nothing.
+   */
   readonly interrupt: Effect.Effect<void, AppServerError>
   /** Waits for the turn to end. */
   readonly result: Effect.Effect<TurnResult, TurnFailed | AppServerError>
@@ -419,10 +424,16 @@ export const withIdleTimeout: {
 } = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startIdleTimeout(handle, duration)))
 
 const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: TurnHandle, input: Input.Input) {
+  const { id, state: { outcome, threadId } } = turn
+  const items = yield* Input.validate("turn/steer", input)
+  // The server forgets a thread that was archived or closed since, and would say only that.
+  if (outcome !== undefined && Result.isSuccess(outcome)) {
+    return yield* appServerError(new TurnEnded({ method: "turn/steer", threadId, turnId: id, cause: undefined }))
+  }
   yield* server.request("turn/steer", {
-    threadId: turn.state.threadId,
-    expectedTurnId: turn.id,
-    input: yield* Input.validate("turn/steer", input)
+    threadId,
+    expectedTurnId: id,
+    input: items
   })
 })
 

@@ -21,7 +21,7 @@ const idsOf = <E, R>(threads: Stream.Stream<{ readonly id: string }, E, R>) =>
 
 const rejection = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
   const reason = yield* TestCodex.reasonOf(effect)
-  return reason._tag === "RequestRejected" ? reason : yield* Effect.die(reason)
+  return reason._tag === "ThreadNotFound" ? reason.cause : yield* Effect.die(reason)
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
@@ -100,8 +100,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       const thread = yield* storedThread()
 
       yield* codex.archiveThread(thread.id)
-      assert.match((yield* rejection(thread.run("archived"))).detail, /not found/)
-      assert.match((yield* rejection(codex.resumeThread(thread.id))).detail, /is archived/)
+      for (const effect of [Effect.asVoid(thread.run("archived")), Effect.asVoid(codex.resumeThread(thread.id))]) {
+        assert.deepInclude(yield* TestCodex.reasonOf(effect), { _tag: "ThreadNotFound", state: "archived" })
+      }
 
       yield* codex.unarchiveThread(thread.id)
       const resumed = yield* codex.resumeThread(thread.id)
@@ -118,7 +119,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       ])
     }))
 
-  it.effect("an unknown thread is rejected by the server, in its own words", () =>
+  it.effect("an unknown thread is not found, and the words of the server are kept", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const unknown = "01a2034c-0000-7000-8000-000000000000"
@@ -134,9 +135,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
 
       const caught = yield* codex.resumeThread(unknown).pipe(
         Effect.as("resumed"),
-        Effect.catchReason("AppServerError", "RequestRejected", () => Effect.succeed("rejected"))
+        Effect.catchReason("AppServerError", "ThreadNotFound", ({ state }) => Effect.succeed(state))
       )
-      assert.strictEqual(caught, "rejected")
+      assert.strictEqual(caught, "unknown")
     }))
 
   it.effect("a thread without a turn cannot be resumed or forked", () =>
@@ -212,104 +213,5 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex.listThreads", (it
         ids: all.slice(0, 2),
         pages: 2
       })
-    }))
-})
-
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerStdio", (it) => {
-  const stdio = Effect.fnUntraced(function*(options?: Codex.StdioOptions) {
-    const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
-    return Codex.layerStdio({
-      cwd: workspace,
-      codexPath: TestCodex.codexPath,
-      ...options,
-      env: { ...env, ...options?.env }
-    })
-  })
-
-  const sayHello = Effect.gen(function*() {
-    const codex = yield* Codex.Codex
-    const model = yield* ModelServer.ModelServer
-    yield* model.enqueue(ModelServer.text("hello"))
-    const thread = yield* codex.startThread()
-    return { thread: yield* thread.read(), result: yield* thread.run("say hello") }
-  })
-
-  it.effect("starts a process in the directory given, with the environment and configuration given", () =>
-    Effect.gen(function*() {
-      const { root } = yield* CodexEnvironment.CodexEnvironment
-      const said = yield* sayHello.pipe(
-        Effect.provide(
-          yield* stdio({
-            cwd: root,
-            clientInfo: { name: "a client", title: null, version: "1.2.3" },
-            config: { model: "configured-model", "model_providers.mock_provider.http_headers": { "x-test": "a b" } }
-          })
-        )
-      )
-      assert.strictEqual(said.result.finalResponse, "hello")
-      assert.strictEqual(said.thread.cwd, root)
-      const request = (yield* TestCodex.requestsOf(said.thread.id))[0]
-      assert.strictEqual(request?.body["model"], "configured-model")
-      assert.strictEqual(request?.header("x-test"), "a b")
-      const userAgent = request?.header("user-agent") ?? ""
-      assert.isTrue(userAgent.startsWith(`a client/${TestCodex.version} `), userAgent)
-      assert.match(userAgent, /\(a client; 1\.2\.3\)$/)
-    }))
-
-  it.effect("starts a process for each layer, also where one is provided within another", () =>
-    Effect.gen(function*() {
-      const named = (name: string) => stdio({ clientInfo: { name, title: null, version: "1.2.3" } })
-      const [outer, inner] = yield* Effect.all([named("outer"), named("inner")])
-      const here = Effect.gen(function*() {
-        const codex = yield* Codex.Codex
-        const server = yield* AppServer.AppServer
-        const { thread } = yield* sayHello
-        return {
-          names: [codex.metadata.serverName, server.metadata.serverName],
-          threadId: thread.id,
-          loaded: (yield* server.request("thread/loaded/list", {})).data
-        }
-      })
-      const both = Effect.gen(function*() {
-        return { inner: yield* Effect.provide(here, inner), outer: yield* here }
-      })
-      const said = yield* Effect.provide(both, outer)
-      assert.deepStrictEqual(said.inner.names, ["inner", "inner"])
-      assert.deepStrictEqual(said.outer.names, ["outer", "outer"])
-      assert.deepStrictEqual(said.inner.loaded, [said.inner.threadId])
-      assert.deepStrictEqual(said.outer.loaded, [said.outer.threadId])
-    }))
-
-  it.effect("several processes initialize and start threads at once", () =>
-    Effect.gen(function*() {
-      const all = yield* Effect.forEach(["first", "second", "third"], (name) =>
-        Effect.flatMap(
-          stdio({ clientInfo: { name, title: null, version: "1.2.3" } }),
-          (layer) =>
-            Effect.gen(function*() {
-              const codex = yield* Codex.Codex
-              const thread = yield* codex.startThread()
-              return { ...codex.metadata, threadId: thread.id }
-            }).pipe(Effect.provide(layer, { local: true }))
-        ), { concurrency: "unbounded" })
-      assert.deepStrictEqual(all.map(({ serverName }) => serverName), ["first", "second", "third"])
-      assert.deepStrictEqual(new Set(all.map(({ serverVersion }) => serverVersion)), new Set([TestCodex.version]))
-      assert.strictEqual(new Set(all.map(({ threadId }) => threadId)).size, 3)
-    }))
-
-  it.effect("a thread goes on in a second process once the first is gone, with its history", () =>
-    Effect.gen(function*() {
-      const model = yield* ModelServer.ModelServer
-      const first = yield* sayHello.pipe(Effect.provide(yield* stdio()))
-      yield* Effect.gen(function*() {
-        const codex = yield* Codex.Codex
-        assert.include(yield* idsOf(codex.listThreads()), first.thread.id)
-        const resumed = yield* codex.resumeThread(first.thread.id)
-        yield* model.enqueue(ModelServer.text("still here"))
-        assert.strictEqual((yield* resumed.run("and now?")).finalResponse, "still here")
-      }).pipe(Effect.provide(yield* stdio()))
-      const request = (yield* TestCodex.requestsOf(first.thread.id)).at(-1)
-      assert.deepStrictEqual(request?.userTexts.slice(-2), ["say hello", "and now?"])
-      assert.deepStrictEqual(request?.messageTexts("assistant"), ["hello"])
     }))
 })

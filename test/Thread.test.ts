@@ -581,7 +581,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
       assert.strictEqual((yield* TestCodex.turnsOf(thread.id)).at(-1)?.status, "interrupted")
     }))
 
-  it.effect("rejects what the server does not know, in the server's words", () =>
+  it.effect("cannot be used while it is archived", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* startThread
@@ -595,7 +595,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
           thread.compact
         ]
       ) {
-        assert.deepInclude(yield* TestCodex.reasonOf(effect), { _tag: "RequestRejected", code: -32600 })
+        assert.deepInclude(yield* TestCodex.reasonOf(effect), { _tag: "ThreadNotFound", state: "archived" })
       }
     }))
 })

@@ -57,7 +57,7 @@ export const recordOf = (kind: Kind): Kind => {
 
 /** Describes a value of the wrong kind. Of a string only its kind is said: it may be a prompt or a secret. */
 export const describe = (value: unknown): string => {
-  if (value === null || Predicate.isNumber(value) || Predicate.isBoolean(value)) return String(value)
+  if (Predicate.isNullish(value) || Predicate.isNumber(value) || Predicate.isBoolean(value)) return String(value)
   if (Array.isArray(value)) return "an array"
   if (Schema.isSchema(value)) return "an Effect Schema"
   return /^[aeiou]/.test(typeof value) ? `an ${typeof value}` : `a ${typeof value}`
@@ -98,6 +98,10 @@ export const unknownName = (what: string, options: object, known: ReadonlyArray<
   return name === undefined ? undefined : `unknown ${what} \`${name}\`${suggestion(name, known)}`
 }
 
+/** What is wrong with options that are not an object. */
+export const objectIssue = (options: unknown): string | undefined =>
+  Predicate.isObject(options) ? undefined : `the options are ${describe(options)}; expected an object`
+
 /**
  * The first thing that is wrong with options: a name that there is not, or a value of another kind. Options that are `undefined`
  * are left out. `others` are names that are read elsewhere.
@@ -108,7 +112,7 @@ export const optionIssue = (
   others: ReadonlyArray<string> = []
 ): string | undefined => {
   if (options === undefined) return undefined
-  if (!Predicate.isObject(options)) return `the options are ${describe(options)}; expected an object`
+  if (!Predicate.isObject(options)) return objectIssue(options)
   const unknown = unknownName("option", options, [...Object.keys(kinds), ...others])
   if (unknown !== undefined) return unknown
   for (const [name, { entry, expected, is }] of Object.entries(kinds)) {

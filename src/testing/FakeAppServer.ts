@@ -971,7 +971,9 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     if (thread === undefined || thread.ephemeral || thread.turns.length === 0) {
       return refuse(`no rollout found for thread id ${id}`)
     }
-    return thread.archived ? refuse(`session ${id} is archived`) : Effect.succeed(thread)
+    return thread.archived
+      ? refuse(`session ${id} is archived. Run \`codex unarchive ${id}\` to unarchive it first.`)
+      : Effect.succeed(thread)
   }
 
   const createThread = Effect.fnUntraced(function*(
@@ -1154,7 +1156,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       })),
     "thread/read": Effect.fnUntraced(function*(params: Protocol.ThreadReadParams) {
       const thread = threads.get(params.threadId)
-      if (thread === undefined) return yield* refuse(`no rollout found for thread id ${params.threadId}`)
+      if (thread === undefined) return yield* refuse(`thread not loaded: ${params.threadId}`)
       if (params.includeTurns !== true) return { result: { thread: threadJson(thread) } }
       if (thread.ephemeral) return yield* refuse("ephemeral threads do not support includeTurns")
       if (thread.turns.length === 0) return yield* refuse("list_turns is not supported yet", -32601)
@@ -1162,7 +1164,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     }),
     "thread/name/set": Effect.fnUntraced(function*(params: Protocol.ThreadSetNameParams) {
       const thread = threads.get(params.threadId)
-      if (thread === undefined) return yield* refuse(`thread not found: ${params.threadId}`)
+      if (thread === undefined) return yield* refuse(`no rollout found for thread id ${params.threadId}`)
       thread.name = params.name
       return { result: {}, after: notify("thread/name/updated", { threadId: thread.id, threadName: thread.name }) }
     }),

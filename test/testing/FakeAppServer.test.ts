@@ -489,7 +489,7 @@ describe("FakeAppServer", () => {
       )
       assert.strictEqual(
         yield* refused(server.request("turn/start", { threadId: "none", input: [] })),
-        "RequestRejected"
+        "ThreadNotFound"
       )
       assert.strictEqual(yield* refused(server.request("config/read", {})), "RequestRejected")
     }).pipe(Effect.provide(layer())))

@@ -13,7 +13,7 @@ import {
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
 import { configTree } from "../configTree.ts"
-import { unknownName } from "../options.ts"
+import { objectIssue, unknownName } from "../options.ts"
 import { describeIssue, fieldNames } from "../schemaIssue.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"
@@ -82,6 +82,14 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
       (error) => Effect.fail(appServerError(new InvalidRequest({ method, description: describeIssue(error, options) })))
     )
   )
+}
+
+/** Fails for options that are not an object, as plain JavaScript may give them. */
+export const requireOptions = (method: string, options: unknown): Effect.Effect<void, AppServerError> => {
+  const description = objectIssue(options)
+  return description === undefined
+    ? Effect.void
+    : Effect.fail(appServerError(new InvalidRequest({ method, description })))
 }
 
 /** The fields of an operation that opens a thread. */

@@ -28,7 +28,9 @@ export const requestInterrupt = (
       : server.request("turn/interrupt", { threadId: state.threadId, turnId: state.started ? turnId : "" }).pipe(
         Effect.asVoid,
         // Refused because the turn ended while the request was on its way.
-        Effect.catch((error) => state.outcome !== undefined ? Effect.void : Effect.fail(error))
+        Effect.catch((error) =>
+          state.outcome !== undefined || error.reason._tag === "TurnEnded" ? Effect.void : Effect.fail(error)
+        )
       )
   )
 

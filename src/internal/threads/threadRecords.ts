@@ -26,6 +26,8 @@ export class ThreadRecord {
   private openedAfter: number
   /** A handle was closed: the server sends no more events of the thread, until the thread is resumed. */
   isClosed = false
+  /** What became of the thread, if it can no longer be used as it is. */
+  gone: "archived" | "deleted" | undefined
 
   constructor(settings: Settings, config: Config | undefined, openedAfter: number) {
     this.settings = settings
@@ -40,6 +42,7 @@ export class ThreadRecord {
   open(restarts: number): void {
     this.openedAfter = restarts
     this.isClosed = false
+    this.gone = undefined
   }
 
   /** The server may have loaded the thread without its settings since, or may do so. It is opened again before it is used. */
@@ -131,17 +134,29 @@ export class ThreadRecords {
       server.observe("thread/settings/updated", (event) => {
         if (event.method === "thread/settings/updated") this.update(event.params)
       }),
-      ...(["thread/archived", "thread/closed"] as const).map((method) =>
-        server.observe(method, (event) => {
-          if (event.method === method) this.records.get(event.params.threadId)?.unload()
-        })
-      ),
+      server.observe("thread/closed", (event) => {
+        if (event.method === "thread/closed") this.records.get(event.params.threadId)?.unload()
+      }),
+      server.observe("thread/archived", (event) => {
+        if (event.method !== "thread/archived") return
+        const record = this.records.get(event.params.threadId)
+        record?.unload()
+        if (record !== undefined) record.gone = "archived"
+      }),
+      server.observe("thread/unarchived", (event) => {
+        if (event.method !== "thread/unarchived") return
+        const record = this.records.get(event.params.threadId)
+        if (record !== undefined) record.gone = undefined
+      }),
       server.observe("thread/status/changed", (event) => {
         if (event.method !== "thread/status/changed" || event.params.status.type !== "notLoaded") return
         this.records.get(event.params.threadId)?.unload()
       }),
       server.observe("thread/deleted", (event) => {
-        if (event.method === "thread/deleted") this.records.delete(event.params.threadId)
+        if (event.method !== "thread/deleted") return
+        const record = this.records.get(event.params.threadId)
+        if (record !== undefined) record.gone = "deleted"
+        this.records.delete(event.params.threadId)
       }),
       server.onRestart((requests) => Effect.sync(() => this.restart(requests)))
     ], { discard: true })
