@@ -45,6 +45,7 @@ import { OpenThread } from "./internal/threads/openThread.ts"
 import { pages } from "./internal/threads/pages.ts"
 import { withoutTrust } from "./internal/threads/projectTrust.ts"
 import { findActive } from "./internal/threads/recoverTurns.ts"
+import { requireCwd } from "./internal/threads/serverPaths.ts"
 import { sharedBy } from "./internal/threads/shared.ts"
 import { mergeConfig } from "./internal/threads/threadConfig.ts"
 import { instructionsOf, settingsOf } from "./internal/threads/threadSettings.ts"
@@ -266,6 +267,7 @@ const make = Effect.gen(function*() {
       // A path or a history is opened instead of the thread with the id.
       const isOther = Predicate.isNotNullish(rest.path) || Predicate.isNotNullish(rest.history)
       const known = isOther ? undefined : records.get(id)
+      yield* requireCwd(server, method, fields.cwd)
       if (method === "thread/resume") {
         yield* refuseIgnored(server, id, known?.config, threads.get(id)?.instructions, fields)
       }
@@ -340,6 +342,7 @@ const make = Effect.gen(function*() {
       const handlers = yield* provided({ approvals, questions }, "thread/start")
       const tools = yield* providedTools(server, "thread/start", { toolConcurrency, tools: given })
       const resolved = yield* resolveThreadOptions("thread/start", withDefaultMode(rest))
+      yield* requireCwd(server, "thread/start", resolved.cwd)
       const fields = yield* withoutTrust(server, resolved)
       return yield* records.collect(Effect.fnUntraced(function*(updates) {
         const response = yield* requestThread(
@@ -359,7 +362,12 @@ const make = Effect.gen(function*() {
     }, withVersions) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
     forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],
-    listThreads: (options = {}) => listOf("thread/list", options, identity, Protocol.Thread),
+    listThreads: (options = {}) =>
+      listOf("thread/list", options, (options) => ({
+        ...options,
+        modelProviders: options.modelProviders ?? [],
+        sourceKinds: options.sourceKinds ?? listedSources
+      }), Protocol.Thread),
     archiveThread: Effect.fn("Codex.archiveThread")(function*(id) {
       yield* server.request("thread/archive", { threadId: id })
     }),
@@ -369,6 +377,9 @@ const make = Effect.gen(function*() {
     models: (options = {}) => listOf("model/list", options, identity, Protocol.Model)
   })
 })
+
+/** The sources of threads that are not those of sub-agents. The server lists only interactive ones by itself. */
+const listedSources: ReadonlyArray<Protocol.ThreadSourceKind> = ["cli", "vscode", "exec", "appServer", "unknown"]
 
 const withDefaultMode = (options: StartOptions): StartOptions =>
   options.approvalMode === undefined && options.approvalPolicy === undefined && options.approvalsReviewer === undefined

@@ -33,7 +33,8 @@ export type Input = string | Item | ReadonlyArray<Item>
 export const text = (text: string): Item => ({ type: "text", text })
 
 /**
- * An image by URL. Use a `data:` URL; the server deprecates remote ones.
+ * An image by URL. Use a `data:` URL; the server deprecates remote ones. A path is refused with `InvalidRequest`: for a file there is
+ * {@link localImage}.
  *
  * @category constructors
  * @since 0.1.0
@@ -41,7 +42,17 @@ export const text = (text: string): Item => ({ type: "text", text })
 export const image = (url: string): Item => ({ type: "image", url })
 
 /**
- * An image file on the app-server's machine. A file that is missing is no error: the model is told of it.
+ * An image file on the machine of the app-server.
+ *
+ * **Details**
+ *
+ * A relative path is resolved against the working directory of the thread. A path that is not that of a file fails with
+ * `InvalidRequest`, which names it, before the turn is started.
+ *
+ * **Gotchas**
+ *
+ * The server reads the file when it starts the turn. Where it may not read the file, or cannot decode it, it tells the model so, and
+ * the turn goes on.
  *
  * @category constructors
  * @since 0.1.0
@@ -49,7 +60,7 @@ export const image = (url: string): Item => ({ type: "image", url })
 export const localImage = (path: string): Item => ({ type: "localImage", path })
 
 /**
- * A skill: its name, and the path of its `SKILL.md`.
+ * A skill: its name, and the path of its `SKILL.md`, which is checked as the path of {@link localImage} is.
  *
  * @category constructors
  * @since 0.1.0
@@ -91,9 +102,20 @@ const countChars = (text: string): number => {
   return count
 }
 
+/** What is wrong with the URL of an image. Other schemes are left to the server. */
+const imageIssue = (items: ReadonlyArray<Item>): string | undefined => {
+  const index = items.findIndex((item) =>
+    Predicate.isObject(item) && item.type === "image" && "url" in item && Predicate.isString(item.url) &&
+    !/^(?!file:)[a-z][a-z0-9+.-]+:/i.test(item.url)
+  )
+  return index < 0
+    ? undefined
+    : `\`input[${index}].url\` is not a URL that the model can open; use Input.localImage for a file`
+}
+
 /**
- * The items of an input that a request may carry. More than {@link maxChars} characters of text fail with
- * `InvalidRequest`; nothing is sent.
+ * The items of an input that a request may carry. More than {@link maxChars} characters of text, and an image whose URL is the path of a
+ * file, fail with `InvalidRequest`; nothing is sent. The files of an input are checked when it is sent.
  *
  * @category conversions
  * @since 0.1.0
@@ -105,7 +127,10 @@ export const validate = (method: string, input: Input): Effect.Effect<ReadonlyAr
       Predicate.hasProperty(item, "text") && Predicate.isString(item.text) ? sum + countChars(item.text) : sum,
     0
   )
-  return chars <= maxChars ? Effect.succeed(items) : Effect.fail(appServerError(
-    new InvalidRequest({ method, description: `the input has ${chars} characters of text, ${maxChars} are allowed` })
-  ))
+  const issue = chars <= maxChars
+    ? imageIssue(items)
+    : `the input has ${chars} characters of text, ${maxChars} are allowed`
+  return issue === undefined
+    ? Effect.succeed(items)
+    : Effect.fail(appServerError(new InvalidRequest({ method, description: issue })))
 }

@@ -7,6 +7,7 @@ import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
+import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
@@ -20,6 +21,7 @@ import { type HandlerOptions, isEmpty, provided } from "./internal/threads/handl
 import { withGone } from "./internal/threads/notFound.ts"
 import type { OpenThread, OpenThreads } from "./internal/threads/openThread.ts"
 import { pages } from "./internal/threads/pages.ts"
+import { hasFiles, requireCwd, resolveFiles } from "./internal/threads/serverPaths.ts"
 import { exclusiveOptions, startTurn } from "./internal/threads/startTurn.ts"
 import type { Settings } from "./internal/threads/threadSettings.ts"
 import { closeTurns, type Session } from "./internal/threads/turnHandle.ts"
@@ -257,9 +259,15 @@ const start = Effect.fnUntraced(function*(
   }
   const handlers = yield* provided({ approvals, questions }, "turn/start")
   const fields = yield* resolveTurnOptions(rest)
-  const items = yield* Input.validate("turn/start", input)
+  const validated = yield* Input.validate("turn/start", input)
   const since = yield* Clock.currentTimeMillis
   const limit = yield* startLimit(server, thread.id, { deadline, idle: idleTimeout })
+  const items = Predicate.isNotNullish(fields.cwd) || hasFiles(validated)
+    ? yield* limit(Effect.andThen(
+      requireCwd(server, "turn/start", fields.cwd),
+      resolveFiles(server, "turn/start", validated, fields.cwd ?? thread.record.settings.cwd)
+    ))
+    : validated
   const params = { ...fields, threadId: thread.id, input: items }
   const handle = yield* startTurn(session, thread, {
     params: yield* withExactRoots(thread.record.settings, server.experimentalApi, params),

@@ -22,6 +22,7 @@ import {
 import * as Input from "./Input.ts"
 import { streamOf } from "./internal/connection/eventBuffer.ts"
 import { requestInterrupt } from "./internal/threads/interruptTurn.ts"
+import { resolveFiles } from "./internal/threads/serverPaths.ts"
 import type { TurnHandle } from "./internal/threads/turnHandle.ts"
 import type { TurnState } from "./internal/threads/turnState.ts"
 import { startDeadline, startIdleTimeout } from "./internal/threads/turnTimeouts.ts"
@@ -424,7 +425,7 @@ export const withIdleTimeout: {
 } = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startIdleTimeout(handle, duration)))
 
 const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: TurnHandle, input: Input.Input) {
-  const { id, state: { outcome, threadId } } = turn
+  const { id, state: { outcome, threadId }, thread: { record } } = turn
   const items = yield* Input.validate("turn/steer", input)
   // The server forgets a thread that was archived or closed since, and would say only that.
   if (outcome !== undefined && Result.isSuccess(outcome)) {
@@ -433,7 +434,7 @@ const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: T
   yield* server.request("turn/steer", {
     threadId,
     expectedTurnId: id,
-    input: items
+    input: yield* resolveFiles(server, "turn/steer", items, record.settings.cwd)
   })
 })
 

@@ -1,7 +1,12 @@
 import { assert, layer } from "@effect/vitest"
 import { AppServer, Codex } from "effect-codex"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
+import { codexBinary } from "../src/internal/stdio/codexBinary.ts"
 import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as TestCodex from "./TestCodex.ts"
@@ -215,3 +220,164 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex.listThreads", (it
       })
     }))
 })
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerStdio", (it) => {
+  const stdio = Effect.fnUntraced(function*(options?: Codex.StdioOptions) {
+    const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
+    return Codex.layerStdio({
+      cwd: workspace,
+      codexPath: TestCodex.codexPath,
+      ...options,
+      env: { ...env, ...options?.env }
+    })
+  })
+
+  const sayHello = Effect.gen(function*() {
+    const codex = yield* Codex.Codex
+    const model = yield* ModelServer.ModelServer
+    yield* model.enqueue(ModelServer.text("hello"))
+    const thread = yield* codex.startThread()
+    return { thread: yield* thread.read(), result: yield* thread.run("say hello") }
+  })
+
+  it.effect("starts a process in the directory given, with the environment and configuration given", () =>
+    Effect.gen(function*() {
+      const { root } = yield* CodexEnvironment.CodexEnvironment
+      const said = yield* sayHello.pipe(
+        Effect.provide(
+          yield* stdio({
+            cwd: root,
+            clientInfo: { name: "a client", title: null, version: "1.2.3" },
+            config: { model: "configured-model", "model_providers.mock_provider.http_headers": { "x-test": "a b" } }
+          })
+        )
+      )
+      assert.strictEqual(said.result.finalResponse, "hello")
+      assert.strictEqual(said.thread.cwd, root)
+      const request = (yield* TestCodex.requestsOf(said.thread.id))[0]
+      assert.strictEqual(request?.body["model"], "configured-model")
+      assert.strictEqual(request?.header("x-test"), "a b")
+      const userAgent = request?.header("user-agent") ?? ""
+      assert.isTrue(userAgent.startsWith(`a client/${TestCodex.version} `), userAgent)
+      assert.match(userAgent, /\(a client; 1\.2\.3\)$/)
+    }))
+
+  it.effect("starts a process for each layer, also where one is provided within another", () =>
+    Effect.gen(function*() {
+      const named = (name: string) => stdio({ clientInfo: { name, title: null, version: "1.2.3" } })
+      const [outer, inner] = yield* Effect.all([named("outer"), named("inner")])
+      const here = Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const server = yield* AppServer.AppServer
+        const { thread } = yield* sayHello
+        return {
+          names: [codex.metadata.serverName, server.metadata.serverName],
+          threadId: thread.id,
+          loaded: (yield* server.request("thread/loaded/list", {})).data
+        }
+      })
+      const both = Effect.gen(function*() {
+        return { inner: yield* Effect.provide(here, inner), outer: yield* here }
+      })
+      const said = yield* Effect.provide(both, outer)
+      assert.deepStrictEqual(said.inner.names, ["inner", "inner"])
+      assert.deepStrictEqual(said.outer.names, ["outer", "outer"])
+      assert.deepStrictEqual(said.inner.loaded, [said.inner.threadId])
+      assert.deepStrictEqual(said.outer.loaded, [said.outer.threadId])
+    }))
+
+  it.effect("several processes initialize and start threads at once", () =>
+    Effect.gen(function*() {
+      const all = yield* Effect.forEach(["first", "second", "third"], (name) =>
+        Effect.flatMap(
+          stdio({ clientInfo: { name, title: null, version: "1.2.3" } }),
+          (layer) =>
+            Effect.gen(function*() {
+              const codex = yield* Codex.Codex
+              const thread = yield* codex.startThread()
+              return { ...codex.metadata, threadId: thread.id }
+            }).pipe(Effect.provide(layer, { local: true }))
+        ), { concurrency: "unbounded" })
+      assert.deepStrictEqual(all.map(({ serverName }) => serverName), ["first", "second", "third"])
+      assert.deepStrictEqual(new Set(all.map(({ serverVersion }) => serverVersion)), new Set([TestCodex.version]))
+      assert.strictEqual(new Set(all.map(({ threadId }) => threadId)).size, 3)
+    }))
+
+  it.effect("a thread goes on in a second process once the first is gone, with its history", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const first = yield* sayHello.pipe(Effect.provide(yield* stdio()))
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        assert.include(yield* idsOf(codex.listThreads()), first.thread.id)
+        const resumed = yield* codex.resumeThread(first.thread.id)
+        yield* model.enqueue(ModelServer.text("still here"))
+        assert.strictEqual((yield* resumed.run("and now?")).finalResponse, "still here")
+      }).pipe(Effect.provide(yield* stdio()))
+      const request = (yield* TestCodex.requestsOf(first.thread.id)).at(-1)
+      assert.deepStrictEqual(request?.userTexts.slice(-2), ["say hello", "and now?"])
+      assert.deepStrictEqual(request?.messageTexts("assistant"), ["hello"])
+    }))
+})
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
+  "Codex.listThreads of a home with many programs",
+  (it) => {
+    it.effect("lists the threads of every provider and of codex exec, and no archived ones", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const model = yield* ModelServer.ModelServer
+        const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
+        const agent = (name: string, args: object, callId: string) =>
+          ModelServer.functionCall(name, args, { callId, namespace: "multi_agent_v1" })
+        yield* model.respond((request) => {
+          const spawned = request.functionCallOutput("spawn")
+          if (request.lastUserText !== "delegate") return ModelServer.text("done")
+          if (spawned === undefined) return agent("spawn_agent", { message: "help" }, "spawn")
+          return request.functionCallOutput("wait") === undefined
+            ? agent("wait_agent", { targets: [JSON.parse(spawned).agent_id] }, "wait")
+            : ModelServer.text("done")
+        })
+        const startedBy = Effect.fnUntraced(function*(options: Codex.StdioOptions) {
+          const services = yield* Layer.build(TestCodex.layerProcess(options))
+          const codex = Context.get(services, Codex.Codex)
+          const thread = yield* codex.startThread()
+          yield* thread.run("store me")
+          return { codex, id: thread.id }
+        })
+        const mine = yield* startedBy({})
+        const other = yield* startedBy({
+          config: {
+            model_provider: "other",
+            model_providers: { other: { name: "Other", base_url: model.url, wire_api: "responses" } }
+          }
+        })
+        const archived = yield* startedBy({})
+        yield* archived.codex.archiveThread(archived.id)
+        const parent = yield* mine.codex.startThread()
+        yield* parent.run("delegate")
+        const spawner = yield* ChildProcessSpawner
+        const exec = yield* spawner.exitCode(
+          ChildProcess.make(
+            TestCodex.codexPath ?? (yield* codexBinary),
+            ["exec", "--skip-git-repo-check", "store me too"],
+            { cwd: workspace, env, extendEnv: true, stdin: "ignore", stdout: "ignore", stderr: "ignore" }
+          )
+        )
+        assert.strictEqual(exec, 0)
+
+        const list = (options?: Codex.ListOptions) => Stream.runCollect(mine.codex.listThreads(options))
+        const all = yield* list()
+        assert.includeMembers(all.map(({ id }) => id), [mine.id, other.id, parent.id])
+        assert.sameMembers(all.map(({ source }) => source), ["vscode", "vscode", "vscode", "exec"])
+        const subAgents = yield* list({ sourceKinds: ["subAgent", "subAgentThreadSpawn"] })
+        assert.lengthOf(subAgents, 1)
+        // What the server lists by itself can be asked for.
+        assert.deepStrictEqual(
+          (yield* list({ modelProviders: ["mock_provider"], sourceKinds: [] })).map(({ id }) => id),
+          [parent.id, mine.id]
+        )
+        assert.deepStrictEqual((yield* list({ archived: true })).map(({ id }) => id), [archived.id])
+        assert.lengthOf(yield* list({ modelProviders: null, sourceKinds: null }), 4)
+      })))
+  }
+)

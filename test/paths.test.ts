@@ -1,0 +1,150 @@
+/** Paths that the server would accept, and only the model would learn are wrong. */
+import { assert, layer } from "@effect/vitest"
+import { Codex, Input } from "effect-codex"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as TestCodex from "./TestCodex.ts"
+
+const pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+
+/** A workspace with a folder, files and links. */
+const makeFiles = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const { workspace } = yield* CodexEnvironment.CodexEnvironment
+  yield* fs.makeDirectory(`${workspace}/sub`, { recursive: true })
+  yield* fs.writeFile(`${workspace}/sub/a.png`, Buffer.from(pixel, "base64"))
+  yield* fs.remove(`${workspace}/link`, { force: true })
+  yield* fs.symlink("sub", `${workspace}/link`)
+  yield* fs.remove(`${workspace}/dangling`, { force: true })
+  yield* fs.symlink("nowhere", `${workspace}/dangling`)
+  return workspace
+})
+
+const assertInvalid = Effect.fnUntraced(function*<A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  method: string,
+  ...says: ReadonlyArray<string>
+) {
+  const reason = yield* TestCodex.reasonOf(effect)
+  assert.deepInclude(reason, { _tag: "InvalidRequest", method })
+  for (const text of says) assert.include(reason.message, text)
+})
+
+/** What the client sends that starts something. */
+const started = Effect.gen(function*() {
+  const wire = yield* TestCodex.Wire
+  const methods = new Set(["thread/start", "thread/resume", "thread/fork", "turn/start", "turn/steer"])
+  return (yield* wire.sent).filter(({ method }) => method !== undefined && methods.has(method)).length
+})
+
+layer(TestCodex.layer(), { excludeTestServices: true })("A cwd", (it) => {
+  it.effect("that is not a directory is refused before anything is started", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const workspace = yield* makeFiles
+      const thread = yield* codex.startThread()
+      yield* model.enqueue(ModelServer.text("stored"))
+      yield* thread.run("store me")
+      const before = yield* started
+      const wrong = [
+        ["/no/such/folder", "`/no/such/folder`", "No such file or directory"],
+        [`${workspace}/sub/a.png`, "/sub/a.png` is a file, not a directory"],
+        [`${workspace}/sub/a.png/x`, "Not a directory"],
+        [`${workspace}/dangling`, "No such file or directory"],
+        [`/${"x".repeat(300)}`, "too long"],
+        ["no/such/folder", `\`${workspace}/no/such/folder\``, "No such file or directory"],
+        ["/with\0nul", "NUL"]
+      ] as const
+      for (const [cwd, ...says] of wrong) {
+        yield* assertInvalid(codex.startThread({ cwd }), "thread/start", "`cwd`", ...says)
+        yield* assertInvalid(codex.resumeThread(thread.id, { cwd }), "thread/resume", "`cwd`", ...says)
+        yield* assertInvalid(codex.forkThread(thread.id, { cwd }), "thread/fork", "`cwd`", ...says)
+        yield* assertInvalid(thread.run("go", { cwd }), "turn/start", "`cwd`", ...says)
+      }
+      assert.strictEqual(yield* started, before)
+    }))
+
+  it.effect("that is one is used, also through a link, and a relative one is resolved by the server", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const workspace = yield* makeFiles
+      const cwdOf = (cwd: string) =>
+        Effect.flatMap(codex.startThread({ cwd }), (thread) => Effect.map(thread.settings, (settings) => settings.cwd))
+      assert.strictEqual(yield* cwdOf(`${workspace}/sub`), `${workspace}/sub`)
+      assert.strictEqual(yield* cwdOf("sub"), `${workspace}/sub`)
+      assert.include([`${workspace}/link`, `${workspace}/sub`], yield* cwdOf(`${workspace}/link`))
+      assert.match((yield* cwdOf("~")) ?? "", /\/home$/)
+    }))
+
+  it.effect("costs no request where none is given", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const wire = yield* TestCodex.Wire
+      const before = (yield* wire.sent).length
+      const thread = yield* codex.startThread({ sandbox: "read-only" })
+      yield* model.enqueue(ModelServer.text("fine"))
+      yield* thread.run([Input.text("go"), Input.image(`data:image/png;base64,${pixel}`)])
+      assert.deepStrictEqual((yield* wire.sent).slice(before).map(({ method }) => method), [
+        "thread/start",
+        "turn/start"
+      ])
+    }))
+})
+
+layer(TestCodex.layer(), { excludeTestServices: true })("A file of an input", (it) => {
+  it.effect("that cannot be one is refused before anything is started, also when a turn is steered", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const workspace = yield* makeFiles
+      const thread = yield* codex.startThread({ cwd: `${workspace}/sub` })
+      yield* model.enqueue(TestCodex.halfMessage)
+      const asked = yield* TestCodex.nextRequest
+      const turn = yield* thread.turn("hang")
+      yield* asked
+      const before = yield* started
+      const wrong = [
+        [Input.localImage("/no/such.png"), "`/no/such.png`", "No such file or directory"],
+        [Input.localImage("missing.png"), `\`${workspace}/sub/missing.png\``, "No such file or directory"],
+        [Input.localImage(workspace), "is a directory, not a file"],
+        [Input.localImage(".."), "is a directory, not a file"],
+        [{ type: "localAudio", path: "/no/such.mp3" } as const, "`/no/such.mp3`", "No such file or directory"],
+        [Input.skill("x", "/no/SKILL.md"), "`/no/SKILL.md`", "No such file or directory"],
+        [Input.image("shot.png"), "Input.localImage"],
+        [Input.image("/tmp/shot.png"), "Input.localImage"],
+        [Input.image("file:///tmp/shot.png"), "Input.localImage"]
+      ] as const
+      for (const [item, ...says] of wrong) {
+        const input = [Input.text("look"), item]
+        yield* assertInvalid(thread.run(input), "turn/start", "`input[1].", ...says)
+        yield* assertInvalid(turn.steer(input), "turn/steer", "`input[1].", ...says)
+      }
+      assert.strictEqual(yield* started, before)
+      yield* turn.interrupt
+    }).pipe(Effect.scoped))
+
+  it.effect("with a relative path is that of the thread's working directory", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const workspace = yield* makeFiles
+      const thread = yield* codex.startThread({ cwd: `${workspace}/sub` })
+      const imageOf = Effect.fnUntraced(function*(path: string, options?: { readonly cwd: string }) {
+        yield* model.enqueue(ModelServer.text("seen"))
+        const { items } = yield* thread.run([Input.text("look"), Input.localImage(path)], options)
+        const [, item] = items[0]?.type === "userMessage" ? items[0].content : []
+        const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+        assert.include(JSON.stringify(request), pixel)
+        return item?.type === "localImage" ? item.path : undefined
+      })
+      assert.strictEqual(yield* imageOf("a.png"), `${workspace}/sub/a.png`)
+      assert.strictEqual(yield* imageOf("../sub/a.png"), `${workspace}/sub/../sub/a.png`)
+      assert.strictEqual(yield* imageOf(`${workspace}/link/a.png`), `${workspace}/link/a.png`)
+      assert.strictEqual(yield* imageOf("sub/a.png", { cwd: workspace }), `${workspace}/sub/a.png`)
+      // The turn has moved the thread.
+      assert.strictEqual(yield* imageOf("sub/a.png"), `${workspace}/sub/a.png`)
+    }))
+})
