@@ -3,7 +3,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { type ApprovalMode, Codex, Sandbox } from "effect-codex"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
-import { functionCall, layerCodex, reply, text } from "./support/codex.ts"
+import { functionCall, layerScripted, reply, text } from "./support/codex.ts"
 
 const tryToWrite = Effect.fn(function*(approvalMode: ApprovalMode.ApprovalMode) {
   const codex = yield* Codex.Codex
@@ -25,12 +25,12 @@ const conflicting = Effect.gen(function*() {
 
 const program = Effect.gen(function*() {
   yield* tryToWrite("deny_all")
-  // The scripted workspace is temporary. Do not do this with a live model in a folder you care about.
+  // The scripted model writes one file in a temporary directory. A live model may run any command on your machine.
   yield* tryToWrite("dangerously_bypass_approvals_and_sandbox")
   yield* conflicting
 })
 
-const model = layerCodex((request) => {
+const model = layerScripted((request) => {
   const output = request.functionCallOutput("write")
   if (output === undefined) {
     return reply([
@@ -40,6 +40,6 @@ const model = layerCodex((request) => {
     ])
   }
   return text(output.includes("written") ? "The file was written." : "The sandbox did not let me write the file.")
-})
+}, "runs a command without a sandbox")
 
 program.pipe(Effect.provide(model), NodeRuntime.runMain)

@@ -13,8 +13,10 @@ import { functionCall, layerCodex, text } from "./support/codex.ts"
 const program = Effect.gen(function*() {
   const codex = yield* Codex.Codex
   const thread = yield* codex.startThread()
-  const { finalResponse } = yield* thread.run("Plan the migration", {
-    collaborationMode: { mode: "plan", settings: { model: "mock-model" } }
+  // The mode has a model of its own. Take that of the thread, so that the mode does not change it.
+  const { model } = yield* thread.settings
+  const { finalResponse } = yield* thread.run("Plan the migration. Ask me which database to use.", {
+    collaborationMode: model === undefined ? undefined : { mode: "plan", settings: { model } }
   })
   yield* Console.log(`\n${finalResponse}`)
 })

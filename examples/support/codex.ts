@@ -9,6 +9,7 @@ import * as Config from "effect/Config"
 import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 
 export const { deltas, functionCall, hang, reasoning, reply, text } = ModelServer
@@ -35,19 +36,22 @@ const scripted = (script: Script) =>
     Layer.provide(NodeServices.layer)
   )
 
+// In an empty directory: what the model does there stays out of this clone.
 const live = Layer.effect(
   CodexOptions,
-  Effect.as(Console.log("Model: live, with your own Codex login and configuration.\n"), {})
-)
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const cwd = yield* fs.makeTempDirectoryScoped({ prefix: "effect-codex-example-" })
+    yield* Console.log(`Model: live, with your own Codex login and configuration, in ${cwd}.\n`)
+    return { cwd }
+  })
+).pipe(Layer.provide(NodeServices.layer))
+
+const isLive = Config.Boolean("CODEX_LIVE").pipe(Config.withDefault(false))
 
 /** Decides between the scripted and the live model, and says which it is. */
 export const layerOptions = (script: Script) =>
-  Layer.unwrap(
-    Effect.map(
-      Config.Boolean("CODEX_LIVE").pipe(Config.withDefault(false)),
-      (isLive) => isLive ? live : scripted(script)
-    )
-  )
+  Layer.unwrap(Effect.map(isLive, (isLive) => isLive ? live : scripted(script)))
 
 /** One app-server process. */
 export const layerProcess = Layer.unwrap(Effect.map(CodexOptions, Codex.layerStdio)).pipe(
@@ -56,3 +60,13 @@ export const layerProcess = Layer.unwrap(Effect.map(CodexOptions, Codex.layerStd
 
 /** Codex, on a process of its own. */
 export const layerCodex = (script: Script) => Layer.provide(layerProcess, layerOptions(script))
+
+/** Codex with the scripted model only. With `CODEX_LIVE=1` the program ends, and says why the example does not run on your machine. */
+export const layerScripted = (script: Script, why: string) =>
+  Layer.unwrap(Effect.gen(function*() {
+    if (yield* isLive) {
+      yield* Console.error(`This example ${why}, so it runs with the scripted model only. Run it without CODEX_LIVE.`)
+      return yield* Effect.sync(() => process.exit(1))
+    }
+    return Layer.provide(layerProcess, scripted(script))
+  }))

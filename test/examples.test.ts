@@ -1,0 +1,87 @@
+/** The examples as a reader runs them: with the scripted model, and with `CODEX_LIVE=1` on a home that stands for the user's own. */
+import { assert, layer } from "@effect/vitest"
+import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as Stream from "effect/Stream"
+import { readdirSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+
+const folder = fileURLToPath(new URL("../examples/", import.meta.url))
+const names = readdirSync(folder).filter((file) => file.endsWith(".ts")).map((file) => file.slice(0, -".ts".length))
+
+/** Runs an example in an empty directory, which stands for the clone, and returns its output. */
+const runExample = Effect.fnUntraced(function*(name: string, env: Readonly<Record<string, string | undefined>>) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const spawner = yield* ChildProcessSpawner
+  const cwd = yield* fs.makeTempDirectoryScoped()
+  const child = yield* spawner.spawn(
+    ChildProcess.make(
+      process.execPath,
+      ["--conditions=@effect-codex/source", path.join(folder, `${name}.ts`)],
+      // Answers for the terminal; a question that is not asked does not read them.
+      { cwd, env, extendEnv: true, stdin: Stream.make(new TextEncoder().encode("1\n1\n1\n1\n")) }
+    )
+  )
+  const output = yield* Stream.mkString(Stream.decodeText(child.all))
+  return { exitCode: yield* child.exitCode, output, files: yield* fs.readDirectory(cwd) }
+}, Effect.scoped)
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("An example", (it) => {
+  for (const name of names) {
+    it.effect(`${name} runs with the scripted model`, () =>
+      Effect.gen(function*() {
+        const { exitCode, files, output } = yield* runExample(name, { CODEX_LIVE: undefined })
+        assert.strictEqual(exitCode, 0, output)
+        assert.include(output, "Model: scripted")
+        assert.deepStrictEqual(files, [])
+      }))
+  }
+})
+
+layer(
+  TestCodex.layerEnvironment({ config: { model: "users-model", sandbox_mode: "workspace-write" } }),
+  { excludeTestServices: true }
+)("An example with CODEX_LIVE=1", (it) => {
+  for (const name of names) {
+    it.effect(`${name} uses the user's model, or refuses to run`, () =>
+      Effect.gen(function*() {
+        const model = yield* ModelServer.ModelServer
+        const { codexHome, env } = yield* CodexEnvironment.CodexEnvironment
+        const fs = yield* FileSystem.FileSystem
+        const before = (yield* model.requests).length
+        const config = yield* fs.readFileString(`${codexHome}/config.toml`)
+        yield* model.respond((request) => {
+          // What the server itself would write in its working directory.
+          const isFirst = request.functionCallOutput("probe") === undefined
+          return isFirst
+            ? ModelServer.functionCall("exec_command", { cmd: "touch written-by-codex", login: false }, {
+              callId: "probe"
+            })
+            : ModelServer.text("done")
+        })
+        const { exitCode, files, output } = yield* runExample(name, { ...env, CODEX_LIVE: "1" })
+        const requests = (yield* model.requests).slice(before)
+        assert.deepStrictEqual(files, [])
+        assert.strictEqual(yield* fs.readFileString(`${codexHome}/config.toml`), config)
+        if (name === "approval-modes") {
+          assert.strictEqual(exitCode, 1)
+          assert.lengthOf(requests, 0)
+          assert.match(output, /runs a command without a sandbox.*without CODEX_LIVE/)
+          assert.notInclude(output, "    at ")
+          return
+        }
+        assert.strictEqual(exitCode, 0, output)
+        assert.include(output, "Model: live")
+        assert.isAbove(requests.length, 0)
+        for (const { body } of requests) {
+          assert.strictEqual(body["model"], "users-model")
+          assert.notInclude(JSON.stringify(body), "danger-full-access")
+        }
+      }))
+  }
+})
