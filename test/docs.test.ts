@@ -50,7 +50,12 @@ describe("the examples in the docs", () => {
           fs.readDirectory(path.join(root, directory)),
           (files) => files.filter((file) => file.endsWith(".ts")).map((file) => path.join(directory, file))
         )
-      const sources = ["README.md", ...(yield* modulesIn("src")), ...(yield* modulesIn("src/testing"))]
+      const sources = [
+        "README.md",
+        "docs/questions.md",
+        ...(yield* modulesIn("src")),
+        ...(yield* modulesIn("src/testing"))
+      ]
       let count = 0
       for (const source of sources) {
         const examples = examplesOf(yield* fs.readFileString(path.join(root, source)))

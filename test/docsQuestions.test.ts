@@ -1,0 +1,126 @@
+/** The programs of `docs/questions.md`. That they compile is a test of `docs.test.ts`. */
+import { assert, layer } from "@effect/vitest"
+import { Codex } from "effect-codex"
+import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import type * as Layer from "effect/Layer"
+import * as Path from "effect/Path"
+import * as Redacted from "effect/Redacted"
+import { fileURLToPath } from "node:url"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+/** What all programs of the page export, by name. */
+const exportsOf = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const page = yield* fs.readFileString(path.join(root, "docs/questions.md"))
+  // Within the package, so that `effect-codex` means its sources.
+  const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
+  const found: Record<string, any> = {}
+  for (const [index, [, code]] of [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].entries()) {
+    const file = path.join(folder, `question-${index + 1}.ts`)
+    yield* fs.writeFileString(file, code!)
+    Object.assign(found, yield* Effect.promise(() => import(file)))
+  }
+  return found
+})
+
+/** Sets variables of this process, which the processes that the programs start inherit. */
+const withEnvironment = (env: Readonly<Record<string, string | undefined>>) => {
+  const assign = (values: Readonly<Record<string, string | undefined>>) => {
+    for (const [name, value] of Object.entries(values)) {
+      if (value === undefined) delete process.env[name]
+      else process.env[name] = value
+    }
+  }
+  return Effect.acquireRelease(
+    Effect.sync(() => {
+      const before = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]))
+      assign(env)
+      return before
+    }),
+    (before) => Effect.sync(() => assign(before))
+  )
+}
+
+const program = (value: unknown) => value as Effect.Effect<unknown, unknown, Codex.Codex>
+
+layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the questions", (it) => {
+  it.effect("do what the page says", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const all = yield* exportsOf
+      assert.sameMembers(Object.keys(all), [
+        "logIn",
+        "review",
+        "limited",
+        "server",
+        "answerOf",
+        "stop",
+        "withTickets",
+        "pirate",
+        "layerOther",
+        "viaOther",
+        "Tenants",
+        "describe",
+        "layerTelemetry",
+        "traced",
+        "moved"
+      ])
+
+      yield* model.enqueue(ModelServer.text("{\"risk\":\"low\",\"reasons\":[]}"))
+      assert.deepStrictEqual(yield* program(all["review"]), { risk: "low", reasons: [] })
+      assert.include(JSON.stringify((yield* model.requests).at(-1)?.body["text"]), "json_schema")
+
+      yield* model.enqueue(ModelServer.text("done"))
+      assert.isDefined(yield* program(all["limited"]))
+
+      assert.match(yield* program(all["server"]) as Effect.Effect<string>, /^Codex \d+\.\d+\.\d+ on \w+$/)
+
+      yield* model.enqueue(ModelServer.text("Arr"))
+      assert.strictEqual(yield* program(all["pirate"]), "Arr")
+      assert.include(JSON.stringify((yield* model.requests).at(-1)?.body), "Answer like a pirate.")
+
+      yield* model.enqueue(ModelServer.text("Hello"))
+      assert.strictEqual(yield* program(all["traced"]), "Hello")
+
+      yield* model.enqueue(ModelServer.text("went on"))
+      assert.strictEqual(yield* program(all["moved"]), "went on")
+
+      assert.strictEqual(all["describe"]({ method: "item/agentMessage/delta", params: { delta: "text" } }), "text")
+    })))
+
+  it.effect("start processes of their own, log in with a key, and use another provider", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const all = yield* exportsOf
+      const fs = yield* FileSystem.FileSystem
+      const { codexHome, env } = yield* CodexEnvironment.CodexEnvironment
+      yield* withEnvironment(env)
+      assert.strictEqual(
+        yield* program(all["logIn"]).pipe(
+          Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ OPENAI_API_KEY: "sk-test-not-real" })))
+        ),
+        "apiKey"
+      )
+      assert.include(yield* fs.readFileString(`${codexHome}/auth.json`), "sk-test-not-real")
+
+      yield* model.enqueue(ModelServer.text("yes"))
+      assert.strictEqual(yield* Effect.promise(() => all["answerOf"]("Does it work?")), "yes")
+      yield* Effect.promise(() => all["stop"]())
+
+      yield* model.enqueue(ModelServer.text("from theirs"))
+      const theirs = all["layerOther"](model.url, Redacted.make("their-key")) as Layer.Layer<Codex.Codex>
+      const answer = Effect.gen(function*() {
+        const thread = yield* (yield* Codex.Codex).startThread()
+        return (yield* thread.run("Hello")).finalResponse
+      })
+      assert.strictEqual(yield* Effect.provide(answer, theirs), "from theirs")
+      const request = (yield* model.requests).at(-1)
+      assert.strictEqual(request?.header("authorization"), "Bearer their-key")
+      assert.strictEqual(request?.body["model"], "their-model")
+    })))
+})
