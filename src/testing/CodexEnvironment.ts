@@ -1,7 +1,7 @@
 /**
  * A hermetic home for `codex app-server`: temporary directories, a configuration whose only model provider is the
  * {@link ModelServer}, and the environment variables that point Codex at them. Nothing on the machine is read, and no
- * connection leaves it.
+ * connection leaves it: the proxy of all other hosts is the model server, which refuses them.
  *
  * Processes may share an environment one after the other, which is how a thread is resumed by a second process. Each
  * must have ended before the environment does: provide the layer around the scope of the process, not inside it.
@@ -145,8 +145,7 @@ export const make: (options?: Options) => Effect.Effect<
       USERPROFILE: home,
       CODEX_APP_SERVER_DISABLE_MANAGED_CONFIG: "1",
       RUST_LOG: "warn",
-      NO_PROXY: "127.0.0.1",
-      no_proxy: "127.0.0.1"
+      ...closedProxy(server.url)
     },
     writeConfig
   })
@@ -160,6 +159,17 @@ const withoutOthers = (): Readonly<Record<string, undefined>> =>
   Object.fromEntries(
     Object.keys(process.env).filter((name) => !inherited.test(name)).map((name) => [name, undefined])
   )
+
+/**
+ * Sends every connection that is not to loopback to the model server, which refuses to be a proxy. Settings turn off the features
+ * that are known to connect elsewhere, but which these are differs from version to version.
+ */
+const closedProxy = (url: string): Readonly<Record<string, string>> => {
+  const variables = { http_proxy: url, https_proxy: url, all_proxy: url, no_proxy: "127.0.0.1,localhost,::1" }
+  return Object.fromEntries(
+    Object.entries(variables).flatMap(([name, value]) => [[name, value], [name.toUpperCase(), value]])
+  )
+}
 
 /**
  * Provides a {@link CodexEnvironment}.
@@ -180,6 +190,12 @@ const defaultConfig = (baseUrl: string, modelCatalog: string): Table => ({
   approval_policy: "never",
   sandbox_mode: "read-only",
   allow_login_shell: false,
+  chatgpt_base_url: baseUrl,
+  openai_base_url: baseUrl,
+  check_for_update_on_startup: false,
+  analytics: { enabled: false },
+  feedback: { enabled: false },
+  otel: { exporter: "none", trace_exporter: "none", metrics_exporter: "none" },
   model_providers: {
     mock_provider: {
       name: "Scripted model server",
@@ -200,7 +216,7 @@ const defaultConfig = (baseUrl: string, modelCatalog: string): Table => ({
   }
 })
 
-// The least that a catalogue entry must say, and `apply_patch_tool_type`, without which there is no `apply_patch`.
+// The least that a catalog entry must say on any version, and `apply_patch_tool_type`, without which there is no `apply_patch`.
 const mockModel = {
   slug: "mock-model",
   display_name: "Mock",
@@ -212,6 +228,9 @@ const mockModel = {
   context_window: 272_000,
   priority: 1,
   support_verbosity: false,
+  supports_image_detail_original: false, // required up to 0.147, like the next two
+  supports_parallel_tool_calls: true,
+  supports_reasoning_summaries: true,
   truncation_policy: { mode: "bytes", limit: 10_000 },
   experimental_supported_tools: [],
   apply_patch_tool_type: "freeform"

@@ -33,6 +33,7 @@
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Array from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
@@ -489,7 +490,10 @@ export class ModelServer extends Context.Service<ModelServer, {
   /** Lines up replies; each request takes the next one. */
   readonly enqueue: (...replies: ReadonlyArray<Reply>) => Effect.Effect<void>
 
-  /** Computes the reply of every request that finds the queue empty. Until it is called, these get HTTP 400. */
+  /**
+   * Computes the reply of every request that finds the queue empty. Until it is called, these get HTTP 400, which fails the turn with
+   * a message that says so. So does a function that throws.
+   */
   readonly respond: (f: (request: ModelRequest) => Reply | Effect.Effect<Reply>) => Effect.Effect<void>
 
   /** Forgets replies, `respond` and requests, as between the tests that share a server. */
@@ -509,8 +513,17 @@ export class ModelServer extends Context.Service<ModelServer, {
 }>()("effect-codex/testing/ModelServer") {}
 
 /** Of a 400 Codex shows the body; for a 500 it has words of its own. */
-const unscripted = (): Reply =>
-  httpError(400, { error: { type: "error", code: null, message: "The scripted model has no reply to this request" } })
+const refused = (message: string): Reply => httpError(400, { error: { type: "error", code: null, message } })
+
+const unscripted = (number: number): Reply =>
+  refused(
+    `The scripted model has no reply to request ${number}. Add one with ModelServer.enqueue, or compute replies with respond. ` +
+      "Codex sends one request for a turn, and one more after each round of tool calls."
+  )
+
+/** What went wrong in the function of a test, which Codex would hide behind words of its own. */
+const broken = (defect: unknown): Reply =>
+  refused(`The function that was given to ModelServer.respond died: ${Cause.pretty(Cause.die(defect))}`)
 
 /**
  * Starts a {@link ModelServer} on a free port of the loopback interface. Closing it drops the responses still open.
@@ -522,7 +535,7 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
   ModelServer,
   Effect.gen(function*() {
     const queue = yield* Ref.make<ReadonlyArray<Reply>>([])
-    const responder = yield* Ref.make<(request: ModelRequest) => Reply | Effect.Effect<Reply>>(unscripted)
+    const responder = yield* Ref.make<((request: ModelRequest) => Reply | Effect.Effect<Reply>) | undefined>(undefined)
     const requests = yield* SubscriptionRef.make<ReadonlyArray<ModelRequest>>([])
     const open = yield* SubscriptionRef.make(0)
 
@@ -543,10 +556,14 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
       )
       const queued = yield* Ref.modify(queue, (replies) => [replies[0], replies.slice(1)])
       const compute = yield* Ref.get(responder)
-      yield* SubscriptionRef.update(requests, Array.append(request))
+      const { length } = yield* SubscriptionRef.updateAndGet(requests, Array.append(request))
       if (queued !== undefined) return toResponse(queued, nextId)
-      const computed = compute(request)
-      return toResponse(Effect.isEffect(computed) ? yield* computed : computed, nextId)
+      if (compute === undefined) return toResponse(unscripted(length), nextId)
+      const computed = yield* Effect.suspend(() => {
+        const reply = compute(request)
+        return Effect.isEffect(reply) ? reply : Effect.succeed(reply)
+      }).pipe(Effect.catchDefect((defect) => Effect.succeed(broken(defect))))
+      return toResponse(computed, nextId)
     })
 
     const server = Http.createServer()
@@ -558,6 +575,11 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
 
     yield* httpServer.serve(Effect.gen(function*() {
       const incoming = yield* HttpServerRequest.HttpServerRequest
+      // `CodexEnvironment` names this server as the proxy of all other hosts.
+      const host = incoming.headers["host"] ?? ""
+      if (!/^(?:127\.0\.0\.1|localhost)(?::|$)/.test(host)) {
+        return toResponse(refused(`A test connects to loopback only, not to ${host}`), nextId)
+      }
       const [path] = incoming.url.split("?", 1)
       switch (`${incoming.method} ${path}`) {
         case "POST /v1/responses":
@@ -583,7 +605,7 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
       enqueue: (...replies) => Ref.update(queue, Array.appendAll(replies)),
       respond: (f) => Ref.set(responder, f),
       reset: Ref.set(queue, []).pipe(
-        Effect.andThen(Ref.set(responder, unscripted)),
+        Effect.andThen(Ref.set(responder, undefined)),
         Effect.andThen(SubscriptionRef.set(requests, []))
       ),
       requests: SubscriptionRef.get(requests),

@@ -31,6 +31,37 @@ const isDelta = (text: string) => (message: RawAppServer.Message) => message.par
 const addFile = (name: string) => `*** Begin Patch\n*** Add File: ${name}\n+patched\n*** End Patch`
 
 layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-server", (it) => {
+  it.effect("a script that has no more replies says so, and what to do", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      yield* model.reset
+      const app = yield* RawAppServer.make
+      const threadId = yield* app.startThread()
+      yield* model.enqueue(ModelServer.functionCall("exec_command", { cmd: "ls", login: false }))
+      const { error, status } = yield* app.runTurn(threadId, "list")
+      assert.strictEqual(status, "failed")
+      assert.include(String(error?.["message"]), "no reply to request 2")
+      assert.include(String(error?.["message"]), "ModelServer.enqueue")
+    }).pipe(Effect.scoped))
+
+  it.effect("a function that throws, or an Effect of it that dies, fails the turn with its error", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const app = yield* RawAppServer.make
+      const threadId = yield* app.startThread()
+      const messageFor = Effect.fnUntraced(function*(respond: () => Effect.Effect<ModelServer.Reply>) {
+        yield* model.respond(respond)
+        return String((yield* app.runTurn(threadId, "hi")).error?.["message"])
+      })
+      const thrown = yield* messageFor(() => {
+        throw new Error("a bug in the function")
+      })
+      assert.include(thrown, "ModelServer.respond")
+      assert.include(thrown, "a bug in the function")
+      assert.include(yield* messageFor(() => Effect.die(new Error("a bug in the Effect"))), "a bug in the Effect")
+      yield* model.reset
+    }).pipe(Effect.scoped))
+
   it.effect("a whole message reaches the turn, and the request is kept", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer

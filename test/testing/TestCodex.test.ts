@@ -1,6 +1,6 @@
 import { assert, layer, vi } from "@effect/vitest"
-import { AppServer } from "effect-codex"
-import { CodexEnvironment, TestCodex } from "effect-codex/testing"
+import { AppServer, Codex } from "effect-codex"
+import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -33,4 +33,43 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
       assert.isTrue("LATE_SECRET" in env)
       assert.isUndefined(env["LATE_SECRET"])
     }).pipe(Effect.scoped))
+
+  it.effect("connects to loopback only, whatever host is configured", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const { env } = yield* CodexEnvironment.CodexEnvironment
+      for (const name of ["http_proxy", "https_proxy", "all_proxy"]) {
+        assert.strictEqual(env[name], model.url)
+        assert.strictEqual(env[name.toUpperCase()], model.url)
+      }
+      for (const scheme of ["http", "https"]) {
+        const thread = yield* codex.startThread({
+          modelProvider: "public",
+          config: {
+            model_providers: {
+              public: {
+                name: "A public host",
+                base_url: `${scheme}://codex.invalid/v1`,
+                wire_api: "responses",
+                request_max_retries: 0,
+                stream_max_retries: 0,
+                supports_websockets: false
+              }
+            }
+          }
+        })
+        const failed = yield* Effect.flip(thread.run("hi"))
+        assert(failed._tag === "TurnFailed")
+        // The model server refuses: an `http` request with a message, an `https` tunnel by closing it.
+        assert.include(
+          failed.message,
+          scheme === "http" ? "A test connects to loopback only, not to codex.invalid" : "Connection failed"
+        )
+      }
+      assert.deepStrictEqual(yield* model.requests, [])
+      const server = yield* AppServer.AppServer
+      const feedback = server.request("feedback/upload", { classification: "bug", includeLogs: false })
+      assert.strictEqual((yield* Effect.flip(feedback)).reason._tag, "RequestRejected")
+    }))
 })
