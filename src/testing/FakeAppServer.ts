@@ -34,6 +34,7 @@ import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import { identity } from "effect/Function"
@@ -42,12 +43,16 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
-import * as Schema from "effect/Schema"
+import * as Result from "effect/Result"
+import type * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../AppServerError.ts"
+import { configTree, isTable } from "../internal/configTree.ts"
+import { decoderOf } from "../internal/connection/codec.ts"
 import { isLoginCheck } from "../internal/connection/loginCheck.ts"
 import { anything, assertOptions, boolean, duration, type Kinds, number, string } from "../internal/options.ts"
+import { describeIssue } from "../internal/schemaIssue.ts"
 import { linesOf } from "../internal/stdio/framing.ts"
 import { makeRedact } from "../internal/stdio/redact.ts"
 import * as Protocol from "../Protocol.ts"
@@ -76,6 +81,8 @@ export class ScriptedFailure extends Data.TaggedError("ScriptedFailure")<{
  */
 export class AskFailed extends Data.TaggedError("AskFailed")<{
   readonly method: string
+  /** Whether the response was an error, or a result of another type. */
+  readonly reason: "error" | "invalid"
   readonly message: string
 }> {}
 
@@ -132,6 +139,8 @@ export class FakeTurn extends Context.Service<FakeTurn, {
     method: M,
     params: TurnParams<Protocol.ServerRequests[M]["params"]>
   ) => Effect.Effect<Protocol.ServerRequests[M]["result"], AskFailed>
+  /** Reports the tokens of one request to the model, which the server adds to those of the thread. */
+  readonly usage: (request: Protocol.TokenUsageBreakdown) => Effect.Effect<void>
   /** An id that nothing else has. */
   readonly newId: (prefix: string) => string
   /** The server that plays the turn. */
@@ -246,6 +255,12 @@ export const reasoning = (summary: string): Effect.Effect<void, never, FakeTurn>
 const quoted = (command: string): string =>
   /^[\w@%+=:,./-]+$/.test(command) ? command : `'${command.replaceAll("'", "'\"'\"'")}'`
 
+/** The command that a shell runs, as it was before {@link quoted}. */
+const wordOf = (inShell: string): string => {
+  const word = /^\S+ -l?c (.*)$/s.exec(inShell)?.[1] ?? inShell
+  return word.startsWith("'") ? word.slice(1, -1).replaceAll("'\"'\"'", "'") : word
+}
+
 /** Whether a decision lets the thing happen. The others decline it, or cancel the turn. */
 const isAccepted = (decision: unknown): boolean => decision !== "decline" && decision !== "cancel"
 
@@ -297,8 +312,12 @@ export const command = (
       source: "agent",
       processId: null
     }
-    yield* itemStarted({ ...item, status: "inProgress" })
-    const decision = options?.approval === true
+    const started = { ...item, processId: turn.newId("process") }
+    const isAsked = options?.approval === true
+    // A command that waits for its approval has no process yet.
+    yield* itemStarted({ ...isAsked ? item : started, status: "inProgress" })
+    const prefix = command.split(/[;&|]/, 1)[0]!.trim().split(/\s+/)
+    const decision = isAsked
       ? yield* approval(turn, "item/commandExecution/requestApproval", {
         itemId: id,
         startedAtMs: yield* Clock.currentTimeMillis,
@@ -307,9 +326,13 @@ export const command = (
         command: inShell,
         commandActions: item.commandActions,
         cwd,
-        reason: options.reason ?? null,
-        proposedExecpolicyAmendment: command.split(" "),
-        availableDecisions: ["accept", "cancel"]
+        ...(options.reason === undefined ? {} : { reason: options.reason }),
+        proposedExecpolicyAmendment: prefix,
+        availableDecisions: [
+          "accept",
+          { acceptWithExecpolicyAmendment: { execpolicy_amendment: prefix } },
+          "cancel"
+        ]
       })
       : undefined
     if (decision === "failed" || !isAccepted(decision)) {
@@ -320,9 +343,9 @@ export const command = (
     const exitCode = options?.exitCode ?? 0
     if (output !== "") yield* turn.emit("item/commandExecution/outputDelta", { itemId: id, delta: output })
     yield* itemCompleted({
-      ...item,
+      ...started,
       status: exitCode === 0 ? "completed" : "failed",
-      aggregatedOutput: output,
+      aggregatedOutput: output === "" ? null : output,
       exitCode,
       durationMs: 0
     })
@@ -367,9 +390,11 @@ export const fileChange = (
         grantRoot: null
       })
       : undefined
+    // As the real server does: a change whose approval cancels the turn is never completed.
+    if (decision === "cancel") return yield* new Cancelled()
     if (decision === "failed" || !isAccepted(decision)) {
-      yield* itemCompleted({ ...item, status: decision === "failed" ? "failed" : "declined" })
-      return decision === "cancel" ? yield* new Cancelled() : decision
+      yield* itemCompleted({ ...item, status: "declined" })
+      return decision
     }
     yield* itemCompleted({ ...item, status: "completed" })
     yield* turn.emit("turn/diff/updated", { diff: changes.map(({ diff }) => diff).join("\n") })
@@ -389,7 +414,13 @@ export const plan = (
   withTurn((turn) => turn.emit("turn/plan/updated", { explanation, plan: steps }))
 
 /**
- * The tokens used so far.
+ * The tokens of one request to the model.
+ *
+ * **Details**
+ *
+ * - The server reports them as `last`, and in `total` the sum over all requests of the thread, in this turn and in earlier ones.
+ * - A turn makes one request, and one more after each round of tool calls. A turn of two requests has two of these steps.
+ * - A count that is left out is 0; `totalTokens` is the sum of input and output.
  *
  * @category steps
  * @since 0.1.0
@@ -411,9 +442,7 @@ export const usage = (tokens: Partial<Protocol.TokenUsageBreakdown>): Effect.Eff
       reasoningOutputTokens,
       totalTokens: tokens.totalTokens ?? inputTokens + outputTokens
     }
-    return turn.emit("thread/tokenUsage/updated", {
-      tokenUsage: { last: breakdown, total: breakdown, modelContextWindow: null }
-    })
+    return turn.usage(breakdown)
   })
 
 /**
@@ -466,7 +495,17 @@ export const toolCall = (
     const item = { type: "dynamicToolCall", id: callId, tool, namespace, arguments: args }
     yield* itemStarted({ ...item, status: "inProgress" })
     const answer = yield* turn.ask("item/tool/call", { callId, tool, namespace, arguments: args }).pipe(
-      Effect.tapError(() => itemCompleted({ ...item, status: "failed", success: false }))
+      Effect.tapError(({ reason }) =>
+        itemCompleted({
+          ...item,
+          status: "failed",
+          success: false,
+          contentItems: [{
+            type: "inputText",
+            text: reason === "error" ? "dynamic tool request failed" : "dynamic tool response was invalid"
+          }]
+        })
+      )
     )
     yield* itemCompleted({
       ...item,
@@ -651,6 +690,8 @@ export interface Options {
  * @since 0.1.0
  */
 export class FakeAppServer extends Context.Service<FakeAppServer, {
+  /** The methods that the fake answers without a scripted answer. */
+  readonly methods: ReadonlyArray<string>
   /** Everything that clients have sent, in order, without the check of the login that `Codex.layer` makes. */
   readonly sent: Effect.Effect<ReadonlyArray<ClientMessage>>
   /** Waits until a method has been sent `count` times, 1 by default, and gives the last of those messages. */
@@ -683,7 +724,8 @@ interface StoredTurn {
   status: "inProgress" | "completed" | "interrupted" | "failed"
   error: Protocol.TurnError | null
   readonly items: Array<Protocol.ThreadItem>
-  startedAt: number
+  /** In milliseconds. */
+  readonly startedAt: number
   completedAt: number | null
 }
 
@@ -691,7 +733,26 @@ interface ActiveTurn {
   readonly stored: StoredTurn
   readonly steers: Queue.Queue<ReadonlyArray<Protocol.UserInputParam>>
   readonly interrupted: Deferred.Deferred<never, Cancelled>
+  /** The script has ended, by itself or because the turn was interrupted. */
+  readonly stopped: Deferred.Deferred<void>
+  /** The request to interrupt the turn has its response, which precedes the end of the turn. */
+  readonly answered: Deferred.Deferred<void>
+  /** Requests to the client that the interruption leaves without a response. */
+  readonly unanswered: Array<number>
   started: boolean
+}
+
+/** What a thread's turns run with. */
+interface Settings {
+  readonly cwd: string
+  readonly roots: ReadonlyArray<string>
+  readonly model: string
+  readonly effort: string | null
+  readonly summary: Protocol.ReasoningSummaryParam | null
+  readonly serviceTier: string | null
+  readonly approvalPolicy: Protocol.AskForApprovalParam
+  readonly approvalsReviewer: string
+  readonly sandbox: Protocol.SandboxPolicyParam
 }
 
 interface StoredThread {
@@ -702,28 +763,24 @@ interface StoredThread {
   updatedAt: number
   name: string | null
   preview: string
+  /** Whether the thread has a file. It gets one with its first turn, its name or its archive. */
+  stored: boolean
   archived: boolean
   loaded: boolean
-  cwd: string
-  model: string
-  approvalPolicy: unknown
-  approvalsReviewer: string
-  sandbox: object
+  /** Whether the server has read the thread from its file, which is what makes the turns of a thread without any listable. */
+  reopened: boolean
+  failed: boolean
+  settings: Settings
+  usage: { readonly total: Protocol.TokenUsageBreakdown; readonly last: Protocol.TokenUsageBreakdown } | undefined
+  /** The turn that made the last request to the model. */
+  usageTurnId: string | undefined
   readonly turns: Array<StoredTurn>
+  /** How many of the turns were those of the thread that this one was forked from. */
+  readonly inherited: number
+  /** Commands that run, by the id of their process. One that its turn leaves behind is a background terminal. */
+  readonly processes: Map<string, Protocol.ThreadItem & { readonly type: "commandExecution" }>
   active: ActiveTurn | undefined
 }
-
-const policies = {
-  "read-only": { type: "readOnly", networkAccess: false },
-  "workspace-write": {
-    type: "workspaceWrite",
-    writableRoots: [],
-    networkAccess: false,
-    excludeTmpdirEnvVar: false,
-    excludeSlashTmp: false
-  },
-  "danger-full-access": { type: "dangerFullAccess" }
-} as const
 
 const modelEntry: Protocol.Model = {
   id: "fake-model",
@@ -736,26 +793,59 @@ const modelEntry: Protocol.Model = {
   defaultReasoningEffort: "medium"
 }
 
+/** As the real server reports it for a model of 272,000 tokens, of which it keeps some back. */
+const modelContextWindow = 258_400
+
+/** The configuration of the fake, as `config.toml` would have it. */
+const configuration = {
+  model: modelEntry.model,
+  model_provider: "fake",
+  model_reasoning_effort: null,
+  approval_policy: "on-request",
+  approvals_reviewer: null,
+  sandbox_mode: "read-only",
+  sandbox_workspace_write: null
+} as const
+
 /** What a request is refused with. */
 class Refused extends Data.TaggedError("Refused")<{ readonly message: string; readonly code?: number }> {}
 
 const refuse = (message: string, code?: number) =>
   Effect.fail(new Refused(code === undefined ? { message } : { message, code }))
 
+/** What a thread waits for, by the method of the request. */
+const waitingFlags: Readonly<Record<string, "waitingOnApproval" | "waitingOnUserInput">> = {
+  "item/commandExecution/requestApproval": "waitingOnApproval",
+  "item/fileChange/requestApproval": "waitingOnApproval",
+  "item/permissions/requestApproval": "waitingOnApproval",
+  "item/tool/requestUserInput": "waitingOnUserInput"
+}
+
 const textOf = (input: ReadonlyArray<Protocol.UserInputParam>): string =>
   input.flatMap((item) => item.type === "text" ? [item.text] : []).join("\n")
 
-const turnJson = (turn: StoredTurn, withItems: boolean): Protocol.Turn => ({
+const seconds = (millis: number) => Math.floor(millis / 1000)
+
+const turnJson = (turn: StoredTurn, itemsView: Protocol.TurnItemsViewParam): Protocol.Turn => ({
   id: turn.id,
   rootTurnId: turn.id,
-  items: withItems ? turn.items : turn.items.filter((item) => item.type === "agentMessage").slice(-1),
-  itemsView: withItems ? "full" : "summary",
+  items: itemsView === "full" ? turn.items : itemsView === "notLoaded" ? [] : [
+    ...turn.items.filter(({ type }) => type === "userMessage").slice(0, 1),
+    ...turn.items.filter(({ type }) => type === "agentMessage").slice(-1)
+  ],
+  itemsView,
   status: turn.status,
   error: turn.error,
-  startedAt: turn.startedAt,
-  completedAt: turn.completedAt,
-  durationMs: turn.completedAt === null ? null : (turn.completedAt - turn.startedAt) * 1000
+  startedAt: seconds(turn.startedAt),
+  completedAt: turn.completedAt === null ? null : seconds(turn.completedAt),
+  durationMs: turn.completedAt === null ? null : turn.completedAt - turn.startedAt
 })
+
+/** The turn in `turn/completed`, which has the last message of a turn that is completed, and no other item. */
+const completedJson = (turn: StoredTurn): Protocol.Turn => {
+  const messages = turn.status === "completed" ? turn.items.filter(({ type }) => type === "agentMessage") : []
+  return { ...turnJson(turn, messages.length === 0 ? "notLoaded" : "summary"), items: messages.slice(-1) }
+}
 
 const threadJson = (thread: StoredThread, withTurns = false): Protocol.Thread => ({
   id: thread.id,
@@ -764,55 +854,198 @@ const threadJson = (thread: StoredThread, withTurns = false): Protocol.Thread =>
   preview: thread.preview,
   ephemeral: thread.ephemeral,
   modelProvider: "fake",
-  model: thread.model,
+  // The file of a thread has the model of its turns.
+  model: thread.loaded || thread.turns.length > 0 ? thread.settings.model : null,
+  reasoningEffort: thread.settings.effort,
   createdAt: thread.createdAt,
   updatedAt: thread.updatedAt,
   status: !thread.loaded
     ? { type: "notLoaded" }
-    : thread.active === undefined
-    ? { type: "idle" }
-    : { type: "active", activeFlags: [] },
+    : thread.active !== undefined
+    ? { type: "active", activeFlags: [] }
+    : { type: thread.failed ? "systemError" : "idle" },
   path: thread.ephemeral ? null : `/codex/sessions/${thread.id}.jsonl`,
-  cwd: thread.cwd,
+  cwd: thread.settings.cwd,
   cliVersion: Protocol.version,
   source: "appServer",
   name: thread.name,
-  turns: withTurns ? thread.turns.map((turn) => turnJson(turn, true)) : []
+  turns: withTurns ? thread.turns.map((turn) => turnJson(turn, "full")) : []
 })
 
-const openedJson = (thread: StoredThread): Protocol.ThreadStartResponse => ({
-  thread: threadJson(thread),
-  model: thread.model,
-  modelProvider: "fake",
-  serviceTier: null,
-  cwd: thread.cwd,
-  approvalPolicy: thread.approvalPolicy as Protocol.AskForApproval,
-  approvalsReviewer: thread.approvalsReviewer,
-  sandbox: thread.sandbox as Protocol.SandboxPolicy,
-  reasoningEffort: null
-})
-
-/** Takes over the settings that params bring. A thread takes a sandbox by name, a turn by policy. */
-const applySettings = (
-  thread: StoredThread,
-  params: Partial<Protocol.ThreadStartParams & Protocol.TurnStartParams>
-) => {
-  if (Predicate.isNotNullish(params.approvalPolicy)) thread.approvalPolicy = params.approvalPolicy
-  if (Predicate.isNotNullish(params.approvalsReviewer)) {
-    thread.approvalsReviewer = params.approvalsReviewer === "guardian_subagent"
-      ? "auto_review"
-      : params.approvalsReviewer
+/** Codex adds the workspace roots of a thread to the writable roots of its sandbox policy. */
+const effectivePolicy = ({ cwd, roots, sandbox }: Settings): Protocol.SandboxPolicy => {
+  switch (sandbox.type) {
+    case "readOnly":
+      return { type: "readOnly", networkAccess: sandbox.networkAccess ?? false }
+    case "workspaceWrite": {
+      const { excludeSlashTmp = false, excludeTmpdirEnvVar = false, networkAccess = false, writableRoots = [] } =
+        sandbox
+      return {
+        type: "workspaceWrite",
+        writableRoots: [...new Set([...roots, ...writableRoots])].filter((root) => root !== cwd),
+        networkAccess,
+        excludeTmpdirEnvVar,
+        excludeSlashTmp
+      }
+    }
+    case "externalSandbox":
+      return { type: "externalSandbox", networkAccess: sandbox.networkAccess ?? "restricted" }
+    default:
+      return sandbox
   }
-  if (Predicate.isNotNullish(params.sandbox)) thread.sandbox = policies[params.sandbox]
-  if (Predicate.isNotNullish(params.sandboxPolicy)) thread.sandbox = params.sandboxPolicy
-  if (Predicate.isNotNullish(params.cwd)) thread.cwd = params.cwd
-  if (Predicate.isNotNullish(params.model)) thread.model = params.model
 }
+
+const openedJson = (thread: StoredThread): Protocol.ThreadStartResponse => {
+  const { approvalPolicy, approvalsReviewer, cwd, effort, model, roots, serviceTier } = thread.settings
+  return {
+    thread: threadJson(thread),
+    model,
+    modelProvider: configuration.model_provider,
+    serviceTier,
+    cwd,
+    runtimeWorkspaceRoots: roots,
+    approvalPolicy: approvalPolicy as Protocol.AskForApproval,
+    approvalsReviewer,
+    sandbox: effectivePolicy(thread.settings),
+    activePermissionProfile: null,
+    reasoningEffort: effort
+  }
+}
+
+const settingsJson = (settings: Settings): Protocol.ThreadSettings => {
+  const { approvalPolicy, approvalsReviewer, cwd, effort, model, roots, serviceTier, summary } = settings
+  return {
+    cwd,
+    environments: [{ environmentId: "local", cwd, runtimeWorkspaceRoots: roots }],
+    approvalPolicy: approvalPolicy as Protocol.AskForApproval,
+    approvalsReviewer,
+    sandboxPolicy: effectivePolicy(settings),
+    activePermissionProfile: null,
+    model,
+    modelProvider: configuration.model_provider,
+    serviceTier,
+    effort,
+    summary,
+    collaborationMode: {
+      mode: "default",
+      settings: { model, reasoning_effort: effort, developer_instructions: null }
+    },
+    personality: null
+  }
+}
+
+type OpenParams = Partial<Protocol.ThreadStartParams>
+
+const reviewerOf = (name: string) => name === "guardian_subagent" ? "auto_review" : name
+
+/** The `config` of a request, as one tree. */
+const configOf = (params: OpenParams): Effect.Effect<Record<string, any>, Refused> =>
+  Effect.try({
+    try: () => configTree(params.config ?? {}),
+    catch: (error) => new Refused({ message: `failed to load configuration: ${(error as Error).message}` })
+  })
+
+const policyOf = (mode: string, config: Record<string, any>): Protocol.SandboxPolicyParam => {
+  const details = isTable(config["sandbox_workspace_write"]) ? config["sandbox_workspace_write"] as any : {}
+  switch (mode) {
+    case "danger-full-access":
+      return { type: "dangerFullAccess" }
+    case "workspace-write":
+      return {
+        type: "workspaceWrite",
+        writableRoots: details.writable_roots ?? [],
+        networkAccess: details.network_access ?? false,
+        excludeTmpdirEnvVar: details.exclude_tmpdir_env_var ?? false,
+        excludeSlashTmp: details.exclude_slash_tmp ?? false
+      }
+    default:
+      return { type: "readOnly", networkAccess: false }
+  }
+}
+
+/**
+ * The settings of a thread that is started, forked or read from its file: those of the request, then those of its `config`, then
+ * those that the thread had, as far as Codex keeps them, then those of the configuration.
+ */
+const openSettings = (
+  method: "thread/start" | "thread/fork" | "thread/resume",
+  params: OpenParams,
+  config: Record<string, any>,
+  before: Settings | undefined
+): Settings => {
+  // Codex does not keep `workspace-write`, and a fork has the model of the configuration.
+  const sandbox = before === undefined || before.sandbox.type === "workspaceWrite" ? undefined : before.sandbox
+  const isModelGiven = params.model ?? config["model"] ?? config["model_reasoning_effort"]
+  const model = method !== "thread/resume" || Predicate.isNotNullish(isModelGiven) ? undefined : before
+  const mode = params.sandbox ?? config["sandbox_mode"]
+  const policy = Predicate.isNotNullish(mode)
+    ? policyOf(mode, config)
+    : sandbox ?? policyOf(configuration.sandbox_mode, config)
+  const cwd = params.cwd ?? before?.cwd ?? workspace
+  return {
+    cwd,
+    roots: params.runtimeWorkspaceRoots ??
+      (method === "thread/resume" && before !== undefined
+        ? movedRoots(before, cwd)
+        : [...new Set([cwd, ...policy.type === "workspaceWrite" ? policy.writableRoots ?? [] : []])]),
+    model: params.model ?? config["model"] ?? model?.model ?? configuration.model,
+    effort: config["model_reasoning_effort"] ?? model?.effort ?? null,
+    summary: config["model_reasoning_summary"] ?? model?.summary ?? null,
+    serviceTier: params.serviceTier ?? config["service_tier"] ??
+      (method === "thread/resume" ? before?.serviceTier : undefined) ?? null,
+    approvalPolicy: params.approvalPolicy ?? config["approval_policy"] ?? before?.approvalPolicy ??
+      configuration.approval_policy,
+    approvalsReviewer: reviewerOf(
+      params.approvalsReviewer ?? config["approvals_reviewer"] ?? before?.approvalsReviewer ?? "user"
+    ),
+    sandbox: policy
+  }
+}
+
+/** The working directory is one of the roots, so another one takes its place. */
+const movedRoots = ({ cwd, roots }: Settings, to: string): ReadonlyArray<string> => [
+  ...new Set(roots.map((root) => root === cwd ? to : root))
+]
+
+/** The settings of a thread after a turn or an update that brings others. */
+const overriddenSettings = (
+  settings: Settings,
+  params: Omit<Protocol.TurnStartParams, "threadId" | "input">
+): Settings => {
+  const cwd = params.cwd ?? settings.cwd
+  return {
+    cwd,
+    roots: params.runtimeWorkspaceRoots ?? movedRoots(settings, cwd),
+    model: params.model ?? settings.model,
+    effort: params.effort ?? settings.effort,
+    summary: params.summary ?? settings.summary,
+    serviceTier: params.serviceTier === null && settings.serviceTier !== null
+      ? "default"
+      : params.serviceTier ?? settings.serviceTier,
+    approvalPolicy: params.approvalPolicy ?? settings.approvalPolicy,
+    approvalsReviewer: reviewerOf(params.approvalsReviewer ?? settings.approvalsReviewer),
+    sandbox: params.sandboxPolicy ?? settings.sandbox
+  }
+}
+
+const addUsage = (
+  one: Protocol.TokenUsageBreakdown,
+  other: Protocol.TokenUsageBreakdown
+): Protocol.TokenUsageBreakdown => ({
+  cachedInputTokens: one.cachedInputTokens + other.cachedInputTokens,
+  cacheWriteInputTokens: (one.cacheWriteInputTokens ?? 0) + (other.cacheWriteInputTokens ?? 0),
+  inputTokens: one.inputTokens + other.inputTokens,
+  outputTokens: one.outputTokens + other.outputTokens,
+  reasoningOutputTokens: one.reasoningOutputTokens + other.reasoningOutputTokens,
+  totalTokens: one.totalTokens + other.totalTokens
+})
 
 /** An open connection, from the server's side. */
 interface Client {
   readonly outgoing: Queue.Queue<Uint8Array, AppServerError | Cause.Done>
   initialized: boolean
+  /** Threads whose events this connection does not get. */
+  readonly unsubscribed: Set<string>
 }
 
 /** What a request is answered with, what that waits for, and what follows it. */
@@ -824,21 +1057,66 @@ interface Outcome {
 
 const echo: Script = (turn) => text(turn.text)
 
+/** A page of a list. A cursor is opaque to the client: the position that comes next, for a list of that name. */
 const page = <A>(
+  list: string,
   data: ReadonlyArray<A>,
   params: { readonly cursor?: string | null | undefined; readonly limit?: number | null | undefined }
-) => {
-  const start = Number(params.cursor ?? 0)
-  const end = start + (params.limit ?? 50)
-  return { data: data.slice(start, end), nextCursor: end < data.length ? String(end) : null }
+): Effect.Effect<{ readonly data: ReadonlyArray<A>; readonly nextCursor: string | null }, Refused> => {
+  const { cursor } = params
+  const start = Predicate.isNullish(cursor)
+    ? 0
+    : cursor.startsWith(`${list}:`)
+    ? Number(cursor.slice(list.length + 1))
+    : NaN
+  if (!Number.isInteger(start)) return refuse(`invalid cursor: ${cursor}`)
+  const end = start + Math.max(1, params.limit ?? 50)
+  return Effect.succeed({ data: data.slice(start, end), nextCursor: end < data.length ? `${list}:${end}` : null })
 }
 
-const interrupt = (active: ActiveTurn) => Deferred.fail(active.interrupted, new Cancelled())
+/** A page of turns. A cursor names a turn, so that it holds when turns are added, and in both directions. */
+const turnsPage = (
+  thread: StoredThread,
+  { cursor, itemsView, limit, sortDirection }: Protocol.ThreadTurnsListParams
+): Effect.Effect<Protocol.ThreadTurnsListResponse, Refused> => {
+  const turns = sortDirection === "asc" ? thread.turns : thread.turns.toReversed()
+  let start = 0
+  if (Predicate.isNotNullish(cursor)) {
+    const [, place, id] = /^(at|after):(.*)$/.exec(cursor) ?? []
+    const index = turns.findIndex((turn) => turn.id === id)
+    if (index < 0) return refuse(`invalid cursor: ${cursor}`)
+    start = place === "at" ? index : index + 1
+  }
+  const data = turns.slice(start, start + Math.max(1, limit ?? 50))
+  return Effect.succeed({
+    data: data.map((turn) => turnJson(turn, itemsView ?? "summary")),
+    nextCursor: start + data.length < turns.length ? `after:${data.at(-1)!.id}` : null,
+    backwardsCursor: data[0] === undefined ? null : `at:${data[0].id}`
+  })
+}
+
+const rateLimits: Protocol.RateLimitSnapshot = { limitId: "codex", limitName: null, primary: null, secondary: null }
 
 const compaction = (turn: FakeTurn["Service"]) => {
   const item = { type: "contextCompaction", id: turn.newId("compaction") }
   return Effect.andThen(itemStarted(item), itemCompleted(item))
 }
+
+/** Why a script failed, as the error of its turn. */
+const errorOf = (cause: Cause.Cause<ScriptedFailure | AskFailed | Cancelled>): Protocol.TurnError => {
+  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return {
+    message: failure?.message ?? `the script of this turn died: ${Cause.pretty(cause)}`,
+    codexErrorInfo: failure?._tag === "ScriptedFailure" ? failure.codexErrorInfo : null,
+    additionalDetails: null
+  }
+}
+
+/** Stops the script of a turn before the response, and lets the turn end after it. */
+const interrupt = (active: ActiveTurn) => ({
+  before: Effect.andThen(Deferred.fail(active.interrupted, new Cancelled()), Deferred.await(active.stopped)),
+  after: Deferred.succeed(active.answered, undefined)
+})
 
 const kinds: Kinds<Options> = {
   latency: duration,
@@ -861,7 +1139,6 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
   let lastAskId = -1
   let lastId = 0
   const newId = (prefix: string) => `${prefix}-${++lastId}`
-  const seconds = Effect.map(Clock.currentTimeMillis, (millis) => Math.floor(millis / 1000))
   const encoder = new TextEncoder()
 
   const bytesOf = (text: string): ReadonlyArray<Uint8Array> => {
@@ -887,8 +1164,25 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       (emittedAtMs) => toAll((client) => sendTo(client, { method, params, emittedAtMs }))
     )
 
-  const ask = Effect.fnUntraced(function*(method: string, params: object) {
+  /** Notifies the connections that follow a thread. */
+  const notifyFollowers = (thread: StoredThread, method: string, params: object) =>
+    Effect.flatMap(
+      Clock.currentTimeMillis,
+      (emittedAtMs) =>
+        toAll((client) =>
+          client.unsubscribed.has(thread.id) ? Effect.void : sendTo(client, { method, params, emittedAtMs })
+        )
+    )
+
+  const notifyOf = (thread: StoredThread, method: string, params: object) =>
+    notifyFollowers(thread, method, { threadId: thread.id, ...params })
+
+  const notifyStatus = (thread: StoredThread, status: Protocol.ThreadStatus) =>
+    notify("thread/status/changed", { threadId: thread.id, status })
+
+  const ask = Effect.fnUntraced(function*(method: string, params: object, onId?: (id: number) => void) {
     const id = ++lastAskId
+    onId?.(id)
     const answer = Deferred.makeUnsafe<ClientMessage>()
     asks.set(id, answer)
     yield* toAll((client) => sendTo(client, { method, id, params }))
@@ -896,18 +1190,42 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
   })
 
   const askInTurn = Effect.fnUntraced(function*(
-    ids: { readonly threadId: string; readonly turnId: string },
+    thread: StoredThread,
+    active: ActiveTurn,
     method: keyof Protocol.ServerRequests,
     params: object
   ) {
-    const answer = yield* ask(method, { ...ids, ...params })
-    yield* notify("serverRequest/resolved", { threadId: ids.threadId, requestId: answer.id })
-    const isAnswer = Schema.is(Protocol.serverRequests[method].result as Schema.Codec<unknown>)
-    if (answer.error === undefined && isAnswer(answer.result)) return answer.result
-    return yield* new AskFailed({ method, message: answer.error?.message ?? "the client's answer is not one" })
+    const flag = waitingFlags[method]
+    let requestId = -1
+    if (flag !== undefined) yield* notifyStatus(thread, { type: "active", activeFlags: [flag] })
+    const response = yield* ask(method, { threadId: thread.id, turnId: active.stored.id, ...params }, (id) => {
+      requestId = id
+    }).pipe(Effect.onInterrupt(() => Effect.sync(() => active.unanswered.push(requestId))))
+    // As the real server does: it does not say that the call of a tool is resolved.
+    if (method !== "item/tool/call") yield* notifyOf(thread, "serverRequest/resolved", { requestId })
+    if (flag !== undefined) yield* notifyStatus(thread, { type: "active", activeFlags: [] })
+    if (response.error !== undefined) {
+      return yield* new AskFailed({
+        method,
+        reason: "error",
+        message: `the client refused ${method}: ${response.error.message}`
+      })
+    }
+    const decoded = decoderOf(Protocol.serverRequests[method].result as Schema.Codec<unknown>)(response.result)
+    if (Result.isSuccess(decoded)) return response.result
+    return yield* new AskFailed({
+      method,
+      reason: "invalid",
+      message: `the client's response to ${method} is of another type: ${
+        describeIssue(decoded.failure, response.result)
+      }`
+    })
   })
 
   const server: FakeAppServer["Service"] = {
+    get methods() {
+      return ["initialize", ...Object.keys(handlers)]
+    },
     sent: SubscriptionRef.get(sent),
     awaitSent: (method, count = 1) =>
       SubscriptionRef.changes(sent).pipe(
@@ -950,6 +1268,8 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       clients.clear()
       for (const thread of threads.values()) {
         thread.loaded = false
+        thread.failed = false
+        thread.processes.clear()
         if (thread.active === undefined) continue
         thread.active.stored.status = "interrupted"
         thread.active = undefined
@@ -965,22 +1285,30 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       : Effect.succeed(thread)
   }
 
-  /** A thread that has run a turn is stored, and can be opened again. */
+  /** A thread that has a file, and so can be opened again. */
   const storedOf = (id: string): Effect.Effect<StoredThread, Refused> => {
     const thread = threads.get(id)
-    if (thread === undefined || thread.ephemeral || thread.turns.length === 0) {
-      return refuse(`no rollout found for thread id ${id}`)
-    }
+    if (thread === undefined || !thread.stored) return refuse(`no rollout found for thread id ${id}`)
     return thread.archived
       ? refuse(`session ${id} is archived. Run \`codex unarchive ${id}\` to unarchive it first.`)
       : Effect.succeed(thread)
   }
 
-  const createThread = Effect.fnUntraced(function*(
-    params: Partial<Protocol.ThreadStartParams>,
-    source?: StoredThread
-  ) {
-    const now = yield* seconds
+  /** A thread whose turns are asked for. */
+  const readableOf = (id: string): Effect.Effect<StoredThread, Refused> => {
+    const thread = threads.get(id)
+    return thread === undefined ? refuse(`thread not loaded: ${id}`) : Effect.succeed(thread)
+  }
+
+  /** As the real server does: the turns of a thread that has none are listable only once it was read from its file. */
+  const checkListable = (thread: StoredThread) =>
+    thread.turns.length > 0 || thread.reopened || !thread.loaded
+      ? Effect.void
+      : refuse("list_turns is not supported yet", -32601)
+
+  const createThread = Effect.fnUntraced(function*(params: OpenParams, source?: StoredThread) {
+    const now = seconds(yield* Clock.currentTimeMillis)
+    const config = yield* configOf(params)
     const thread: StoredThread = {
       id: newId("thread"),
       forkedFromId: source?.id ?? null,
@@ -989,27 +1317,57 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       updatedAt: now,
       name: source?.name ?? null,
       preview: source?.preview ?? "",
+      stored: source !== undefined && params.ephemeral !== true,
       archived: false,
       loaded: true,
-      cwd: source?.cwd ?? workspace,
-      model: source?.model ?? modelEntry.model,
-      approvalPolicy: source?.approvalPolicy ?? "on-request",
-      approvalsReviewer: source?.approvalsReviewer ?? "user",
-      sandbox: source?.sandbox ?? policies["read-only"],
+      reopened: false,
+      failed: false,
+      settings: source === undefined
+        ? openSettings("thread/start", params, config, undefined)
+        : openSettings("thread/fork", params, config, source.settings),
+      usage: source?.usage,
+      usageTurnId: source?.usageTurnId,
       turns: source?.turns.map((turn) => ({ ...turn, items: turn.items.slice() })) ?? [],
+      inherited: source?.turns.length ?? 0,
+      processes: new Map(),
       active: undefined
     }
-    applySettings(thread, params)
     threads.set(thread.id, thread)
     return thread
   })
+
+  /** Takes over the settings that a turn or an update brings, and says so if any differs. */
+  const override = Effect.fnUntraced(function*(
+    thread: StoredThread,
+    params: Omit<Protocol.TurnStartParams, "threadId" | "input">
+  ) {
+    const before = settingsJson(thread.settings)
+    thread.settings = overriddenSettings(thread.settings, params)
+    const threadSettings = settingsJson(thread.settings)
+    return Equal.equals(before, threadSettings)
+      ? Effect.void
+      : notifyOf(thread, "thread/settings/updated", { threadSettings })
+  })
+
+  const reportUsage = (thread: StoredThread, turnId: string) =>
+    thread.usage === undefined ? Effect.void : notifyOf(thread, "thread/tokenUsage/updated", {
+      turnId,
+      tokenUsage: { ...thread.usage, modelContextWindow }
+    })
+
+  const reportRequest = (thread: StoredThread, turnId: string) =>
+    Effect.andThen(reportUsage(thread, turnId), notifyFollowers(thread, "account/rateLimits/updated", { rateLimits }))
 
   /** What a turn says reaches the clients and the history. */
   const emitOf = (thread: StoredThread, active: ActiveTurn) => (method: string, params: object) =>
     Effect.suspend(() => {
       const item = Predicate.hasProperty(params, "item") ? params.item as Protocol.ThreadItem : undefined
       if (method === "item/completed" && item !== undefined) active.stored.items.push(item)
-      return notify(method, { threadId: thread.id, turnId: active.stored.id, ...params })
+      if (item?.type === "commandExecution" && Predicate.isString(item.processId)) {
+        if (method === "item/started") thread.processes.set(item.processId, item)
+        else if (method === "item/completed") thread.processes.delete(item.processId)
+      }
+      return notifyOf(thread, method, { turnId: active.stored.id, ...params })
     })
 
   const userMessage = Effect.fnUntraced(function*(
@@ -1037,10 +1395,19 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       turnId: stored.id,
       params,
       text: textOf(params.input),
-      nextSteer: Effect.tap(Queue.take(active.steers), (input) => userMessage(emit, input)),
+      // New input cuts off the request to the model that runs, which the server reports as it reports any.
+      nextSteer: Effect.tap(
+        Queue.take(active.steers),
+        (input) => Effect.andThen(reportRequest(thread, stored.id), userMessage(emit, input))
+      ),
       emit,
-      ask: ((method, asked) =>
-        askInTurn({ threadId: thread.id, turnId: stored.id }, method, asked)) as FakeTurn["Service"]["ask"],
+      ask: ((method, asked) => askInTurn(thread, active, method, asked)) as FakeTurn["Service"]["ask"],
+      usage: (last) =>
+        Effect.suspend(() => {
+          thread.usage = { last, total: thread.usage === undefined ? last : addUsage(thread.usage.total, last) }
+          thread.usageTurnId = stored.id
+          return reportRequest(thread, stored.id)
+        }),
       newId,
       server
     }
@@ -1050,9 +1417,9 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
         ? Effect.asVoid(played)
         : Stream.runForEach(played, identity)
     })
-    yield* notify("thread/status/changed", { threadId: thread.id, status: { type: "active", activeFlags: [] } })
+    yield* notifyStatus(thread, { type: "active", activeFlags: [] })
     active.started = true
-    yield* notify("turn/started", { threadId: thread.id, turn: turnJson(stored, false) })
+    yield* notifyOf(thread, "turn/started", { turn: turnJson(stored, "notLoaded") })
     yield* userMessage(emit, params.input)
     const exit = yield* steps.pipe(
       Effect.provideService(FakeTurn, turn),
@@ -1060,27 +1427,37 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       Effect.exit
     )
 
-    if (Exit.isSuccess(exit)) {
-      stored.status = "completed"
-    } else {
-      const failure = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-      if (failure?._tag === "Cancelled") {
-        stored.status = "interrupted"
-      } else {
-        stored.status = "failed"
-        stored.error = {
-          message: failure?.message ?? `the script died: ${Cause.pretty(exit.cause)}`,
-          codexErrorInfo: failure?._tag === "ScriptedFailure" ? failure.codexErrorInfo : null,
-          additionalDetails: null
-        }
-        yield* emit("error", { error: stored.error, willRetry: false })
-      }
+    if (yield* Deferred.isDone(active.interrupted)) {
+      yield* reportRequest(thread, stored.id)
+      yield* Deferred.succeed(active.stopped, undefined)
+      yield* Deferred.await(active.answered)
     }
-    stored.completedAt = yield* seconds
-    thread.updatedAt = stored.completedAt
+    const isInterrupted = Exit.isFailure(exit) &&
+      Option.exists(Cause.findErrorOption(exit.cause), ({ _tag }) => _tag === "Cancelled")
+    stored.completedAt = yield* Clock.currentTimeMillis
+    thread.updatedAt = seconds(stored.completedAt)
+    stored.status = isInterrupted ? "interrupted" : Exit.isFailure(exit) ? "failed" : "completed"
+    thread.failed = stored.status === "failed"
+    if (Exit.isFailure(exit) && !isInterrupted) {
+      stored.error = errorOf(exit.cause)
+      yield* notifyStatus(thread, { type: "systemError" })
+      yield* emit("error", { error: stored.error, willRetry: false })
+    }
     thread.active = undefined
-    yield* notify("thread/status/changed", { threadId: thread.id, status: { type: "idle" } })
-    yield* notify("turn/completed", { threadId: thread.id, turn: turnJson(stored, false) })
+    const completed = completedJson(stored)
+    if (!thread.ephemeral && (thread.failed || completed.items.length > 0)) {
+      yield* notifyOf(thread, "thread/readState/changed", {
+        readState: {
+          firstUnread: { type: "turn", turnId: thread.turns[thread.inherited]!.id },
+          revision: newId("revision")
+        }
+      })
+    }
+    if (!thread.failed) yield* notifyStatus(thread, { type: "idle" })
+    yield* notifyOf(thread, "turn/completed", { turn: completed })
+    for (const requestId of active.unanswered) yield* notifyOf(thread, "serverRequest/resolved", { requestId })
+    // An interruption that came too late waits no longer.
+    yield* Deferred.succeed(active.stopped, undefined)
   })
 
   const startTurn = Effect.fnUntraced(
@@ -1091,16 +1468,20 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
           status: "inProgress",
           error: null,
           items: [],
-          startedAt: yield* seconds,
+          startedAt: yield* Clock.currentTimeMillis,
           completedAt: null
         },
         steers: yield* Queue.unbounded<ReadonlyArray<Protocol.UserInputParam>>(),
         interrupted: Deferred.makeUnsafe(),
+        stopped: Deferred.makeUnsafe(),
+        answered: Deferred.makeUnsafe(),
+        unanswered: [],
         started: false
       }
       thread.turns.push(active.stored)
       thread.active = active
-      if (thread.preview === "") thread.preview = textOf(params.input)
+      if (!thread.ephemeral) thread.stored = true
+      if (thread.stored && thread.preview === "") thread.preview = textOf(params.input)
       return { active, run: play(thread, active, params, script) }
     }
   )
@@ -1109,83 +1490,168 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     thread: StoredThread,
     params: Protocol.TurnStartParams,
     script: Script,
-    result: (turnId: string) => unknown
+    result: (turn: StoredTurn) => unknown
   ) {
     const { active, run } = yield* startTurn(thread, params, script)
-    const answer = result(active.stored.id)
+    const answer = result(active.stored)
     if (options.eventsBeforeAnswer !== true) return { result: answer, after: Effect.sync(() => runTurn(run)) }
     return { result: answer, before: run }
   })
 
-  const handlers: Record<string, (params: any) => Effect.Effect<Outcome, Refused>> = {
-    "model/list": (params) => Effect.succeed({ result: page([modelEntry], params) }),
+  const deprecateHistory = (instead: string) =>
+    notify("deprecationNotice", {
+      summary: `Full-history hydration is deprecated for paginated threads; ${instead}, then page with ` +
+        "`thread/turns/list` and `thread/items/list`.",
+      details: null
+    })
+
+  /** The response that opens a thread, with its history if that is asked for, which the server deprecates. */
+  const opened = Effect.fnUntraced(function*(
+    thread: StoredThread,
+    { excludeTurns }: { readonly excludeTurns?: boolean | undefined }
+  ) {
+    if (excludeTurns === true) return openedJson(thread)
+    yield* deprecateHistory("use `excludeTurns: true`")
+    return { ...openedJson(thread), thread: threadJson(thread, true) }
+  })
+
+  const terminate = (thread: StoredThread, processId: string) =>
+    Effect.suspend(() => {
+      const item = thread.processes.get(processId)
+      const turn = thread.turns.at(-1)
+      if (item === undefined || turn === undefined) return Effect.void
+      thread.processes.delete(processId)
+      return Effect.flatMap(Clock.currentTimeMillis, (completedAtMs) =>
+        notifyOf(thread, "item/completed", { turnId: turn.id, item: { ...item, status: "failed" }, completedAtMs }))
+    })
+
+  const handlers: Record<string, (params: any, client: Client) => Effect.Effect<Outcome, Refused>> = {
+    "model/list": (params) => Effect.map(page("models", [modelEntry], params), (result) => ({ result })),
+    "account/read": () => Effect.succeed({ result: { account: null, requiresOpenaiAuth: false } }),
+    "config/read": (params: Protocol.ConfigReadParams) =>
+      Effect.succeed({
+        result: { config: configuration, origins: {}, ...(params.includeLayers === true ? { layers: [] } : {}) }
+      }),
     "thread/start": (params: Protocol.ThreadStartParams) =>
       Effect.map(createThread(params), (thread) => ({
         result: openedJson(thread),
         after: notify("thread/started", { thread: threadJson(thread) })
       })),
-    "thread/resume": Effect.fnUntraced(function*(params: Protocol.ThreadResumeParams) {
-      const loaded = threads.get(params.threadId)
-      const thread = loaded?.loaded === true && loaded.turns.length > 0 ? loaded : yield* storedOf(params.threadId)
+    "thread/resume": Effect.fnUntraced(function*(params: Protocol.ThreadResumeParams, client: Client) {
+      const thread = yield* storedOf(params.threadId)
+      const wasLoaded = thread.loaded
       // As the real server does: a thread that is loaded keeps its settings.
-      if (!thread.loaded) applySettings(thread, params as Partial<Protocol.ThreadStartParams>)
-      thread.loaded = true
-      const opened = openedJson(thread)
-      return { result: params.excludeTurns === true ? opened : { ...opened, thread: threadJson(thread, true) } }
+      if (!wasLoaded) {
+        const config = yield* configOf(params as OpenParams)
+        thread.settings = openSettings("thread/resume", params as OpenParams, config, thread.settings)
+        thread.loaded = true
+        thread.reopened = true
+        yield* notifyStatus(thread, { type: "idle" })
+      }
+      client.unsubscribed.delete(thread.id)
+      const result = yield* opened(thread, params)
+      if (params.excludeTurns !== true) yield* checkListable(thread)
+      const turnId = params.excludeTurns === true ? thread.usageTurnId : thread.turns.at(-1)?.id
+      return wasLoaded && params.excludeTurns === true || turnId === undefined
+        ? { result }
+        : { result, after: reportUsage(thread, turnId) }
     }),
     "thread/fork": Effect.fnUntraced(function*(params: Protocol.ThreadForkParams) {
       const source = yield* storedOf(params.threadId)
-      const thread = yield* createThread(params as Partial<Protocol.ThreadStartParams>, source)
-      const opened = openedJson(thread)
+      const thread = yield* createThread(params as OpenParams, source)
+      const turnId = params.excludeTurns === true ? undefined : thread.turns.at(-1)?.id
       return {
-        result: params.excludeTurns === true ? opened : { ...opened, thread: threadJson(thread, true) },
-        after: notify("thread/started", { thread: threadJson(thread) })
+        result: yield* opened(thread, params),
+        after: Effect.andThen(
+          turnId === undefined ? Effect.void : reportUsage(thread, turnId),
+          notify("thread/started", { thread: threadJson(thread) })
+        )
       }
     }),
-    "thread/list": (params: Protocol.ThreadListParams) =>
+    "thread/unsubscribe": ({ threadId }: Protocol.ThreadUnsubscribeParams, client: Client) =>
       Effect.sync(() => {
-        const listed = [...threads.values()].filter((thread) =>
-          !thread.ephemeral && thread.turns.length > 0 && thread.archived === (params.archived ?? false)
-        )
-        if (params.sortDirection !== "asc") listed.reverse()
-        return { result: page(listed.map((thread) => threadJson(thread)), params) }
+        if (threads.get(threadId)?.loaded !== true) return { result: { status: "notLoaded" } }
+        if (client.unsubscribed.has(threadId)) return { result: { status: "notSubscribed" } }
+        client.unsubscribed.add(threadId)
+        return { result: { status: "unsubscribed" } }
       }),
+    "thread/settings/update": Effect.fnUntraced(function*(params: Protocol.ThreadSettingsUpdateParams) {
+      const thread = yield* threadOf(params)
+      return { result: {}, after: yield* override(thread, params) }
+    }),
+    "thread/list": Effect.fnUntraced(function*(params: Protocol.ThreadListParams) {
+      const archived = params.archived ?? false
+      const listed = [...threads.values()].filter((thread) =>
+        thread.stored && thread.archived === archived && (archived || thread.turns.length > 0)
+      )
+      const key = Predicate.isNullish(params.sortKey) || params.sortKey === "created_at" ? "createdAt" : "updatedAt"
+      listed.sort((one, other) => one[key] - other[key])
+      if (params.sortDirection !== "asc") listed.reverse()
+      // As the real server does: a list does not say where a fork came from.
+      const entries = listed.map((thread) => Object.assign(threadJson(thread), { forkedFromId: null }))
+      return { result: yield* page("threads", entries, params) }
+    }),
     "thread/loaded/list": (params) =>
-      Effect.sync(() => ({
-        result: page([...threads.values()].filter((thread) => thread.loaded).map((thread) => thread.id), params)
-      })),
+      Effect.suspend(() => {
+        const loaded = [...threads.values()].filter((thread) => thread.loaded).map((thread) => thread.id)
+        const loadedPage = page("loaded", loaded, loaded.length === 0 ? {} : params)
+        return Effect.map(loadedPage, (result) => ({ result }))
+      }),
     "thread/read": Effect.fnUntraced(function*(params: Protocol.ThreadReadParams) {
-      const thread = threads.get(params.threadId)
-      if (thread === undefined) return yield* refuse(`thread not loaded: ${params.threadId}`)
+      const thread = yield* readableOf(params.threadId)
       if (params.includeTurns !== true) return { result: { thread: threadJson(thread) } }
       if (thread.ephemeral) return yield* refuse("ephemeral threads do not support includeTurns")
-      if (thread.turns.length === 0) return yield* refuse("list_turns is not supported yet", -32601)
+      // As the real server does: it writes the file of a thread to read it.
+      thread.stored = true
+      yield* checkListable(thread)
+      yield* deprecateHistory("omit `includeTurns` or set it to `false`")
       return { result: { thread: threadJson(thread, true) } }
+    }),
+    "thread/turns/list": Effect.fnUntraced(function*(params: Protocol.ThreadTurnsListParams) {
+      const thread = yield* readableOf(params.threadId)
+      if (thread.ephemeral) return yield* refuse("ephemeral threads do not support thread/turns/list")
+      if (!thread.stored) {
+        return yield* refuse(
+          `thread ${thread.id} is not materialized yet; thread/turns/list is unavailable before first user message`
+        )
+      }
+      yield* checkListable(thread)
+      return { result: yield* turnsPage(thread, params) }
     }),
     "thread/name/set": Effect.fnUntraced(function*(params: Protocol.ThreadSetNameParams) {
       const thread = threads.get(params.threadId)
-      if (thread === undefined) return yield* refuse(`no rollout found for thread id ${params.threadId}`)
+      if (thread === undefined || thread.archived) {
+        return yield* refuse(`no rollout found for thread id ${params.threadId}`)
+      }
+      if (thread.ephemeral) {
+        return yield* refuse(`ephemeral thread does not support metadata updates: ${thread.id}`)
+      }
       thread.name = params.name
+      thread.stored = true
       return { result: {}, after: notify("thread/name/updated", { threadId: thread.id, threadName: thread.name }) }
     }),
     "thread/archive": Effect.fnUntraced(function*(params: Protocol.ThreadArchiveParams) {
-      const thread = yield* storedOf(params.threadId)
-      thread.archived = true
-      thread.loaded = false
-      return {
-        result: {},
-        after: Effect.andThen(
-          notify("thread/status/changed", { threadId: thread.id, status: { type: "notLoaded" } }),
-          notify("thread/archived", { threadId: thread.id })
-        )
+      const thread = threads.get(params.threadId)
+      if (thread === undefined || thread.ephemeral || thread.archived) {
+        return yield* refuse(`no rollout found for thread id ${params.threadId}`)
       }
+      if (thread.loaded) yield* notifyStatus(thread, { type: "notLoaded" })
+      thread.archived = true
+      thread.stored = true
+      thread.loaded = false
+      thread.failed = false
+      return { result: {}, after: notify("thread/archived", { threadId: thread.id }) }
     }),
     "thread/unarchive": Effect.fnUntraced(function*(params: Protocol.ThreadUnarchiveParams) {
       const thread = threads.get(params.threadId)
-      if (thread === undefined || !thread.archived) {
+      if (thread?.loaded === true && !thread.ephemeral) {
+        return yield* refuse(`thread ${thread.id} already has an active writer`)
+      }
+      if (thread?.archived !== true) {
         return yield* refuse(`no archived rollout found for thread id ${params.threadId}`)
       }
       thread.archived = false
+      thread.updatedAt = seconds(yield* Clock.currentTimeMillis)
       return {
         result: { thread: threadJson(thread) },
         after: notify("thread/unarchived", { threadId: thread.id })
@@ -1195,17 +1661,48 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       const thread = yield* threadOf(params)
       return yield* begin(thread, { threadId: thread.id, input: [] }, compaction, () => ({}))
     }),
+    "thread/backgroundTerminals/list": Effect.fnUntraced(
+      function*(params: Protocol.ThreadBackgroundTerminalsListParams) {
+        const { processes } = yield* threadOf(params)
+        const terminals = [...processes].map(([processId, { command, cwd, id }]) => ({
+          itemId: id,
+          processId,
+          command: wordOf(command),
+          cwd,
+          osPid: null,
+          cpuPercent: null,
+          rssKb: null
+        }))
+        return { result: yield* page("terminals", terminals, params) }
+      }
+    ),
+    "thread/backgroundTerminals/terminate": Effect.fnUntraced(
+      function*(params: Protocol.ThreadBackgroundTerminalsTerminateParams) {
+        const thread = yield* threadOf(params)
+        return {
+          result: { terminated: thread.processes.has(params.processId) },
+          after: terminate(thread, params.processId)
+        }
+      }
+    ),
+    "thread/backgroundTerminals/clean": Effect.fnUntraced(
+      function*(params: Protocol.ThreadBackgroundTerminalsCleanParams) {
+        const thread = yield* threadOf(params)
+        return { result: {}, after: Effect.forEach([...thread.processes.keys()], (id) => terminate(thread, id)) }
+      }
+    ),
     "turn/start": Effect.fnUntraced(function*(params: Protocol.TurnStartParams) {
       const thread = yield* threadOf(params)
-      applySettings(thread, params as Partial<Protocol.TurnStartParams>)
+      // The real server sends this before its response or soon after it.
+      yield* yield* override(thread, params)
       const { active } = thread
       if (active !== undefined) {
         // As the real server does: the input joins the turn that runs.
         yield* Queue.offer(active.steers, params.input)
-        return { result: { turn: turnJson(active.stored, false) } }
+        return { result: { turn: { ...turnJson(active.stored, "notLoaded"), startedAt: null } } }
       }
-      return yield* begin(thread, params, script, (id) => ({
-        turn: { ...turnJson(thread.turns.find((turn) => turn.id === id)!, false), status: "inProgress", items: [] }
+      return yield* begin(thread, params, script, (turn) => ({
+        turn: { ...turnJson(turn, "notLoaded"), startedAt: null }
       }))
     }),
     "turn/steer": Effect.fnUntraced(function*(params: Protocol.TurnSteerParams) {
@@ -1219,14 +1716,12 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     }),
     "turn/interrupt": Effect.fnUntraced(function*(params: Protocol.TurnInterruptParams) {
       const { active } = yield* threadOf(params)
-      if (params.turnId === "") {
-        return { result: {}, ...(active === undefined ? {} : { after: interrupt(active) }) }
-      }
+      if (params.turnId === "") return { result: {}, ...(active === undefined ? {} : interrupt(active)) }
       if (active === undefined || !active.started) return yield* refuse("no active turn to interrupt")
       if (active.stored.id !== params.turnId) {
         return yield* refuse(`expected active turn id ${params.turnId} but found ${active.stored.id}`)
       }
-      return { result: {}, after: interrupt(active) }
+      return { result: {}, ...interrupt(active) }
     })
   }
 
@@ -1252,14 +1747,20 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       : undefined
     if (spec === undefined) return refuse(`Invalid request: unknown variant \`${method}\``)
     if (method !== "initialize" && !client.initialized) return refuse("Not initialized")
-    if (spec.params !== undefined && !Schema.is(spec.params as Schema.Codec<unknown>)(request.params)) {
-      return refuse(`Invalid request: the params of ${method} are not of its type`)
+    if (spec.params !== undefined) {
+      const decoded = decoderOf(spec.params as Schema.Codec<unknown>)(request.params)
+      if (Result.isFailure(decoded)) {
+        return refuse(`Invalid request: ${describeIssue(decoded.failure, request.params)}`)
+      }
     }
     if (method === "initialize") return initialize(client, request.params)
-    const handler = handlers[method]
+    const handler = Object.hasOwn(handlers, method) ? handlers[method] : undefined
     return handler === undefined
-      ? refuse(`the fake does not know ${method}; script it with FakeAppServer.answer`)
-      : handler(request.params ?? {})
+      ? refuse(
+        `the fake does not know ${method}; script its answer before the program sends it: ` +
+          `fake.answer("${method}", FakeAppServer.result(…)), where fake is the service FakeAppServer.FakeAppServer`
+      )
+      : handler(request.params ?? {}, client)
   }
 
   const scripted = (request: ClientMessage): Answer => {
@@ -1308,7 +1809,8 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     const incoming = yield* Queue.unbounded<ClientMessage>()
     const client: Client = {
       outgoing: yield* Queue.unbounded<Uint8Array, AppServerError | Cause.Done>(),
-      initialized: false
+      initialized: false,
+      unsubscribed: new Set()
     }
     clients.add(client)
     yield* Effect.addFinalizer(() => Effect.sync(() => clients.delete(client)))

@@ -104,6 +104,29 @@ describe("FakeAppServer", () => {
       assert.include(bug.message, "bug in the script")
     }))
 
+  it.effect("adds up the usage of requests, over turns and forks", () =>
+    withThread((thread, codex) =>
+      Effect.gen(function*() {
+        const reported = (thread: Thread.Thread) =>
+          Effect.map(Stream.runCollect(thread.stream("hi")), (events) =>
+            events.flatMap((event) =>
+              event.method === "thread/tokenUsage/updated"
+                ? [[event.params.tokenUsage.last.totalTokens, event.params.tokenUsage.total.totalTokens]]
+                : []
+            ))
+        assert.deepStrictEqual(yield* reported(thread), [[5, 5], [2, 7]])
+        assert.deepStrictEqual(yield* reported(thread), [[5, 12], [2, 14]])
+        assert.deepStrictEqual(yield* reported(yield* codex.forkThread(thread.id)), [[5, 19], [2, 21]])
+        assert.deepStrictEqual(yield* reported(yield* codex.startThread()), [[5, 5], [2, 7]])
+      })
+    ).pipe(Effect.provide(layer(() =>
+      Stream.make(
+        FakeAppServer.usage({ inputTokens: 3, outputTokens: 2 }),
+        FakeAppServer.text("hello"),
+        FakeAppServer.usage({ inputTokens: 1, outputTokens: 1 })
+      )
+    ))))
+
   it.effect("is interrupted", () =>
     withThread((thread) =>
       Effect.gen(function*() {
@@ -491,6 +514,17 @@ describe("FakeAppServer", () => {
         yield* refused(server.request("turn/start", { threadId: "none", input: [] })),
         "ThreadNotFound"
       )
-      assert.strictEqual(yield* refused(server.request("config/read", {})), "RequestRejected")
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("says how to script a method that it does not know", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const fake = yield* FakeAppServer.FakeAppServer
+      assert.notInclude(fake.methods, "skills/list")
+      const { reason } = yield* Effect.flip(server.request("skills/list", {}))
+      assert(reason._tag === "RequestRejected")
+      assert.include(reason.detail, `fake.answer("skills/list", FakeAppServer.result(`)
+      yield* fake.answer("skills/list", FakeAppServer.result({ data: [] }))
+      assert.deepStrictEqual((yield* server.request("skills/list", {})).data, [])
     }).pipe(Effect.provide(layer())))
 })

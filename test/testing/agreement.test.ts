@@ -59,7 +59,7 @@ const normalise = (event: Turn.TurnEvent): ReadonlyArray<unknown> => {
     case "error":
       return [[event.method, event.params.error.codexErrorInfo, event.params.willRetry]]
     case "thread/tokenUsage/updated":
-      return [[event.method, event.params.tokenUsage.last.inputTokens, event.params.tokenUsage.last.outputTokens]]
+      return [[event.method, event.params.tokenUsage]]
     // The real server sends the output of quick commands with the item only, and each diff three times.
     case "item/commandExecution/outputDelta":
     case "turn/diff/updated":

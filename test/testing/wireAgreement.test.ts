@@ -1,0 +1,727 @@
+/**
+ * The same raw calls to the fake and to the real server. Whatever the fake says, the real server says too: each response and each
+ * notification of the fake is compared, member by member, with the one at the same place. Members that only the real server sends
+ * are not compared.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Transport } from "effect-codex"
+import { CodexEnvironment, FakeAppServer, ModelServer, TestCodex } from "effect-codex/testing"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A client that reads and writes JSON
+// ---------------------------------------------------------------------------------------------------------------------
+
+interface Message {
+  readonly id?: number
+  readonly method?: string
+  readonly params?: any
+  readonly result?: any
+  readonly error?: { readonly code: number; readonly message: string }
+}
+
+/** A connection, to a server whose working directory is the workspace. */
+const connect = Effect.fnUntraced(function*(workspace: string) {
+  const transport = yield* Transport.Transport
+  const connection = yield* transport.connect
+  const received = yield* SubscriptionRef.make<ReadonlyArray<Message>>([])
+  yield* connection.incoming.pipe(
+    Stream.runForEach((line) => SubscriptionRef.update(received, (all) => [...all, JSON.parse(line) as Message])),
+    Effect.ignore,
+    Effect.forkScoped
+  )
+  const send = (message: object) => Effect.orDie(connection.send(JSON.stringify(message)))
+
+  /** The first message from a position on that satisfies the predicate. */
+  const awaitMessage = (predicate: (message: Message) => boolean, from = 0) =>
+    SubscriptionRef.changes(received).pipe(
+      Stream.map((messages) => messages.slice(from).find(predicate)),
+      Stream.filter((message) => message !== undefined),
+      Stream.runHead,
+      Effect.map(Option.getOrThrow),
+      Effect.timeout("10 seconds")
+    )
+
+  let lastId = 0
+  /** Calls a method, and waits for a notification after it if one is to come. */
+  const call = Effect.fnUntraced(function*(method: string, params: object = {}, until?: string) {
+    const id = ++lastId
+    const from = (yield* SubscriptionRef.get(received)).length
+    yield* send({ id, method, params })
+    const response = yield* awaitMessage((message) => message.id === id && message.method === undefined)
+    if (until !== undefined && response.error === undefined) {
+      yield* awaitMessage((message) => message.method === until, from)
+    }
+    return response
+  })
+
+  const startThread = (params: object = {}) =>
+    Effect.map(call("thread/start", params, "thread/started"), ({ result }): string => result.thread.id)
+
+  const startTurn = (threadId: string, text: string, params: object = {}) =>
+    Effect.map(
+      call("turn/start", { threadId, input: [{ type: "text", text, text_elements: [] }], ...params }),
+      ({ result }): string => result.turn.id
+    )
+
+  const completed = (turnId: string) =>
+    awaitMessage(({ method, params }) => method === "turn/completed" && params.turn.id === turnId)
+
+  const runTurn = (threadId: string, text: string, params?: object) =>
+    Effect.flatMap(startTurn(threadId, text, params), completed)
+
+  /** Responds to the next request of a method for a thread. */
+  const respond = Effect.fnUntraced(function*(threadId: string, method: string, response: object) {
+    const { id } = yield* awaitMessage((message) =>
+      message.method === method && message.id !== undefined && message.params.threadId === threadId
+    )
+    yield* send({ id, ...response })
+  })
+
+  yield* call("initialize", {
+    clientInfo: { name: "wire", title: null, version: "0.0.0" },
+    capabilities: { experimentalApi: true }
+  })
+  yield* send({ method: "initialized" })
+  return {
+    workspace,
+    received: SubscriptionRef.get(received),
+    awaitMessage,
+    call,
+    startThread,
+    startTurn,
+    completed,
+    runTurn,
+    respond
+  }
+})
+
+type Client = Effect.Success<ReturnType<typeof connect>>
+
+interface Scenario {
+  /** What the model of the real server says. */
+  readonly replies?: ReadonlyArray<ModelServer.Reply>
+  /** What the fake does. */
+  readonly script?: FakeAppServer.Script
+  /** Notifications that a script cannot send as the real server does. */
+  readonly omit?: ReadonlyArray<string>
+  readonly program: (client: Client) => Effect.Effect<unknown, unknown>
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Comparison
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** What the fake and the real server call the same thing. */
+type Names = Map<string, string>
+
+/** Members whose values differ from run to run. That both have one, or that both have none, is compared. */
+const volatile = new Set([
+  "createdAt",
+  "updatedAt",
+  "startedAt",
+  "completedAt",
+  "startedAtMs",
+  "completedAtMs",
+  "durationMs",
+  "path",
+  "source",
+  "userAgent",
+  "codexHome",
+  "platformFamily",
+  "platformOs",
+  "displayName",
+  "description",
+  "defaultReasoningEffort",
+  "supportedReasoningEfforts",
+  // What the fake does not claim to know.
+  "cursor",
+  "message",
+  "additionalDetails"
+])
+
+/** Members that hold identifiers, which are compared by what they identify. */
+const identifiers = new Set([
+  "id",
+  "itemId",
+  "threadId",
+  "turnId",
+  "rootTurnId",
+  "sessionId",
+  "forkedFromId",
+  "processId",
+  "requestId",
+  "revision",
+  "nextCursor",
+  "backwardsCursor"
+])
+
+const inNamesOf = (text: string, names: Names): string =>
+  [...names].reduce((renamed, [fake, real]) => renamed.replaceAll(fake, real), text)
+
+const differences = (fake: unknown, real: unknown, path: string, names: Names): ReadonlyArray<string> => {
+  const key = path.slice(path.lastIndexOf(".") + 1)
+  const differ = [`${path}: the fake has ${JSON.stringify(fake)}, the real server ${JSON.stringify(real)}`]
+  if (fake === real) return []
+  if (fake === null || real === null || typeof fake !== typeof real) return differ
+  if (volatile.has(key)) return []
+  if (Array.isArray(fake)) {
+    return Array.isArray(real) && fake.length === real.length
+      ? fake.flatMap((item, index) => differences(item, real[index], `${path}[${index}]`, names))
+      : differ
+  }
+  if (typeof fake === "object") {
+    return Object.entries(fake).flatMap(([name, value]) =>
+      differences(value, (real as Record<string, unknown>)[name], `${path}.${name}`, names)
+    )
+  }
+  if (identifiers.has(key) || key.startsWith("data[") && typeof fake === "string") {
+    const known = names.get(String(fake))
+    if (known === undefined && ![...names.values()].includes(String(real))) {
+      names.set(String(fake), String(real))
+      return []
+    }
+    return known === String(real) ? [] : differ
+  }
+  return typeof fake === "string" && inNamesOf(fake, names) === real ? [] : differ
+}
+
+/** Notifications about what a fake does not have, or whose number differs from run to run. */
+const ignored = new Set([
+  "configWarning",
+  "warning",
+  "remoteControl/status/changed",
+  "item/commandExecution/outputDelta",
+  "turn/diff/updated"
+])
+
+/** What is reported next to the order of all else: before or after what caused it. */
+const isAside = ({ method, params }: Message): boolean =>
+  method === "thread/settings/updated" ||
+  method === "thread/status/changed" && (params.status.type === "active" || params.status.type === "notLoaded")
+
+const isSame = (one: Message | undefined, other: Message): boolean =>
+  JSON.stringify([one?.method, one?.params]) === JSON.stringify([other.method, other.params])
+
+const sequences = (messages: ReadonlyArray<Message>, omit: ReadonlyArray<string>) => {
+  const relevant = messages.filter(({ method }) =>
+    method === undefined || !ignored.has(method) && !omit.includes(method)
+  )
+  // The real server may send the response to `turn/start` after the first notifications of the turn.
+  const isStart = ({ method, result }: Message) => method === undefined && result?.turn !== undefined
+  return {
+    started: relevant.filter(isStart),
+    // The real server says once or twice that a thread is not loaded.
+    aside: relevant.filter(isAside).filter((message, index, all) => !isSame(all[index - 1], message)),
+    main: relevant.filter((message) => !isAside(message) && !isStart(message))
+  }
+}
+
+const titleOf = ({ error, id, method, params }: Message): string =>
+  method === undefined
+    ? `response ${id}${error === undefined ? "" : ` ${error.code}`}`
+    : `${method}${params?.item === undefined ? "" : ` ${params.item.type}`}${
+      params?.status === undefined ? "" : ` ${JSON.stringify(params.status)}`
+    }`
+
+const errorDifferences = (fake: Message, real: Message, title: string, names: Names): ReadonlyArray<string> => {
+  const ofFake = fake.error?.message
+  const ofReal = real.error?.message
+  if (ofFake === undefined || ofReal === undefined || inNamesOf(ofFake, names) === ofReal) return []
+  // A request that does not fit its type is explained in other words.
+  return [ofFake, ofReal].every((message) => message.startsWith("Invalid request:"))
+    ? []
+    : [`${title}: the fake says ${JSON.stringify(ofFake)}, the real server ${JSON.stringify(ofReal)}`]
+}
+
+const compare = (
+  fake: ReadonlyArray<Message>,
+  real: ReadonlyArray<Message>,
+  names: Names,
+  omit: ReadonlyArray<string> = []
+) => {
+  const ofFake = sequences(fake, omit)
+  const ofReal = sequences(real, omit)
+  const kinds = ["main", "aside", "started"] as const
+  for (const sequence of kinds) {
+    assert.deepStrictEqual(ofFake[sequence].map(titleOf), ofReal[sequence].map(titleOf))
+  }
+  const all = kinds.flatMap((sequence) =>
+    ofFake[sequence].flatMap((message, index) => {
+      const other = ofReal[sequence][index]!
+      const title = titleOf(message).replaceAll(".", "_")
+      return [
+        differences(message.params ?? message.result, other.params ?? other.result, title, names),
+        errorDifferences(message, other, title, names)
+      ].flat()
+    })
+  )
+  assert.deepStrictEqual(all, [])
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Scenarios
+// ---------------------------------------------------------------------------------------------------------------------
+
+const nowhere = "00000000-0000-7000-8000-000000000000"
+
+const usage = (inputTokens: number, outputTokens: number) => ({ inputTokens, outputTokens })
+
+const says = (text: string, ...tokens: Parameters<typeof usage>) =>
+  ModelServer.reply([ModelServer.deltas([text])], { usage: usage(...tokens) })
+
+const calls = (item: ModelServer.Item) => ModelServer.reply([item], { usage: usage(5, 1) })
+
+/** One model request for each turn, of 7 and 3 tokens. */
+const echo: FakeAppServer.Script = (turn) =>
+  Effect.andThen(FakeAppServer.text(turn.text), FakeAppServer.usage(usage(7, 3)))
+
+const reopen = Effect.fnUntraced(function*({ call }: Client, threadId: string, params: object = {}) {
+  yield* call("thread/archive", { threadId }, "thread/archived")
+  yield* call("thread/unarchive", { threadId }, "thread/unarchived")
+  yield* call("thread/resume", { threadId, excludeTurns: true, ...params })
+})
+
+const tool = {
+  type: "function",
+  name: "lookup",
+  description: "Looks up",
+  inputSchema: { type: "object", properties: {} }
+}
+
+/** A call that needs an approval or a result, and what the client responds. */
+const asking = (
+  method: string,
+  item: ModelServer.Item,
+  step: FakeAppServer.Step,
+  response: object,
+  params: object = { approvalPolicy: "untrusted" }
+): Scenario => ({
+  replies: [calls(item), says("done", 7, 3)],
+  script: () =>
+    Effect.gen(function*() {
+      yield* Effect.ensuring(
+        step,
+        // A turn that is canceled reports the request that asked, too.
+        FakeAppServer.usage(usage(5, 1))
+      )
+      yield* FakeAppServer.text("done")
+      yield* FakeAppServer.usage(usage(7, 3))
+    }),
+  program: Effect.fnUntraced(function*({ completed, respond, startThread, startTurn }) {
+    const threadId = yield* startThread({ sandbox: "danger-full-access", ...params })
+    const turnId = yield* startTurn(threadId, "go")
+    yield* respond(threadId, method, response)
+    yield* completed(turnId)
+  })
+})
+
+const touch = ModelServer.functionCall("exec_command", { cmd: "touch x; sleep 0.4", login: false })
+const touching = FakeAppServer.command("touch x; sleep 0.4", { approval: true })
+const commandApproval = "item/commandExecution/requestApproval"
+const patch = ModelServer.customToolCall("apply_patch", "*** Begin Patch\n*** Add File: new.txt\n+hello\n*** End Patch")
+const patching = FakeAppServer.fileChange([{ path: "new.txt", kind: "add", diff: "hello\n" }], { approval: true })
+const patchApproval = "item/fileChange/requestApproval"
+const refusal = { error: { code: -32000, message: "no" } }
+
+const scenarios: Record<string, Scenario> = {
+  "what the server knows": {
+    program: Effect.fnUntraced(function*({ call }) {
+      yield* call("initialize", { clientInfo: { name: "again", version: "1" } })
+      yield* call("model/list", {})
+      yield* call("model/list", { cursor: "junk" })
+      yield* call("account/read", {})
+      yield* call("config/read", {})
+      yield* call("thread/list", {})
+      yield* call("thread/list", { cursor: "junk" })
+      yield* call("thread/loaded/list", { cursor: "junk" })
+      yield* call("thread/explode", {})
+      yield* call("thread/read", {})
+      yield* call("turn/start", { threadId: 5 })
+    })
+  },
+  "an unknown thread": {
+    program: Effect.fnUntraced(function*({ call }) {
+      for (
+        const [method, params] of Object.entries({
+          "thread/read": {},
+          "thread/turns/list": {},
+          "thread/resume": {},
+          "thread/fork": {},
+          "thread/name/set": { name: "mine" },
+          "thread/archive": {},
+          "thread/unarchive": {},
+          "thread/unsubscribe": {},
+          "thread/settings/update": {},
+          "thread/compact/start": {},
+          "thread/backgroundTerminals/list": {},
+          "thread/backgroundTerminals/clean": {},
+          "thread/backgroundTerminals/terminate": { processId: "1" },
+          "turn/start": { input: [] },
+          "turn/steer": { input: [], expectedTurnId: "none" },
+          "turn/interrupt": { turnId: "" }
+        })
+      ) yield* call(method, { threadId: nowhere, ...params })
+    })
+  },
+  "a thread that never ran": {
+    program: Effect.fnUntraced(function*({ call, startThread }) {
+      const threadId = yield* startThread()
+      yield* call("thread/turns/list", { threadId })
+      yield* call("thread/fork", { threadId })
+      yield* call("thread/resume", { threadId })
+      yield* call("thread/read", { threadId })
+      yield* call("thread/settings/update", { threadId })
+      yield* call("thread/backgroundTerminals/list", { threadId })
+      yield* call("thread/backgroundTerminals/clean", { threadId })
+      yield* call("thread/backgroundTerminals/terminate", { threadId, processId: "1" })
+      yield* call("turn/steer", { threadId, input: [], expectedTurnId: "none" })
+      yield* call("turn/interrupt", { threadId, turnId: "" })
+      yield* call("turn/interrupt", { threadId, turnId: "none" })
+      yield* call("thread/list", {})
+      yield* call("thread/read", { threadId, includeTurns: true })
+      yield* call("thread/turns/list", { threadId })
+      yield* call("thread/unarchive", { threadId })
+      yield* call("thread/archive", { threadId }, "thread/archived")
+      yield* call("thread/archive", { threadId })
+      yield* call("thread/resume", { threadId })
+      yield* call("thread/fork", { threadId })
+      yield* call("thread/name/set", { threadId, name: "mine" })
+      yield* call("thread/read", { threadId, includeTurns: true })
+      yield* call("thread/turns/list", { threadId })
+      yield* call("turn/start", { threadId, input: [] })
+      yield* call("thread/unarchive", { threadId }, "thread/unarchived")
+      yield* call("thread/unarchive", { threadId })
+      yield* call("turn/start", { threadId, input: [] })
+      yield* call("thread/resume", { threadId, excludeTurns: true })
+      yield* call("thread/turns/list", { threadId })
+      yield* call("thread/list", {})
+      const named = yield* startThread()
+      yield* call("thread/name/set", { threadId: named, name: "mine" }, "thread/name/updated")
+      yield* call("thread/fork", { threadId: named, excludeTurns: true }, "thread/started")
+      const archived = yield* startThread()
+      yield* call("thread/archive", { threadId: archived }, "thread/archived")
+    })
+  },
+  "an ephemeral thread": {
+    replies: [says("one", 7, 3)],
+    script: echo,
+    program: Effect.fnUntraced(function*({ call, runTurn, startThread }) {
+      const threadId = yield* startThread({ ephemeral: true })
+      yield* runTurn(threadId, "one")
+      yield* call("thread/read", { threadId })
+      yield* call("thread/read", { threadId, includeTurns: true })
+      yield* call("thread/turns/list", { threadId })
+      yield* call("thread/name/set", { threadId, name: "mine" })
+      yield* call("thread/archive", { threadId })
+      yield* call("thread/unarchive", { threadId })
+      yield* call("thread/resume", { threadId })
+      yield* call("thread/fork", { threadId })
+      yield* call("thread/unsubscribe", { threadId })
+      yield* call("thread/unsubscribe", { threadId })
+    })
+  },
+  "turns that complete, fail and are interrupted, in pages": {
+    replies: [says("one", 7, 3), says("two", 9, 2), ModelServer.httpError(500), ModelServer.hang(), says("five", 1, 1)],
+    script: (turn) => {
+      switch (turn.text) {
+        case "three":
+          return FakeAppServer.fail("it broke", "internalServerError")
+        case "four":
+          return FakeAppServer.silence
+        default:
+          return Effect.andThen(
+            FakeAppServer.text(turn.text),
+            FakeAppServer.usage({ one: usage(7, 3), two: usage(9, 2) }[turn.text] ?? usage(1, 1))
+          )
+      }
+    },
+    program: Effect.fnUntraced(function*({ awaitMessage, call, completed, runTurn, startThread, startTurn }) {
+      const threadId = yield* startThread()
+      for (const text of ["one", "two", "three"]) yield* runTurn(threadId, text)
+      yield* call("thread/read", { threadId })
+      const turnId = yield* startTurn(threadId, "four")
+      yield* awaitMessage(({ method, params }) => method === "item/completed" && params.turnId === turnId)
+      yield* call("turn/interrupt", { threadId, turnId: "none" })
+      yield* call("turn/steer", { threadId, input: [], expectedTurnId: "none" })
+      yield* Effect.sleep("300 millis")
+      yield* call("turn/interrupt", { threadId, turnId })
+      yield* completed(turnId)
+      yield* runTurn(threadId, "five")
+      for (const itemsView of [undefined, "full", "summary", "notLoaded"]) {
+        yield* call("thread/turns/list", { threadId, itemsView })
+      }
+      const first = yield* call("thread/turns/list", { threadId, limit: 2 })
+      const second = yield* call("thread/turns/list", { threadId, limit: 2, cursor: first.result.nextCursor })
+      yield* call("thread/turns/list", { threadId, limit: 2, cursor: second.result.nextCursor })
+      yield* call("thread/turns/list", { threadId, sortDirection: "asc", limit: 3 })
+      yield* call("thread/turns/list", { threadId, sortDirection: "asc", cursor: second.result.backwardsCursor })
+      yield* call("thread/turns/list", { threadId, limit: 0 })
+      yield* call("thread/turns/list", { threadId, cursor: "junk" })
+      yield* call("thread/read", { threadId, includeTurns: true })
+    })
+  },
+  "settings that turns and updates change": {
+    replies: Array.from({ length: 7 }, () => says("x", 7, 3)),
+    script: () => Effect.andThen(FakeAppServer.text("x"), FakeAppServer.usage(usage(7, 3))),
+    program: Effect.fnUntraced(function*(client) {
+      const { call, runTurn, startThread, workspace } = client
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "x", { approvalPolicy: "on-request" })
+      yield* runTurn(threadId, "x", { approvalPolicy: "never" })
+      yield* runTurn(threadId, "x", { sandboxPolicy: { type: "workspaceWrite" } })
+      yield* runTurn(threadId, "x", {
+        sandboxPolicy: { type: "workspaceWrite", writableRoots: ["/a"], networkAccess: true },
+        runtimeWorkspaceRoots: [workspace, "/b"]
+      })
+      yield* runTurn(threadId, "x", { model: "another", effort: "high", summary: "concise" })
+      yield* runTurn(threadId, "x", { model: "yet-another", serviceTier: "flex" })
+      yield* call("thread/settings/update", { threadId, approvalPolicy: "never" })
+      const changed = "thread/settings/updated"
+      yield* call("thread/settings/update", { threadId, approvalPolicy: "untrusted", cwd: "/" }, changed)
+      yield* call("thread/settings/update", {
+        threadId,
+        sandboxPolicy: { type: "dangerFullAccess" },
+        approvalsReviewer: "guardian_subagent"
+      }, changed)
+      yield* call("thread/resume", { threadId, excludeTurns: true, approvalPolicy: "never", model: "ignored" })
+      yield* call("thread/fork", { threadId, excludeTurns: true }, "thread/started")
+      yield* reopen(client, threadId)
+      yield* reopen(client, threadId, { model: "given" })
+      yield* reopen(client, threadId, { sandbox: "read-only", approvalPolicy: "never", cwd: workspace })
+      yield* reopen(client, threadId, { config: { model_reasoning_effort: "low" } })
+    })
+  },
+  "settings that a thread is opened with": {
+    replies: [says("x", 7, 3)],
+    script: () => Effect.andThen(FakeAppServer.text("x"), FakeAppServer.usage(usage(7, 3))),
+    program: Effect.fnUntraced(function*(client) {
+      const { call, runTurn, startThread, workspace } = client
+      yield* startThread({
+        config: {
+          model: "configured",
+          model_reasoning_effort: "low",
+          approval_policy: "never",
+          approvals_reviewer: "auto_review",
+          sandbox_mode: "workspace-write",
+          "sandbox_workspace_write.network_access": true
+        }
+      })
+      yield* startThread({ sandbox: "workspace-write", cwd: "/" })
+      const threadId = yield* startThread({
+        sandbox: "workspace-write",
+        approvalPolicy: "never",
+        model: "given",
+        runtimeWorkspaceRoots: [workspace, "/b"]
+      })
+      yield* runTurn(threadId, "x")
+      // Forks and resumes take `workspace-write` and the model from the configuration.
+      yield* call("thread/fork", { threadId, excludeTurns: true }, "thread/started")
+      yield* call("thread/fork", {
+        threadId,
+        excludeTurns: true,
+        sandbox: "workspace-write",
+        model: "given",
+        config: { sandbox_workspace_write: { writable_roots: ["/z"], exclude_slash_tmp: true } }
+      }, "thread/started")
+      yield* reopen(client, threadId, {
+        config: { "sandbox_workspace_write.writable_roots": ["/z"], sandbox_mode: "workspace-write" }
+      })
+      yield* reopen(client, threadId)
+    })
+  },
+  "a thread that is left and opened again": {
+    replies: ["one", "two", "three", "four", "five"].map((text) => says(text, 7, 3)),
+    script: echo,
+    program: Effect.fnUntraced(function*(client) {
+      const { awaitMessage, call, runTurn, startThread, startTurn } = client
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "one")
+      yield* call("thread/unsubscribe", { threadId })
+      yield* call("thread/unsubscribe", { threadId })
+      const from = (yield* client.received).length
+      yield* startTurn(threadId, "two")
+      // Of a thread that was left, only its status is reported.
+      yield* awaitMessage(
+        ({ method, params }) => method === "thread/status/changed" && params.status.type === "idle",
+        from
+      )
+      yield* call("thread/resume", { threadId, excludeTurns: true })
+      yield* runTurn(threadId, "three")
+      yield* call("thread/resume", { threadId }, "thread/tokenUsage/updated")
+      // Threads are listed by the second in which they were made.
+      yield* Effect.sleep("1.1 seconds")
+      const { result } = yield* call("thread/fork", { threadId }, "thread/started")
+      yield* runTurn(result.thread.id, "four")
+      yield* call("thread/archive", { threadId }, "thread/archived")
+      yield* call("thread/unsubscribe", { threadId })
+      yield* call("thread/unarchive", { threadId }, "thread/unarchived")
+      yield* call("thread/resume", { threadId, excludeTurns: true }, "thread/tokenUsage/updated")
+      yield* call("thread/loaded/list", {})
+      yield* call("thread/list", { limit: 10 })
+      yield* call("thread/list", { sortDirection: "asc" })
+      yield* Effect.sleep("1.1 seconds")
+      yield* runTurn(threadId, "five")
+      yield* call("thread/list", { sortKey: "updated_at" })
+      yield* call("thread/list", { archived: true })
+    })
+  },
+  "a turn that gets more input": {
+    replies: [says("one", 7, 3), ModelServer.hang(), says("done", 7, 3)],
+    script: (turn) =>
+      turn.text === "one"
+        ? Effect.andThen(FakeAppServer.text("one"), FakeAppServer.usage(usage(7, 3)))
+        : Effect.gen(function*() {
+          yield* turn.nextSteer
+          yield* FakeAppServer.text("done")
+          yield* FakeAppServer.usage(usage(7, 3))
+        }),
+    program: Effect.fnUntraced(function*({ completed, runTurn, startThread, startTurn }) {
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "one")
+      const turnId = yield* startTurn(threadId, "two")
+      yield* Effect.sleep("300 millis")
+      yield* startTurn(threadId, "more")
+      yield* completed(turnId)
+    })
+  },
+  "a turn that is interrupted while it waits for the client": {
+    // The script does not say what the request that asks has used.
+    omit: ["thread/tokenUsage/updated"],
+    replies: [says("one", 5, 1), calls(touch)],
+    script: (turn) =>
+      turn.text === "one" ? Effect.andThen(FakeAppServer.text("one"), FakeAppServer.usage(usage(5, 1))) : touching,
+    program: Effect.fnUntraced(function*({ awaitMessage, call, runTurn, startThread, startTurn }) {
+      const threadId = yield* startThread({ approvalPolicy: "untrusted" })
+      yield* runTurn(threadId, "one")
+      const turnId = yield* startTurn(threadId, "two")
+      yield* awaitMessage(({ method }) => method === commandApproval)
+      yield* call("turn/interrupt", { threadId, turnId }, "serverRequest/resolved")
+    })
+  },
+  "a command that is accepted": asking(commandApproval, touch, touching, { result: { decision: "accept" } }),
+  "a command that is declined": asking(commandApproval, touch, touching, { result: { decision: "decline" } }),
+  "a command whose approval fails": asking(commandApproval, touch, touching, refusal),
+  "a patch that is declined": asking(patchApproval, patch, patching, { result: { decision: "decline" } }),
+  "a patch whose approval fails": asking(patchApproval, patch, patching, refusal),
+  "a tool call": asking(
+    "item/tool/call",
+    ModelServer.functionCall("lookup", { id: 1 }),
+    FakeAppServer.toolCall("lookup", { id: 1 }),
+    { result: { success: true, contentItems: [{ type: "inputText", text: "open" }] } },
+    { dynamicTools: [tool] }
+  ),
+  "a tool call that is refused": asking(
+    "item/tool/call",
+    ModelServer.functionCall("lookup", { id: 1 }),
+    Effect.ignore(FakeAppServer.toolCall("lookup", { id: 1 })),
+    refusal,
+    { dynamicTools: [tool] }
+  ),
+  "a tool call whose result is of another type": asking(
+    "item/tool/call",
+    ModelServer.functionCall("lookup", { id: 1 }),
+    Effect.ignore(FakeAppServer.toolCall("lookup", { id: 1 })),
+    { result: { success: "yes" } },
+    { dynamicTools: [tool] }
+  ),
+  "a command that cancels the turn": asking(commandApproval, touch, touching, { result: { decision: "cancel" } }),
+  "a patch that cancels the turn": asking(patchApproval, patch, patching, { result: { decision: "cancel" } }),
+  "a command that outlives its turn": {
+    // The script does not say what the request that runs the command has used.
+    omit: ["thread/tokenUsage/updated"],
+    replies: [says("one", 5, 1), calls(ModelServer.functionCall("exec_command", { cmd: "sleep 60", login: false }))],
+    script: (turn) =>
+      turn.text === "one"
+        ? Effect.andThen(FakeAppServer.text("one"), FakeAppServer.usage(usage(5, 1)))
+        : Effect.andThen(
+          FakeAppServer.itemStarted({
+            type: "commandExecution",
+            id: turn.newId("command"),
+            command: "/bin/bash -c 'sleep 60'",
+            cwd: "/workspace",
+            processId: turn.newId("process"),
+            status: "inProgress",
+            commandActions: [{ type: "unknown", command: "sleep 60" }]
+          }),
+          FakeAppServer.silence
+        ),
+    program: Effect.fnUntraced(function*({ awaitMessage, call, runTurn, startThread, startTurn }) {
+      const threadId = yield* startThread({ sandbox: "danger-full-access" })
+      yield* runTurn(threadId, "one")
+      const turnId = yield* startTurn(threadId, "two")
+      yield* awaitMessage(({ method, params }) => method === "item/started" && params.item.type === "commandExecution")
+      yield* Effect.sleep("500 millis")
+      const { result } = yield* call("thread/backgroundTerminals/list", { threadId })
+      yield* call("turn/interrupt", { threadId, turnId }, "turn/completed")
+      yield* call("thread/backgroundTerminals/list", { threadId })
+      const { processId } = result.data[0]
+      yield* call("thread/backgroundTerminals/terminate", { threadId, processId }, "item/completed")
+      yield* call("thread/backgroundTerminals/terminate", { threadId, processId })
+      yield* call("thread/backgroundTerminals/list", { threadId })
+      yield* call("thread/backgroundTerminals/clean", { threadId })
+    })
+  },
+  "a thread that is compacted": {
+    // The fake asks no model for the summary.
+    omit: ["thread/tokenUsage/updated", "account/rateLimits/updated"],
+    replies: [says("one", 7, 3), says("summary", 7, 3)],
+    script: echo,
+    program: Effect.fnUntraced(function*({ awaitMessage, call, received, runTurn, startThread }) {
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "one")
+      const from = (yield* received).length
+      yield* call("thread/compact/start", { threadId })
+      yield* awaitMessage(({ method }) => method === "turn/completed", from)
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+    })
+  }
+}
+
+const messagesOf = ({ program }: Scenario, workspace: string) =>
+  Effect.gen(function*() {
+    const client = yield* connect(workspace)
+    yield* program(client)
+    return yield* client.received
+  }).pipe(Effect.scoped)
+
+const onFake = (scenario: Scenario) =>
+  messagesOf(scenario, "/workspace").pipe(Effect.provide(FakeAppServer.layer(scenario.script)))
+
+describe("the fake says nothing that the real server does not say:", () => {
+  for (const [name, scenario] of Object.entries(scenarios)) {
+    it.live(name, () =>
+      Effect.gen(function*() {
+        const { workspace } = yield* CodexEnvironment.CodexEnvironment
+        const model = yield* ModelServer.ModelServer
+        yield* model.enqueue(...scenario.replies ?? [])
+        const real = yield* messagesOf(scenario, workspace).pipe(Effect.provide(TestCodex.layerTransport()))
+        const fake = yield* onFake(scenario)
+        const names = new Map([["/workspace", workspace], ["fake-model", "mock-model"], ["fake", "mock_provider"]])
+        compare(fake, real, names, scenario.omit)
+      }).pipe(Effect.provide(TestCodex.layerEnvironment({ config: { approval_policy: "on-request" } }))))
+  }
+})
+
+describe("the scenarios", () => {
+  it.live("call every method that the fake answers", () =>
+    Effect.gen(function*() {
+      const called = new Set<string>()
+      let known: ReadonlyArray<string> = []
+      for (const scenario of Object.values(scenarios)) {
+        yield* Effect.gen(function*() {
+          yield* messagesOf(scenario, "/workspace")
+          const fake = yield* FakeAppServer.FakeAppServer
+          known = fake.methods
+          for (const { id, method } of yield* fake.sent) {
+            if (id !== undefined && method !== undefined) called.add(method)
+          }
+        }).pipe(Effect.provide(FakeAppServer.layer(scenario.script)))
+      }
+      assert.deepStrictEqual(known.filter((method) => !called.has(method)), [])
+      assert.isAbove(known.length, 20)
+    }))
+})
