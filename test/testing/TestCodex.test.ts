@@ -34,19 +34,31 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
       assert.isUndefined(env["LATE_SECRET"])
     }).pipe(Effect.scoped))
 
-  it.effect("connects to loopback only, whatever host is configured", () =>
-    Effect.gen(function*() {
-      const codex = yield* Codex.Codex
-      const model = yield* ModelServer.ModelServer
-      const { env } = yield* CodexEnvironment.CodexEnvironment
-      for (const name of ["http_proxy", "https_proxy", "all_proxy"]) {
-        assert.strictEqual(env[name], model.url)
-        assert.strictEqual(env[name.toUpperCase()], model.url)
-      }
-      for (const scheme of ["http", "https"]) {
-        const thread = yield* codex.startThread({
-          modelProvider: "public",
+  for (
+    const [scheme, message] of [
+      ["http", "A test connects to loopback only, not to codex.invalid"],
+      // A tunnel that the proxy closes has no message.
+      ["https", "Connection failed"]
+    ] as const
+  ) {
+    it.effect(`connects to loopback only, whatever ${scheme} host is configured`, () =>
+      Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const model = yield* ModelServer.ModelServer
+        const { env } = yield* CodexEnvironment.CodexEnvironment
+        assert.strictEqual(env[`${scheme}_proxy`], model.url)
+        const thread = yield* codex.startThread()
+        const failed = yield* Effect.flip(thread.run("hi"))
+        assert(failed._tag === "TurnFailed", failed.message)
+        assert.include(failed.message, message)
+        assert.deepStrictEqual(yield* model.requests, [])
+        const server = yield* AppServer.AppServer
+        const feedback = server.request("feedback/upload", { classification: "bug", includeLogs: false })
+        assert.strictEqual((yield* Effect.flip(feedback)).reason._tag, "RequestRejected")
+      }).pipe(Effect.provide(Layer.fresh(TestCodex.layer({
+        home: {
           config: {
+            model_provider: "public",
             model_providers: {
               public: {
                 name: "A public host",
@@ -58,18 +70,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
               }
             }
           }
-        })
-        const failed = yield* Effect.flip(thread.run("hi"))
-        assert(failed._tag === "TurnFailed")
-        // The model server refuses: an `http` request with a message, an `https` tunnel by closing it.
-        assert.include(
-          failed.message,
-          scheme === "http" ? "A test connects to loopback only, not to codex.invalid" : "Connection failed"
-        )
-      }
-      assert.deepStrictEqual(yield* model.requests, [])
-      const server = yield* AppServer.AppServer
-      const feedback = server.request("feedback/upload", { classification: "bug", includeLogs: false })
-      assert.strictEqual((yield* Effect.flip(feedback)).reason._tag, "RequestRejected")
-    }))
+        }
+      })))))
+  }
 })
