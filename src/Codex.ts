@@ -284,7 +284,11 @@ const make = Effect.gen(function*() {
       return yield* records.collect(Effect.fnUntraced(function*(updates) {
         const response = yield* Effect.catch(
           openKept(server, method, id, known, fields),
-          (error) => orNotStored(server, error)
+          (error) => {
+            // The server has loaded the thread with other settings.
+            if (method === "thread/resume" && error.reason._tag === "SettingsNotApplied") known?.unload()
+            return orNotStored(server, error)
+          }
         )
         const { forkedFromId, id: openedId } = response.thread
         const otherId = method === "thread/fork" ? forkedFromId : openedId
@@ -312,7 +316,6 @@ const make = Effect.gen(function*() {
       })).pipe(
         Effect.onError(() =>
           Effect.sync(() => {
-            known?.unload()
             // Whoever resumes it at the same time may have set others meanwhile.
             if (method === "thread/resume" && registry.ofThread(id) === now) {
               registry.setThread(id, before ?? { handlers: {}, tools: undefined })

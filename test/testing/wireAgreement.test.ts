@@ -692,6 +692,9 @@ const messagesOf = ({ program }: Scenario, workspace: string) =>
 const onFake = (scenario: Scenario) =>
   messagesOf(scenario, "/workspace").pipe(Effect.provide(FakeAppServer.layer(scenario.script)))
 
+/** The fake keeps a thread without a subscriber, as a server does for half an hour by default. */
+const keepLoaded = { thread_unload_delay_secs: 1800 }
+
 // The fake is a server of the pinned version.
 describe.skipIf(version !== Protocol.version)("the fake says nothing that the real server does not say:", () => {
   for (const [name, scenario] of Object.entries(scenarios)) {
@@ -700,7 +703,9 @@ describe.skipIf(version !== Protocol.version)("the fake says nothing that the re
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
         const model = yield* ModelServer.ModelServer
         yield* model.enqueue(...scenario.replies ?? [])
-        const real = yield* messagesOf(scenario, workspace).pipe(Effect.provide(TestCodex.layerTransport()))
+        const real = yield* messagesOf(scenario, workspace).pipe(
+          Effect.provide(TestCodex.layerTransport({ config: keepLoaded }))
+        )
         const fake = yield* onFake(scenario)
         const names = new Map([["/workspace", workspace], ["fake-model", "mock-model"], ["fake", "mock_provider"]])
         compare(fake, real, names, scenario.omit)
