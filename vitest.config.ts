@@ -7,7 +7,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     testTimeout: 30_000,
-    maxWorkers: 2,
+    // One more than the cores of the machine that CI has, as many tests wait for a process.
+    maxWorkers: 3,
     // Each app-server says this at its start on a machine without it, and no test is about it.
     onConsoleLog: (log) => !log.includes("could not find bubblewrap on PATH")
   }

@@ -1,5 +1,5 @@
 import { assert, layer } from "@effect/vitest"
-import { AppServer, Codex, Input, type Thread, type Turn } from "effect-codex"
+import { AppServer, Codex, Input, type Thread, Turn } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
 import * as Fiber from "effect/Fiber"
@@ -7,6 +7,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../src/testing/ModelServer.ts"
@@ -857,67 +858,59 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The background terminal
   const awaitNone = (thread: Thread.Thread) =>
     Effect.repeat(terminalsOf(thread), { until: ({ length }) => length === 0, schedule: Schedule.spaced("10 millis") })
 
-  /** A turn that has started a command, and goes on without it. */
-  const withTerminal = Effect.fnUntraced(function*(
-    run: (thread: Thread.Thread) => Effect.Effect<unknown, unknown>,
+  /** Uses a turn once it has started a command, and goes on without it. */
+  const withTerminal = Effect.fnUntraced(function*<A, E>(
+    options: Thread.TurnOptions,
+    use: (turn: Turn.Turn, thread: Thread.Thread) => Effect.Effect<A, E, Scope.Scope>,
     replies: ReadonlyArray<ModelServer.Reply> = [sleeping, TestCodex.halfMessage]
   ) {
-    const model = yield* ModelServer.ModelServer
     const thread = yield* startThread
     yield* TestCodex.script(thread, ...replies)
-    const asked = yield* TestCodex.nextRequest
-    const running = yield* Effect.forkChild(Effect.exit(run(thread)))
-    yield* asked
-    yield* model.awaitRequests((yield* model.requests).length + 1)
-    return { running, thread }
+    yield* Effect.scoped(Effect.gen(function*() {
+      const turn = yield* thread.turn("go", options)
+      yield* Effect.repeat(TestCodex.requestsOf(thread.id), {
+        until: ({ length }) => length === 2,
+        schedule: Schedule.spaced("10 millis")
+      })
+      assert.lengthOf(yield* terminalsOf(thread), 1)
+      yield* use(turn, thread)
+    }))
+    return thread
   })
+
+  const timesOut = (turn: Turn.Turn) =>
+    Effect.andThen(Turn.withDeadline(turn, "10 millis"), TestCodex.reasonOf(turn.result))
 
   it.effect("end with a turn that is interrupted by its fiber, its scope or a time limit", () =>
     Effect.gen(function*() {
-      const { running, thread } = yield* withTerminal((thread) => thread.run("go"))
-      assert.lengthOf(yield* terminalsOf(thread), 1)
-      yield* Fiber.interrupt(running)
-      yield* awaitNone(thread)
-
-      const scoped = yield* withTerminal((thread) =>
-        Effect.scoped(Effect.andThen(thread.turn("go"), Effect.sleep("1 second")))
-      )
-      yield* Fiber.join(scoped.running)
-      yield* awaitNone(scoped.thread)
-
-      const limited = yield* withTerminal((thread) => thread.run("go", { deadline: "1 second" }))
-      yield* Fiber.join(limited.running)
-      yield* awaitNone(limited.thread)
+      yield* awaitNone(yield* withTerminal({}, () => Effect.void))
+      yield* awaitNone(yield* withTerminal({}, timesOut))
+      const interrupted = yield* withTerminal({}, (_, thread) =>
+        Effect.gen(function*() {
+          const joined = yield* Effect.forkChild(thread.run("and this"))
+          yield* Fiber.interrupt(joined)
+          // Another caller holds the turn.
+          assert.lengthOf(yield* terminalsOf(thread), 1)
+        }))
+      yield* awaitNone(interrupted)
     }))
 
   it.effect("live on after a turn that ends by itself, is interrupted by hand, or says so", () =>
     Effect.gen(function*() {
-      const ended = yield* withTerminal((thread) => thread.run("go"), [sleeping, ModelServer.text("done")])
-      yield* Fiber.join(ended.running)
-      const [terminal] = yield* terminalsOf(ended.thread)
+      const ended = yield* withTerminal({}, ({ result }) => result, [sleeping, ModelServer.text("done")])
+      const [terminal] = yield* terminalsOf(ended)
       assert.include(terminal?.command, "sleep 3600")
-      assert.isTrue(yield* ended.thread.backgroundTerminals.terminate(terminal!.processId))
-      assert.isFalse(yield* ended.thread.backgroundTerminals.terminate(terminal!.processId))
-      yield* awaitNone(ended.thread)
+      assert.isTrue(yield* ended.backgroundTerminals.terminate(terminal!.processId))
+      assert.isFalse(yield* ended.backgroundTerminals.terminate("1"))
+      yield* awaitNone(ended)
 
-      const interrupted = yield* withTerminal((thread) =>
-        Effect.scoped(Effect.gen(function*() {
-          const turn = yield* thread.turn("go")
-          yield* Effect.sleep("1 second")
-          yield* turn.interrupt
-          yield* turn.result
-        }))
-      )
-      yield* Fiber.join(interrupted.running)
-      assert.lengthOf(yield* terminalsOf(interrupted.thread), 1)
-      yield* interrupted.thread.backgroundTerminals.clean
-      yield* awaitNone(interrupted.thread)
+      const interrupted = yield* withTerminal({}, ({ interrupt, result }) => Effect.andThen(interrupt, result))
+      assert.lengthOf(yield* terminalsOf(interrupted), 1)
+      yield* interrupted.backgroundTerminals.clean
+      yield* awaitNone(interrupted)
 
-      const kept = yield* withTerminal((thread) =>
-        thread.run("go", { deadline: "1 second", keepBackgroundTerminals: true })
-      )
-      yield* Fiber.join(kept.running)
-      assert.lengthOf(yield* terminalsOf(kept.thread), 1)
+      const kept = yield* withTerminal({ keepBackgroundTerminals: true }, timesOut)
+      assert.lengthOf(yield* terminalsOf(kept), 1)
     }))
 })
 

@@ -74,22 +74,34 @@ layer(
   }),
   { excludeTestServices: true }
 )("A real server without a connection to the model", (it) => {
-  for (const [option, kind] of [["idleTimeout", "idle"], ["deadline", "deadline"]] as const) {
-    it.effect(`retries until the ${option} of the turn, whose error has the last retry`, () =>
+  const limits = [["idleTimeout", "idle"], ["deadline", "deadline"]] as const
+
+  it.effect(
+    "retries until the idleTimeout or the deadline of a turn, whose error has the last retry",
+    () =>
       Effect.suspend(() => {
         const { logger, mentioning } = collect()
         return Effect.gen(function*() {
           const codex = yield* Codex.Codex
-          const thread = yield* codex.startThread()
-          const reason = yield* TestCodex.reasonOf(thread.run("go", { [option]: "8 seconds" } as Thread.TurnOptions))
-          assert(reason._tag === "TurnTimeout")
-          assert.strictEqual(reason.kind, kind)
-          assert.match(reason.lastError?.message ?? "", /Reconnecting/)
-          assert.include(reason.message, "Reconnecting")
-          assert.isNotEmpty(mentioning(thread.id).filter((warning) => warning.includes("Reconnecting")))
+          yield* Effect.forEach(
+            limits,
+            Effect.fnUntraced(function*([option, kind]) {
+              const thread = yield* codex.startThread()
+              const reason = yield* TestCodex.reasonOf(
+                thread.run("go", { [option]: "8 seconds" } as Thread.TurnOptions)
+              )
+              assert(reason._tag === "TurnTimeout")
+              assert.strictEqual(reason.kind, kind)
+              assert.match(reason.lastError?.message ?? "", /Reconnecting/)
+              assert.include(reason.message, "Reconnecting")
+              assert.isNotEmpty(mentioning(thread.id).filter((warning) => warning.includes("Reconnecting")))
+            }),
+            { concurrency: "unbounded" }
+          )
         }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
-      }), 25_000)
-  }
+      }),
+    25_000
+  )
 })
 
 describe("A turn that the server retries", () => {
