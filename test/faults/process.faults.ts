@@ -2,7 +2,9 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { AppServer, AppServerError, Codex } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
@@ -133,7 +135,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
       console.log(`1,000 turns on ten threads: ${duration}`)
     }))
 
-  it.effect("does not tell the end of a turn to whoever has unsubscribed; the turn has its result all the same", () =>
+  it.effect("does not report the end of a turn to a client that has unsubscribed; the turn has its result all the same", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -143,7 +145,29 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
       yield* server.request("thread/unsubscribe", { threadId: thread.id })
       const { finalResponse } = yield* Effect.timeout(thread.run("two"), "20 seconds")
       assert.strictEqual(finalResponse, "unheard")
-    }))
+    }).pipe(Effect.provide(TestCodex.layerProcess({ config: { thread_unload_delay_secs: 1800 } }))))
+
+  it.effect("may unload a thread while a turn of it is being started: the run ends all the same", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const model = yield* ModelServer.ModelServer
+      yield* model.respond(() => ModelServer.text("done"))
+      for (let i = 0; i < 5; i++) {
+        const thread = yield* codex.startThread()
+        yield* thread.run("one")
+        const unsubscribing = yield* Effect.forkChild(
+          server.request("thread/unsubscribe", { threadId: thread.id }),
+          { startImmediately: true }
+        )
+        const ended = yield* Effect.timeoutOption(Effect.exit(thread.run("two")), "20 seconds")
+        assert.isTrue(Option.isSome(ended))
+        yield* Fiber.join(unsubscribing)
+      }
+    }).pipe(
+      // The server may never respond to a start that it receives while it unloads the thread.
+      Effect.provide(TestCodex.layerProcess({ requestTimeout: "5 seconds" }))
+    ))
 })
 
 const closedPort = Effect.callback<number>((resume) => {

@@ -149,8 +149,19 @@ const recoverEnd = Effect.fnUntraced(function*(server: AppServer["Service"], { i
     )
     if (isSettled()) return
     const now = yield* Clock.currentTimeMillis
+    if (Option.isSome(stored) && stored.value.status !== "inProgress") return finish(state, stored.value)
+    if (state.isUnloaded) {
+      const description = "the server has unloaded its thread, and had not finished it"
+      const lost = new TurnLost({
+        threadId,
+        turnId: turnId ?? "",
+        resumable: true,
+        description,
+        lastError: state.lastError
+      })
+      return state.onEnd(appServerError(lost), immediately)
+    }
     if (Option.isSome(stored)) {
-      if (stored.value.status !== "inProgress") return finish(state, stored.value)
       known = now
     } else if (now - known >= limit) {
       const what = turnId === undefined ? "a compaction" : `turn ${turnId}`

@@ -110,6 +110,8 @@ export class TurnState implements NotificationListener {
 
   /** Whether the thread was said to be active, and is. */
   private isActive = false
+  /** Whether the server has unloaded the thread, so that the turn cannot be running. */
+  isUnloaded = false
   /** Why the turn has probably ended, though its end was not read. */
   endedBecause: string | undefined
   private onDoubt: (() => void) | undefined
@@ -171,21 +173,20 @@ export class TurnState implements NotificationListener {
     if (this.outcome !== undefined) return
     if (turnId === undefined) {
       if (event.method === "thread/settings/updated") this.compareSettings(event.params.threadSettings, step)
-      if (event.method === "thread/status/changed") this.changeActivity(event.params.status.type === "active", step)
+      if (event.method === "thread/status/changed") this.changeActivity(event.params.status.type, step)
       return
     }
     if (this.turnId === undefined) this.keep(turnId, event as Protocol.TurnNotification)
     else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, step)
   }
 
-  private changeActivity(isActive: boolean, step: Step): void {
-    if (isActive) {
-      this.isActive = true
-      this.setEndedBecause(undefined)
-    } else if (this.isActive) {
-      this.isActive = false
-      this.doubt("its thread does nothing any more", step)
-    }
+  private changeActivity(status: string, step: Step): void {
+    const wasActive = this.isActive
+    this.isActive = status === "active"
+    this.isUnloaded = status === "notLoaded"
+    if (this.isActive) this.setEndedBecause(undefined)
+    else if (this.isUnloaded) this.doubt("its thread was unloaded", step)
+    else if (wasActive) this.doubt("its thread does nothing any more", step)
   }
 
   /**
