@@ -32,7 +32,7 @@ import { inTime } from "./internal/approvals/inTime.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
 import { resolvePath } from "./internal/approvals/resolvePath.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
-import { assertOptions, duration as durationKind } from "./internal/options.ts"
+import { assertOptions, duration as durationKind, func, nonEmpty } from "./internal/options.ts"
 import { alone, ask, show, withdrawable } from "./internal/terminal/ask.ts"
 import { describeRequest } from "./internal/terminal/describeRequest.ts"
 
@@ -75,10 +75,12 @@ export const declineAll: Approvals.Policy = () => decided("decline")
  */
 export const acceptCommands = (
   predicate: (argv: ReadonlyArray<string>, request: Approvals.CommandRequest) => boolean
-): Approvals.Policy =>
-(request) => {
-  const argv = argvOf(request)
-  return argv !== undefined && predicate(argv, request as Approvals.CommandRequest) ? decided("accept") : open
+): Approvals.Policy => {
+  assertOptions("ApprovalPolicy.acceptCommands", { predicate: func }, { predicate })
+  return (request) => {
+    const argv = argvOf(request)
+    return argv !== undefined && predicate(argv, request as Approvals.CommandRequest) ? decided("accept") : open
+  }
 }
 
 /**
@@ -237,6 +239,8 @@ export const onlyInside: {
     folder: string
   ): Approvals.Policy<R | FileSystem.FileSystem | Path.Path> => {
     const policy = toPolicy(approver)
+    // An empty path is that of the working directory.
+    assertOptions("ApprovalPolicy.onlyInside", { folder: nonEmpty }, { folder })
     return Effect.fnUntraced(function*(request) {
       const path = yield* Path.Path
       const paths = yield* resolvedPaths(request)

@@ -35,7 +35,7 @@ import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
-import { type AppServerError, isAppServerError } from "./AppServerError.ts"
+import { type AppServerError, isAppServerError, make as appServerError, ThreadNotFound } from "./AppServerError.ts"
 import { requestThread } from "./internal/threads/answers.ts"
 import { requireOptions, resolveThreadOptions } from "./internal/threads/approvalOptions.ts"
 import { type HandlerOptions, provided } from "./internal/threads/handlers.ts"
@@ -48,6 +48,7 @@ import { findActive } from "./internal/threads/recoverTurns.ts"
 import { requireCwd } from "./internal/threads/serverPaths.ts"
 import { sharedBy } from "./internal/threads/shared.ts"
 import { mergeConfig } from "./internal/threads/threadConfig.ts"
+import { canonicalId } from "./internal/threads/threadId.ts"
 import { instructionsOf, settingsOf } from "./internal/threads/threadSettings.ts"
 import {
   forAnother,
@@ -180,7 +181,7 @@ export class Codex extends Context.Service<Codex, {
    *
    * **Details**
    *
-   * A thread that this program has opened before keeps its permissions and its `config`, unless the options give others. Any other
+   * A thread that this `AppServer` has opened before keeps its permissions and its `config`, unless the options give others. Any other
    * thread has what the server gives it, mostly the permissions of `config.toml`: give `sandbox` and `approvalMode`, or read
    * `thread.settings` before the first turn.
    *
@@ -201,7 +202,7 @@ export class Codex extends Context.Service<Codex, {
    *
    * **Details**
    *
-   * The copy of a thread that this program has opened has the permissions, the model, effort, service tier and `config` of the original,
+   * The copy of a thread that this `AppServer` has opened has the permissions, the model, effort, service tier and `config` of the original,
    * unless the options give others. Any other copy has those of `config.toml`.
    *
    * **Gotchas**
@@ -258,8 +259,9 @@ const make = Effect.gen(function*() {
 
   /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */
   const reopen = (method: "thread/resume" | "thread/fork") =>
-    Effect.fnUntraced(function*(id: string, options: ResumeOptions & ForkOptions = {}) {
+    Effect.fnUntraced(function*(threadId: string, options: ResumeOptions & ForkOptions = {}) {
       yield* requireOptions(method, options)
+      const id = canonicalId(threadId)
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
       const handlers = yield* provided({ approvals, questions }, method)
       const tools = yield* providedTools(server, method, { toolConcurrency, tools: given })
@@ -372,10 +374,19 @@ const make = Effect.gen(function*() {
         sourceKinds: options.sourceKinds ?? listedSources
       }), Protocol.Thread),
     archiveThread: Effect.fn("Codex.archiveThread")(function*(id) {
-      yield* server.request("thread/archive", { threadId: id })
+      yield* server.request("thread/archive", { threadId: canonicalId(id) })
     }),
     unarchiveThread: Effect.fn("Codex.unarchiveThread")(function*(id) {
-      yield* server.request("thread/unarchive", { threadId: id })
+      const threadId = canonicalId(id)
+      yield* Effect.mapError(server.request("thread/unarchive", { threadId }), (error) => {
+        const { reason } = error
+        // The writer is this server.
+        return reason._tag === "ThreadLocked" && records.get(threadId)?.isOpen(records.restarts) === true
+          ? appServerError(
+            new ThreadNotFound({ method: reason.method, threadId, state: "notArchived", cause: reason.cause })
+          )
+          : error
+      })
     }),
     models: (options = {}) => listOf("model/list", options, identity, Protocol.Model)
   })

@@ -14,7 +14,7 @@ import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
-import { boolean, duration, type Kinds, optionIssue } from "./internal/options.ts"
+import { boolean, duration, jsonSchema, type Kinds, optionIssue } from "./internal/options.ts"
 import { requireOptions, resolveTurnOptions } from "./internal/threads/approvalOptions.ts"
 import { compactThread } from "./internal/threads/compactThread.ts"
 import { type HandlerOptions, isEmpty, provided } from "./internal/threads/handlers.ts"
@@ -70,8 +70,8 @@ export type TurnOptions<
  */
 export interface OutputOptions {
   /**
-   * The JSON Schema of the last message, for this turn only. Of an Effect Schema that is
-   * `Schema.toJsonSchemaDocument(schema).schema`; the Effect Schema itself is refused.
+   * The JSON Schema of the last message, for this turn only. OpenAI takes only strict ones: each object has all its properties in `required`, and `additionalProperties: false`. `toCodecOpenAI(schema)` from `effect/ai/OpenAiStructuredOutput`
+   * makes one of an Effect Schema, as its `jsonSchema`; the Effect Schema itself is refused.
    */
   readonly outputSchema?: JsonSchema.JsonSchema | null | undefined
 }
@@ -228,10 +228,11 @@ export interface BackgroundTerminals {
   readonly clean: Effect.Effect<void, AppServerError>
 }
 
-const ownKinds: Kinds<Pick<TurnOptions, "deadline" | "idleTimeout" | "keepBackgroundTerminals">> = {
+const ownKinds: Kinds<Pick<TurnOptions, "deadline" | "idleTimeout" | "keepBackgroundTerminals" | "outputSchema">> = {
   deadline: duration,
   idleTimeout: duration,
-  keepBackgroundTerminals: boolean
+  keepBackgroundTerminals: boolean,
+  outputSchema: jsonSchema
 }
 
 /** The parts of a thread's handle. */
@@ -253,7 +254,12 @@ const start = Effect.fnUntraced(function*(
   const { server } = session
   yield* requireOptions("turn/start", options)
   const { approvals, deadline, idleTimeout, keepBackgroundTerminals = false, questions, ...rest } = options
-  const issue = optionIssue(ownKinds, { deadline, idleTimeout, keepBackgroundTerminals })
+  const issue = optionIssue(ownKinds, {
+    deadline,
+    idleTimeout,
+    keepBackgroundTerminals,
+    outputSchema: rest.outputSchema
+  })
   if (issue !== undefined) {
     return yield* appServerError(new InvalidRequest({ method: "turn/start", description: issue }))
   }

@@ -182,7 +182,7 @@ const toContent = (output: Output): ReadonlyArray<Content> =>
 const failed = (message: string): Result => ({ success: false, content: [text(message)] })
 
 /**
- * Makes a tool. Throws a `TypeError` for an option that there is not, or whose value is of another kind.
+ * Makes a tool. Throws a `TypeError` for an option that there is not, that is missing, or whose value is of another kind.
  *
  * Parameters, success and failure may be any schemas; what goes to the model and comes from it is their JSON form, as
  * `Schema.toCodecJson` makes it. The numbers among the arguments are those of JSON, so they are finite.
@@ -204,7 +204,10 @@ export const make = <
   | Failure["EncodingServices"]
   | (Success extends Codec<any, any> ? Success["EncodingServices"] : never)
 > => {
-  assertOptions(`Tool.make(${JSON.stringify(name)})`, kinds, options)
+  const owner = `Tool.make(${JSON.stringify(name)})`
+  assertOptions(owner, kinds, options)
+  const missing = (["description", "handler"] as const).find((required) => options?.[required] === undefined)
+  if (missing !== undefined) throw new TypeError(`${owner}: the option \`${missing}\` is missing`)
   const parameters: Codec<any, any> = options.parameters ?? Schema.Struct({})
   const json = jsonOf(parameters)
   const inputSchema = inputSchemaOf(json)

@@ -14,6 +14,7 @@ import {
 import * as AiToolkit from "effect-codex/AiToolkit"
 import { Cassette, CodexEnvironment, FakeAppServer, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import { Toolkit } from "effect/ai"
+import { toCodecOpenAI } from "effect/ai/OpenAiStructuredOutput"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -160,6 +161,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
         [run({ effort: 5 }), "`effort` is 5; expected string"],
         [run({ deadlin: 5 }), "did you mean `deadline`?"],
         [run({ deadline: "soon" }), "`deadline` is a string; expected a duration"],
+        [run({ deadline: -5 }), "`deadline` is -5; expected a duration"],
+        [run({ idleTimeout: Number.NaN }), "`idleTimeout` is NaN; expected a duration"],
         [run({ threadId: "x" }), "unknown option `threadId`"],
         [run({ approvals: { comand: accept } }), "did you mean `command`?"],
         [
@@ -170,11 +173,15 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
         [run({ sandboxPolicy: { type: "workspaceWrite", writableRoot: ["/"] } }), "did you mean `writableRoots`?"],
         [run({ sandboxPolicy: "workspace-write" }), "`sandboxPolicy` is a string; expected an object whose `type` is"],
         [
-          run({ outputSchema: Schema.Struct({ a: Schema.String }) }),
-          "`outputSchema` is an Effect Schema",
-          "toJsonSchemaDocument"
+          run({ outputSchema: Schema.String }),
+          "`outputSchema` is an Effect Schema; expected a JSON Schema",
+          "toCodecOpenAI"
         ],
-        [run({ outputSchema: () => 1 }), "`outputSchema` is a function; expected JSON"],
+        [run({ outputSchema: Schema.toJsonSchemaDocument(Schema.String) }), "`outputSchema` is an object; expected"],
+        [run({ outputSchema: "x" }), "`outputSchema` is a string; expected a JSON Schema"],
+        [run({ outputSchema: [] }), "`outputSchema` is an array; expected a JSON Schema"],
+        [run({ outputSchema: () => 1 }), "`outputSchema` is a function; expected a JSON Schema"],
+        [run({ outputSchema: { type: "object", x: () => 1 } }), "`outputSchema.x` is a function; expected JSON"],
         [thread.run(js(undefined)), "`input[0]` is undefined; expected an object whose `type` is"],
         [run({}, ["go"]), "`input[0]` is a string; expected an object whose `type` is"],
         [run({}, [null]), "`input[0]` is null; expected an object whose `type` is"],
@@ -206,7 +213,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
 
   it("take JSON Schema where an Effect Schema would not be sent, to the compiler too", () => {
     const schema = Schema.Struct({ a: Schema.String })
-    const json: Thread.TurnOptions = { outputSchema: Schema.toJsonSchemaDocument(schema).schema }
+    const json: Thread.TurnOptions = { outputSchema: toCodecOpenAI(schema).jsonSchema }
     const literal: Thread.TurnOptions = { outputSchema: { type: "object", properties: { a: { type: "string" } } } }
     // @ts-expect-error: it is not JSON
     const effectSchema: Thread.TurnOptions = { outputSchema: schema }
@@ -223,6 +230,17 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
       assert.include(yield* built(Questions.layer(js({ userinput: accept }))), "did you mean `userInput`?")
       assert.throws(() => ApprovalPolicy.firstOf(js({ comand: accept })), TypeError, "did you mean `command`?")
       assert.throws(() => ApprovalPolicy.onlyInside(js({ comand: accept }), "/"), TypeError, "`command`")
+      assert.throws(
+        () => ApprovalPolicy.onlyInside({ command: accept }, ""),
+        TypeError,
+        "`folder` is a string; expected"
+      )
+      assert.throws(() => ApprovalPolicy.onlyInside({ command: accept }, js(5)), TypeError, "`folder` is 5")
+      assert.throws(
+        () => ApprovalPolicy.acceptCommands(js("ls")),
+        TypeError,
+        "`predicate` is a string; expected a function"
+      )
       assert.throws(() => ApprovalPolicy.timeout({ command: accept }, js("soon")), TypeError, "a duration")
       const make = (options: object) => () => Tool.make("t", js({ description: "d", handler: accept, ...options }))
       assert.throws(make({ params: {} }), TypeError, "Tool.make(\"t\"): unknown option `params`")
@@ -232,6 +250,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
         TypeError,
         "`parameters` is an object; expected an Effect Schema"
       )
+      assert.throws(
+        () => Tool.make("t", js(undefined)),
+        TypeError,
+        "Tool.make(\"t\"): the option `description` is missing"
+      )
+      assert.throws(make({ handler: undefined }), TypeError, "the option `handler` is missing")
       assert.throws(make({ timeout: "soon" }), TypeError, "a duration")
       const toolkit = AiToolkit.make(Toolkit.empty, js({ aprove: accept })) as Effect.Effect<unknown>
       assert.include(yield* defectOf(toolkit), "did you mean `approve`?")

@@ -157,6 +157,26 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         }
       }))
 
+    it.effect("are kept whatever the spelling of the thread's id", () =>
+      Effect.gen(function*() {
+        yield* answering
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread({ sandbox: "read-only", approvalMode: "deny_all" })
+        yield* thread.run("narrow")
+        const before = yield* permissionsOf(thread)
+        const digits = thread.id.replaceAll("-", "")
+        for (const id of [thread.id.toUpperCase(), digits, `{${thread.id}}`, `urn:uuid:${thread.id}`]) {
+          assert.deepStrictEqual(yield* permissionsOf(yield* codex.forkThread(id)), before, id)
+          const resumed = yield* codex.resumeThread(id)
+          assert.deepStrictEqual(yield* permissionsOf(resumed), before, id)
+          yield* resumed.close
+          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(id)), before, id)
+          yield* codex.archiveThread(id)
+          yield* codex.unarchiveThread(id)
+          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(id)), before, id)
+        }
+      }))
+
     it.effect("are known to a Codex that is built later on the same server", () =>
       Effect.gen(function*() {
         yield* answering

@@ -119,6 +119,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       const { codex, server } = yield* inProcess
       const model = yield* ModelServer.ModelServer
       const thread = yield* storedThread(codex)
+      yield* assertStates({ unarchive: codex.unarchiveThread(thread.id) }, "notArchived")
       yield* codex.archiveThread(thread.id)
       yield* assertStates({
         resume: codex.resumeThread(thread.id),

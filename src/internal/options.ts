@@ -17,6 +17,10 @@ export interface Kind {
 export type Kinds<Options> = { readonly [K in keyof Options]-?: Kind }
 
 export const string: Kind = { expected: "a string", is: Predicate.isString }
+export const nonEmpty: Kind = {
+  expected: "a string that is not empty",
+  is: (value) => Predicate.isString(value) && value !== ""
+}
 export const boolean: Kind = { expected: "a boolean", is: Predicate.isBoolean }
 export const number: Kind = { expected: "a number", is: Predicate.isNumber }
 export const positive: Kind = {
@@ -25,7 +29,9 @@ export const positive: Kind = {
 }
 export const duration: Kind = {
   expected: "a duration, such as \"5 seconds\" or a number of milliseconds",
-  is: (value) => Option.isSome(Duration.fromInput(value as Duration.Input))
+  is: (value) =>
+    !Number.isNaN(value) &&
+    Option.exists(Duration.fromInput(value as Duration.Input), (duration) => !Duration.isNegative(duration))
 }
 export const strings: Kind = {
   expected: "an array of strings",
@@ -34,6 +40,12 @@ export const strings: Kind = {
 export const object: Kind = { expected: "an object", is: Predicate.isObject }
 export const func: Kind = { expected: "a function", is: Predicate.isFunction }
 export const schema: Kind = { expected: "an Effect Schema", is: Schema.isSchema }
+export const jsonSchema: Kind = {
+  expected: "a JSON Schema, such as `toCodecOpenAI(schema).jsonSchema` from `effect/ai/OpenAiStructuredOutput`",
+  // What `Schema.toJsonSchemaDocument` returns only has a JSON Schema in it.
+  is: (value) =>
+    value === null || (Predicate.isObject(value) && !Schema.isSchema(value) && !Object.hasOwn(value, "dialect"))
+}
 
 export const anything: Kind = { expected: "anything", is: () => true }
 

@@ -17,9 +17,7 @@ const wellFormed = (json: string | undefined): string | undefined =>
 /** Where a value has something that JSON leaves out without a word. Called for what is known to have no circles. */
 const notJson = (value: unknown, path: string): string | undefined => {
   if (typeof value === "function" || typeof value === "symbol" || Schema.isSchema(value)) {
-    return `\`${path}\` is ${describe(value)}; expected JSON${
-      Schema.isSchema(value) ? ", such as `Schema.toJsonSchemaDocument(schema).schema`" : ""
-    }`
+    return `\`${path}\` is ${describe(value)}; expected JSON`
   }
   if (typeof value !== "object" || value === null) return undefined
   if (Array.isArray(value)) {

@@ -36,7 +36,14 @@ const nameOf = (request: Approvals.Request): string => {
   return `${names[request._tag]} (thread ${request.threadId}${turn}${item})`
 }
 
-const undecided = "nobody decides about it; give approvals to the thread or the turn, or provide Approvals.layer"
+/** Why a request is declined that no handler has decided. */
+const undecided = (asked: ReadonlyArray<string>): string =>
+  asked.length === 0
+    ? "there are no approvals to ask; give approvals to the thread or the turn, or provide Approvals.layer"
+    : `the approvals of the ${
+      asked.join(" and the ")
+    } left it open; return a decision from one of them, or put a policy that ` +
+      "decides last in ApprovalPolicy.firstOf"
 
 class InvalidDecision extends Error {
   constructor(request: Approvals.Request) {
@@ -74,8 +81,10 @@ export const answerApprovals = (
       M extends keyof Protocol.ServerRequests,
       Request extends Approvals.Request
     >({ answer, request }: Ask<M, Request>, decided: Decided) {
+      const asked: Array<string> = []
       for (const { by, handlers } of yield* registry.answerers(request.threadId, request.turnId)) {
         if (handlers.approvals === undefined) continue
+        asked.push(by)
         const opinion = yield* Effect.exit(Effect.suspend(() => handlers.approvals!(request)))
         if (Exit.isSuccess(opinion) && Option.isNone(opinion.value)) continue
         const decision = Exit.isSuccess(opinion) ? Option.getOrUndefined(opinion.value) : undefined
@@ -96,10 +105,10 @@ export const answerApprovals = (
       yield* decided("decline", "nobody")
       // Whoever fills in forms is not to be asked this as if it were one.
       if (request._tag === "McpToolCall") {
-        yield* Effect.logWarning(`Declined ${nameOf(request)}: ${undecided}`)
+        yield* Effect.logWarning(`Declined ${nameOf(request)}: ${undecided(asked)}`)
         return answer("decline")!
       }
-      return yield* new NotHandled({ why: undecided })
+      return yield* new NotHandled({ why: undecided(asked) })
     })
 
     /** Decides about a request, and records one outcome of it, however the decision ends. */

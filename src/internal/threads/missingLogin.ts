@@ -10,7 +10,7 @@ const isMissing = (response: unknown): boolean =>
 const warning = (codexHome: string | undefined): string => {
   const home = codexHome === undefined ? "" : ` (CODEX_HOME is ${codexHome})`
   return `Codex is not logged in${home}, and its model provider needs an OpenAI login: turns fail, or wait for a response. ` +
-    "Log in with `codex login`, store an API key with `printenv OPENAI_API_KEY | codex login --with-api-key`, log in from the " +
+    "Log in with `npx codex login`, store an API key with `printenv OPENAI_API_KEY | npx codex login --with-api-key`, log in from the " +
     "program with `account/login/start`, or set `model_provider` in the configuration to another provider"
 }
 

@@ -315,6 +315,12 @@ describe("a request for approval", () => {
       assert.lengthOf(lines, 1)
       assert.match(lines[0]!, /Declined item\/commandExecution\/requestApproval of thread t: .*Approvals\.layer/)
       assert.notInclude(lines[0]!, "secret")
+
+      yield* openThread("t", { approvals: { fileChange: () => Effect.succeed(Approvals.accept) } })
+      yield* fake.emit(commandRequest(1, { command: "echo secret" }))
+      assert.deepStrictEqual(yield* fake.take, declined(1))
+      assert.match(lines.at(-1)!, /of thread t: the approvals of the thread left it open; .*ApprovalPolicy\.firstOf/)
+      assert.notInclude(lines.at(-1)!, "secret")
     }).pipe(Effect.provide(layer), Effect.provide(Logger.layer([logger])))
   })
 
