@@ -152,25 +152,31 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
   it.effect("runs beside others, as many at once as the thread allows", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      let running = 0
-      let most = 0
-      const slow = Tool.make("slow", {
-        description: "Takes its time",
-        handler: () =>
-          Effect.gen(function*() {
-            most = Math.max(most, ++running)
-            yield* Effect.sleep("50 millis")
-            running--
-            return "done"
-          })
+      const calls = Array.from({ length: 6 }, (): [string, object] => ["meet", {}])
+      /** The most that ran at once. Calls end only after so many run, so a turn ends only if they may. */
+      const mostOf = Effect.fnUntraced(function*(expected: number, options: { readonly toolConcurrency?: number }) {
+        const met = yield* Deferred.make<void>()
+        let running = 0
+        let most = 0
+        const meet = Tool.make("meet", {
+          description: "Waits for the others",
+          handler: () =>
+            Effect.gen(function*() {
+              most = Math.max(most, ++running)
+              if (running === expected) yield* Deferred.succeed(met, undefined)
+              yield* Deferred.await(met)
+              // Time in which one too many would be seen.
+              yield* Effect.sleep("50 millis")
+              running--
+              return "done"
+            })
+        })
+        const { texts } = yield* told(yield* codex.startThread({ ...options, tools: [meet] }), ...calls)
+        assert.deepStrictEqual(texts, calls.map(() => "done"))
+        return most
       })
-      const calls = Array.from({ length: 6 }, (): [string, object] => ["slow", {}])
-      yield* told(yield* codex.startThread({ tools: [slow] }), ...calls)
-      assert.strictEqual(most, 6)
-      most = 0
-      const { texts } = yield* told(yield* codex.startThread({ tools: [slow], toolConcurrency: 2 }), ...calls)
-      assert.strictEqual(most, 2)
-      assert.deepStrictEqual(texts, calls.map(() => "done"))
+      assert.strictEqual(yield* mostOf(6, {}), 6)
+      assert.strictEqual(yield* mostOf(2, { toolConcurrency: 2 }), 2)
     }))
 
   it.effect("is interrupted with its turn", () =>
