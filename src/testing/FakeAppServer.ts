@@ -946,17 +946,18 @@ const configOf = (params: OpenParams): Effect.Effect<Record<string, any>, Refuse
   })
 
 const policyOf = (mode: string, config: Record<string, any>): Protocol.SandboxPolicyParam => {
-  const details = isTable(config["sandbox_workspace_write"]) ? config["sandbox_workspace_write"] as any : {}
+  const table: unknown = config["sandbox_workspace_write"]
+  const details: Record<string, any> = isTable(table) ? table : {}
   switch (mode) {
     case "danger-full-access":
       return { type: "dangerFullAccess" }
     case "workspace-write":
       return {
         type: "workspaceWrite",
-        writableRoots: details.writable_roots ?? [],
-        networkAccess: details.network_access ?? false,
-        excludeTmpdirEnvVar: details.exclude_tmpdir_env_var ?? false,
-        excludeSlashTmp: details.exclude_slash_tmp ?? false
+        writableRoots: details["writable_roots"] ?? [],
+        networkAccess: details["network_access"] ?? false,
+        excludeTmpdirEnvVar: details["exclude_tmpdir_env_var"] ?? false,
+        excludeSlashTmp: details["exclude_slash_tmp"] ?? false
       }
     default:
       return { type: "readOnly", networkAccess: false }
