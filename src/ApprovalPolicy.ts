@@ -76,7 +76,7 @@ export const declineAll: Approvals.Policy = () => decided("decline")
 export const acceptCommands = (
   predicate: (argv: ReadonlyArray<string>, request: Approvals.CommandRequest) => boolean
 ): Approvals.Policy => {
-  assertOptions("ApprovalPolicy.acceptCommands", { predicate: func }, { predicate })
+  assertOptions("ApprovalPolicy.acceptCommands", { predicate: func }, { predicate: predicate ?? null })
   return (request) => {
     const argv = argvOf(request)
     return argv !== undefined && predicate(argv, request as Approvals.CommandRequest) ? decided("accept") : open
@@ -240,7 +240,7 @@ export const onlyInside: {
   ): Approvals.Policy<R | FileSystem.FileSystem | Path.Path> => {
     const policy = toPolicy(approver)
     // An empty path is that of the working directory.
-    assertOptions("ApprovalPolicy.onlyInside", { folder: nonEmpty }, { folder })
+    assertOptions("ApprovalPolicy.onlyInside", { folder: nonEmpty }, { folder: folder ?? null })
     return Effect.fnUntraced(function*(request) {
       const path = yield* Path.Path
       const paths = yield* resolvedPaths(request)

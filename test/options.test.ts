@@ -241,6 +241,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
         TypeError,
         "`predicate` is a string; expected a function"
       )
+      assert.throws(() => ApprovalPolicy.onlyInside({ command: accept }, js(undefined)), TypeError, "`folder`")
+      assert.throws(() => ApprovalPolicy.acceptCommands(js(undefined)), TypeError, "`predicate`")
       assert.throws(() => ApprovalPolicy.timeout({ command: accept }, js("soon")), TypeError, "a duration")
       const make = (options: object) => () => Tool.make("t", js({ description: "d", handler: accept, ...options }))
       assert.throws(make({ params: {} }), TypeError, "Tool.make(\"t\"): unknown option `params`")
