@@ -75,7 +75,7 @@ export type ApprovalOptions =
      *
      * - `deny_all`: a request for more than the sandbox allows is refused. No handler is asked.
      * - `auto_review`: a second model reviews each request. Default of a new thread.
-     * - `dangerously_bypass_approvals_and_sandbox`: **no sandbox and no approvals.** Commands may do whatever the server's process
+     * - `dangerously_bypass_approvals_and_sandbox`: **no sandbox and no approvals.** Commands may do all that the server's process
      *   may do: change any file, use the network, read secrets. Only for a machine that may be lost, such as a container.
      */
     readonly approvalMode?: ApprovalMode | undefined

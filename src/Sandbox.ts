@@ -54,7 +54,7 @@ export interface ThreadOptions {
    *
    * - `"read-only"`: read everything, write nothing, and not use the network.
    * - `"workspace-write"`: write in the working directory and in temporary directories too.
-   * - `"danger-full-access"`: **no sandbox.** Commands may do whatever the server's process may do.
+   * - `"danger-full-access"`: **no sandbox.** Commands may do all that the server's process may do.
    */
   readonly sandbox?: Mode | undefined
 }
