@@ -41,9 +41,9 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
-import { capturedServices, withServices } from "./internal/connection/services.ts"
+import { capturedServices, withServices } from "./internal/handlers/handlerContext.ts"
 import { assertOptions, duration, func, type Kinds } from "./internal/options.ts"
-import { ownFields } from "./internal/threads/ownFields.ts"
+import { ownFields } from "./internal/tools/ownFields.ts"
 import * as Tool from "./Tool.ts"
 
 /**

@@ -28,13 +28,13 @@ import * as Predicate from "effect/Predicate"
 import type * as Terminal from "effect/Terminal"
 import type * as Approvals from "./Approvals.ts"
 import { readCommand } from "./internal/approvals/commandWords.ts"
-import { inTime } from "./internal/approvals/inTime.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
 import { resolvePath } from "./internal/approvals/resolvePath.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
+import { inTime } from "./internal/handlers/timeoutTo.ts"
 import { assertOptions, duration as durationKind, func, nonEmpty } from "./internal/options.ts"
-import { alone, ask, show, withdrawable } from "./internal/terminal/ask.ts"
 import { describeRequest } from "./internal/terminal/describeRequest.ts"
+import { alone, ask, show, withdrawable } from "./internal/terminal/prompt.ts"
 
 const decided = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
   Effect.succeed(Option.some(decision))

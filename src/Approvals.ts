@@ -42,9 +42,9 @@ import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Codex from "./Codex.ts"
-import type { HandlerServices, Named, NoOthers } from "./internal/approvals/services.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
-import { capturedServices, withServices } from "./internal/connection/services.ts"
+import { capturedServices, withServices } from "./internal/handlers/handlerContext.ts"
+import type { HandlerServices, Named, NoOthers } from "./internal/handlers/handlerServices.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**

@@ -31,7 +31,6 @@ import {
   make as appServerError,
   SpawnFailed
 } from "./AppServerError.ts"
-import { Handoff } from "./internal/handoff.ts"
 import { connectionNames, processKinds } from "./internal/layerOptions.ts"
 import { type Kinds, optionIssue } from "./internal/options.ts"
 import { codexBinary } from "./internal/stdio/codexBinary.ts"
@@ -40,6 +39,7 @@ import { OutgoingLines } from "./internal/stdio/outgoing.ts"
 import { hasOnlyZombies } from "./internal/stdio/processGroup.ts"
 import { makeRedact, makeRemoveSecrets } from "./internal/stdio/redact.ts"
 import { tomlOverrides, type TomlValue } from "./internal/stdio/toml.ts"
+import { Handoff } from "./internal/syncQueue.ts"
 import { type Connection, Transport } from "./Transport.ts"
 
 /**

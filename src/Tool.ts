@@ -33,10 +33,10 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Schema from "effect/Schema"
-import type { Named } from "./internal/approvals/services.ts"
+import type { Named } from "./internal/handlers/handlerServices.ts"
 import { assertOptions, duration, func, type Kinds, schema, string } from "./internal/options.ts"
-import { ownFields } from "./internal/threads/ownFields.ts"
-import { inputSchemaOf, jsonOf } from "./internal/threads/toolParameters.ts"
+import { ownFields } from "./internal/tools/ownFields.ts"
+import { inputSchemaOf, jsonOf } from "./internal/tools/toolParameters.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**

@@ -20,12 +20,12 @@ import {
   TurnEnded
 } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
-import { streamOf } from "./internal/connection/eventBuffer.ts"
-import { requestInterrupt } from "./internal/threads/interruptTurn.ts"
-import { resolveFiles } from "./internal/threads/serverPaths.ts"
-import type { TurnHandle } from "./internal/threads/turnHandle.ts"
-import type { TurnState } from "./internal/threads/turnState.ts"
-import { startDeadline, startIdleTimeout } from "./internal/threads/turnTimeouts.ts"
+import { streamOf } from "./internal/connection/subscription.ts"
+import { resolveFiles } from "./internal/session/settings/serverPaths.ts"
+import { requestInterrupt } from "./internal/session/turns/interruptTurn.ts"
+import type { TurnHandle } from "./internal/session/turns/turnHandle.ts"
+import type { TurnState } from "./internal/session/turns/turnState.ts"
+import { startDeadline, startIdleTimeout } from "./internal/session/turns/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
 import * as Usage from "./Usage.ts"
 

@@ -11,7 +11,7 @@ import * as Queue from "effect/Queue"
 import * as Terminal from "effect/Terminal"
 import * as TestClock from "effect/testing/TestClock"
 import { joinedWords } from "../src/internal/approvals/shellWords.ts"
-import { commandAsk, legacyCommandAsk } from "../src/internal/threads/approvalRequests.ts"
+import { commandAsk, legacyCommandAsk } from "../src/internal/session/handlers/approvalRequests.ts"
 
 const base = { threadId: "t", turnId: "u", itemId: "i", reason: undefined, params: {} }
 

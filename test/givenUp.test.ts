@@ -12,7 +12,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
-import { TurnState } from "../src/internal/threads/turnState.ts"
+import { TurnState } from "../src/internal/session/turns/turnState.ts"
 import * as Fake from "./FakeTransport.ts"
 import * as TestCodex from "./TestCodex.ts"
 

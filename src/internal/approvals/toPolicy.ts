@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Approvals from "../../Approvals.ts"
-import { asEffect } from "../connection/services.ts"
+import { asEffect } from "../handlers/handlerContext.ts"
 import { assertOptions, func, type Kinds, optionIssue } from "../options.ts"
 
 const kinds: Kinds<Approvals.Handlers> = { command: func, fileChange: func, permissions: func, mcpToolCall: func }

@@ -4,9 +4,9 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
+import type { IncomingNotification, Step } from "../jsonrpc/messages.ts"
+import { stringify } from "../jsonrpc/stringify.ts"
 import { describeIssue } from "../schemaIssue.ts"
-import { stringify } from "./json.ts"
-import type { IncomingNotification, Step } from "./messages.ts"
 
 /** A member of what the server sent, whatever that is. */
 export const field = (value: unknown, name: string): unknown =>

@@ -9,10 +9,6 @@ import * as Schema from "effect/Schema"
 import type { NotificationListener } from "../../AppServer.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
-import { decodeNotification, decoderOf, field, specOf, threadIdOf, turnIdOf } from "./codec.ts"
-import { declineOf } from "./decline.ts"
-import { type Audience, DeltaLines, isDelta } from "./deltaLines.ts"
-import { EventBuffer } from "./eventBuffer.ts"
 import {
   type Answer,
   immediately,
@@ -20,7 +16,11 @@ import {
   type IncomingRequest,
   type Step,
   type Withdrawal
-} from "./messages.ts"
+} from "../jsonrpc/messages.ts"
+import { decodeNotification, decoderOf, field, specOf, threadIdOf, turnIdOf } from "./codec.ts"
+import { type Audience, DeltaLines, isDelta } from "./deltaParser.ts"
+import { declineOf } from "./fallbackResponse.ts"
+import { EventBuffer } from "./subscription.ts"
 
 /** Grants nothing, and says so in the log. */
 const decline = (request: IncomingRequest, because: "unhandled" | "failed", why: string): Effect.Effect<Answer> => {

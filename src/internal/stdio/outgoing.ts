@@ -1,5 +1,5 @@
 /** Lines on their way to a writer, which takes all that there are. */
-import { Handoff } from "../handoff.ts"
+import { Handoff } from "../syncQueue.ts"
 
 export class OutgoingLines {
   private text = ""

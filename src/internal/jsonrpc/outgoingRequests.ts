@@ -1,0 +1,236 @@
+/**
+ * Our requests on one connection: those that wait for a place, because the server drops answers when it has too many requests,
+ * and those that wait for their answer. One fiber watches the deadlines of all of them.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberHandle from "effect/FiberHandle"
+import type * as Scope from "effect/Scope"
+import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
+import { loginCheck } from "../connection/loginCheck.ts"
+import type { Step } from "./messages.ts"
+
+/** A request of ours, from the moment it is made until it is over. */
+export class Request {
+  readonly method: string
+  /** Its params as JSON, if it has any. */
+  readonly params: string | undefined
+  /** When it must have its answer, in milliseconds of the connection's clock, and how long that was from its start. */
+  readonly deadline: number
+  readonly timeoutMillis: number
+  /** It needs no place, as an interrupt, which must not wait behind what it interrupts, and the check of the login. */
+  readonly isUrgent: boolean
+  /** Called just before the transport is given it. */
+  readonly onSend: (() => void) | undefined
+  /** It has one when it was sent. */
+  id: number | undefined
+  isOver: boolean
+  /** Whether it has one of the places, and until when it may keep it. */
+  hasPlace: boolean
+  placeUntil: number
+  resume: ((outcome: Effect.Effect<unknown, AppServerError>) => void) | undefined
+  onFailure: OnFailure | undefined
+
+  /** Whether the transport was given it. */
+  get isSent(): boolean {
+    return this.id !== undefined
+  }
+
+  /** The same once more. */
+  again(): Request {
+    return new Request(this.method, this.params, this.deadline, this.timeoutMillis, this.isUrgent, this.onSend)
+  }
+
+  constructor(
+    method: string,
+    params: string | undefined,
+    deadline: number,
+    timeoutMillis: number,
+    isUrgent: boolean,
+    onSend: (() => void) | undefined
+  ) {
+    this.method = method
+    this.params = params
+    this.deadline = deadline
+    this.timeoutMillis = timeoutMillis
+    this.isUrgent = isUrgent
+    this.onSend = onSend
+    this.id = undefined
+    this.isOver = false
+    this.hasPlace = false
+    this.placeUntil = Infinity
+    this.resume = undefined
+    this.onFailure = undefined
+  }
+}
+
+export type OnFailure = (error: AppServerError) => Effect.Effect<unknown, AppServerError>
+
+export type Outcome = Exit.Exit<unknown, AppServerError>
+
+export class RequestTable {
+  private readonly places: number
+  private readonly placeMillis: number
+  private readonly clock: Clock.Clock
+  private readonly runWatch: (watch: Effect.Effect<void>) => unknown
+  private readonly send: (line: string, request: Request) => void
+  /** Those that are over are left out when it is their turn. */
+  private waiting: Array<Request> = []
+  private granted = 0
+  private readonly sent = new Map<unknown, Request>()
+  private taken = 0
+  private nextId = loginCheck.id + 1
+  private isGranting = false
+  private ended: AppServerError | undefined
+  /** Until when the watcher sleeps. */
+  private watchedUntil = Infinity
+
+  private constructor(
+    places: number,
+    placeMillis: number,
+    send: (line: string, request: Request) => void,
+    clock: Clock.Clock,
+    runWatch: (watch: Effect.Effect<void>) => unknown
+  ) {
+    this.places = places
+    this.placeMillis = placeMillis
+    this.send = send
+    this.clock = clock
+    this.runWatch = runWatch
+  }
+
+  /**
+   * `places` is how many requests may be unanswered at once; `send` hands a line to the transport. A request that is patient keeps
+   * its place for `placeMillis`: what is not answered by then may never be, and others could not ask any more.
+   */
+  static make(
+    places: number,
+    placeMillis: number,
+    send: (line: string, request: Request) => void
+  ): Effect.Effect<RequestTable, never, Scope.Scope> {
+    return Effect.gen(function*() {
+      const watcher = yield* FiberHandle.make<void>()
+      return new RequestTable(places, placeMillis, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
+    })
+  }
+
+  /** Sends a request when it has a place, and waits for its answer, or for what is done when it fails. */
+  run(request: Request, onFailure: OnFailure = Effect.fail): Effect.Effect<unknown, AppServerError> {
+    return Effect.callback((resume) => {
+      if (this.ended !== undefined) return resume(onFailure(this.ended))
+      request.resume = resume
+      request.onFailure = onFailure
+      if (request.isUrgent || this.taken < this.places) this.start(request)
+      else this.waiting.push(request)
+      if (request.deadline < this.watchedUntil) this.runWatch(this.watch)
+      return Effect.sync(() => this.leave(request))
+    })
+  }
+
+  /** Whether a request waits for an answer with this id. */
+  has(id: unknown): boolean {
+    return this.sent.has(id)
+  }
+
+  /** Takes out the request that waits for an answer with this id, if one does. It is to be completed with that. */
+  take(id: unknown): Request | undefined {
+    const request = this.sent.get(id)
+    if (request === undefined) return undefined
+    this.sent.delete(id)
+    this.leavePlace(request)
+    return request
+  }
+
+  /** Fails all that wait, and all that come later. */
+  end(error: AppServerError, step: Step): void {
+    this.ended = error
+    const outcome = Exit.fail(error)
+    for (const request of this.open()) step.defer(() => this.complete(request, outcome))
+    this.sent.clear()
+    this.waiting = []
+    this.granted = 0
+  }
+
+  complete(request: Request, outcome: Outcome): void {
+    if (request.isOver) return
+    this.leave(request)
+    request.resume?.(Exit.isSuccess(outcome) ? outcome : Effect.catch(outcome, request.onFailure!))
+  }
+
+  private open(): ReadonlyArray<Request> {
+    return [...this.sent.values(), ...this.waiting.slice(this.granted)]
+  }
+
+  private start(request: Request): void {
+    const id = request.isUrgent && request.method === loginCheck.method ? loginCheck.id : this.nextId++
+    request.id = id
+    this.sent.set(id, request)
+    if (!request.isUrgent) this.takePlace(request)
+    request.onSend?.()
+    const { method, params } = request
+    this.send(
+      `{"id":${id},"method":${JSON.stringify(method)}${params === undefined ? "" : `,"params":${params}`}}`,
+      request
+    )
+  }
+
+  private leave(request: Request): void {
+    if (request.isOver) return
+    request.isOver = true
+    if (request.id === undefined) return
+    this.sent.delete(request.id)
+    this.leavePlace(request)
+  }
+
+  private takePlace(request: Request): void {
+    request.hasPlace = true
+    this.taken++
+    if (request.timeoutMillis <= this.placeMillis) return
+    request.placeUntil = this.clock.currentTimeMillisUnsafe() + this.placeMillis
+    if (request.placeUntil < this.watchedUntil) this.runWatch(this.watch)
+  }
+
+  private leavePlace(request: Request): void {
+    if (!request.hasPlace) return
+    request.hasPlace = false
+    request.placeUntil = Infinity
+    this.taken--
+    if (this.waiting.length > 0) this.grant()
+  }
+
+  private grant(): void {
+    // One that cannot be sent leaves at once.
+    if (this.isGranting) return
+    this.isGranting = true
+    while (this.granted < this.waiting.length && this.taken < this.places) {
+      const next = this.waiting[this.granted++]!
+      if (!next.isOver) this.start(next)
+    }
+    if (this.granted === this.waiting.length) {
+      this.waiting = []
+      this.granted = 0
+    }
+    this.isGranting = false
+  }
+
+  /** Fails what has waited too long, takes back places, and sleeps until there is something to do again, if that is ever. */
+  private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
+    const now = this.clock.currentTimeMillisUnsafe()
+    // What is sent meanwhile is seen below.
+    this.watchedUntil = now
+    for (const request of this.open()) {
+      const { deadline, method, placeUntil, timeoutMillis } = request
+      if (deadline <= now) {
+        this.complete(request, Exit.fail(appServerError(new RequestTimeout({ method, timeoutMillis }))))
+      } else if (placeUntil <= now) this.leavePlace(request)
+    }
+    this.watchedUntil = Infinity
+    for (const { deadline, isOver, placeUntil } of this.open()) {
+      if (!isOver) this.watchedUntil = Math.min(this.watchedUntil, deadline, placeUntil)
+    }
+    return this.watchedUntil === Infinity
+      ? Effect.void
+      : Effect.andThen(Effect.sleep(this.watchedUntil - now), this.watch)
+  })
+}

@@ -1,0 +1,266 @@
+/** From the server's six ways to ask for an approval to one, and back. */
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import type * as Approvals from "../../../Approvals.ts"
+import * as Protocol from "../../../Protocol.ts"
+import { readCommand, readWords } from "../../approvals/commandWords.ts"
+import { field } from "../../connection/codec.ts"
+
+type Params = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["params"] }
+type Results = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["result"] }
+
+/** A request, and how a decision about it is told to the server; `undefined` if it cannot be one about such a request. */
+export interface Ask<M extends keyof Protocol.ServerRequests, Request extends Approvals.Request> {
+  readonly request: Request
+  readonly answer: (decision: Approvals.Decision) => Results[M] | undefined
+}
+
+const isCommandDecision = Schema.is(Protocol.CommandExecutionApprovalDecisionParam)
+const isFileChangeDecision = Schema.is(Protocol.FileChangeApprovalDecision)
+
+const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
+
+export const commandAsk = (
+  params: Params["item/commandExecution/requestApproval"]
+): Ask<"item/commandExecution/requestApproval", Approvals.CommandRequest> => {
+  const words = Predicate.isNotNullish(params.command) ? readCommand(params.command) : undefined
+  return {
+    request: {
+      _tag: "Command",
+      threadId: params.threadId,
+      turnId: params.turnId,
+      itemId: params.itemId,
+      approvalId: params.approvalId ?? undefined,
+      reason: params.reason ?? undefined,
+      kind: params.kind ?? "command",
+      command: params.command ?? undefined,
+      script: words?.script,
+      argv: words?.argv,
+      cwd: params.cwd ?? undefined,
+      commandActions: params.commandActions ?? [],
+      availableDecisions: params.availableDecisions ?? [],
+      proposedExecpolicyAmendment: params.proposedExecpolicyAmendment ?? undefined,
+      proposedNetworkPolicyAmendments: params.proposedNetworkPolicyAmendments ?? [],
+      networkApprovalContext: params.networkApprovalContext ?? undefined,
+      additionalPermissions: params.additionalPermissions ?? undefined,
+      params
+    },
+    answer: (decision) => isCommandDecision(decision) ? { decision } : undefined
+  }
+}
+
+export const fileChangeAsk = (
+  params: Params["item/fileChange/requestApproval"],
+  changes: ReadonlyArray<Protocol.FileUpdateChange> | undefined
+): Ask<"item/fileChange/requestApproval", Approvals.FileChangeRequest> => ({
+  request: {
+    _tag: "FileChange",
+    threadId: params.threadId,
+    turnId: params.turnId,
+    itemId: params.itemId,
+    reason: params.reason ?? undefined,
+    changes,
+    grantRoot: params.grantRoot ?? undefined,
+    params
+  },
+  answer: (decision) => isFileChangeDecision(decision) ? { decision } : undefined
+})
+
+const isGrant = Schema.is(Protocol.PermissionsRequestApprovalResponse)
+
+export const permissionsAsk = (
+  params: Params["item/permissions/requestApproval"]
+): Ask<"item/permissions/requestApproval", Approvals.PermissionsRequest> => {
+  // What is asked for is granted as it was asked for, if it is something that this version knows.
+  const all = (scope: "turn" | "session") => {
+    const granted = { permissions: params.permissions, scope }
+    return isGrant(granted) ? granted : undefined
+  }
+  return {
+    request: {
+      _tag: "Permissions",
+      threadId: params.threadId,
+      turnId: params.turnId,
+      itemId: params.itemId,
+      reason: params.reason ?? undefined,
+      permissions: params.permissions,
+      cwd: params.cwd,
+      params
+    },
+    answer: (decision) => {
+      switch (decision) {
+        case "accept":
+          return all("turn")
+        case "acceptForSession":
+          return all("session")
+        case "decline":
+        case "cancel":
+          return { permissions: {}, scope: "turn" }
+        default:
+          return isGrant(decision) ? decision : undefined
+      }
+    }
+  }
+}
+
+/** A question of an MCP server as it was sent, also if it could not be read whole. */
+export const asSent = (params: Params["mcpServer/elicitation/request"]): unknown =>
+  params.mode === "malformed" ? field(params, "raw") : params
+
+const isMcpToolCall = (meta: unknown): boolean => field(meta, "codex_approval_kind") === "mcp_tool_call"
+
+const mcpAccepted = (persist?: "session" | "always"): Results["mcpServer/elicitation/request"] => ({
+  action: "accept",
+  content: null,
+  _meta: persist === undefined ? null : { persist }
+})
+
+/**
+ * An MCP tool asks for approval as an elicitation of an empty form, whose `_meta` says what it is. The `_meta` of a form that an
+ * MCP server sends is the server's own, so whoever believes it must know that there is such a call.
+ */
+export const mcpToolCallAsk = (
+  params: Params["mcpServer/elicitation/request"]
+): Option.Option<Ask<"mcpServer/elicitation/request", Approvals.McpToolCallRequest>> => {
+  const sent = asSent(params)
+  const meta = field(sent, "_meta")
+  const properties = field(field(sent, "requestedSchema"), "properties")
+  const isEmpty = Predicate.isObject(properties) && Object.keys(properties).length === 0
+  if (!isMcpToolCall(meta) || !isEmpty) return Option.none()
+  const annotations = field(meta, "tool_annotations")
+  return Option.some({
+    request: {
+      _tag: "McpToolCall",
+      threadId: text(field(sent, "threadId")) ?? "",
+      turnId: text(field(sent, "turnId")),
+      reason: undefined,
+      server: text(field(sent, "serverName")) ?? "",
+      tool: text(field(meta, "tool_name")) ?? "",
+      message: text(field(sent, "message")) ?? "",
+      description: text(field(meta, "tool_description")),
+      arguments: field(meta, "tool_params"),
+      annotations: Predicate.isObject(annotations) ? annotations as Readonly<Record<string, unknown>> : {},
+      params: sent
+    },
+    answer: (decision) => {
+      switch (decision) {
+        case "accept":
+          return mcpAccepted()
+        case "acceptForSession":
+          return mcpAccepted("session")
+        case "acceptAlways":
+          return mcpAccepted("always")
+        case "decline":
+        case "cancel":
+          return { action: decision, content: null }
+        default:
+          return undefined
+      }
+    }
+  })
+}
+
+const actionOf = (parsed: Protocol.ParsedCommand): Protocol.CommandAction => {
+  switch (parsed.type) {
+    case "read":
+      return { type: "read", command: parsed.cmd, name: parsed.name, path: parsed.path }
+    case "list_files":
+      return { type: "listFiles", command: parsed.cmd, path: parsed.path ?? null }
+    case "search":
+      return { type: "search", command: parsed.cmd, path: parsed.path ?? null, query: parsed.query ?? null }
+    case "unknown":
+      return { type: "unknown", command: parsed.cmd }
+    default:
+      return parsed as Protocol.CommandAction
+  }
+}
+
+/** The words of a legacy decision; all others are those of today. */
+const reviewOf = (decision: Approvals.Decision): Protocol.ReviewDecision | undefined => {
+  switch (decision) {
+    case "accept":
+      return "approved"
+    case "acceptForSession":
+      return "approved_for_session"
+    case "decline":
+      return { denied: { rejection: "The user declined." } }
+    case "cancel":
+      return "abort"
+  }
+  if (!isCommandDecision(decision) || Predicate.isString(decision)) return undefined
+  return "acceptWithExecpolicyAmendment" in decision
+    ? {
+      approved_execpolicy_amendment: {
+        proposed_execpolicy_amendment: decision.acceptWithExecpolicyAmendment.execpolicy_amendment
+      }
+    }
+    : { network_policy_amendment: decision.applyNetworkPolicyAmendment }
+}
+
+/** Words as a shell would read them again. */
+const quoted = (words: ReadonlyArray<string>): string =>
+  words.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`).join(" ")
+
+export const legacyCommandAsk = (
+  params: Params["execCommandApproval"]
+): Ask<"execCommandApproval", Approvals.CommandRequest> => {
+  const { argv, script } = readWords(params.command)
+  return {
+    request: {
+      _tag: "Command",
+      threadId: params.conversationId,
+      turnId: undefined,
+      itemId: params.callId,
+      approvalId: params.approvalId ?? undefined,
+      reason: params.reason ?? undefined,
+      kind: "command",
+      command: quoted(params.command),
+      script,
+      argv,
+      cwd: params.cwd,
+      commandActions: params.parsedCmd?.map(actionOf) ?? [],
+      availableDecisions: [],
+      proposedExecpolicyAmendment: undefined,
+      proposedNetworkPolicyAmendments: [],
+      networkApprovalContext: undefined,
+      additionalPermissions: undefined,
+      params
+    },
+    answer: (decision) => {
+      const review = reviewOf(decision)
+      return review && { decision: review }
+    }
+  }
+}
+
+const changeOf = (path: string, change: Protocol.FileChange): Protocol.FileUpdateChange => {
+  switch (change.type) {
+    case "add":
+    case "delete":
+      return { path, kind: { type: change.type }, diff: change.content }
+    case "update":
+      return { path, kind: { type: "update", move_path: change.move_path ?? null }, diff: change.unified_diff }
+    default:
+      return { path, kind: change as Protocol.PatchChangeKind, diff: "" }
+  }
+}
+
+export const legacyFileChangeAsk = (
+  params: Params["applyPatchApproval"]
+): Ask<"applyPatchApproval", Approvals.FileChangeRequest> => ({
+  request: {
+    _tag: "FileChange",
+    threadId: params.conversationId,
+    turnId: undefined,
+    itemId: params.callId,
+    reason: params.reason ?? undefined,
+    changes: Object.entries(params.fileChanges).map(([path, change]) => changeOf(path, change)),
+    grantRoot: params.grantRoot ?? undefined,
+    params
+  },
+  answer: (decision) => {
+    const review = isFileChangeDecision(decision) ? reviewOf(decision) : undefined
+    return review && { decision: review }
+  }
+})

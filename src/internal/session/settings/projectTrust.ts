@@ -1,0 +1,43 @@
+/** Keeps `thread/start` from writing into the user's configuration. */
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import type { Requests } from "../../../AppServer.ts"
+import type * as Protocol from "../../../Protocol.ts"
+import { field } from "../../connection/codec.ts"
+import { hasKey, mergeConfig } from "./threadConfig.ts"
+import { isAbsolute, isSamePath } from "./threadSettings.ts"
+
+/** Whether the user's configuration says how far a folder is trusted, or trusts the project that it is in. */
+const isConfigured = (response: unknown, cwd: string): boolean => {
+  const projects = field(field(response, "config"), "projects")
+  const layers = field(response, "layers")
+  return Predicate.isObject(projects) && Object.keys(projects).some((folder) => isSamePath(cwd, folder)) ||
+    Array.isArray(layers) &&
+      layers.some((layer: unknown) =>
+        field(field(layer, "name"), "type") === "project" && Predicate.isNullish(field(layer, "disabledReason"))
+      )
+}
+
+/**
+ * The params of a new thread that trusts its project only if `config.toml` does.
+ *
+ * The server takes a `cwd` in a repository together with a sandbox that can write for trust in the project, and writes
+ * `trust_level = "trusted"` into `config.toml`. It does not where the level of the project is given.
+ */
+export const withoutTrust = <Params extends Pick<Protocol.ThreadStartParams, "cwd" | "sandbox" | "config">>(
+  server: Pick<Requests, "requestRaw">,
+  params: Params
+): Effect.Effect<Params> => {
+  const { config, cwd, sandbox } = params
+  if (Predicate.isNullish(cwd) || !isAbsolute(cwd) || sandbox === "read-only" || hasKey(config, "projects")) {
+    return Effect.succeed(params)
+  }
+  const untrusted = { projects: { [cwd]: { trust_level: "untrusted" } } }
+  return server.requestRaw("config/read", { cwd, includeLayers: true }).pipe(
+    Effect.map((response) =>
+      isConfigured(response, cwd) ? params : { ...params, config: mergeConfig(untrusted, config) }
+    ),
+    // A server without this method does not write either.
+    Effect.orElseSucceed(() => params)
+  )
+}

@@ -1,0 +1,130 @@
+/** From the options of an operation to the protocol's fields. */
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import type * as Schema from "effect/Schema"
+import {
+  type ApprovalOptions,
+  resolveThread,
+  resolveTurn,
+  type SandboxConflictError,
+  type ThreadInput,
+  type TurnInput
+} from "../../../ApprovalMode.ts"
+import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
+import * as Protocol from "../../../Protocol.ts"
+import { configTree } from "../../configTree.ts"
+import { objectIssue, unknownName } from "../../options.ts"
+import { describeIssue, fieldNames } from "../../schemaIssue.ts"
+
+type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"
+
+interface PermissionOptions {
+  readonly permissions?: string | null | undefined
+}
+
+const hasSandbox = (fields: object): boolean =>
+  Predicate.hasProperty(fields, "sandbox") && fields.sandbox !== undefined ||
+  Predicate.hasProperty(fields, "sandboxPolicy") && fields.sandboxPolicy !== undefined
+
+/** Options that are not fields of the request, or that the operation sets itself. */
+const ownNames = ["approvalMode", "approvals", "questions"]
+const names = {
+  "thread/start": { own: [...ownNames, "tools", "toolConcurrency"], set: [] },
+  "thread/resume": {
+    own: [...ownNames, "tools", "toolConcurrency"],
+    set: ["threadId", "excludeTurns", "initialTurnsPage"]
+  },
+  "thread/fork": { own: [...ownNames, "tools", "toolConcurrency"], set: ["threadId", "excludeTurns"] },
+  "turn/start": { own: [...ownNames, "deadline", "idleTimeout"], set: ["threadId", "input"] }
+} satisfies Record<Method, { readonly own: ReadonlyArray<string>; readonly set: ReadonlyArray<string> }>
+
+/** The names of an operation's options. */
+const knownNames = (method: Method): ReadonlyArray<string> => {
+  const { own, set } = names[method]
+  const { params } = Protocol.clientRequests[method]
+  const fields = params === undefined ? [] : fieldNames(params)
+  return [...own, ...fields.filter((name) => !set.includes(name as never))]
+}
+
+const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fields extends object>(
+  method: Method,
+  options: Options,
+  resolve: (options: Options) => Effect.Effect<Fields, SandboxConflictError | Schema.SchemaError>
+): Effect.Effect<Omit<Options, "approvalMode"> & Fields, SandboxConflictError | AppServerError> => {
+  const { approvalMode, ...rest } = options
+  if (approvalMode !== undefined && (rest.approvalPolicy !== undefined || rest.approvalsReviewer !== undefined)) {
+    return Effect.fail(appServerError(
+      new InvalidRequest({
+        method,
+        description: "give either approvalMode, or approvalPolicy and approvalsReviewer, not both"
+      })
+    ))
+  }
+  const unknown = unknownName("option", rest, knownNames(method))
+  if (unknown !== undefined) {
+    return Effect.fail(appServerError(new InvalidRequest({ method, description: unknown })))
+  }
+  return resolve(options).pipe(
+    Effect.flatMap((fields) => {
+      // As it was given: a field that the sandbox does not have is an error, and decoding has left it out.
+      const policy = Predicate.hasProperty(rest, "sandboxPolicy") && Predicate.isNotNullish(rest.sandboxPolicy)
+        ? { sandboxPolicy: rest.sandboxPolicy }
+        : {}
+      const resolved = { ...rest, ...fields, ...policy }
+      return Predicate.isNotNullish(rest.permissions) && hasSandbox(resolved)
+        ? Effect.fail(appServerError(
+          new InvalidRequest({ method, description: "permissions cannot be combined with a sandbox, nor with bypass" })
+        ))
+        : Effect.succeed(resolved)
+    }),
+    Effect.catchTag(
+      "SchemaError",
+      (error) => Effect.fail(appServerError(new InvalidRequest({ method, description: describeIssue(error, options) })))
+    )
+  )
+}
+
+/** Fails for options that are not an object, as plain JavaScript may give them. */
+export const requireOptions = (method: string, options: unknown): Effect.Effect<void, AppServerError> => {
+  const description = objectIssue(options)
+  return description === undefined
+    ? Effect.void
+    : Effect.fail(appServerError(new InvalidRequest({ method, description })))
+}
+
+/** The fields of an operation that opens a thread. */
+export const resolveThreadOptions = <
+  Options extends
+    & ApprovalOptions
+    & PermissionOptions
+    & Pick<ThreadInput, "sandbox">
+    & Pick<
+      Protocol.ThreadStartParams,
+      "config"
+    >
+>(
+  method: "thread/start" | "thread/resume" | "thread/fork",
+  options: Options
+) =>
+  Effect.flatMap(resolveOptions(method, options, resolveThread), (fields) =>
+    Predicate.isNullish(fields.config)
+      ? Effect.succeed(fields)
+      : Effect.try({
+        try: () => ({ ...fields, config: configTree(fields.config ?? {}) }),
+        catch: (cause) =>
+          appServerError(
+            new InvalidRequest({
+              method,
+              description: `the option \`config\` is not valid: ${
+                cause instanceof Error ? cause.message : String(cause)
+              }`
+            })
+          )
+      }))
+
+/** The fields of an operation that starts a turn. */
+export const resolveTurnOptions = <
+  Options extends ApprovalOptions & PermissionOptions & Pick<TurnInput, "sandboxPolicy">
+>(
+  options: Options
+) => resolveOptions("turn/start", options, resolveTurn)

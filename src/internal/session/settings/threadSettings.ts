@@ -1,0 +1,277 @@
+/** The settings of threads: what the server reports, how a difference is found, and which fields keep them. */
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type { SettingsNotApplied } from "../../../AppServerError.ts"
+import * as Protocol from "../../../Protocol.ts"
+import type * as Sandbox from "../../../Sandbox.ts"
+import { decoderOf } from "../../connection/codec.ts"
+import type { ThreadOpened } from "../threads/responses.ts"
+
+/**
+ * The effective settings of a thread, by the names of the protocol's `ThreadSettings`. A member is `undefined` if the server
+ * does not report it, and `null` if the thread has none.
+ */
+export interface Settings {
+  /** When Codex asks for approval. */
+  readonly approvalPolicy: Protocol.AskForApproval | undefined
+  /** Who decides about approval requests: `user`, or `auto_review`, a second model. */
+  readonly approvalsReviewer: Protocol.ApprovalsReviewer | undefined
+  /** Where commands may write and whether they may use the network. */
+  readonly sandboxPolicy: Protocol.SandboxPolicy | undefined
+  /** The permission profile that the sandbox policy came from. A built-in one has an id that starts with a colon. */
+  readonly activePermissionProfile: Protocol.ActivePermissionProfile | null | undefined
+  readonly model: string | undefined
+  readonly modelProvider: string | undefined
+  /** The reasoning effort; `null` for the model's default. */
+  readonly effort: Protocol.ReasoningEffort | null | undefined
+  readonly serviceTier: string | null | undefined
+  /** The working directory, an absolute path on the server's machine. */
+  readonly cwd: string | undefined
+  /** The workspace roots besides those of the sandbox policy, absolute paths on the server's machine. */
+  readonly runtimeWorkspaceRoots: ReadonlyArray<string> | undefined
+}
+
+const reader = <A>(schema: Schema.Codec<A>) => (value: unknown): A | undefined => {
+  const decoded = decoderOf(schema)(value)
+  return Result.isSuccess(decoded) ? decoded.success as A : undefined
+}
+
+const readApprovalPolicy = reader(Protocol.AskForApproval)
+const readApprovalsReviewer = reader(Protocol.ApprovalsReviewer)
+const readSandboxPolicy = reader(Protocol.SandboxPolicy)
+const readProfile = reader(Schema.NullOr(Protocol.ActivePermissionProfile))
+const readEffort = reader(Schema.NullOr(Protocol.ReasoningEffort))
+const readServiceTier = reader(Schema.NullOr(Schema.String))
+const readString = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
+const readStrings = (value: unknown): ReadonlyArray<string> | undefined =>
+  Array.isArray(value) && value.every(Predicate.isString) ? value : undefined
+
+/** The settings in the response that opened a thread. */
+export const settingsOf = (opened: ThreadOpened): Settings => ({
+  approvalPolicy: readApprovalPolicy(opened.approvalPolicy),
+  approvalsReviewer: readApprovalsReviewer(opened.approvalsReviewer),
+  sandboxPolicy: readSandboxPolicy(opened.sandbox),
+  activePermissionProfile: readProfile(opened.activePermissionProfile),
+  model: readString(opened.model),
+  modelProvider: readString(opened.modelProvider),
+  effort: readEffort(opened.reasoningEffort),
+  serviceTier: readServiceTier(opened.serviceTier),
+  cwd: readString(opened.cwd),
+  runtimeWorkspaceRoots: readStrings(opened.runtimeWorkspaceRoots)
+})
+
+/** The settings in `thread/settings/updated`, which does not report the workspace roots. */
+export const settingsOfUpdate = (updated: Protocol.ThreadSettings): Settings => ({
+  approvalPolicy: updated.approvalPolicy,
+  approvalsReviewer: updated.approvalsReviewer,
+  sandboxPolicy: updated.sandboxPolicy,
+  activePermissionProfile: updated.activePermissionProfile,
+  model: updated.model,
+  modelProvider: updated.modelProvider,
+  effort: updated.effort,
+  serviceTier: updated.serviceTier,
+  cwd: updated.cwd,
+  runtimeWorkspaceRoots: undefined
+})
+
+/** What a thread was opened with that the server does not report. */
+export interface Instructions {
+  readonly baseInstructions?: string | null | undefined
+  readonly developerInstructions?: string | null | undefined
+  readonly personality?: Protocol.PersonalityParam | null | undefined
+}
+
+export const instructionsOf = (
+  { baseInstructions, developerInstructions, personality }: Instructions
+): Instructions => ({
+  ...(Predicate.isNotNullish(baseInstructions) ? { baseInstructions } : {}),
+  ...(Predicate.isNotNullish(developerInstructions) ? { developerInstructions } : {}),
+  ...(Predicate.isNotNullish(personality) ? { personality } : {})
+})
+
+/** Settings that a request asks for, by the names of its params. */
+export interface Requested {
+  readonly approvalPolicy?: Protocol.AskForApprovalParam | null | undefined
+  readonly approvalsReviewer?: Protocol.ApprovalsReviewerParam | null | undefined
+  /** A mode, whose details are the server's configuration. */
+  readonly sandbox?: Sandbox.Mode | null | undefined
+  /** A policy, which holds in every detail. */
+  readonly sandboxPolicy?: Protocol.SandboxPolicyParam | null | undefined
+  readonly permissions?: string | null | undefined
+  readonly model?: string | null | undefined
+  readonly modelProvider?: string | null | undefined
+  /** Not compared, as the next one: the server replaces values of these that the model does not have. */
+  readonly effort?: string | null | undefined
+  readonly serviceTier?: string | null | undefined
+  readonly cwd?: string | null | undefined
+  readonly runtimeWorkspaceRoots?: ReadonlyArray<string> | null | undefined
+  /** Lets the server choose another model than the requested one. */
+  readonly allowProviderModelFallback?: boolean | undefined
+  /** Takes precedence over the model. */
+  readonly collaborationMode?: { readonly settings: { readonly model: string } } | null | undefined
+}
+
+/** A setting that is not what was requested. */
+export interface Difference {
+  readonly setting: SettingsNotApplied["setting"]
+  readonly requested: unknown
+  readonly effective: unknown
+}
+
+const policyTypes: Readonly<Record<Sandbox.Mode, string>> = {
+  "read-only": "readOnly",
+  "workspace-write": "workspaceWrite",
+  "danger-full-access": "dangerFullAccess"
+}
+
+export const modeOf = ({ type }: Protocol.SandboxPolicy): Sandbox.Mode | undefined =>
+  (Object.keys(policyTypes) as Array<Sandbox.Mode>).find((mode) => policyTypes[mode] === type)
+
+/** A granular policy may come back with more members than were requested, as defaults. */
+const covers = (effective: unknown, requested: unknown): boolean =>
+  Predicate.isObject(requested)
+    ? Predicate.isObject(effective) && Object.entries(requested).every(([key, value]) =>
+      value === undefined ||
+      (Object.hasOwn(effective, key) && covers((effective as Record<string, unknown>)[key], value))
+    )
+    : effective === requested
+
+/** The name that the server gives the reviewer today. */
+const currentReviewer = (name: unknown): unknown => name === "guardian_subagent" ? "auto_review" : name
+
+/** Only a built-in profile says no more than the sandbox policy that is reported with it. */
+export const customProfile = (id: string | null | undefined): string | undefined =>
+  Predicate.isString(id) && !id.startsWith(":") ? id : undefined
+
+/** A path as the server reports it: without `.` and `..`, links left as they are. */
+const normalized = (path: string): string => {
+  const segments: Array<string> = []
+  for (const segment of path.split(/[\\/]+/)) {
+    if (segment === "..") segments.pop()
+    else if (segment !== "." && segment !== "") segments.push(segment)
+  }
+  return segments.join("/")
+}
+
+export const isAbsolute = (path: string): boolean => /^(?:[\\/]|[A-Za-z]:[\\/])/.test(path)
+
+/** The server resolves a relative path against its own working directory, which it does not report. */
+export const isSamePath = (effective: string, requested: string): boolean =>
+  !isAbsolute(requested) || normalized(effective) === normalized(requested)
+
+/** Workspace roots after a change of the working directory, which the server moves the root that was the working directory along with. */
+export const movedRoots = (
+  roots: ReadonlyArray<string> | undefined,
+  from: string | undefined,
+  to: string | null | undefined
+): ReadonlyArray<string> | undefined =>
+  from === undefined || Predicate.isNullish(to) ? roots : roots?.map((root) => isSamePath(root, from) ? to : root)
+
+const pathsOf = (paths: ReadonlyArray<string>, cwd: string | undefined): ReadonlySet<string> =>
+  new Set(paths.map(normalized).filter((path) => cwd === undefined || path !== normalized(cwd)))
+
+const isSameSet = (one: ReadonlySet<string>, other: ReadonlySet<string>): boolean =>
+  one.size === other.size && [...one].every((path) => other.has(path))
+
+/** What a sandbox policy means when it leaves a member out. */
+const policyDefaults = (type: string) => ({
+  networkAccess: type === "externalSandbox" ? "restricted" : false,
+  excludeSlashTmp: false,
+  excludeTmpdirEnvVar: false
+})
+
+/** A sandbox policy as the server reports it: with the members that a request has left out. */
+export const completePolicy = (policy: Protocol.SandboxPolicyParam): Protocol.SandboxPolicy => {
+  switch (policy.type) {
+    case "workspaceWrite":
+      return {
+        type: policy.type,
+        writableRoots: policy.writableRoots ?? [],
+        networkAccess: policy.networkAccess ?? false,
+        excludeTmpdirEnvVar: policy.excludeTmpdirEnvVar ?? false,
+        excludeSlashTmp: policy.excludeSlashTmp ?? false
+      }
+    case "readOnly":
+      return { type: policy.type, networkAccess: policy.networkAccess ?? false }
+    case "externalSandbox":
+      return { type: policy.type, networkAccess: policy.networkAccess ?? "restricted" }
+    default:
+      return policy
+  }
+}
+
+const rootsOf = (policy: object): ReadonlyArray<string> =>
+  readStrings((policy as { readonly writableRoots?: unknown }).writableRoots) ?? []
+
+const isSamePolicy = (
+  effective: Protocol.SandboxPolicy,
+  requested: Protocol.SandboxPolicyParam,
+  cwd: string | undefined
+): boolean => {
+  const { writableRoots: _, ...rest } = { ...policyDefaults(requested.type), ...requested } as Record<string, unknown>
+  return covers({ ...policyDefaults(effective.type), ...effective }, rest) &&
+    isSameSet(pathsOf(rootsOf(effective), cwd), pathsOf(rootsOf(requested), cwd))
+}
+
+/**
+ * The first setting that differs from what was requested. A permission that the server does not report differs; any other setting
+ * that it does not report is not checked.
+ */
+export const differenceOf = (requested: Requested, effective: Settings): Difference | undefined => {
+  const { approvalPolicy, approvalsReviewer, permissions, sandbox, sandboxPolicy } = requested
+  const profile = effective.activePermissionProfile?.id
+  if (Predicate.isNotNullish(approvalPolicy) && !covers(effective.approvalPolicy, approvalPolicy)) {
+    return { setting: "approvalPolicy", requested: approvalPolicy, effective: effective.approvalPolicy }
+  }
+  if (
+    Predicate.isNotNullish(approvalsReviewer) &&
+    currentReviewer(approvalsReviewer) !== currentReviewer(effective.approvalsReviewer)
+  ) {
+    return { setting: "approvalsReviewer", requested: approvalsReviewer, effective: effective.approvalsReviewer }
+  }
+  if (Predicate.isNotNullish(permissions) && permissions !== profile) {
+    return { setting: "permissions", requested: permissions, effective: effective.activePermissionProfile }
+  }
+  if (Predicate.isNotNullish(sandbox) && effective.sandboxPolicy?.type !== policyTypes[sandbox]) {
+    return { setting: "sandbox", requested: sandbox, effective: effective.sandboxPolicy }
+  }
+  if (Predicate.isNotNullish(sandboxPolicy)) {
+    if (Predicate.isNullish(permissions) && customProfile(profile) !== undefined) {
+      return { setting: "permissions", requested: undefined, effective: effective.activePermissionProfile }
+    }
+    const cwd = requested.cwd ?? effective.cwd
+    if (effective.sandboxPolicy === undefined || !isSamePolicy(effective.sandboxPolicy, sandboxPolicy, cwd)) {
+      return { setting: "sandbox", requested: sandboxPolicy, effective: effective.sandboxPolicy }
+    }
+  }
+  return otherDifferenceOf(requested, effective)
+}
+
+/** Whether a setting that is not a permission was requested and is reported as another. */
+const isDifferent = <A>(
+  wanted: A | null | undefined,
+  got: A | null | undefined,
+  isSame: (got: A, wanted: A) => boolean = (got, wanted) => got === wanted
+): boolean => Predicate.isNotNullish(wanted) && got !== undefined && (got === null || !isSame(got, wanted))
+
+const otherDifferenceOf = (requested: Requested, effective: Settings): Difference | undefined => {
+  const isChosen = requested.allowProviderModelFallback === true || Predicate.isNotNullish(requested.collaborationMode)
+  const differences: ReadonlyArray<readonly [keyof Requested & Difference["setting"], boolean]> = [
+    ["model", !isChosen && isDifferent(requested.model, effective.model)],
+    ["modelProvider", isDifferent(requested.modelProvider, effective.modelProvider)],
+    ["cwd", isDifferent(requested.cwd, effective.cwd, isSamePath)],
+    [
+      "runtimeWorkspaceRoots",
+      isDifferent(
+        requested.runtimeWorkspaceRoots,
+        effective.runtimeWorkspaceRoots,
+        (got, wanted) => isSameSet(pathsOf(got, undefined), pathsOf(wanted, undefined))
+      )
+    ]
+  ]
+  const setting = differences.find(([, differs]) => differs)?.[0]
+  return setting === undefined
+    ? undefined
+    : { setting, requested: requested[setting], effective: effective[setting as keyof Settings] }
+}

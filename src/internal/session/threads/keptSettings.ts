@@ -1,0 +1,264 @@
+/** Opens threads with the settings that they have, where the server would take others from its configuration. */
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
+import type { Requests } from "../../../AppServer.ts"
+import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../../AppServerError.ts"
+import type * as Protocol from "../../../Protocol.ts"
+import { isTable } from "../../configTree.ts"
+import { field } from "../../connection/codec.ts"
+import { type Config, hasKey, includesConfig, mergeConfig } from "../settings/threadConfig.ts"
+import {
+  customProfile,
+  type Difference,
+  differenceOf,
+  type Instructions,
+  modeOf,
+  type Requested,
+  type Settings,
+  settingsOf
+} from "../settings/threadSettings.ts"
+import { requestThread, type ThreadOpened } from "./responses.ts"
+import type { ThreadRecord } from "./threadRecords.ts"
+
+interface Options extends Requested, Instructions {
+  readonly config?: Config | null | undefined
+}
+
+/** The fields that are sent to keep settings, and the settings that the thread must have then. */
+interface Kept {
+  readonly fields: Options
+  readonly requested: Requested
+}
+
+const keptApprovals = (settings: Settings, { approvalPolicy, approvalsReviewer, config }: Options): Requested => ({
+  approvalPolicy: approvalPolicy ??
+    (hasKey(config, "approval_policy")
+      ? undefined
+      : settings.approvalPolicy as Protocol.AskForApprovalParam | undefined),
+  approvalsReviewer: approvalsReviewer ??
+    (hasKey(config, "approvals_reviewer")
+      ? undefined
+      : settings.approvalsReviewer as Protocol.ApprovalsReviewerParam | undefined)
+})
+
+type WorkspaceWrite = Extract<Protocol.SandboxPolicyParam, { type: "workspaceWrite" }>
+
+/** The configuration's names of the details that `workspace-write` has, and a mode has not. */
+const details = {
+  writable_roots: "writableRoots",
+  network_access: "networkAccess",
+  exclude_tmpdir_env_var: "excludeTmpdirEnvVar",
+  exclude_slash_tmp: "excludeSlashTmp"
+} as const satisfies Record<string, keyof WorkspaceWrite>
+
+const detailNames = Object.keys(details) as ReadonlyArray<keyof typeof details>
+
+/** A `workspaceWrite` policy with the details that a `config` gives anew. */
+const withDetails = (policy: WorkspaceWrite, config: Config | null | undefined): WorkspaceWrite => {
+  const given = config?.["sandbox_workspace_write"]
+  return {
+    ...policy,
+    ...Object.fromEntries(
+      detailNames.flatMap((name) => isTable(given) && given[name] !== undefined ? [[details[name], given[name]]] : [])
+    )
+  }
+}
+
+const configOf = (policy: WorkspaceWrite): Config => ({
+  sandbox_workspace_write: Object.fromEntries(detailNames.map((name) => [name, policy[details[name]]]))
+})
+
+const keptSandbox = ({ activePermissionProfile, sandboxPolicy }: Settings, options: Options): Kept => {
+  const { config, permissions, sandbox } = options
+  if (sandboxPolicy === undefined) return { fields: {}, requested: { permissions, sandbox } }
+  const mode = modeOf(sandboxPolicy)
+  const profile = customProfile(activePermissionProfile?.id)
+  const given = sandbox ?? config?.["sandbox_mode"]
+  const isOther = Predicate.isNotNullish(permissions) || hasKey(config, "default_permissions") ||
+    Predicate.isNotNullish(given) && (profile !== undefined || given !== mode)
+  if (isOther) return { fields: {}, requested: { permissions, sandbox } }
+  const kept = sandboxPolicy as Protocol.SandboxPolicyParam
+  if (profile !== undefined) {
+    return { fields: { permissions: profile }, requested: { permissions: profile, sandboxPolicy: kept } }
+  }
+  if (kept.type !== "workspaceWrite") return { fields: { sandbox: mode }, requested: { sandboxPolicy: kept } }
+  const policy = withDetails(kept, config)
+  return { fields: { sandbox: mode, config: configOf(policy) }, requested: { sandboxPolicy: policy } }
+}
+
+/** The model and its settings, which a stored thread keeps by itself, and a fork does not. */
+const keptModel = ({ effort, model, modelProvider, serviceTier }: Settings, options: Options): Options => {
+  const isGiven = Predicate.isNotNullish(options.model) || Predicate.isNotNullish(options.modelProvider)
+  const keepsEffort = Predicate.isNotNullish(effort) && !isGiven && !hasKey(options.config, "model_reasoning_effort")
+  return {
+    ...(isGiven ? {} : { model, modelProvider }),
+    ...(Predicate.isNotNullish(options.serviceTier) ? {} : { serviceTier }),
+    ...(keepsEffort ? { config: { model_reasoning_effort: effort } } : {})
+  }
+}
+
+const withoutUndefined = <A extends object>(fields: A): A =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as A
+
+/** The fields with which a known thread is resumed or forked, so that it has the settings that it had, or those in the options. */
+const keep = (
+  method: "thread/resume" | "thread/fork",
+  { config: opened, settings }: ThreadRecord,
+  options: Options
+): Kept => {
+  const approvals = keptApprovals(settings, options)
+  const sandbox = keptSandbox(settings, options)
+  const { config, ...model } = method === "thread/fork" ? keptModel(settings, options) : {} as Options
+  return {
+    fields: withoutUndefined({
+      ...options,
+      ...withoutUndefined({ ...approvals, ...sandbox.fields, ...model }),
+      config: mergeConfig(opened, sandbox.fields.config, config, options.config)
+    }),
+    requested: { ...options, ...withoutUndefined({ ...approvals, ...model, ...sandbox.requested }) }
+  }
+}
+
+/** The error for a setting that the server did not apply. */
+export const notApplied = (method: string, threadId: string, difference: Difference): AppServerError =>
+  appServerError(new SettingsNotApplied({ method, threadId, ...difference }))
+
+/** Fails if a thread does not have the settings that were requested. */
+export const verifySettings = (
+  method: string,
+  threadId: string,
+  requested: Requested,
+  effective: Settings
+): Effect.Effect<void, AppServerError> => {
+  const difference = differenceOf(requested, effective)
+  return difference === undefined ? Effect.void : Effect.fail(notApplied(method, threadId, difference))
+}
+
+/** Changes the settings of an open thread, and returns those that it has then. */
+const updateSettings = (
+  server: Requests,
+  threadId: string,
+  changes: Omit<Protocol.ThreadSettingsUpdateParams, "threadId">
+): Effect.Effect<ThreadOpened, AppServerError> =>
+  Effect.andThen(
+    server.requestRaw("thread/settings/update", { ...changes, threadId }),
+    requestThread(server, "thread/resume", { threadId, excludeTurns: true })
+  )
+
+/** Changes settings of a thread back, as far as that is possible. */
+export const restoreSettings = (
+  server: Requests,
+  threadId: string,
+  { activePermissionProfile, approvalPolicy, approvalsReviewer, cwd, effort, model, sandboxPolicy, serviceTier }:
+    Settings
+): Effect.Effect<void> => {
+  const permissions = customProfile(activePermissionProfile?.id)
+  const settings = withoutUndefined({
+    threadId,
+    approvalPolicy,
+    approvalsReviewer,
+    ...(permissions === undefined ? { sandboxPolicy } : { permissions }),
+    cwd,
+    effort,
+    model,
+    serviceTier
+  })
+  return Effect.ignore(server.requestRaw("thread/settings/update", settings, { timeout: "5 seconds" }))
+}
+
+/** The server refuses to open a thread that it is unloading, as after `thread.close`, until it has done so. */
+const whileClosing = <A>(open: Effect.Effect<A, AppServerError>): Effect.Effect<A, AppServerError> =>
+  Effect.retry(open, {
+    while: ({ reason }) => reason._tag === "RequestRejected" && reason.detail.includes("is closing; retry"),
+    schedule: Schedule.exponential("10 millis").pipe(Schedule.upTo({ duration: "10 seconds" }))
+  })
+
+/**
+ * Resumes or forks a thread: one that is known with the settings that it has, unless the options give others. Fails if the thread
+ * has other settings afterwards. A sandbox that has no mode is applied with `thread/settings/update`.
+ */
+export const openKept = Effect.fnUntraced(function*(
+  server: Requests,
+  method: "thread/resume" | "thread/fork",
+  id: string,
+  record: ThreadRecord | undefined,
+  options: Options
+): Effect.fn.Return<ThreadOpened, AppServerError> {
+  const { fields, requested } = record === undefined
+    ? { fields: options, requested: options }
+    : keep(method, record, options)
+  const opened = yield* whileClosing(requestThread(server, method, { ...fields, threadId: id, excludeTurns: true }))
+  const threadId = opened.thread.id
+  const difference = differenceOf(requested, settingsOf(opened))
+  if (difference === undefined) return opened
+  const error = notApplied(method, threadId, difference)
+  const { sandboxPolicy } = requested
+  if (difference.setting !== "sandbox" || Predicate.isNullish(sandboxPolicy)) return yield* error
+  const updated = yield* Effect.catchReason(
+    updateSettings(server, threadId, { sandboxPolicy }),
+    "AppServerError",
+    "RequestRejected",
+    () => Effect.fail(error)
+  )
+  yield* verifySettings(method, threadId, requested, settingsOf(updated))
+  return updated
+})
+
+/** Opens a known thread again as it was, with its model too. */
+export const reopenKept = Effect.fnUntraced(function*(
+  server: Requests,
+  id: string,
+  record: ThreadRecord
+): Effect.fn.Return<void, AppServerError> {
+  const opened = yield* openKept(server, "thread/resume", id, record, {})
+  const { cwd, effort, model, modelProvider, serviceTier } = record.settings
+  const changes = { cwd, effort, model, serviceTier }
+  const effective = settingsOf(opened)
+  const isSame = Equal.equals(changes, {
+    cwd: effective.cwd,
+    effort: effective.effort,
+    model: effective.model,
+    serviceTier: effective.serviceTier
+  })
+  const updated = isSame ? opened : yield* Effect.catchReason(
+    updateSettings(server, id, withoutUndefined(changes)),
+    "AppServerError",
+    "RequestRejected",
+    () => Effect.succeed(opened)
+  )
+  yield* verifySettings("thread/resume", id, { cwd, model, modelProvider }, settingsOf(updated))
+})
+
+/** Fails if a known thread was opened in a way that does not send its settings, and has others then. */
+export const verifyKept = (
+  method: "thread/resume" | "thread/fork",
+  threadId: string,
+  record: ThreadRecord,
+  options: Options,
+  effective: Settings
+): Effect.Effect<void, AppServerError> =>
+  verifySettings(method, threadId, keep(method, record, options).requested, effective)
+
+/** The options of a resume that the server ignores if it has loaded the thread, and does not report. */
+const ignoredOptions = ["baseInstructions", "developerInstructions", "personality"] as const
+
+/** Fails if options of a resume would be ignored. Nothing is changed then. */
+export const refuseIgnored = Effect.fnUntraced(function*(
+  server: Requests,
+  id: string,
+  config: Config | undefined,
+  instructions: Instructions | undefined,
+  options: Options
+): Effect.fn.Return<void, AppServerError> {
+  const setting = includesConfig(config, options.config)
+    ? ignoredOptions.find((name) => Predicate.isNotNullish(options[name]) && options[name] !== instructions?.[name])
+    : "config"
+  if (setting === undefined) return
+  const read = yield* Effect.orElseSucceed(server.requestRaw("thread/read", { threadId: id }), () => undefined)
+  const status = field(field(field(read, "thread"), "status"), "type")
+  if (!Predicate.isString(status) || status === "notLoaded") return
+  // These hold instructions and tokens, so the error does not repeat them.
+  return yield* notApplied("thread/resume", id, { setting, requested: undefined, effective: undefined })
+})

@@ -1,0 +1,34 @@
+/** The commands of a thread that outlive the turn that started them. Codex calls them background terminals. */
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import type { AppServer } from "../../../AppServer.ts"
+import type { AppServerError } from "../../../AppServerError.ts"
+import { field } from "../../connection/codec.ts"
+import type { TurnState } from "./turnState.ts"
+
+/** Reasons that mean that the server has ended, and its commands with it. */
+const endOfServer: ReadonlySet<string> = new Set(["ConnectionClosed", "RestartsExhausted", "TurnLost"])
+
+/** Ends the background terminals that a turn has started. */
+export const endTerminals = (server: AppServer["Service"], state: TurnState): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { commands, outcome, threadId } = state
+    const isLost = outcome !== undefined && Result.isFailure(outcome) && endOfServer.has(outcome.failure.reason._tag)
+    if (commands.size === 0 || isLost || !server.experimentalApi) return Effect.void
+    const end = Effect.fnUntraced(function*(cursor: string | null): Effect.fn.Return<void, AppServerError> {
+      const page = yield* server.requestRaw("thread/backgroundTerminals/list", { threadId, cursor })
+      const data = field(page, "data")
+      for (const terminal of Array.isArray(data) ? data : []) {
+        const processId = field(terminal, "processId")
+        if (!commands.has(field(terminal, "itemId") as string) || !Predicate.isString(processId)) continue
+        yield* server.requestRaw("thread/backgroundTerminals/terminate", { threadId, processId })
+      }
+      const next = field(page, "nextCursor")
+      if (Predicate.isString(next) && next !== cursor) yield* end(next)
+    })
+    return Effect.catch(end(null), (error) =>
+      Effect.logWarning(
+        `Cannot end the background terminals of an interrupted turn of thread ${threadId}: ${error.message}`
+      ))
+  })

@@ -1,0 +1,127 @@
+/** One handle of a turn. Several callers may hold the same turn, and what ends the wait of one does not end that of another. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type { AppServer } from "../../../AppServer.ts"
+import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
+import type * as Protocol from "../../../Protocol.ts"
+import type { EventBuffer } from "../../connection/subscription.ts"
+import { immediately } from "../../jsonrpc/messages.ts"
+import type { HandlerRegistry } from "../handlers/handlerRegistry.ts"
+import { endTerminals } from "./backgroundTerminals.ts"
+import { bounded, interruptAndSettle } from "./interruptTurn.ts"
+import type { HeldTurn, OpenTurns } from "./turnRegistry.ts"
+
+/** What the handles of all threads of a server share. */
+export interface Session {
+  readonly server: AppServer["Service"]
+  readonly open: OpenTurns
+  readonly registry: HandlerRegistry
+}
+
+/**
+ * Interrupts a turn, waits for the server to end it, and ends the commands that the turn has left running. It is not interrupted
+ * itself: the end of the turn may close the scope that it runs in.
+ */
+export const endTurn = (server: AppServer["Service"], turn: HeldTurn): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    turn.state.outcome !== undefined
+      ? Effect.void
+      : Effect.andThen(
+        interruptAndSettle(server, turn.state, turn.id),
+        turn.keepBackgroundTerminals ? Effect.void : bounded(endTerminals(server, turn.state))
+      )
+  ).pipe(Effect.uninterruptible)
+
+/**
+ * Ends all turns of a thread that is about to be closed, after which no event of them arrives: those that this program has started on
+ * the server, the others for this program only.
+ */
+export const closeTurns = Effect.fnUntraced(function*({ open, server }: Session, threadId: string) {
+  yield* bounded(Fiber.awaitAll(open.startingOf(threadId)))
+  const running = open.runningOf(threadId)
+  yield* Effect.forEach(running.filter(({ isOurs }) => isOurs), (turn) => endTurn(server, turn), {
+    concurrency: "unbounded",
+    discard: true
+  })
+  for (const { id: turnId, state } of running) {
+    const description = "its thread was closed, so its end is not reported to this program"
+    const { lastError } = state
+    state.onEnd(
+      appServerError(new TurnLost({ threadId, turnId, resumable: true, description, lastError })),
+      immediately
+    )
+  }
+})
+
+export class TurnHandle {
+  readonly session: Session
+  readonly turn: HeldTurn
+  private readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
+  private readonly buffers = new Set<EventBuffer<Protocol.TurnNotification>>()
+  private error: AppServerError | undefined
+  private isReleased = false
+
+  constructor(session: Session, turn: HeldTurn) {
+    this.session = session
+    this.turn = turn
+    turn.state.completeWith(this.completion)
+  }
+
+  /** Waits for the end of the turn, or of the wait of this handle. */
+  get ended(): Effect.Effect<Protocol.Turn, AppServerError> {
+    return Deferred.await(this.completion)
+  }
+
+  subscribe(): EventBuffer<Protocol.TurnNotification> {
+    const buffer = this.turn.state.subscribe()
+    if (this.error === undefined) this.buffers.add(buffer)
+    else this.close(buffer, this.error)
+    return buffer
+  }
+
+  unsubscribe(buffer: EventBuffer<Protocol.TurnNotification>): void {
+    this.buffers.delete(buffer)
+    this.turn.state.unsubscribe(buffer)
+  }
+
+  /** Whether the turn goes on without this handle: another handle holds it, or this program has not started it. */
+  get isShared(): boolean {
+    return !this.turn.isOurs || this.turn.handles > (this.isReleased ? 0 : 1)
+  }
+
+  /** Ends the wait of this handle only, with an error. */
+  fail(error: AppServerError): void {
+    if (this.error !== undefined || this.turn.state.outcome !== undefined) return
+    this.error = error
+    for (const buffer of this.buffers) this.close(buffer, error)
+    this.buffers.clear()
+    Deferred.doneUnsafe(this.completion, Effect.fail(error))
+  }
+
+  /** Gives up this handle. If it was the last one and this program started the turn, the turn is interrupted. */
+  readonly release: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.isReleased) return Effect.void
+    this.isReleased = true
+    this.turn.handles--
+    return releaseTurn(this.session, this.turn)
+  })
+
+  private close(buffer: EventBuffer<Protocol.TurnNotification>, error: AppServerError): void {
+    this.turn.state.unsubscribe(buffer)
+    buffer.close(error, immediately)
+  }
+}
+
+/** Interrupts a turn without handles, and keeps nothing of it afterwards, also if the server does not end it. */
+const releaseTurn = Effect.fnUntraced(function*({ open, server }: Session, turn: HeldTurn) {
+  const { state } = turn
+  const starting = open.startingOf(state.threadId)
+  // A request that has no response yet may be about to join this turn.
+  if (turn.handles === 0 && state.outcome === undefined && starting.size > 0) yield* bounded(Fiber.awaitAll(starting))
+  if (turn.handles > 0 || !open.isHeld(turn)) return
+  if (turn.isOurs) yield* endTurn(server, turn)
+  if (turn.handles > 0) return
+  open.remove(turn)
+  if (state.outcome === undefined) state.release()
+})

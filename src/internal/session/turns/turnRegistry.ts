@@ -1,0 +1,153 @@
+/** The turns that a program holds, those that it is about to start, and those that its threads run for others. */
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import type { AppServer } from "../../../AppServer.ts"
+import { immediately } from "../../jsonrpc/messages.ts"
+import type { OpenThread } from "../threads/openThread.ts"
+import { ThreadUsages } from "../threads/threadUsage.ts"
+import type { TurnState } from "./turnState.ts"
+
+/** A turn that is held by one handle or more. With no handle left it stays until it is settled. */
+export interface HeldTurn {
+  readonly id: string
+  readonly key: string
+  readonly thread: OpenThread
+  readonly state: TurnState
+  /** Whether this program has started it. One that a goal or another client has started goes on without this program. */
+  isOurs: boolean
+  /** Whether its background terminals live on when it is interrupted. */
+  readonly keepBackgroundTerminals: boolean
+  handles: number
+}
+
+/** A turn, or a compaction, whose end the program waits for. */
+export interface Awaited {
+  readonly state: TurnState
+  /** Its id, once that is known. */
+  readonly id: () => string | undefined
+  readonly isAwaited: () => boolean
+}
+
+const keyOf = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
+
+/** A `turn/start` request that has no response yet. */
+export interface StartingTurn {
+  readonly thread: OpenThread
+  readonly state: TurnState
+  readonly keepBackgroundTerminals: boolean
+  /** The turn that the thread was running when the request was made, as far as the events of the thread say. */
+  readonly activeBefore: string | undefined
+}
+
+export class OpenTurns {
+  /** What the threads and their turns use. */
+  readonly usages = new ThreadUsages()
+  readonly held = new Map<string, HeldTurn>()
+  /** The states of compactions, whose turns have no handle. */
+  readonly compacting = new Set<TurnState>()
+  /** The turns whose `turn/start` has no response yet. */
+  readonly unnamed = new Set<TurnState>()
+  /** Called with each turn and compaction whose end is waited for. */
+  onAwait: (awaited: Awaited) => void = () => {}
+  /** Called with the id of each turn that turns out to be the program's. */
+  readonly onClaim = new Set<(turnId: string) => void>()
+  /** The `turn/start` requests that have no response yet, by thread. */
+  private readonly starting = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
+  /** The turn that each thread is running, started by this program or not. */
+  private readonly active = new Map<string, string>()
+
+  /** Follows which turns the threads of a server run, for as long as the scope lives. */
+  listen(server: AppServer["Service"]): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.all([
+      this.usages.listen(server),
+      server.observe("turn/started", (event) => {
+        if (event.method === "turn/started") this.active.set(event.params.threadId, event.params.turn.id)
+      }),
+      server.observe("turn/completed", (event) => {
+        if (event.method !== "turn/completed") return
+        this.end(event.params.threadId, event.params.turn.id)
+      }),
+      server.observe("thread/status/changed", (event) => {
+        if (event.method !== "thread/status/changed") return
+        if (event.params.status.type !== "active") this.active.delete(event.params.threadId)
+      }),
+      server.onRestart(() => Effect.sync(() => this.active.clear()))
+    ], { discard: true })
+  }
+
+  /** The turn that a thread is running, started by this program or not, as far as the events of the thread say. */
+  activeOf(threadId: string): string | undefined {
+    return this.active.get(threadId)
+  }
+
+  /** Notes the turn that a thread was running already when it was opened. */
+  setActive(threadId: string, turnId: string): void {
+    this.active.set(threadId, turnId)
+  }
+
+  /**
+   * Takes a handle of the turn in the response to `turn/start`. The server lets a `turn/start` join a turn that is running, so the turn
+   * may be held already, or may be one that this program has not started.
+   */
+  claim(turnId: string, { activeBefore, keepBackgroundTerminals, state, thread }: StartingTurn): HeldTurn {
+    for (const claimed of this.onClaim) claimed(turnId)
+    const key = keyOf(state.threadId, turnId)
+    const held = this.held.get(key)
+    if (held !== undefined && !held.state.isReleased) {
+      state.stop()
+      held.handles++
+      return held
+    }
+    state.bind(turnId, immediately)
+    const isOurs = activeBefore !== turnId
+    const turn: HeldTurn = { id: turnId, key, thread, state, isOurs, keepBackgroundTerminals, handles: 1 }
+    this.held.set(key, turn)
+    state.whenFinished(() => this.end(state.threadId, turnId))
+    this.onAwait({ state, id: () => turnId, isAwaited: () => this.isHeld(turn) })
+    return turn
+  }
+
+  private end(threadId: string, turnId: string): void {
+    if (this.active.get(threadId) === turnId) this.active.delete(threadId)
+  }
+
+  /** Whether a turn has not been replaced, which a request that has joined it does when no caller had waited for it. */
+  isHeld(turn: HeldTurn): boolean {
+    return this.held.get(turn.key) === turn
+  }
+
+  /** Removes a turn that is settled, or that is not waited for any more. */
+  remove(turn: HeldTurn): void {
+    if (this.isHeld(turn)) this.held.delete(turn.key)
+  }
+
+  addStarting(threadId: string, request: Fiber.Fiber<unknown, unknown>): void {
+    const starting = this.starting.get(threadId) ?? new Set()
+    this.starting.set(threadId, starting.add(request))
+    request.addObserver(() => {
+      starting.delete(request)
+      if (starting.size === 0 && this.starting.get(threadId) === starting) this.starting.delete(threadId)
+    })
+  }
+
+  startingOf(threadId: string): ReadonlySet<Fiber.Fiber<unknown, unknown>> {
+    return this.starting.get(threadId) ?? new Set()
+  }
+
+  /** The turns of a thread that the program holds, and that have not ended. */
+  runningOf(threadId: string): ReadonlyArray<HeldTurn> {
+    return [...this.held.values()].filter(({ state }) => state.threadId === threadId && state.outcome === undefined)
+  }
+
+  /** Whether a turn is one that the program holds, and has not ended. */
+  isRunning(threadId: string, turnId: string): boolean {
+    const turn = this.held.get(keyOf(threadId, turnId))
+    return turn !== undefined && turn.state.outcome === undefined
+  }
+
+  /** Whether the thread is busy with a turn that the program holds, or is about to start. */
+  isBusy(threadId: string): boolean {
+    return this.startingOf(threadId).size > 0 || this.runningOf(threadId).length > 0
+  }
+}

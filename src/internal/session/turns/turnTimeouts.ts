@@ -1,0 +1,108 @@
+/** Time limits of turns: how long a turn may take, and how long it may produce no event but retries. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { AppServer } from "../../../AppServer.ts"
+import { type AppServerError, make as appServerError, RequestTimeout, TurnTimeout } from "../../../AppServerError.ts"
+import { endTurn, type TurnHandle } from "./turnHandle.ts"
+
+/** Ends the wait of a handle that has taken too long, and the turn with it unless other callers hold it. */
+const expire = (
+  handle: TurnHandle,
+  kind: TurnTimeout["kind"],
+  duration: Duration.Duration
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { isShared, session: { server }, turn } = handle
+    const { id: turnId, state } = turn
+    if (state.outcome !== undefined) return Effect.void
+    const timeoutMillis = Duration.toMillis(duration)
+    const { lastError, threadId } = state
+    const error = appServerError(
+      new TurnTimeout({ threadId, turnId, kind, timeoutMillis, isInterrupted: !isShared, lastError })
+    )
+    if (isShared) {
+      handle.fail(error)
+      return handle.release
+    }
+    state.expire(error)
+    return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.abandon()))
+  })
+
+/** Has an effect fail that is not done by a certain time. */
+export type Limit = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AppServerError, R>
+
+/** The time limit, counted from now, of a request or of what must be done before it can be sent. */
+const limitOf = (millis: number, reason: () => RequestTimeout | TurnTimeout): Effect.Effect<Limit> =>
+  Effect.map(Clock.Clock, (clock) => {
+    const end = clock.currentTimeMillisUnsafe() + millis
+    return (effect) =>
+      Effect.suspend(() =>
+        Effect.timeoutOrElse(effect, {
+          duration: end - clock.currentTimeMillisUnsafe(),
+          orElse: () => Effect.fail(appServerError(reason()))
+        })
+      )
+  })
+
+export const requestLimit = (server: AppServer["Service"], method: string): Effect.Effect<Limit> => {
+  const timeoutMillis = Duration.toMillis(server.requestTimeout)
+  return limitOf(timeoutMillis, () => new RequestTimeout({ method, timeoutMillis }))
+}
+
+/** The time limit of the start of a turn, which has no name yet: that of the request, or of the turn if that is shorter. */
+export const startLimit = (
+  server: AppServer["Service"],
+  threadId: string,
+  timeouts: { readonly [Kind in TurnTimeout["kind"]]: Duration.Input | undefined }
+): Effect.Effect<Limit> => {
+  let timeoutMillis = Duration.toMillis(server.requestTimeout)
+  let shortest: TurnTimeout["kind"] | undefined
+  for (const kind of ["deadline", "idle"] as const) {
+    const timeout = timeouts[kind]
+    const millis = timeout === undefined ? Infinity : Duration.toMillis(timeout)
+    if (millis >= timeoutMillis) continue
+    timeoutMillis = millis
+    shortest = kind
+  }
+  return limitOf(timeoutMillis, () =>
+    shortest === undefined
+      ? new RequestTimeout({ method: "turn/start", timeoutMillis })
+      : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis, isInterrupted: true }))
+}
+
+/** Expires a handle whose turn has not ended by then, counted from `since`, or from now. */
+export const startDeadline = (
+  handle: TurnHandle,
+  input: Duration.Input,
+  since?: number
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const duration = Duration.fromInputUnsafe(input)
+    const now = yield* Clock.currentTimeMillis
+    const left = (since ?? now) + Duration.toMillis(duration) - now
+    yield* Effect.forkScoped(Effect.delay(expire(handle, "deadline", duration), left))
+  })
+
+/**
+ * Expires a handle whose turn produces no event but retries for the given time. The clock stops while the turn, or a sub-agent that
+ * works for it, waits for a handler of the program, and starts anew with the response.
+ */
+export const startIdleTimeout = (handle: TurnHandle, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const duration = Duration.fromInputUnsafe(input)
+    const millis = Duration.toMillis(duration)
+    const clock = yield* Clock.Clock
+    const { session: { registry }, turn } = handle
+    const { state } = turn
+    state.now = () => clock.currentTimeMillisUnsafe()
+    state.lastEventAt = state.now()
+    const watch: Effect.Effect<void> = Effect.suspend(() => {
+      if (state.outcome !== undefined) return Effect.void
+      const now = clock.currentTimeMillisUnsafe()
+      const left = registry.isAsking(turn) ? millis : state.lastEventAt + millis - now
+      return left > 0 ? Effect.andThen(Effect.sleep(left), watch) : expire(handle, "idle", duration)
+    })
+    yield* Effect.forkScoped(watch)
+  })
