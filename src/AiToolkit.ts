@@ -41,7 +41,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
-import { capturedServices, withServices } from "./internal/handlers/handlerContext.ts"
+import { handlerContext, provideHandlerContext } from "./internal/handlers/handlerContext.ts"
 import { assertOptions, duration, func, type Kinds } from "./internal/options.ts"
 import { ownFields } from "./internal/tools/ownFields.ts"
 import * as Tool from "./Tool.ts"
@@ -170,7 +170,7 @@ export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
 > =>
   Effect.gen(function*() {
     assertOptions("AiToolkit.make", kinds, options)
-    const services = yield* capturedServices
+    const services = yield* handlerContext
     const withHandlers = (yield* toolkit) as unknown as AnyToolkit
     const tools: Array<Tool.Tool> = []
     for (const tool of Object.values<AiTool.Any>(withHandlers.tools)) {
@@ -191,7 +191,8 @@ export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
         description: AiTool.getDescription(tool) ?? "",
         inputSchema,
         timeout: options.timeout,
-        run: (args, call) => withServices(services as Context.Context<any>, () => runApproved(prepare(args), call))
+        run: (args, call) =>
+          provideHandlerContext(services as Context.Context<any>, () => runApproved(prepare(args), call))
       })
     }
     return tools

@@ -32,21 +32,21 @@ import {
   RestartsExhausted,
   UnsupportedServer
 } from "./AppServerError.ts"
-import { decoderOf, encodeParams, specOf } from "./internal/connection/codec.ts"
+import { decoderFor, encodeParams, getSpec } from "./internal/connection/codec.ts"
 import type { Delta } from "./internal/connection/deltaParser.ts"
-import { declineOf } from "./internal/connection/fallbackResponse.ts"
+import { fallbackResponse } from "./internal/connection/fallbackResponse.ts"
 import { loginCheck } from "./internal/connection/loginCheck.ts"
-import { Router, withdraw } from "./internal/connection/router.ts"
-import { floor, supportOf } from "./internal/connection/serverVersion.ts"
+import { cancellationOf, Router } from "./internal/connection/router.ts"
+import { floor, getSupport } from "./internal/connection/serverVersion.ts"
 import { logWarnings } from "./internal/connection/serverWarnings.ts"
-import { streamOf } from "./internal/connection/subscription.ts"
-import { capturedServices, withServices } from "./internal/handlers/handlerContext.ts"
-import { immediately, type IncomingRequest, type Step } from "./internal/jsonrpc/messages.ts"
+import { fromSubscription } from "./internal/connection/subscription.ts"
+import { handlerContext, provideHandlerContext } from "./internal/handlers/handlerContext.ts"
+import { type IncomingRequest, type ReadBatch, syncBatch } from "./internal/jsonrpc/messages.ts"
 import { Request } from "./internal/jsonrpc/outgoingRequests.ts"
 import { makePeer, type Peer } from "./internal/jsonrpc/peer.ts"
 import { connectionKinds, processNames } from "./internal/layerOptions.ts"
 import { duration, func, type Kinds, optionIssue } from "./internal/options.ts"
-import { isRepeatable } from "./internal/protocol/idempotent.ts"
+import { isIdempotent } from "./internal/protocol/idempotent.ts"
 import { withReason } from "./internal/protocol/rejections.ts"
 import { packageVersion } from "./internal/version.ts"
 import * as Metadata from "./Metadata.ts"
@@ -136,17 +136,17 @@ export type RequestArgs<M extends keyof Protocol.ClientRequests> = undefined ext
   : [params: Protocol.ClientRequests[M]["params"], options?: RequestOptions]
 
 /**
- * Hears the notifications of one thread, in the reader's own step, so it must be quick.
+ * Hears the notifications of one thread, in the reader's own batch, so it must be quick.
  *
  * @category models
  * @since 0.1.0
  */
 export interface NotificationListener {
-  readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, step: Step) => void
+  readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, batch: ReadBatch) => void
   /** Hears a piece of text, in place of its notification. */
-  readonly onDelta?: ((delta: Delta, step: Step) => void) | undefined
+  readonly onDelta?: ((delta: Delta, batch: ReadBatch) => void) | undefined
   /** The connection has ended; nothing follows. */
-  readonly onEnd: (error: AppServerError, step: Step) => void
+  readonly onClose: (error: AppServerError, batch: ReadBatch) => void
 }
 
 /**
@@ -164,7 +164,7 @@ export class NotHandled extends Data.TaggedError("NotHandled")<{ readonly why: s
  * @category models
  * @since 0.1.0
  */
-export interface Requests {
+export interface Client {
   /**
    * Sends a request and waits for its answer.
    *
@@ -196,7 +196,7 @@ export interface Requests {
  */
 export class AppServer extends Context.Service<
   AppServer,
-  Requests & {
+  Client & {
     /** Who the server is. */
     readonly metadata: Metadata.Metadata
     /** How long a request may wait for its answer, unless it says otherwise. */
@@ -207,7 +207,7 @@ export class AppServer extends Context.Service<
      * What sends requests on the connection that is in use, once one is. When that ends they fail with `ConnectionClosed`, and none
      * is sent on the next connection, where what a request relies on may not hold any more.
      */
-    readonly connected: Effect.Effect<Requests, AppServerError>
+    readonly connected: Effect.Effect<Client, AppServerError>
     /** How the connection is. */
     readonly state: Effect.Effect<ConnectionState>
     /** How the connection is, and then each change, up to `Closed`. */
@@ -258,7 +258,7 @@ export class AppServer extends Context.Service<
     readonly onAnswered: (observer: (request: IncomingRequest) => void) => Effect.Effect<void, never, Scope.Scope>
     /**
      * Calls a function with each notification of one method, of any thread, for as long as the scope lives. It is called in the
-     * reader's own step, so it must be quick.
+     * reader's own batch, so it must be quick.
      */
     readonly observe: (
       method: string,
@@ -269,7 +269,7 @@ export class AppServer extends Context.Service<
      * lives. It is given what sends requests to the new server.
      */
     readonly onRestart: (
-      recover: (server: Requests) => Effect.Effect<void>
+      recover: (server: Client) => Effect.Effect<void>
     ) => Effect.Effect<void, never, Scope.Scope>
   }
 >()("effect-codex/AppServer") {}
@@ -341,24 +341,24 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   /** Completed when a connection is in use again, or none will be. */
   let settled = Deferred.makeUnsafe<void>()
   let live: Live | undefined
-  const recoveries = new Set<(server: Requests) => Effect.Effect<void>>()
+  const recoveries = new Set<(server: Client) => Effect.Effect<void>>()
   const answered = new Set<(request: IncomingRequest) => void>()
 
-  const become = (next: ConnectionState, step: Step): void => {
+  const become = (next: ConnectionState, batch: ReadBatch): void => {
     state = next
     const waiting = settled
     if (next._tag !== "Starting") settled = Deferred.makeUnsafe()
-    step.defer(() => {
+    batch.afterBatch(() => {
       PubSub.publishUnsafe(changes, next)
       if (next._tag !== "Starting") Deferred.doneUnsafe(waiting, Exit.void)
     })
   }
 
-  const end = (cause: AppServerError, step: Step): void => {
+  const end = (cause: AppServerError, batch: ReadBatch): void => {
     if (state._tag === "Closed") return
     live = undefined
-    router.end(cause, step)
-    become({ _tag: "Closed", cause }, step)
+    router.end(cause, batch)
+    become({ _tag: "Closed", cause }, batch)
   }
 
   const current: Effect.Effect<Peer, AppServerError> = Effect.suspend(() => {
@@ -375,12 +375,12 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     serverVersion === undefined ? error : addVersions(error, { serverVersion, protocolVersion: Protocol.version })
 
   /** How requests are made: of a peer that is there, or that is waited for. */
-  const requestsOf = (peer: () => Peer | undefined, opened: Effect.Effect<Peer, AppServerError>): Requests => {
+  const requestsOf = (peer: () => Peer | undefined, opened: Effect.Effect<Peer, AppServerError>): Client => {
     const mayRepeat = ({ reason }: AppServerError, { isSent, method }: Request): boolean =>
       reason._tag === "Overloaded"
-        ? isRepeatable(method)
+        ? isIdempotent(method)
         : reason._tag === "ConnectionClosed" && restart !== false && opened === current && state._tag !== "Closed" &&
-          (isRepeatable(method) || !isSent)
+          (isIdempotent(method) || !isSent)
 
     /** Makes a request again for as long as it may be, after a first failure if there was one, until its deadline. */
     const repeat = (request: Request, first?: AppServerError): Effect.Effect<unknown, AppServerError> => {
@@ -392,7 +392,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         failure = undefined
         if (error !== undefined) return Effect.fail(error)
         return Effect.flatMap(opened, (peer) => {
-          last = last.isOver ? last.again() : last
+          last = last.isSettled ? last.retry() : last
           return peer.request(last)
         })
       })
@@ -436,19 +436,19 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           )
       })
     const request = ((method: keyof Protocol.ClientRequests, params?: unknown, requestOptions?: RequestOptions) => {
-      const spec = specOf(Protocol.clientRequests, method)
+      const spec = getSpec(Protocol.clientRequests, method)
       if (spec === undefined) {
         return Effect.fail(appServerError(
           new InvalidRequest({ method, description: `the protocol of Codex ${Protocol.version} has no such method` })
         ))
       }
       return Effect.flatMap(requestRaw(method, params, requestOptions), (result) => {
-        const decoded = decoderOf(spec.result)(result)
+        const decoded = decoderFor(spec.result)(result)
         return Result.isSuccess(decoded)
           ? Effect.succeed(decoded.success)
           : Effect.fail(withVersions(appServerError(new DecodeFailed({ method, issue: decoded.failure.message }))))
       })
-    }) as Requests["request"]
+    }) as Client["request"]
     return { request, requestRaw, withVersions }
   }
 
@@ -461,7 +461,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
 
   /** Refuses a server that is too old. One that the protocol was not generated from is logged, once. */
   const checkVersion = Effect.fnUntraced(function*({ serverVersion }: Metadata.Metadata) {
-    const support = supportOf(serverVersion)
+    const support = getSupport(serverVersion)
     if (support === "unsupported" && options.allowUnsupportedServer !== true) {
       return yield* appServerError(new UnsupportedServer({ serverVersion, floor }))
     }
@@ -508,7 +508,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
         )
     )
     yield* checkVersion(metadata)
-    serverVersion = supportOf(metadata.serverVersion) === "unknown" ? undefined : metadata.serverVersion
+    serverVersion = getSupport(metadata.serverVersion) === "unknown" ? undefined : metadata.serverVersion
     yield* peer.notify("initialized")
     return metadata
   })
@@ -530,14 +530,14 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           onAnswered: (request) => {
             for (const observer of answered) observer(request)
           },
-          withdraw,
-          withdrawn: ({ method }) => declineOf(method, "withdrawn").answer,
+          withdraw: cancellationOf,
+          withdrawn: ({ method }) => fallbackResponse(method, "withdrawn").answer,
           replayedBy: "thread/resume",
-          onEnd: (error, step) => {
-            if (restart === false) end(error, step)
-            else if (live !== undefined) become({ _tag: "Starting", cause: error }, step)
+          onEnd: (error, batch) => {
+            if (restart === false) end(error, batch)
+            else if (live !== undefined) become({ _tag: "Starting", cause: error }, batch)
             live = undefined
-            step.defer(() => Deferred.doneUnsafe(lost, Exit.succeed(error)))
+            batch.afterBatch(() => Deferred.doneUnsafe(lost, Exit.succeed(error)))
           }
         })
         return { peer, metadata: yield* initialize(peer), lost: Deferred.await(lost), close }
@@ -551,7 +551,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
     const ended = opened.peer.ended()
     if (ended !== undefined) return ended
     live = opened
-    become({ _tag: "Ready", metadata: opened.metadata }, immediately)
+    become({ _tag: "Ready", metadata: opened.metadata }, syncBatch)
     return undefined
   }
 
@@ -576,14 +576,14 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           )
       )
     ),
-    notifications: streamOf(() => router.subscribe(), (buffer) => router.unsubscribe(buffer)),
+    notifications: fromSubscription(() => router.subscribe(), (buffer) => router.unsubscribe(buffer)),
     handle: (method, handler) =>
-      Effect.flatMap(capturedServices, (services) =>
+      Effect.flatMap(handlerContext, (services) =>
         Effect.acquireRelease(
           Effect.sync(() =>
-            router.handle(
+            router.addRequestHandler(
               method,
-              (params) => withServices(services as Context.Context<any>, () => handler(params as never))
+              (params) => provideHandlerContext(services as Context.Context<any>, () => handler(params as never))
             )
           ),
           (remove) => Effect.sync(remove)
@@ -593,7 +593,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       const deadline = clock.currentTimeMillisUnsafe() + defaultTimeoutMillis
       return peer.request(new Request(loginCheck.method, "{}", deadline, defaultTimeoutMillis, true, undefined))
     }),
-    listen: (threadId, listener) => router.listen(threadId, listener),
+    listen: (threadId, listener) => router.addThreadListener(threadId, listener),
     asked: () => live?.peer.asked() ?? [],
     onAnswered: (observer) =>
       Effect.acquireRelease(
@@ -602,7 +602,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       ),
     observe: (method, observer) =>
       Effect.acquireRelease(
-        Effect.sync(() => router.observe(method, observer)),
+        Effect.sync(() => router.addNotificationHandler(method, observer)),
         (remove) => Effect.sync(remove)
       ),
     onRestart: (recover) =>
@@ -639,7 +639,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
       }
       while (true) {
         if (Exit.isFailure(yield* Effect.exit(next(cause)))) {
-          return end(appServerError(new RestartsExhausted({ restarts, cause })), immediately)
+          return end(appServerError(new RestartsExhausted({ restarts, cause })), syncBatch)
         }
         restarts++
         const reopened = yield* Effect.result(reopen)
@@ -648,17 +648,17 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
           break
         }
         cause = reopened.failure
-        become({ _tag: "Starting", cause }, immediately)
+        become({ _tag: "Starting", cause }, syncBatch)
       }
       since = clock.currentTimeMillisUnsafe()
-      router.tell(restartedEvent(restarts, cause), immediately)
+      router.publish(restartedEvent(restarts, cause), syncBatch)
       const ended = use(connection)
-      if (ended !== undefined) become({ _tag: "Starting", cause: ended }, immediately)
+      if (ended !== undefined) become({ _tag: "Starting", cause: ended }, syncBatch)
     }
   })
   yield* Effect.forkScoped(supervise)
   // What waits is told at once, not when the process has gone.
-  yield* Effect.addFinalizer(() => Effect.sync(() => end(scopeClosed(), immediately)))
+  yield* Effect.addFinalizer(() => Effect.sync(() => end(scopeClosed(), syncBatch)))
   return service
 })
 

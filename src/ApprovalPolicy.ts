@@ -31,10 +31,10 @@ import { readCommand } from "./internal/approvals/commandWords.ts"
 import { isReadOnly } from "./internal/approvals/readOnlyCommand.ts"
 import { resolvePath } from "./internal/approvals/resolvePath.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
-import { inTime } from "./internal/handlers/timeoutTo.ts"
+import { timeoutTo } from "./internal/handlers/timeoutTo.ts"
 import { assertOptions, duration as durationKind, func, nonEmpty } from "./internal/options.ts"
 import { describeRequest } from "./internal/terminal/describeRequest.ts"
-import { alone, ask, show, withdrawable } from "./internal/terminal/prompt.ts"
+import { ask, notifyCancelled, show, withTerminalLock } from "./internal/terminal/prompt.ts"
 
 const decided = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
   Effect.succeed(Option.some(decision))
@@ -294,7 +294,7 @@ export const timeout: {
   <R>(approver: Approvals.Approver<R>, duration: Duration.Input): Approvals.Policy<R> => {
     const policy = toPolicy(approver)
     assertOptions("ApprovalPolicy.timeout", { duration: durationKind }, { duration })
-    return (request) => inTime(policy(request), duration, () => Option.some("decline"))
+    return (request) => timeoutTo(policy(request), duration, () => Option.some("decline"))
   }
 )
 
@@ -330,6 +330,6 @@ export const askTerminal: Approvals.Policy<Terminal.Terminal> = Effect.fnUntrace
       if (Object.hasOwn(choices, answer)) return Option.some(choices[answer]!)
     }
   },
-  withdrawable,
-  alone
+  notifyCancelled,
+  withTerminalLock
 )

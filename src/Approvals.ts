@@ -43,8 +43,8 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Codex from "./Codex.ts"
 import { toPolicy } from "./internal/approvals/toPolicy.ts"
-import { capturedServices, withServices } from "./internal/handlers/handlerContext.ts"
-import type { HandlerServices, Named, NoOthers } from "./internal/handlers/handlerServices.ts"
+import { handlerContext, provideHandlerContext } from "./internal/handlers/handlerContext.ts"
+import type { HandlerServices, KnownServices, NoExcessProperties } from "./internal/handlers/handlerServices.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**
@@ -331,7 +331,7 @@ export type Approver<R = never> = Handlers<R> | Policy<R>
  * @category models
  * @since 0.1.0
  */
-export type Services<A> = Named<
+export type Services<A> = KnownServices<
   A extends (request: never) => Effect.Effect<infer _A, infer _E, infer R> ? R : HandlerServices<A>
 >
 
@@ -376,13 +376,13 @@ export class Approvals extends Context.Service<Approvals, {
  * @since 0.1.0
  */
 export const make = <const A extends Approver<any>>(
-  approver: A & NoOthers<A, Handlers>
+  approver: A & NoExcessProperties<A, Handlers>
 ): Effect.Effect<Approvals["Service"], never, Codex.Codex | Services<A> | Scope.Scope> =>
   Effect.gen(function*() {
     const codex = yield* Codex.Codex
-    const services = (yield* capturedServices) as Context.Context<Services<A>>
+    const services = (yield* handlerContext) as Context.Context<Services<A>>
     const policy = toPolicy(approver as Approver<Services<A>>)
-    const decide: Policy = (request) => withServices(services, () => policy(request))
+    const decide: Policy = (request) => provideHandlerContext(services, () => policy(request))
     yield* codex.handle({ approvals: decide })
     return { decide }
   })
@@ -401,7 +401,7 @@ export const make = <const A extends Approver<any>>(
  * @since 0.1.0
  */
 export const layer = <const A extends Approver<any>>(
-  approver: A & NoOthers<A, Handlers>
+  approver: A & NoExcessProperties<A, Handlers>
 ): Layer.Layer<Approvals, never, Codex.Codex | Services<A>> => Layer.effect(Approvals, make<A>(approver))
 
 /**

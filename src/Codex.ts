@@ -36,21 +36,21 @@ import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import type * as Approvals from "./Approvals.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, isAppServerError, make as appServerError, ThreadNotFound } from "./AppServerError.ts"
-import { type HandlerOptions, provided } from "./internal/session/handlers/handlerRegistry.ts"
+import { type HandlerOptions, provideHandlers } from "./internal/session/handlers/handlerRegistry.ts"
 import {
-  forAnother,
-  providedTools,
-  reopenedWith,
-  specsOf,
-  startedWith,
-  type ToolOptions
+  copyForThread,
+  mergeForReopen,
+  provideTools,
+  toDynamicToolSpecs,
+  type ToolOptions,
+  withRegisteredTools
 } from "./internal/session/handlers/threadTools.ts"
 import { sharedBy } from "./internal/session/session.ts"
 import { withoutTrust } from "./internal/session/settings/projectTrust.ts"
 import { requireOptions, resolveThreadOptions } from "./internal/session/settings/resolveOptions.ts"
 import { requireCwd } from "./internal/session/settings/serverPaths.ts"
 import { mergeConfig } from "./internal/session/settings/threadConfig.ts"
-import { instructionsOf, settingsOf } from "./internal/session/settings/threadSettings.ts"
+import { fromOpened, getInstructions } from "./internal/session/settings/threadSettings.ts"
 import { openKept, refuseIgnored, verifyKept, verifySettings } from "./internal/session/threads/keptSettings.ts"
 import { OpenThread } from "./internal/session/threads/openThread.ts"
 import { pages } from "./internal/session/threads/pages.ts"
@@ -263,8 +263,8 @@ const make = Effect.gen(function*() {
       yield* requireOptions(method, options)
       const id = canonicalId(threadId)
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
-      const handlers = yield* provided({ approvals, questions }, method)
-      const tools = yield* providedTools(server, method, { toolConcurrency, tools: given })
+      const handlers = yield* provideHandlers({ approvals, questions }, method)
+      const tools = yield* provideTools(server, method, { toolConcurrency, tools: given })
       const fields = yield* resolveThreadOptions(method, rest)
       // A path or a history is opened instead of the thread with the id.
       const isOther = Predicate.isNotNullish(rest.path) || Predicate.isNotNullish(rest.history)
@@ -273,7 +273,7 @@ const make = Effect.gen(function*() {
       if (method === "thread/resume") {
         yield* refuseIgnored(server, id, known?.config, threads.get(id)?.instructions, fields)
       }
-      const before = registry.ofThread(id)
+      const before = registry.getThread(id)
       const now = {
         handlers: {
           approvals: handlers.approvals ?? before?.handlers.approvals,
@@ -297,21 +297,21 @@ const make = Effect.gen(function*() {
         const other = isOther && Predicate.isString(otherId) ? records.get(otherId) : undefined
         if (other !== undefined) {
           yield* Effect.onError(
-            verifyKept(method, openedId, other, fields, settingsOf(response)),
+            verifyKept(method, openedId, other, fields, fromOpened(response)),
             () => Effect.sync(() => records.get(openedId)?.unload())
           )
         }
         const record = records.note(response, updates, mergeConfig((known ?? other)?.config, fields.config))
-        const instructions = { ...threads.get(id)?.instructions, ...instructionsOf(fields) }
+        const instructions = { ...threads.get(id)?.instructions, ...getInstructions(fields) }
         const thread = new OpenThread(openedId, record, records, instructions)
         if (method === "thread/resume") yield* findActive(server, open, response)
         else open.usages.forgetTotals(response.thread.id)
         registry.setThread(response.thread.id, {
           ...now,
           tools: tools !== undefined
-            ? yield* reopenedWith(server, method, id, tools, before?.tools, response)
+            ? yield* mergeForReopen(server, method, id, tools, before?.tools, response)
             : method === "thread/fork"
-            ? before?.tools && forAnother(before.tools)
+            ? before?.tools && copyForThread(before.tools)
             : before?.tools
         })
         return handleOf(thread)
@@ -319,7 +319,7 @@ const make = Effect.gen(function*() {
         Effect.onError(() =>
           Effect.sync(() => {
             // Whoever resumes it at the same time may have set others meanwhile.
-            if (method === "thread/resume" && registry.ofThread(id) === now) {
+            if (method === "thread/resume" && registry.getThread(id) === now) {
               registry.setThread(id, before ?? { handlers: {}, tools: undefined })
             }
           })
@@ -344,8 +344,8 @@ const make = Effect.gen(function*() {
     startThread: Effect.fn("Codex.startThread")(function*(options: StartOptions = {}) {
       yield* requireOptions("thread/start", options)
       const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
-      const handlers = yield* provided({ approvals, questions }, "thread/start")
-      const tools = yield* providedTools(server, "thread/start", { toolConcurrency, tools: given })
+      const handlers = yield* provideHandlers({ approvals, questions }, "thread/start")
+      const tools = yield* provideTools(server, "thread/start", { toolConcurrency, tools: given })
       const resolved = yield* resolveThreadOptions("thread/start", withDefaultMode(rest))
       yield* requireCwd(server, "thread/start", resolved.cwd)
       const fields = yield* withoutTrust(server, resolved)
@@ -353,16 +353,18 @@ const make = Effect.gen(function*() {
         const response = yield* requestThread(
           server,
           "thread/start",
-          tools === undefined ? fields : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...specsOf(tools)] }
+          tools === undefined
+            ? fields
+            : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...toDynamicToolSpecs(tools)] }
         )
         const { id } = response.thread
-        yield* verifySettings("thread/start", id, fields, settingsOf(response))
+        yield* verifySettings("thread/start", id, fields, fromOpened(response))
         registry.setThread(id, {
           handlers,
-          tools: tools && startedWith(tools, fields.dynamicTools ?? [])
+          tools: tools && withRegisteredTools(tools, fields.dynamicTools ?? [])
         })
         const record = records.note(response, updates, mergeConfig(fields.config))
-        return handleOf(new OpenThread(id, record, records, instructionsOf(fields)))
+        return handleOf(new OpenThread(id, record, records, getInstructions(fields)))
       }))
     }, withVersions) as Codex["Service"]["startThread"],
     resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],

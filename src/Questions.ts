@@ -36,10 +36,10 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Terminal from "effect/Terminal"
 import * as Codex from "./Codex.ts"
-import { capturedServices } from "./internal/handlers/handlerContext.ts"
-import type { HandlerServices, Named, NoOthers } from "./internal/handlers/handlerServices.ts"
-import { assertQuestions, providedQuestions } from "./internal/session/handlers/handlerRegistry.ts"
-import { alone, type Choice, choose, show, withdrawable } from "./internal/terminal/prompt.ts"
+import { handlerContext } from "./internal/handlers/handlerContext.ts"
+import type { HandlerServices, KnownServices, NoExcessProperties } from "./internal/handlers/handlerServices.ts"
+import { assertQuestions, provideQuestions } from "./internal/session/handlers/handlerRegistry.ts"
+import { type Choice, choose, notifyCancelled, show, withTerminalLock } from "./internal/terminal/prompt.ts"
 import { terminalLine, terminalText } from "./internal/terminal/terminalText.ts"
 import type * as Protocol from "./Protocol.ts"
 
@@ -184,7 +184,7 @@ export interface Handlers<out R = never> {
  * @category models
  * @since 0.1.0
  */
-export type Services<H> = Named<HandlerServices<H>>
+export type Services<H> = KnownServices<HandlerServices<H>>
 
 /**
  * Who answers the questions of all threads.
@@ -202,13 +202,13 @@ export class Questions extends Context.Service<Questions, Handlers>()("effect-co
  * @since 0.1.0
  */
 export const make = <const H extends Handlers<any>>(
-  handlers: H & NoOthers<H, Handlers>
+  handlers: H & NoExcessProperties<H, Handlers>
 ): Effect.Effect<Questions["Service"], never, Codex.Codex | Services<H> | Scope.Scope> =>
   Effect.gen(function*() {
     const codex = yield* Codex.Codex
     assertQuestions(handlers)
-    const services = (yield* capturedServices) as Context.Context<Services<H>>
-    const questions = providedQuestions(handlers as Handlers<Services<H>>, services)
+    const services = (yield* handlerContext) as Context.Context<Services<H>>
+    const questions = provideQuestions(handlers as Handlers<Services<H>>, services)
     yield* codex.handle({ questions })
     return questions
   })
@@ -224,7 +224,7 @@ export const make = <const H extends Handlers<any>>(
  * @since 0.1.0
  */
 export const layer = <const H extends Handlers<any>>(
-  handlers: H & NoOthers<H, Handlers>
+  handlers: H & NoExcessProperties<H, Handlers>
 ): Layer.Layer<Questions, never, Codex.Codex | Services<H>> => Layer.effect(Questions, make<H>(handlers))
 
 interface Selectable {
@@ -327,8 +327,8 @@ export const askTerminal: Handlers<Terminal.Terminal> = {
       }
       return Object.fromEntries(answers)
     },
-    withdrawable,
-    alone
+    notifyCancelled,
+    withTerminalLock
   ),
   elicitation: Effect.fnUntraced(
     function*(request) {
@@ -345,7 +345,7 @@ export const askTerminal: Handlers<Terminal.Terminal> = {
           return decline
       }
     },
-    withdrawable,
-    alone
+    notifyCancelled,
+    withTerminalLock
   )
 }

@@ -39,7 +39,7 @@ import { OutgoingLines } from "./internal/stdio/outgoing.ts"
 import { hasOnlyZombies } from "./internal/stdio/processGroup.ts"
 import { makeRedact, makeRemoveSecrets } from "./internal/stdio/redact.ts"
 import { tomlOverrides, type TomlValue } from "./internal/stdio/toml.ts"
-import { Handoff } from "./internal/syncQueue.ts"
+import { SyncQueue } from "./internal/syncQueue.ts"
 import { type Connection, Transport } from "./Transport.ts"
 
 /**
@@ -341,15 +341,15 @@ export const connect: (
     return {
       incoming: Stream.unwrap(Effect.gen(function*() {
         const unread: Array<string> = []
-        const lines = new Handoff<string, AppServerError>(() => unread.splice(0))
+        const lines = new SyncQueue<string, AppServerError>(() => unread.splice(0))
         yield* receive((more) => {
           for (const line of more) unread.push(line)
-          lines.wake()
+          lines.notify()
         }).pipe(
           Effect.catch((error) =>
             Effect.sync(() => {
               lines.end(error)
-              lines.wake()
+              lines.notify()
             })
           ),
           Effect.forkScoped

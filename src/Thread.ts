@@ -15,7 +15,7 @@ import type * as Approvals from "./Approvals.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { boolean, duration, jsonSchema, type Kinds, optionIssue } from "./internal/options.ts"
-import { type HandlerOptions, isEmpty, provided } from "./internal/session/handlers/handlerRegistry.ts"
+import { type HandlerOptions, isEmpty, provideHandlers } from "./internal/session/handlers/handlerRegistry.ts"
 import { requireOptions, resolveTurnOptions } from "./internal/session/settings/resolveOptions.ts"
 import { hasFiles, requireCwd, resolveFiles } from "./internal/session/settings/serverPaths.ts"
 import type { Settings } from "./internal/session/settings/threadSettings.ts"
@@ -26,7 +26,7 @@ import { withGone } from "./internal/session/threads/threadNotFound.ts"
 import { compactThread } from "./internal/session/turns/compactThread.ts"
 import { exclusiveOptions, startTurn } from "./internal/session/turns/startTurn.ts"
 import { closeTurns, type Session } from "./internal/session/turns/turnHandle.ts"
-import { requestLimit, startDeadline, startIdleTimeout, startLimit } from "./internal/session/turns/turnTimeouts.ts"
+import { requestTimeout, startDeadline, startIdleTimeout, startTimeout } from "./internal/session/turns/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
 import type * as Questions from "./Questions.ts"
 import type * as Sandbox from "./Sandbox.ts"
@@ -263,11 +263,11 @@ const start = Effect.fnUntraced(function*(
   if (issue !== undefined) {
     return yield* appServerError(new InvalidRequest({ method: "turn/start", description: issue }))
   }
-  const handlers = yield* provided({ approvals, questions }, "turn/start")
+  const handlers = yield* provideHandlers({ approvals, questions }, "turn/start")
   const fields = yield* resolveTurnOptions(rest)
   const validated = yield* Input.validate("turn/start", input)
   const since = yield* Clock.currentTimeMillis
-  const limit = yield* startLimit(server, thread.id, { deadline, idle: idleTimeout })
+  const limit = yield* startTimeout(server, thread.id, { deadline, idle: idleTimeout })
   const items = Predicate.isNotNullish(fields.cwd) || hasFiles(validated)
     ? yield* limit(Effect.andThen(
       requireCwd(server, "turn/start", fields.cwd),
@@ -315,7 +315,7 @@ const setName = Effect.fn("Thread.setName")(function*({ session, thread }: HeldT
 }, sayingWhy)
 
 const compact = Effect.fn("Thread.compact")(function*({ session: { open, server }, thread }: HeldThread) {
-  const limit = yield* requestLimit(server, "thread/compact/start")
+  const limit = yield* requestTimeout(server, "thread/compact/start")
   const { state, turn } = yield* compactThread(server, open, thread, limit)
   const { status } = yield* Turn.resultOf(state, turn)
   if (status !== "completed") yield* Turn.failure(state, turn, "the compaction was interrupted")

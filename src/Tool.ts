@@ -33,7 +33,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Schema from "effect/Schema"
-import type { Named } from "./internal/handlers/handlerServices.ts"
+import type { KnownServices } from "./internal/handlers/handlerServices.ts"
 import { assertOptions, duration, func, type Kinds, schema, string } from "./internal/options.ts"
 import { ownFields } from "./internal/tools/ownFields.ts"
 import { inputSchemaOf, jsonOf } from "./internal/tools/toolParameters.ts"
@@ -132,7 +132,7 @@ export type Any = Tool<any>
  * @category models
  * @since 0.1.0
  */
-export type Services<T> = Named<T extends Tool<infer R> ? R : never>
+export type Services<T> = KnownServices<T extends Tool<infer R> ? R : never>
 
 /** A schema as the tool needs it. */
 type Codec<RD, RE> = Schema.Codec<any, any, RD, RE>

@@ -20,7 +20,7 @@ import {
   TurnEnded
 } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
-import { streamOf } from "./internal/connection/subscription.ts"
+import { fromSubscription } from "./internal/connection/subscription.ts"
 import { resolveFiles } from "./internal/session/settings/serverPaths.ts"
 import { requestInterrupt } from "./internal/session/turns/interruptTurn.ts"
 import type { TurnHandle } from "./internal/session/turns/turnHandle.ts"
@@ -425,10 +425,10 @@ export const withIdleTimeout: {
 } = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startIdleTimeout(handle, duration)))
 
 const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: TurnHandle, input: Input.Input) {
-  const { id, state: { outcome, threadId }, thread: { record } } = turn
+  const { id, state: { exit, threadId }, thread: { record } } = turn
   const items = yield* Input.validate("turn/steer", input)
   // The server forgets a thread that was archived or closed since, and would say only that.
-  if (outcome !== undefined && Result.isSuccess(outcome)) {
+  if (exit !== undefined && Result.isSuccess(exit)) {
     return yield* appServerError(new TurnEnded({ method: "turn/steer", threadId, turnId: id, cause: undefined }))
   }
   yield* server.request("turn/steer", {
@@ -449,7 +449,7 @@ const result = Effect.fn("Turn.result")((handle: TurnHandle) =>
 /** @internal */
 export const make = (handle: TurnHandle): Turn => {
   const { id, state } = handle.turn
-  const events = streamOf(() => handle.subscribe(), (buffer) => handle.unsubscribe(buffer))
+  const events = fromSubscription(() => handle.subscribe(), (buffer) => handle.unsubscribe(buffer))
   const turn: Turn = {
     id,
     threadId: state.threadId,

@@ -368,7 +368,7 @@ describe("AppServer", () => {
         assert.isTrue(Exit.isSuccess(yield* Fiber.join(others[0]!)))
         server.listen("t", {
           onNotification: () => {},
-          onEnd: () => {
+          onClose: () => {
             throw new Error("a bug in a listener")
           }
         })

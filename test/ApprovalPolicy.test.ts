@@ -11,7 +11,10 @@ import * as Queue from "effect/Queue"
 import * as Terminal from "effect/Terminal"
 import * as TestClock from "effect/testing/TestClock"
 import { joinedWords } from "../src/internal/approvals/shellWords.ts"
-import { commandAsk, legacyCommandAsk } from "../src/internal/session/handlers/approvalRequests.ts"
+import {
+  decodeCommandApproval,
+  decodeLegacyCommandApproval
+} from "../src/internal/session/handlers/approvalRequests.ts"
 
 const base = { threadId: "t", turnId: "u", itemId: "i", reason: undefined, params: {} }
 
@@ -104,9 +107,22 @@ describe("a policy about commands", () => {
   it.effect("that only read leaves open a shell that runs other files first, or is not the system's", () =>
     Effect.gen(function*() {
       const ofServer = (line: string) =>
-        commandAsk({ threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1, command: line, cwd: "/project" }).request
+        decodeCommandApproval({
+          threadId: "t",
+          turnId: "u",
+          itemId: "i",
+          startedAtMs: 1,
+          command: line,
+          cwd: "/project"
+        }).request
       const ofLegacyServer = (words: ReadonlyArray<string>) =>
-        legacyCommandAsk({ conversationId: "t", callId: "c", command: words, cwd: "/project", parsedCmd: [] }).request
+        decodeLegacyCommandApproval({
+          conversationId: "t",
+          callId: "c",
+          command: words,
+          cwd: "/project",
+          parsedCmd: []
+        }).request
       const accepted = ["ls -la", "/bin/bash -c 'ls -la'", "/usr/bin/sh -c ls", "/bin/bash -c \"grep '^a' b\""]
       const left = [
         "/bin/bash -lc ls",
@@ -146,7 +162,14 @@ describe("a policy about commands", () => {
       const decision = (line: string) =>
         decides(
           policy,
-          commandAsk({ threadId: "t", turnId: "u", itemId: "i", startedAtMs: 1, command: line, cwd: "/project" })
+          decodeCommandApproval({
+            threadId: "t",
+            turnId: "u",
+            itemId: "i",
+            startedAtMs: 1,
+            command: line,
+            cwd: "/project"
+          })
             .request
         )
       assert.strictEqual(yield* decision("/bin/zsh -lc 'npm test'"), "accept")

@@ -63,14 +63,14 @@ describe("a turn that no caller waits for", () => {
       const server = yield* AppServer.AppServer
       const thread = yield* openThread
       const states: Array<TurnState> = []
-      const listen = TurnState.prototype.bind
-      TurnState.prototype.bind = function(...args) {
+      const listen = TurnState.prototype.setTurnId
+      TurnState.prototype.setTurnId = function(...args) {
         states.push(this)
         return listen.apply(this, args)
       }
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
-          TurnState.prototype.bind = listen
+          TurnState.prototype.setTurnId = listen
         })
       )
       const running = yield* Effect.forkChild(thread.run("go"))
@@ -93,7 +93,7 @@ describe("a turn that no caller waits for", () => {
       // It ends late, and nothing is left that listens to it.
       yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
       yield* Effect.yieldNow
-      assert.isDefined(state.outcome)
+      assert.isDefined(state.exit)
     }).pipe(Effect.scoped, Effect.provide(fakeLayer)))
 
   it.effect("is settled by the end of the connection", () =>

@@ -8,19 +8,19 @@ import * as Stream from "effect/Stream"
 
 type Batch<A> = Arr.NonEmptyReadonlyArray<A>
 
-export class Handoff<A, E = never> {
-  private readonly takeAll: () => ReadonlyArray<A>
+export class SyncQueue<A, E = never> {
+  private readonly flush: () => ReadonlyArray<A>
   private ended: Exit.Exit<never, E | Cause.Done> | undefined
-  private waiting: ((next: Pull.Pull<Batch<A>, E>) => void) | undefined
+  private taker: ((next: Pull.Pull<Batch<A>, E>) => void) | undefined
 
   /** `takeAll` takes what was brought, wherever that is kept. */
   constructor(takeAll: () => ReadonlyArray<A>) {
-    this.takeAll = takeAll
+    this.flush = takeAll
   }
 
   /** Whether the fiber waits for something to be brought. */
-  get isAwaited(): boolean {
-    return this.waiting !== undefined
+  get hasTaker(): boolean {
+    return this.taker !== undefined
   }
 
   get isEnded(): boolean {
@@ -33,24 +33,24 @@ export class Handoff<A, E = never> {
   }
 
   /** Has the fiber go on, here and now. */
-  readonly wake = (): void => {
-    const { waiting } = this
-    this.waiting = undefined
-    waiting?.(this.next())
+  readonly notify = (): void => {
+    const { taker } = this
+    this.taker = undefined
+    taker?.(this.next())
   }
 
   private next(): Pull.Pull<Batch<A>, E> {
-    const all = this.takeAll()
+    const all = this.flush()
     return all.length > 0 ? Effect.succeed(all as Batch<A>) : this.ended ?? this.wait
   }
 
   private readonly wait: Pull.Pull<Batch<A>, E> = Effect.callback((resume) => {
-    this.waiting = resume
+    this.taker = resume
     return this.stopWaiting
   })
 
   private readonly stopWaiting = Effect.sync(() => {
-    this.waiting = undefined
+    this.taker = undefined
   })
 
   /** What is brought, for one run. */

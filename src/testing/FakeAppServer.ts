@@ -49,7 +49,7 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../AppServerError.ts"
 import { configTree, isTable } from "../internal/configTree.ts"
-import { decoderOf } from "../internal/connection/codec.ts"
+import { decoderFor } from "../internal/connection/codec.ts"
 import { isLoginCheck } from "../internal/connection/loginCheck.ts"
 import { anything, assertOptions, boolean, duration, type Kinds, number, string } from "../internal/options.ts"
 import { describeIssue } from "../internal/schemaIssue.ts"
@@ -1212,7 +1212,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
         message: `the client refused ${method}: ${response.error.message}`
       })
     }
-    const decoded = decoderOf(Protocol.serverRequests[method].result as Schema.Codec<unknown>)(response.result)
+    const decoded = decoderFor(Protocol.serverRequests[method].result as Schema.Codec<unknown>)(response.result)
     if (Result.isSuccess(decoded)) return response.result
     return yield* new AskFailed({
       method,
@@ -1749,7 +1749,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     if (spec === undefined) return refuse(`Invalid request: unknown variant \`${method}\``)
     if (method !== "initialize" && !client.initialized) return refuse("Not initialized")
     if (spec.params !== undefined) {
-      const decoded = decoderOf(spec.params as Schema.Codec<unknown>)(request.params)
+      const decoded = decoderFor(spec.params as Schema.Codec<unknown>)(request.params)
       if (Result.isFailure(decoded)) {
         return refuse(`Invalid request: ${describeIssue(decoded.failure, request.params)}`)
       }

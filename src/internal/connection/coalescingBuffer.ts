@@ -3,11 +3,11 @@
  * what it holds is bounded by the texts themselves, and nothing is lost.
  */
 import type * as Protocol from "../../Protocol.ts"
-import { field } from "./codec.ts"
-import { Delta, type DeltaNotification, type Family, isDelta } from "./deltaParser.ts"
+import { getOwn } from "./codec.ts"
+import { Delta, type DeltaNotification, type DeltaTemplate, isDelta } from "./deltaParser.ts"
 
 /** So many pieces are joined at a time. One string that grew by each piece would hold every piece in memory. */
-const piecesAtOnce = 256
+const maxPendingPieces = 256
 
 /** The fields that tell which text a delta belongs to. A reasoning item has several. */
 const textKeys = ["threadId", "turnId", "itemId", "summaryIndex", "contentIndex"] as const
@@ -16,11 +16,11 @@ const isSameText = (previous: Protocol.ServerNotification, next: DeltaNotificati
   if (previous.method !== next.method) return false
   const before: object = (previous as DeltaNotification).params
   const after: object = next.params
-  return textKeys.every((key) => field(before, key) === field(after, key))
+  return textKeys.every((key) => getOwn(before, key) === getOwn(after, key))
 }
 
 /** The last event of a text, while it grows. */
-interface Tail {
+interface OpenDelta {
   readonly index: number
   /** The text of the event, and the pieces that came after it, those in `joined` before those in `pieces`. */
   readonly first: string
@@ -28,29 +28,29 @@ interface Tail {
   readonly pieces: Array<string>
   /** What brought the last piece. */
   last: Delta | DeltaNotification
-  family: Family | undefined
+  template: DeltaTemplate | undefined
 }
 
 /** So many texts grow at once. */
-const maxTails = 8
+const maxOpenDeltas = 8
 
 /**
  * An array that is filled seldom is not made before it is needed: one that has become old by then would have the garbage
  * collector take what it holds for alive, long after it was read.
  */
-const none: ReadonlyArray<never> = []
+const empty: ReadonlyArray<never> = []
 
-const eventOf = (entry: Delta | DeltaNotification): DeltaNotification => entry instanceof Delta ? entry.event : entry
+const toEvent = (entry: Delta | DeltaNotification): DeltaNotification => entry instanceof Delta ? entry.event : entry
 
-export class EventLog<A extends Protocol.ServerNotification> {
-  private readonly joinFrom: number
+export class CoalescingBuffer<A extends Protocol.ServerNotification> {
+  private readonly coalesceAfter: number
   /** A delta becomes an event when it is read. */
   private entries: ReadonlyArray<A | Delta>
-  private tails: ReadonlyArray<Tail> = none
+  private openDeltas: ReadonlyArray<OpenDelta> = empty
 
   /** A log that has so many events joins deltas. */
-  constructor(joinFrom: number, events: ReadonlyArray<A> = none) {
-    this.joinFrom = joinFrom
+  constructor(joinFrom: number, events: ReadonlyArray<A> = empty) {
+    this.coalesceAfter = joinFrom
     this.entries = events
   }
 
@@ -61,30 +61,30 @@ export class EventLog<A extends Protocol.ServerNotification> {
 
   push(event: A): void {
     if (!isDelta(event)) {
-      this.settle()
+      this.seal()
       this.add(event)
       return
     }
-    const tail = this.tails.find(({ last }) => isSameText(eventOf(last), event))
-    if (tail === undefined) this.append(event, event.params.delta, undefined)
-    else this.grow(tail, event.params.delta, event)
+    const tail = this.openDeltas.find(({ last }) => isSameText(toEvent(last), event))
+    if (tail === undefined) this.open(event, event.params.delta, undefined)
+    else this.append(tail, event.params.delta, event)
   }
 
   /** As `push`, for a piece of text whose event may not be needed. */
   pushDelta(delta: Delta): void {
-    for (const tail of this.tails) {
-      if (tail.family === delta.family) return this.grow(tail, delta.text, delta)
+    for (const tail of this.openDeltas) {
+      if (tail.template === delta.template) return this.append(tail, delta.text, delta)
     }
-    const tail = this.tails.find(({ last }) => isSameText(eventOf(last), delta.family.event))
-    if (tail === undefined) return this.append(delta, delta.text, delta.family)
-    tail.family = delta.family
-    this.grow(tail, delta.text, delta)
+    const tail = this.openDeltas.find(({ last }) => isSameText(toEvent(last), delta.template.event))
+    if (tail === undefined) return this.open(delta, delta.text, delta.template)
+    tail.template = delta.template
+    this.append(tail, delta.text, delta)
   }
 
   /** Takes all events out. */
   take(): ReadonlyArray<A> {
     const events = this.read()
-    this.entries = none
+    this.entries = empty
     return events
   }
 
@@ -93,40 +93,40 @@ export class EventLog<A extends Protocol.ServerNotification> {
     return this.read().slice()
   }
 
-  private append(entry: (A & DeltaNotification) | Delta, first: string, family: Family | undefined): void {
+  private open(entry: (A & DeltaNotification) | Delta, first: string, template: DeltaTemplate | undefined): void {
     const index = this.add(entry)
-    if (index + 1 < this.joinFrom) return
-    if (this.tails.length === maxTails) this.settle()
-    this.tails = [...this.tails, { index, first, joined: [], pieces: [], last: entry, family }]
+    if (index + 1 < this.coalesceAfter) return
+    if (this.openDeltas.length === maxOpenDeltas) this.seal()
+    this.openDeltas = [...this.openDeltas, { index, first, joined: [], pieces: [], last: entry, template }]
   }
 
   private add(entry: A | Delta): number {
-    if (this.entries === none) this.entries = [entry]
+    if (this.entries === empty) this.entries = [entry]
     else (this.entries as Array<A | Delta>).push(entry)
     return this.entries.length - 1
   }
 
   /** Joins a piece with the last event of its text. The joined one has the time of the later. */
-  private grow(tail: Tail, piece: string, last: Delta | DeltaNotification): void {
+  private append(tail: OpenDelta, piece: string, last: Delta | DeltaNotification): void {
     tail.last = last
     tail.pieces.push(piece)
-    if (tail.pieces.length >= piecesAtOnce) tail.joined.push(tail.pieces.splice(0).join(""))
+    if (tail.pieces.length >= maxPendingPieces) tail.joined.push(tail.pieces.splice(0).join(""))
   }
 
-  private settle(): void {
-    if (this.tails === none) return
+  private seal(): void {
+    if (this.openDeltas === empty) return
     const entries = this.entries as Array<A | Delta>
-    for (const { first, index, joined, last, pieces } of this.tails) {
+    for (const { first, index, joined, last, pieces } of this.openDeltas) {
       if (joined.length === 0 && pieces.length === 0) continue
-      const event = eventOf(last)
+      const event = toEvent(last)
       const delta = [first, ...joined, ...pieces].join("")
       entries[index] = { ...event, params: { ...event.params, delta } } as unknown as A
     }
-    this.tails = none
+    this.openDeltas = empty
   }
 
   private read(): ReadonlyArray<A> {
-    this.settle()
+    this.seal()
     const entries = this.entries as Array<A | Delta>
     for (let i = 0; i < entries.length; i++) {
       const entry = entries[i]

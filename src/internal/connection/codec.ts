@@ -4,26 +4,26 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
-import type { IncomingNotification, Step } from "../jsonrpc/messages.ts"
+import type { IncomingNotification, ReadBatch } from "../jsonrpc/messages.ts"
 import { stringify } from "../jsonrpc/stringify.ts"
 import { describeIssue } from "../schemaIssue.ts"
 
 /** A member of what the server sent, whatever that is. */
-export const field = (value: unknown, name: string): unknown =>
+export const getOwn = (value: unknown, name: string): unknown =>
   Predicate.isObject(value) && Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
 
-const idOf = (...candidates: ReadonlyArray<unknown>): string | undefined => candidates.find(Predicate.isString)
+const firstString = (...candidates: ReadonlyArray<unknown>): string | undefined => candidates.find(Predicate.isString)
 
 /** The thread that a message is about. Legacy requests call it a conversation. */
-export const threadIdOf = (params: unknown): string | undefined =>
-  idOf(field(params, "threadId"), field(field(params, "thread"), "id"), field(params, "conversationId"))
+export const getThreadId = (params: unknown): string | undefined =>
+  firstString(getOwn(params, "threadId"), getOwn(getOwn(params, "thread"), "id"), getOwn(params, "conversationId"))
 
 /** The turn that a message is about. */
-export const turnIdOf = (params: unknown): string | undefined =>
-  idOf(field(params, "turnId"), field(field(params, "turn"), "id"))
+export const getTurnId = (params: unknown): string | undefined =>
+  firstString(getOwn(params, "turnId"), getOwn(getOwn(params, "turn"), "id"))
 
 /** What the protocol says of a method, if it has it. */
-export const specOf = <A extends object>(table: A, method: string): A[keyof A] | undefined =>
+export const getSpec = <A extends object>(table: A, method: string): A[keyof A] | undefined =>
   Object.hasOwn(table, method) ? table[method as keyof A] : undefined
 
 type Decoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
@@ -34,7 +34,7 @@ const decoders = new WeakMap<object, Decoder>()
  * Reads what the server sent. A value of the protocol's shape is handed out as it is, with whatever else it has; only one
  * with something odd in it is rebuilt. Decoders are made when they are first needed.
  */
-export const decoderOf = (schema: Schema.ConstraintDecoder<unknown>): Decoder => {
+export const decoderFor = (schema: Schema.ConstraintDecoder<unknown>): Decoder => {
   const existing = decoders.get(schema)
   if (existing !== undefined) return existing
   const is = Schema.is(schema)
@@ -45,12 +45,12 @@ export const decoderOf = (schema: Schema.ConstraintDecoder<unknown>): Decoder =>
 }
 
 /** A notification of the protocol, of a newer one, or one that cannot be read. */
-export const decodeNotification = (message: IncomingNotification, step: Step): Protocol.ServerNotification => {
-  const spec = specOf(Protocol.serverNotifications, message.method)
+export const decodeNotification = (message: IncomingNotification, batch: ReadBatch): Protocol.ServerNotification => {
+  const spec = getSpec(Protocol.serverNotifications, message.method)
   if (spec === undefined) return message as Protocol.UnrecognizedNotification
-  const params = decoderOf(spec.params)(message.params)
+  const params = decoderFor(spec.params)(message.params)
   if (Result.isFailure(params)) {
-    step.report(`Cannot read a ${message.method} notification: ${params.failure.message}`)
+    batch.warn(`Cannot read a ${message.method} notification: ${params.failure.message}`)
     return { method: "malformed", raw: message }
   }
   return (params.success === message.params ? message : { ...message, params: params.success }) as Protocol.Notification
@@ -61,16 +61,16 @@ type Encoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
 const encoders = new WeakMap<object, Encoder>()
 
 /** Whether nothing was left out of a value when it was encoded. */
-const isWhole = (value: unknown, encoded: unknown): boolean => {
+const hasNoExcess = (value: unknown, encoded: unknown): boolean => {
   if (value === encoded) return true
   if (!Predicate.isObjectOrArray(value) || !Predicate.isObjectOrArray(encoded)) return false
   for (const key in value) {
-    if (!isWhole((value as Record<string, unknown>)[key], (encoded as Record<string, unknown>)[key])) return false
+    if (!hasNoExcess((value as Record<string, unknown>)[key], (encoded as Record<string, unknown>)[key])) return false
   }
   return true
 }
 
-const encoderOf = (schema: Schema.Codec<unknown>): Encoder => {
+const encoderFor = (schema: Schema.Codec<unknown>): Encoder => {
   const existing = encoders.get(schema)
   if (existing !== undefined) return existing
   const encode = Schema.encodeUnknownResult(schema)
@@ -78,7 +78,7 @@ const encoderOf = (schema: Schema.Codec<unknown>): Encoder => {
   const encodeStrictly = Schema.encodeUnknownResult(schema, { onExcessProperty: "error" })
   const encoder: Encoder = (value) => {
     const encoded = encode(value)
-    return Result.isSuccess(encoded) && isWhole(value, encoded.success) ? encoded : encodeStrictly(value)
+    return Result.isSuccess(encoded) && hasNoExcess(value, encoded.success) ? encoded : encodeStrictly(value)
   }
   encoders.set(schema, encoder)
   return encoder
@@ -86,10 +86,10 @@ const encoderOf = (schema: Schema.Codec<unknown>): Encoder => {
 
 /** The params of a request as the JSON that is sent. What the protocol does not have fails. */
 export const encodeParams = (method: string, params: unknown): Result.Result<string | undefined, AppServerError> => {
-  const spec = specOf(Protocol.clientRequests, method)
+  const spec = getSpec(Protocol.clientRequests, method)
   if (spec?.params === undefined) return stringify(params, method)
   const given = params ?? spec.defaultParams
-  const encoded = encoderOf(spec.params as Schema.Codec<unknown>)(given)
+  const encoded = encoderFor(spec.params as Schema.Codec<unknown>)(given)
   return Result.isSuccess(encoded)
     ? stringify(encoded.success, method)
     : Result.fail(appServerError(new InvalidRequest({ method, description: describeIssue(encoded.failure, given) })))

@@ -29,62 +29,62 @@ export const isDelta = (event: Protocol.ServerNotification): event is DeltaNotif
   deltaMethods.has(event.method)
 
 /** What comes after the piece. Many lines have the same, and the time in it changes seldom when they come quickly. */
-interface Ending {
+interface Suffix {
   /** What comes before the digits of the time; `undefined` if the line does not end with its time. */
-  readonly beforeTime: string | undefined
+  readonly beforeTimestamp: string | undefined
   /** All of it, as it was the last time, and the time in it. */
   text: string
   emittedAtMs: number | undefined
 }
 
 /** Those who hear the notifications of one thread. */
-export interface Audience {
+export interface Listeners {
   listeners: ReadonlyArray<NotificationListener>
 }
 
 /** What the lines of one text have in common. */
-export interface Family {
+export interface DeltaTemplate {
   /** What comes before the piece. */
-  readonly before: string
-  readonly ending: Ending
+  readonly prefix: string
+  readonly suffix: Suffix
   /** The notification that the first line was. */
   readonly event: DeltaNotification
-  /** Another family with the same key. */
-  next: Family | undefined
+  /** Another template with the same key. */
+  next: DeltaTemplate | undefined
   /** Who hears it, for the router to remember. It holds nobody: who has gone is not in it any more. */
-  audience: Audience | undefined
+  listeners: Listeners | undefined
 }
 
 /** A piece of text. Its notification is made when somebody wants it. */
 export class Delta {
-  readonly family: Family
+  readonly template: DeltaTemplate
   readonly text: string
   private readonly emittedAtMs: number | undefined
-  private made: DeltaNotification | undefined
+  private decoded: DeltaNotification | undefined
 
-  constructor(family: Family, text: string, emittedAtMs: number | undefined) {
-    this.family = family
+  constructor(template: DeltaTemplate, text: string, emittedAtMs: number | undefined) {
+    this.template = template
     this.text = text
     this.emittedAtMs = emittedAtMs
-    this.made = undefined
+    this.decoded = undefined
   }
 
   get event(): DeltaNotification {
-    if (this.made !== undefined) return this.made
-    const { event } = this.family
+    if (this.decoded !== undefined) return this.decoded
+    const { event } = this.template
     const params = { ...event.params, delta: this.text }
-    return this.made = (this.emittedAtMs === undefined
+    return this.decoded = (this.emittedAtMs === undefined
       ? { ...event, params }
       : { ...event, params, emittedAtMs: this.emittedAtMs }) as DeltaNotification
   }
 }
 
 /** Where a line has what tells it from others: lines of one method, whose ids are as long, have it in the same place. */
-interface Layout {
+interface TemplateIndex {
   readonly keyStart: number
   readonly keyEnd: number
   readonly textStart: number
-  readonly families: Map<string, Family>
+  readonly templates: Map<string, DeltaTemplate>
 }
 
 const textMark = "\"delta\":\""
@@ -94,16 +94,16 @@ const timeMark = ",\"emittedAtMs\":"
 const keyLength = 12
 
 /** So many texts of one turn may take turns. */
-const maxTextsOfTurn = 8
+const maxTemplatesPerTurn = 8
 
-/** So many kinds of lines, and so many families, are remembered. When there are more, all are forgotten and learned anew. */
-const maxKinds = 8
-const maxFamilies = 4096
+/** So many kinds of lines, and so many templates, are remembered. When there are more, all are forgotten and learned anew. */
+const maxIndexes = 8
+const maxTemplates = 4096
 
 /** A piece so short is copied when it is cut out of a text; a longer one keeps all of that in memory. */
-const shortPiece = 12
+const maxFlatLength = 12
 
-const detached = (text: string): string => text.length <= shortPiece ? text : (" " + text).slice(1)
+const unsliced = (text: string): string => text.length <= maxFlatLength ? text : (" " + text).slice(1)
 
 /** So many short pieces with escapes are remembered. */
 const maxEscaped = 256
@@ -131,14 +131,14 @@ const isPlain = (piece: string): boolean => {
 /** A whole number that a double holds exactly, and the brace that ends its line. */
 const timePattern = /^(?:0|[1-9]\d{0,14})\}$/
 
-/** Whether an ending is of this kind. If it is, it is the last one. */
-const isEnding = (ending: Ending, text: string): boolean => {
-  if (text === ending.text) return true
-  if (ending.beforeTime === undefined || !text.startsWith(ending.beforeTime)) return false
-  const time = text.slice(ending.beforeTime.length)
+/** Whether an suffix is of this kind. If it is, it is the last one. */
+const matchesSuffix = (suffix: Suffix, text: string): boolean => {
+  if (text === suffix.text) return true
+  if (suffix.beforeTimestamp === undefined || !text.startsWith(suffix.beforeTimestamp)) return false
+  const time = text.slice(suffix.beforeTimestamp.length)
   if (!timePattern.test(time)) return false
-  ending.text = detached(text)
-  ending.emittedAtMs = Number(time.slice(0, -1))
+  suffix.text = unsliced(text)
+  suffix.emittedAtMs = Number(time.slice(0, -1))
   return true
 }
 
@@ -150,47 +150,47 @@ const parse = (json: string): unknown => {
   }
 }
 
-export class DeltaLines {
-  private layouts: Array<Layout> = []
-  private endings: Array<Ending> = []
+export class DeltaParser {
+  private indexes: Array<TemplateIndex> = []
+  private endings: Array<Suffix> = []
   private size = 0
-  private last: Family | undefined
+  private last: DeltaTemplate | undefined
   /** What short pieces with escapes say. Most are line ends and quotation marks, which come again and again. */
   private readonly escaped = new Map<string, string>()
 
   /** Reads a line that is one of a text that it has learned. */
-  read(line: string): Delta | undefined {
+  tryParse(line: string): Delta | undefined {
     const { last } = this
     if (last !== undefined) {
       const delta = this.readAs(last, line)
       if (delta !== undefined) return delta
     }
-    for (const { families, keyEnd, keyStart } of this.layouts) {
-      let family = families.get(line.slice(keyStart, keyEnd))
-      for (; family !== undefined; family = family.next) {
-        const delta = family === last ? undefined : this.readAs(family, line)
+    for (const { templates, keyEnd, keyStart } of this.indexes) {
+      let template = templates.get(line.slice(keyStart, keyEnd))
+      for (; template !== undefined; template = template.next) {
+        const delta = template === last ? undefined : this.readAs(template, line)
         if (delta === undefined) continue
-        this.last = family
+        this.last = template
         return delta
       }
     }
     return undefined
   }
 
-  private readAs(family: Family, line: string): Delta | undefined {
-    const { before, ending } = family
-    const textStart = before.length
-    const textEnd = line.length - ending.text.length
-    if (textEnd < textStart || line.slice(0, textStart) !== before) return undefined
-    if (!isEnding(ending, line.slice(textEnd))) return undefined
+  private readAs(template: DeltaTemplate, line: string): Delta | undefined {
+    const { prefix, suffix } = template
+    const textStart = prefix.length
+    const textEnd = line.length - suffix.text.length
+    if (textEnd < textStart || line.slice(0, textStart) !== prefix) return undefined
+    if (!matchesSuffix(suffix, line.slice(textEnd))) return undefined
     const piece = line.slice(textStart, textEnd)
-    const text = isPlain(piece) ? detached(piece) : this.textOf(piece)
-    return text === undefined ? undefined : new Delta(family, text, ending.emittedAtMs)
+    const text = isPlain(piece) ? unsliced(piece) : this.textOf(piece)
+    return text === undefined ? undefined : new Delta(template, text, suffix.emittedAtMs)
   }
 
   /** What a piece says that has escapes, unless it is no string of JSON at all. */
   private textOf(piece: string): string | undefined {
-    const isShort = piece.length <= shortPiece
+    const isShort = piece.length <= maxFlatLength
     const known = isShort ? this.escaped.get(piece) : undefined
     if (known !== undefined) return known
     const text = parse(`"${piece}"`)
@@ -202,8 +202,8 @@ export class DeltaLines {
     return text
   }
 
-  /** Makes a line the first of its family, if it can have one: `event` is what was read of it, as it was parsed. */
-  learn(line: string, event: DeltaNotification): void {
+  /** Makes a line the first of its template, if it can have one: `event` is what was read of it, as it was parsed. */
+  register(line: string, event: DeltaNotification): void {
     const { turnId } = event.params
     const textStart = line.indexOf(textMark) + textMark.length
     const textEnd = endOfString(line, textStart)
@@ -222,51 +222,51 @@ export class DeltaLines {
     const expected = { ...event, params: { ...event.params, delta }, ...(isTimed ? { emittedAtMs: 1 } : {}) }
     if (JSON.stringify(probe) !== JSON.stringify(expected)) return
 
-    if (this.size >= maxFamilies || this.layouts.length > maxKinds || this.endings.length > maxKinds) this.forget()
-    this.add({ keyStart, keyEnd, textStart }, detached(line.slice(keyStart, keyEnd)), {
-      before: detached(before),
-      ending: this.endingOf(after, beforeTime, event.emittedAtMs),
+    if (this.size >= maxTemplates || this.indexes.length > maxIndexes || this.endings.length > maxIndexes) this.forget()
+    this.add({ keyStart, keyEnd, textStart }, unsliced(line.slice(keyStart, keyEnd)), {
+      prefix: unsliced(before),
+      suffix: this.endingOf(after, beforeTime, event.emittedAtMs),
       event,
       next: undefined,
-      audience: undefined
+      listeners: undefined
     })
   }
 
   private forget(): void {
-    this.layouts = []
+    this.indexes = []
     this.endings = []
     this.size = 0
     this.last = undefined
   }
 
-  private endingOf(after: string, beforeTime: string | undefined, emittedAtMs: number | undefined): Ending {
-    const known = this.endings.find((ending) =>
-      ending.beforeTime === beforeTime && (beforeTime !== undefined || ending.text === after)
+  private endingOf(after: string, beforeTime: string | undefined, emittedAtMs: number | undefined): Suffix {
+    const known = this.endings.find((suffix) =>
+      suffix.beforeTimestamp === beforeTime && (beforeTime !== undefined || suffix.text === after)
     )
     if (known !== undefined) return known
-    const ending: Ending = {
-      beforeTime: beforeTime === undefined ? undefined : detached(beforeTime),
-      text: detached(after),
+    const suffix: Suffix = {
+      beforeTimestamp: beforeTime === undefined ? undefined : unsliced(beforeTime),
+      text: unsliced(after),
       emittedAtMs
     }
-    this.endings.push(ending)
-    return ending
+    this.endings.push(suffix)
+    return suffix
   }
 
-  private add(place: Omit<Layout, "families">, key: string, family: Family): void {
-    let layout = this.layouts.find(({ keyEnd, textStart }) => keyEnd === place.keyEnd && textStart === place.textStart)
-    if (layout === undefined) {
-      layout = { ...place, families: new Map() }
-      this.layouts.push(layout)
+  private add(place: Omit<TemplateIndex, "templates">, key: string, template: DeltaTemplate): void {
+    let index = this.indexes.find(({ keyEnd, textStart }) => keyEnd === place.keyEnd && textStart === place.textStart)
+    if (index === undefined) {
+      index = { ...place, templates: new Map() }
+      this.indexes.push(index)
     }
-    family.next = layout.families.get(key)
-    let oldest = family
+    template.next = index.templates.get(key)
+    let oldest = template
     for (let texts = 1; oldest.next !== undefined; texts++) {
-      if (texts === maxTextsOfTurn) oldest.next = undefined
+      if (texts === maxTemplatesPerTurn) oldest.next = undefined
       else oldest = oldest.next
     }
-    layout.families.set(key, family)
+    index.templates.set(key, template)
     this.size++
-    this.last = family
+    this.last = template
   }
 }

@@ -1,6 +1,6 @@
 /** The answers that grant nothing, for the server's requests that nobody handles, or not in time. */
 import type * as Protocol from "../../Protocol.ts"
-import type { Answer } from "../jsonrpc/messages.ts"
+import type { Response } from "../jsonrpc/messages.ts"
 
 type Declines = { readonly [M in keyof Protocol.ServerRequests]?: Protocol.ServerRequests[M]["result"] }
 
@@ -24,10 +24,10 @@ const methodNotFound = -32601
 const internalError = -32603
 
 /** What to answer, and what that does to the request, for the log. */
-export const declineOf = (
+export const fallbackResponse = (
   method: string,
   because: "unhandled" | "failed" | "withdrawn"
-): { readonly answer: Answer; readonly effect: string } => {
+): { readonly answer: Response; readonly effect: string } => {
   if (Object.hasOwn(declines, method)) {
     return { answer: { result: declines[method as keyof Declines] }, effect: "Declined" }
   }

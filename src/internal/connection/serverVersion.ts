@@ -25,7 +25,7 @@ const isTooOld = (version: Version): boolean => {
  * How a server's version relates to those that this package knows. A pre-release counts as the release that it precedes, and a
  * version that cannot be told counts as none.
  */
-export const supportOf = (version: string): "unsupported" | "different" | "same" | "unknown" => {
+export const getSupport = (version: string): "unsupported" | "different" | "same" | "unknown" => {
   const parsed = parse(version)
   if (parsed === undefined) return "unknown"
   if (isTooOld(parsed)) return "unsupported"

@@ -2,7 +2,7 @@
 import * as Predicate from "effect/Predicate"
 import { describeTurnError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
-import { field } from "./codec.ts"
+import { getOwn } from "./codec.ts"
 import type { Router } from "./router.ts"
 
 type Notifications = Protocol.ServerNotifications
@@ -167,8 +167,10 @@ const descriptions: { readonly [M in keyof Notifications]: Describe<M> | undefin
 
 /** Returns the text of a notification that failed to decode. */
 const malformedText = (method: string, raw: unknown): string | undefined => {
-  const params = field(raw, "params")
-  const text = [params, field(params, "error")].flatMap((value) => [field(value, "message"), field(value, "summary")])
+  const params = getOwn(raw, "params")
+  const text = [params, getOwn(params, "error")].flatMap((
+    value
+  ) => [getOwn(value, "message"), getOwn(value, "summary")])
     .find(Predicate.isString)
   return text === undefined ? undefined : `codex app-server sent a ${method}: ${text}`
 }
@@ -189,7 +191,7 @@ export const logWarnings = (router: Router, redact: (text: string) => string): v
   const logged = new Set<string>()
   for (const [method, describe] of Object.entries(descriptions) as Array<[string, Describe<any> | undefined]>) {
     if (describe === undefined) continue
-    router.observe(method, (event, step) => {
+    router.addNotificationHandler(method, (event, batch) => {
       const text = event.method === "malformed" ? malformedText(method, event.raw) : describe(event.params)
       if (text === undefined) return
       // A copy: a slice would keep the whole text alive.
@@ -198,7 +200,7 @@ export const logWarnings = (router: Router, redact: (text: string) => string): v
       if (logged.add(key).size > maxRemembered) logged.delete(logged.values().next().value!)
       // Secrets first: half of one would not be found.
       const clean = redact(text)
-      step.report(clean.length > maxLength ? `${clean.slice(0, maxLength)}…` : clean)
+      batch.warn(clean.length > maxLength ? `${clean.slice(0, maxLength)}…` : clean)
     })
   }
 }

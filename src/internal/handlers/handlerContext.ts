@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Tracer from "effect/Tracer"
 
 /** The services at hand, without the span at hand: a handler belongs to whatever calls it. */
-export const capturedServices = Effect.map(Effect.context<never>(), Context.omit(Tracer.ParentSpan))
+export const handlerContext = Effect.map(Effect.context<never>(), Context.omit(Tracer.ParentSpan))
 
 /** The effect that a handler returned. One of plain JavaScript may return something else, such as a promise, and dies. */
 export const asEffect = <A, E, R>(returned: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -15,7 +15,7 @@ export const asEffect = <A, E, R>(returned: Effect.Effect<A, E, R>): Effect.Effe
     )
 
 /** Calls a handler with captured services. One that throws, or that returns no Effect, dies. */
-export const withServices = <A, E, R>(
+export const provideHandlerContext = <A, E, R>(
   services: Context.Context<R>,
   call: () => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E> => Effect.suspend(() => Effect.provideContext(asEffect(call()), services))

@@ -2,7 +2,7 @@
 import type * as Effect from "effect/Effect"
 
 /** Services that have names. An option that is left out has the type of any handlers, whose services are unknown; it needs none. */
-export type Named<R> = unknown extends R ? never : R
+export type KnownServices<R> = unknown extends R ? never : R
 
 /** The services of the handlers in a record. */
 export type HandlerServices<H> = {
@@ -11,4 +11,4 @@ export type HandlerServices<H> = {
 }[keyof H]
 
 /** Nothing but what a shape has: a misspelt handler would never be asked. */
-export type NoOthers<H, Shape> = { readonly [K in Exclude<keyof H, keyof Shape>]: never }
+export type NoExcessProperties<H, Shape> = { readonly [K in Exclude<keyof H, keyof Shape>]: never }

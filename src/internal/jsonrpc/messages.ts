@@ -15,32 +15,32 @@ export interface IncomingRequest {
 }
 
 /** What the server is told when it asks: a result, or a JSON-RPC error. */
-export type Answer =
+export type Response =
   | { readonly result: unknown }
   | { readonly error: { readonly code: number; readonly message: string } }
 
 /** What the reader's step offers to what it calls. */
-export interface Step {
-  /** Runs an action after the step, where it may wake fibers. */
-  readonly defer: (action: () => void) => void
+export interface ReadBatch {
+  /** Runs an action after the batch, where it may wake fibers. */
+  readonly afterBatch: (action: () => void) => void
   /** The same, but in a flood after several steps. */
-  readonly delay: (action: () => void) => void
-  /** Has what was delayed not wait for another step. */
-  readonly hurry: () => void
-  /** Logs a warning after the step. */
-  readonly report: (warning: string) => void
+  readonly whenIdle: (action: () => void) => void
+  /** Has what was delayed not wait for another batch. */
+  readonly flush: () => void
+  /** Logs a warning after the batch. */
+  readonly warn: (warning: string) => void
 }
 
 /** Which of the server's open requests a notification ends, and whether they still need an answer. */
-export interface Withdrawal {
-  readonly concerns: (request: IncomingRequest) => boolean
-  readonly isAnswered: boolean
+export interface Cancellation {
+  readonly matches: (request: IncomingRequest) => boolean
+  readonly isResponded: boolean
 }
 
-/** For what is done outside of the reader's step. */
-export const immediately: Step = {
-  defer: (action) => action(),
-  delay: (action) => action(),
-  hurry: () => {},
-  report: () => {}
+/** For what is done outside of the reader's batch. */
+export const syncBatch: ReadBatch = {
+  afterBatch: (action) => action(),
+  whenIdle: (action) => action(),
+  flush: () => {},
+  warn: () => {}
 }

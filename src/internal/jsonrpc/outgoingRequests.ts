@@ -9,7 +9,7 @@ import * as FiberHandle from "effect/FiberHandle"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
 import { loginCheck } from "../connection/loginCheck.ts"
-import type { Step } from "./messages.ts"
+import type { ReadBatch } from "./messages.ts"
 
 /** A request of ours, from the moment it is made until it is over. */
 export class Request {
@@ -20,15 +20,15 @@ export class Request {
   readonly deadline: number
   readonly timeoutMillis: number
   /** It needs no place, as an interrupt, which must not wait behind what it interrupts, and the check of the login. */
-  readonly isUrgent: boolean
+  readonly bypassLimit: boolean
   /** Called just before the transport is given it. */
   readonly onSend: (() => void) | undefined
   /** It has one when it was sent. */
   id: number | undefined
-  isOver: boolean
+  isSettled: boolean
   /** Whether it has one of the places, and until when it may keep it. */
-  hasPlace: boolean
-  placeUntil: number
+  hasPermit: boolean
+  permitUntil: number
   resume: ((outcome: Effect.Effect<unknown, AppServerError>) => void) | undefined
   onFailure: OnFailure | undefined
 
@@ -38,8 +38,8 @@ export class Request {
   }
 
   /** The same once more. */
-  again(): Request {
-    return new Request(this.method, this.params, this.deadline, this.timeoutMillis, this.isUrgent, this.onSend)
+  retry(): Request {
+    return new Request(this.method, this.params, this.deadline, this.timeoutMillis, this.bypassLimit, this.onSend)
   }
 
   constructor(
@@ -54,12 +54,12 @@ export class Request {
     this.params = params
     this.deadline = deadline
     this.timeoutMillis = timeoutMillis
-    this.isUrgent = isUrgent
+    this.bypassLimit = isUrgent
     this.onSend = onSend
     this.id = undefined
-    this.isOver = false
-    this.hasPlace = false
-    this.placeUntil = Infinity
+    this.isSettled = false
+    this.hasPermit = false
+    this.permitUntil = Infinity
     this.resume = undefined
     this.onFailure = undefined
   }
@@ -69,19 +69,19 @@ export type OnFailure = (error: AppServerError) => Effect.Effect<unknown, AppSer
 
 export type Outcome = Exit.Exit<unknown, AppServerError>
 
-export class RequestTable {
-  private readonly places: number
-  private readonly placeMillis: number
+export class OutgoingRequests {
+  private readonly maxInFlight: number
+  private readonly maxPermitHold: number
   private readonly clock: Clock.Clock
   private readonly runWatch: (watch: Effect.Effect<void>) => unknown
   private readonly send: (line: string, request: Request) => void
   /** Those that are over are left out when it is their turn. */
-  private waiting: Array<Request> = []
-  private granted = 0
-  private readonly sent = new Map<unknown, Request>()
-  private taken = 0
+  private queue: Array<Request> = []
+  private queueHead = 0
+  private readonly pending = new Map<unknown, Request>()
+  private inFlight = 0
   private nextId = loginCheck.id + 1
-  private isGranting = false
+  private isDraining = false
   private ended: AppServerError | undefined
   /** Until when the watcher sleeps. */
   private watchedUntil = Infinity
@@ -93,8 +93,8 @@ export class RequestTable {
     clock: Clock.Clock,
     runWatch: (watch: Effect.Effect<void>) => unknown
   ) {
-    this.places = places
-    this.placeMillis = placeMillis
+    this.maxInFlight = places
+    this.maxPermitHold = placeMillis
     this.send = send
     this.clock = clock
     this.runWatch = runWatch
@@ -108,10 +108,10 @@ export class RequestTable {
     places: number,
     placeMillis: number,
     send: (line: string, request: Request) => void
-  ): Effect.Effect<RequestTable, never, Scope.Scope> {
+  ): Effect.Effect<OutgoingRequests, never, Scope.Scope> {
     return Effect.gen(function*() {
       const watcher = yield* FiberHandle.make<void>()
-      return new RequestTable(places, placeMillis, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
+      return new OutgoingRequests(places, placeMillis, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
     })
   }
 
@@ -121,52 +121,52 @@ export class RequestTable {
       if (this.ended !== undefined) return resume(onFailure(this.ended))
       request.resume = resume
       request.onFailure = onFailure
-      if (request.isUrgent || this.taken < this.places) this.start(request)
-      else this.waiting.push(request)
+      if (request.bypassLimit || this.inFlight < this.maxInFlight) this.start(request)
+      else this.queue.push(request)
       if (request.deadline < this.watchedUntil) this.runWatch(this.watch)
-      return Effect.sync(() => this.leave(request))
+      return Effect.sync(() => this.settle(request))
     })
   }
 
   /** Whether a request waits for an answer with this id. */
   has(id: unknown): boolean {
-    return this.sent.has(id)
+    return this.pending.has(id)
   }
 
   /** Takes out the request that waits for an answer with this id, if one does. It is to be completed with that. */
   take(id: unknown): Request | undefined {
-    const request = this.sent.get(id)
+    const request = this.pending.get(id)
     if (request === undefined) return undefined
-    this.sent.delete(id)
-    this.leavePlace(request)
+    this.pending.delete(id)
+    this.release(request)
     return request
   }
 
   /** Fails all that wait, and all that come later. */
-  end(error: AppServerError, step: Step): void {
+  end(error: AppServerError, batch: ReadBatch): void {
     this.ended = error
     const outcome = Exit.fail(error)
-    for (const request of this.open()) step.defer(() => this.complete(request, outcome))
-    this.sent.clear()
-    this.waiting = []
-    this.granted = 0
+    for (const request of this.open()) batch.afterBatch(() => this.complete(request, outcome))
+    this.pending.clear()
+    this.queue = []
+    this.queueHead = 0
   }
 
   complete(request: Request, outcome: Outcome): void {
-    if (request.isOver) return
-    this.leave(request)
+    if (request.isSettled) return
+    this.settle(request)
     request.resume?.(Exit.isSuccess(outcome) ? outcome : Effect.catch(outcome, request.onFailure!))
   }
 
   private open(): ReadonlyArray<Request> {
-    return [...this.sent.values(), ...this.waiting.slice(this.granted)]
+    return [...this.pending.values(), ...this.queue.slice(this.queueHead)]
   }
 
   private start(request: Request): void {
-    const id = request.isUrgent && request.method === loginCheck.method ? loginCheck.id : this.nextId++
+    const id = request.bypassLimit && request.method === loginCheck.method ? loginCheck.id : this.nextId++
     request.id = id
-    this.sent.set(id, request)
-    if (!request.isUrgent) this.takePlace(request)
+    this.pending.set(id, request)
+    if (!request.bypassLimit) this.acquire(request)
     request.onSend?.()
     const { method, params } = request
     this.send(
@@ -175,43 +175,43 @@ export class RequestTable {
     )
   }
 
-  private leave(request: Request): void {
-    if (request.isOver) return
-    request.isOver = true
+  private settle(request: Request): void {
+    if (request.isSettled) return
+    request.isSettled = true
     if (request.id === undefined) return
-    this.sent.delete(request.id)
-    this.leavePlace(request)
+    this.pending.delete(request.id)
+    this.release(request)
   }
 
-  private takePlace(request: Request): void {
-    request.hasPlace = true
-    this.taken++
-    if (request.timeoutMillis <= this.placeMillis) return
-    request.placeUntil = this.clock.currentTimeMillisUnsafe() + this.placeMillis
-    if (request.placeUntil < this.watchedUntil) this.runWatch(this.watch)
+  private acquire(request: Request): void {
+    request.hasPermit = true
+    this.inFlight++
+    if (request.timeoutMillis <= this.maxPermitHold) return
+    request.permitUntil = this.clock.currentTimeMillisUnsafe() + this.maxPermitHold
+    if (request.permitUntil < this.watchedUntil) this.runWatch(this.watch)
   }
 
-  private leavePlace(request: Request): void {
-    if (!request.hasPlace) return
-    request.hasPlace = false
-    request.placeUntil = Infinity
-    this.taken--
-    if (this.waiting.length > 0) this.grant()
+  private release(request: Request): void {
+    if (!request.hasPermit) return
+    request.hasPermit = false
+    request.permitUntil = Infinity
+    this.inFlight--
+    if (this.queue.length > 0) this.drainQueue()
   }
 
-  private grant(): void {
+  private drainQueue(): void {
     // One that cannot be sent leaves at once.
-    if (this.isGranting) return
-    this.isGranting = true
-    while (this.granted < this.waiting.length && this.taken < this.places) {
-      const next = this.waiting[this.granted++]!
-      if (!next.isOver) this.start(next)
+    if (this.isDraining) return
+    this.isDraining = true
+    while (this.queueHead < this.queue.length && this.inFlight < this.maxInFlight) {
+      const next = this.queue[this.queueHead++]!
+      if (!next.isSettled) this.start(next)
     }
-    if (this.granted === this.waiting.length) {
-      this.waiting = []
-      this.granted = 0
+    if (this.queueHead === this.queue.length) {
+      this.queue = []
+      this.queueHead = 0
     }
-    this.isGranting = false
+    this.isDraining = false
   }
 
   /** Fails what has waited too long, takes back places, and sleeps until there is something to do again, if that is ever. */
@@ -220,14 +220,14 @@ export class RequestTable {
     // What is sent meanwhile is seen below.
     this.watchedUntil = now
     for (const request of this.open()) {
-      const { deadline, method, placeUntil, timeoutMillis } = request
+      const { deadline, method, permitUntil, timeoutMillis } = request
       if (deadline <= now) {
         this.complete(request, Exit.fail(appServerError(new RequestTimeout({ method, timeoutMillis }))))
-      } else if (placeUntil <= now) this.leavePlace(request)
+      } else if (permitUntil <= now) this.release(request)
     }
     this.watchedUntil = Infinity
-    for (const { deadline, isOver, placeUntil } of this.open()) {
-      if (!isOver) this.watchedUntil = Math.min(this.watchedUntil, deadline, placeUntil)
+    for (const { deadline, isSettled, permitUntil } of this.open()) {
+      if (!isSettled) this.watchedUntil = Math.min(this.watchedUntil, deadline, permitUntil)
     }
     return this.watchedUntil === Infinity
       ? Effect.void

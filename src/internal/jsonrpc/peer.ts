@@ -2,7 +2,7 @@
  * Our end of the conversation, on any transport: JSON-RPC without the `jsonrpc` member, one message a line.
  *
  * The reader makes one synchronous step per batch of lines: parse, classify, settle, hand on. It runs nobody else's code
- * and never waits, so nobody can hold it up. Whatever wakes a fiber is done after the step, and in a flood after several.
+ * and never waits, so nobody can hold it up. Whatever wakes a fiber is done after the batch, and in a flood after several.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -22,10 +22,10 @@ import {
   RequestRejected
 } from "../../AppServerError.ts"
 import type { Connection } from "../../Transport.ts"
-import { field } from "../connection/codec.ts"
+import { getOwn } from "../connection/codec.ts"
 import { redactInJson } from "../stdio/redact.ts"
-import type { Answer, IncomingNotification, IncomingRequest, RequestId, Step, Withdrawal } from "./messages.ts"
-import { type OnFailure, type Outcome, type Request, RequestTable } from "./outgoingRequests.ts"
+import type { Cancellation, IncomingNotification, IncomingRequest, ReadBatch, RequestId, Response } from "./messages.ts"
+import { type OnFailure, type Outcome, OutgoingRequests, type Request } from "./outgoingRequests.ts"
 import { stringify } from "./stringify.ts"
 
 export interface Peer {
@@ -69,7 +69,7 @@ const identityOf = ({ id, method, params }: IncomingRequest): string =>
     id,
     method,
     ...["threadId", "turnId", "itemId", "callId", "approvalId", "startedAtMs"].map((name) => {
-      const value = field(params, name)
+      const value = getOwn(params, name)
       return Predicate.isString(value) || Predicate.isNumber(value) ? value : null
     })
   ])
@@ -82,20 +82,20 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   /** For how many milliseconds one of them keeps others from being sent. */
   readonly placeMillis: number
   /** Takes a line that need not be parsed, as `onNotification` would take what it says. */
-  readonly takeLine: (line: string, step: Step) => boolean
-  /** Called in the reader's step: it must be quick and leave waking to `defer`. */
-  readonly onNotification: (notification: IncomingNotification, step: Step, line: string) => void
+  readonly takeLine: (line: string, batch: ReadBatch) => boolean
+  /** Called in the reader's batch: it must be quick and leave waking to `defer`. */
+  readonly onNotification: (notification: IncomingNotification, batch: ReadBatch, line: string) => void
   /** Run in a fiber of its own, which is interrupted when the connection ends or its request is withdrawn. */
-  readonly onRequest: (request: IncomingRequest) => Effect.Effect<Answer>
+  readonly onRequest: (request: IncomingRequest) => Effect.Effect<Response>
   /** Called with each request of the server that is answered, or was resolved elsewhere. */
   readonly onAnswered: (request: IncomingRequest) => void
   /** Whether a notification withdraws requests that wait for an answer. */
-  readonly withdraw: (notification: IncomingNotification) => Withdrawal | undefined
+  readonly withdraw: (notification: IncomingNotification) => Cancellation | undefined
   /** What to answer to a request that nobody answers any more. */
-  readonly withdrawn: (request: IncomingRequest) => Answer
+  readonly withdrawn: (request: IncomingRequest) => Response
   /** The method that has the server ask again what it has no answer to yet. */
   readonly replayedBy: string
-  readonly onEnd: (error: AppServerError, step: Step) => void
+  readonly onEnd: (error: AppServerError, batch: ReadBatch) => void
 }): Effect.fn.Return<Peer, never, Scope.Scope> {
   /** The server's requests that have no answer yet. Whoever takes one out of here answers it. */
   const asked = new Map<RequestId, IncomingRequest>()
@@ -117,7 +117,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const runInBackground = yield* FiberSet.runtime(background)()
   const dispatcher = yield* Effect.withFiberSucceed((fiber) => fiber.currentDispatcher)
 
-  const table = yield* RequestTable.make(handlers.maxInFlight, handlers.placeMillis, (line, request) => {
+  const table = yield* OutgoingRequests.make(handlers.maxInFlight, handlers.placeMillis, (line, request) => {
     if (request.method === handlers.replayedBy) {
       replays++
       replaying++
@@ -173,7 +173,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   }
 
   // Answers get written whatever they hold: silence would leave the server waiting.
-  const writeAnswer = (request: IncomingRequest, answer: Answer) =>
+  const writeAnswer = (request: IncomingRequest, answer: Response) =>
     Effect.suspend(() => {
       if (asked.get(request.id) !== request) return Effect.void
       remove(request)
@@ -192,18 +192,18 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   let deferred: Array<() => void> = []
   let hurried = false
   let reports: Array<string> = []
-  const step: Step = {
-    defer: (action) => {
+  const batch: ReadBatch = {
+    afterBatch: (action) => {
       deferred.push(action)
       hurried = true
     },
-    delay: (action) => {
+    whenIdle: (action) => {
       deferred.push(action)
     },
-    hurry: () => {
+    flush: () => {
       hurried = true
     },
-    report: (warning) => {
+    warn: (warning) => {
       reports.push(warning)
     }
   }
@@ -227,7 +227,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       return
     }
     const outcome = outcomeOf(message, request.method)
-    step.defer(() => table.complete(request, outcome))
+    batch.afterBatch(() => table.complete(request, outcome))
   }
 
   /** Answers in a fiber. One that ends without an answer, interrupted or broken, has the request declined. */
@@ -248,20 +248,20 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
     if (asked.has(request.id) || (answered.size > 0 && answered.has(identityOf(request)))) return
     asked.set(request.id, request)
     replaysBefore.set(request, replays - replaying)
-    step.defer(() => start(request, answer(request)))
+    batch.afterBatch(() => start(request, answer(request)))
   }
 
-  const withdraw = ({ concerns, isAnswered }: Withdrawal) => {
+  const withdraw = ({ matches, isResponded }: Cancellation) => {
     for (const request of asked.values()) {
-      if (!concerns(request)) continue
-      if (isAnswered) remove(request)
+      if (!matches(request)) continue
+      if (isResponded) remove(request)
       else ending.add(request)
-      step.defer(() => runAnswer(request.id, Effect.void))
+      batch.afterBatch(() => runAnswer(request.id, Effect.void))
     }
   }
 
   const receive = (line: string) => {
-    if (handlers.takeLine(line, step) || line.trim() === "") return
+    if (handlers.takeLine(line, batch) || line.trim() === "") return
     let message: unknown
     try {
       message = JSON.parse(line)
@@ -282,7 +282,7 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
       const notification = message as unknown as IncomingNotification
       const withdrawal = asked.size === 0 ? undefined : handlers.withdraw(notification)
       if (withdrawal !== undefined) withdraw(withdrawal)
-      handlers.onNotification(notification, step, line)
+      handlers.onNotification(notification, batch, line)
       return
     }
     if (isRequestId(id) && ("result" in message || "error" in message || table.has(id))) {
@@ -312,9 +312,9 @@ export const makePeer = Effect.fnUntraced(function*(connection: Connection, hand
   const end = (error: AppServerError) => {
     if (ended !== undefined) return
     ended = error
-    table.end(error, step)
+    table.end(error, batch)
     asked.clear()
-    handlers.onEnd(error, step)
+    handlers.onEnd(error, batch)
     wake()
   }
 

@@ -76,4 +76,4 @@ const methods: ReadonlyArray<keyof ClientRequests> = [
 
 const repeatable: ReadonlySet<string> = new Set(methods)
 
-export const isRepeatable = (method: string): boolean => repeatable.has(method)
+export const isIdempotent = (method: string): boolean => repeatable.has(method)

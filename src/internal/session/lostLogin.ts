@@ -3,9 +3,9 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type { AppServer } from "../../AppServer.ts"
-import { field } from "../connection/codec.ts"
+import { getOwn } from "../connection/codec.ts"
 
-const isLoggedOut = (response: unknown): boolean => field(response, "account") === null
+const isLoggedOut = (response: unknown): boolean => getOwn(response, "account") === null
 
 /**
  * Warns when the server was restarted and is not logged in any more. The server keeps some logins in memory only: tokens that the

@@ -2,10 +2,10 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { AppServer } from "../../AppServer.ts"
-import { field } from "../connection/codec.ts"
+import { getOwn } from "../connection/codec.ts"
 
 const isMissing = (response: unknown): boolean =>
-  field(response, "requiresOpenaiAuth") === true && Predicate.isNullish(field(response, "account"))
+  getOwn(response, "requiresOpenaiAuth") === true && Predicate.isNullish(getOwn(response, "account"))
 
 const warning = (codexHome: string | undefined): string => {
   const home = codexHome === undefined ? "" : ` (CODEX_HOME is ${codexHome})`

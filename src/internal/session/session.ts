@@ -6,37 +6,37 @@ import * as Semaphore from "effect/Semaphore"
 import type * as Stream from "effect/Stream"
 import type * as Approvals from "../../Approvals.ts"
 import type { AppServer } from "../../AppServer.ts"
-import { answerApprovals } from "./handlers/approvalHandler.ts"
+import { approvalHandler } from "./handlers/approvalHandler.ts"
 import { HandlerRegistry } from "./handlers/handlerRegistry.ts"
-import { answerQuestions } from "./handlers/questionHandler.ts"
-import { answerToolCalls } from "./handlers/threadTools.ts"
+import { questionHandler } from "./handlers/questionHandler.ts"
+import { toolCallHandler } from "./handlers/threadTools.ts"
 import { warnOfLostLogin } from "./lostLogin.ts"
 import { warnOfMissingLogin } from "./missingLogin.ts"
 import { OpenThreads } from "./threads/openThread.ts"
 import { ThreadRecords } from "./threads/threadRecords.ts"
-import { recoverEnds, recoverTurns } from "./turns/recoverTurns.ts"
-import { OpenTurns } from "./turns/turnRegistry.ts"
+import { recoverMissedCompletions, recoverTurns } from "./turns/recoverTurns.ts"
+import { TurnRegistry } from "./turns/turnRegistry.ts"
 
 export interface Shared {
-  readonly open: OpenTurns
+  readonly open: TurnRegistry
   readonly threads: OpenThreads
   readonly registry: HandlerRegistry
   readonly audit: Stream.Stream<Approvals.AuditEntry>
 }
 
 const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.fn.Return<Shared, never, Scope.Scope> {
-  const open = new OpenTurns()
+  const open = new TurnRegistry()
   const threads = new OpenThreads(yield* ThreadRecords.of(server))
   const registry = new HandlerRegistry(server, open, threads)
   yield* registry.listen
-  yield* answerToolCalls(server, registry)
-  yield* answerQuestions(server, registry)
-  const audit = yield* answerApprovals(server, registry)
+  yield* toolCallHandler(server, registry)
+  yield* questionHandler(server, registry)
+  const audit = yield* approvalHandler(server, registry)
   yield* threads.listen(server)
   yield* open.listen(server)
   yield* warnOfLostLogin(server)
   yield* Effect.forkScoped(warnOfMissingLogin(server))
-  yield* recoverEnds(server, open)
+  yield* recoverMissedCompletions(server, open)
   yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
   return { open, threads, registry, audit }
 })

@@ -1,9 +1,9 @@
 /** Lines on their way to a writer, which takes all that there are. */
-import { Handoff } from "../syncQueue.ts"
+import { SyncQueue } from "../syncQueue.ts"
 
 export class OutgoingLines {
   private text = ""
-  private readonly handoff = new Handoff<string>(() => {
+  private readonly handoff = new SyncQueue<string>(() => {
     const { text } = this
     this.text = ""
     return text === "" ? [] : [text]
@@ -16,12 +16,12 @@ export class OutgoingLines {
   push(lines: ReadonlyArray<string>): void {
     if (this.handoff.isEnded) return
     for (const line of lines) this.text += line + "\n"
-    this.handoff.wake()
+    this.handoff.notify()
   }
 
   /** Nothing more is sent. */
   end(): void {
     this.handoff.end()
-    this.handoff.wake()
+    this.handoff.notify()
   }
 }

@@ -8,12 +8,13 @@ import { terminalLine } from "./terminalText.ts"
 const turn = Semaphore.makeUnsafe(1)
 
 /** There is one terminal, so one conversation at a time. */
-export const alone: <A, E, R>(conversation: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = turn.withPermit
+export const withTerminalLock: <A, E, R>(conversation: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> =
+  turn.withPermit
 
 export const show = (text: string) => Effect.flatMap(Terminal.Terminal, (terminal) => terminal.display(text))
 
 /** Tells the person when a question needs no answer any more, so that what they type next is for another. */
-export const withdrawable = <A, E>(
+export const notifyCancelled = <A, E>(
   conversation: Effect.Effect<A, E, Terminal.Terminal>
 ): Effect.Effect<A, E, Terminal.Terminal> =>
   Effect.onInterrupt(conversation, () => Effect.ignore(show("\n(No answer is needed any more.)\n")))

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Protocol } from "effect-codex"
 import * as Schema from "effect/Schema"
-import { EventLog } from "../../../src/internal/connection/coalescingBuffer.ts"
-import { DeltaLines } from "../../../src/internal/connection/deltaParser.ts"
+import { CoalescingBuffer } from "../../../src/internal/connection/coalescingBuffer.ts"
+import { DeltaParser } from "../../../src/internal/connection/deltaParser.ts"
 import * as Fake from "../../FakeTransport.ts"
 
 type Event = Protocol.ServerNotification
@@ -27,32 +27,32 @@ const shapeOf = (events: ReadonlyArray<Event>): string => {
 }
 
 /** Puts events in as the reader does: pieces of a known text as such, others whole. */
-const writerTo = (log: EventLog<Event>) => {
-  const lines = new DeltaLines()
+const writerTo = (log: CoalescingBuffer<Event>) => {
+  const lines = new DeltaParser()
   return (event: Event): void => {
     const line = JSON.stringify(event)
-    const piece = lines.read(line)
+    const piece = lines.tryParse(line)
     if (piece !== undefined) {
       log.pushDelta(piece)
       return
     }
-    if (event.method === "item/agentMessage/delta") lines.learn(line, event)
+    if (event.method === "item/agentMessage/delta") lines.register(line, event)
     log.push(event)
   }
 }
 
-const fill = (log: EventLog<Event>, events: ReadonlyArray<Event>): void => events.forEach(writerTo(log))
+const fill = (log: CoalescingBuffer<Event>, events: ReadonlyArray<Event>): void => events.forEach(writerTo(log))
 
 describe("a log of events", () => {
   it("has each event by itself until it is long", () => {
-    const log = new EventLog<Event>(joinFrom)
+    const log = new CoalescingBuffer<Event>(joinFrom)
     const events = ["a", "b", "c"].map((text) => delta("i", text))
     fill(log, events)
     assert.deepStrictEqual(log.take(), events)
   })
 
   it("then has what follows of one text as one event", () => {
-    const log = new EventLog<Event>(joinFrom)
+    const log = new CoalescingBuffer<Event>(joinFrom)
     fill(log, Array.from({ length: 1000 }, (_, i) => delta("i", String(i % 10))))
     const events = log.take()
     assert.strictEqual(events.length, joinFrom)
@@ -60,7 +60,7 @@ describe("a log of events", () => {
   })
 
   it("joins texts that take turns, each with itself", () => {
-    const log = new EventLog<Event>(joinFrom)
+    const log = new CoalescingBuffer<Event>(joinFrom)
     const events = Array.from({ length: 3000 }, (_, i) => delta(`i${i % 3}`, String(i % 7)))
     fill(log, events)
     const taken = log.take()
@@ -69,7 +69,7 @@ describe("a log of events", () => {
   })
 
   it("joins nothing across another event", () => {
-    const log = new EventLog<Event>(1)
+    const log = new CoalescingBuffer<Event>(1)
     fill(log, [delta("i", "a"), delta("i", "b"), completed("other"), delta("i", "c"), delta("i", "d")])
     assert.deepStrictEqual(log.take().map(({ method }) => method), [
       "item/agentMessage/delta",
@@ -85,7 +85,7 @@ describe("a log of events", () => {
       joinFrom: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 6 }))
     },
     ({ joinFrom, steps }) => {
-      const log = new EventLog<Event>(joinFrom)
+      const log = new CoalescingBuffer<Event>(joinFrom)
       const given: Array<Event> = []
       const taken: Array<Event> = []
       const write = writerTo(log)

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { serverNotifications } from "effect-codex/Protocol"
 import * as Schema from "effect/Schema"
-import { DeltaLines, type DeltaNotification, isDelta } from "../../../src/internal/connection/deltaParser.ts"
+import { type DeltaNotification, DeltaParser, isDelta } from "../../../src/internal/connection/deltaParser.ts"
 
 interface Text {
   readonly method?: string
@@ -36,14 +36,16 @@ const parse = (line: string): unknown => {
 
 /** Reads lines as the reader does: what is not read is parsed and learned. Tells what was read, and how much was parsed. */
 const readAll = (lines: ReadonlyArray<string>) => {
-  const deltas = new DeltaLines()
+  const deltas = new DeltaParser()
   let parsed = 0
   const events = lines.map((line): unknown => {
-    const delta = deltas.read(line)
+    const delta = deltas.tryParse(line)
     if (delta !== undefined) return delta.event
     parsed++
     const event = parse(line) as DeltaNotification
-    if (isDelta(event) && Schema.is(serverNotifications[event.method].params)(event.params)) deltas.learn(line, event)
+    if (isDelta(event) && Schema.is(serverNotifications[event.method].params)(event.params)) {
+      deltas.register(line, event)
+    }
     return event
   })
   return { events, parsed }
@@ -135,15 +137,15 @@ describe("the lines of a text that arrives in pieces", () => {
   })
 
   it("are forgotten when there were very many", () => {
-    const deltas = new DeltaLines()
+    const deltas = new DeltaParser()
     const line = lineOf({})
-    deltas.learn(line, JSON.parse(line))
-    assert.isDefined(deltas.read(line))
+    deltas.register(line, JSON.parse(line))
+    assert.isDefined(deltas.tryParse(line))
     for (let i = 0; i < 5000; i++) {
       const other = lineOf({ turnId: `turn-${String(i).padStart(5, "0")}` })
-      deltas.learn(other, JSON.parse(other))
+      deltas.register(other, JSON.parse(other))
     }
-    assert.isUndefined(deltas.read(line))
+    assert.isUndefined(deltas.tryParse(line))
   })
 
   it.prop(

@@ -11,14 +11,14 @@ import * as TestClock from "effect/testing/TestClock"
 import * as AppServer from "../../../src/AppServer.ts"
 import * as AppServerError from "../../../src/AppServerError.ts"
 import * as Codex from "../../../src/Codex.ts"
-import { immediately } from "../../../src/internal/jsonrpc/messages.ts"
+import { syncBatch } from "../../../src/internal/jsonrpc/messages.ts"
 import { HandlerRegistry } from "../../../src/internal/session/handlers/handlerRegistry.ts"
 import { OpenThread, OpenThreads } from "../../../src/internal/session/threads/openThread.ts"
 import { ThreadRecords } from "../../../src/internal/session/threads/threadRecords.ts"
 import { startTurn } from "../../../src/internal/session/turns/startTurn.ts"
-import { OpenTurns } from "../../../src/internal/session/turns/turnRegistry.ts"
+import { TurnRegistry } from "../../../src/internal/session/turns/turnRegistry.ts"
 import type { TurnState } from "../../../src/internal/session/turns/turnState.ts"
-import { requestLimit } from "../../../src/internal/session/turns/turnTimeouts.ts"
+import { requestTimeout } from "../../../src/internal/session/turns/turnTimeouts.ts"
 import type * as Protocol from "../../../src/Protocol.ts"
 import * as Fake from "../../FakeTransport.ts"
 
@@ -120,7 +120,7 @@ describe("a turn", () => {
         }
       }
       const thread = yield* openThread("t")
-      const open = new OpenTurns()
+      const open = new TurnRegistry()
       const records = new ThreadRecords()
       const threads = new OpenThreads(records)
       const record = records.note(Fake.threadResponse("t"), new Map(), undefined)
@@ -132,7 +132,7 @@ describe("a turn", () => {
           handlers: undefined,
           keepBackgroundTerminals: false,
           exclusive: [],
-          limit: yield* requestLimit(server, "turn/start")
+          limit: yield* requestTimeout(server, "turn/start")
         }
       ).pipe(Effect.scoped, Effect.flip, Effect.forkChild)
       const start = yield* fake.takeMethod("turn/start")
@@ -142,14 +142,14 @@ describe("a turn", () => {
       assert(state !== undefined)
       for (let turn = 0; turn < 1000; turn++) {
         const event = Fake.delta("t", `u${turn}`, "i", "text") as unknown as Protocol.ServerNotification
-        state.onNotification(event, `u${turn}`, immediately)
+        state.onNotification(event, `u${turn}`, syncBatch)
         const end = Fake.turnCompleted("t", `u${turn}`) as unknown as Protocol.ServerNotification
-        state.onNotification(end, `u${turn}`, immediately)
+        state.onNotification(end, `u${turn}`, syncBatch)
       }
-      assert.isBelow(JSON.stringify(state["early"]).length, 20_000)
+      assert.isBelow(JSON.stringify(state["unassigned"]).length, 20_000)
       yield* fake.reply(start, { turn: Fake.turn("u999") })
       yield* TestClock.adjust("1 second")
-      assert.isTrue(state.outcome !== undefined && Result.isSuccess(state.outcome))
+      assert.isTrue(state.exit !== undefined && Result.isSuccess(state.exit))
       assert.isFalse(fake.sent.some(({ method }) => method === "turn/interrupt"))
     }).pipe(Effect.provide(layer)))
 

@@ -11,16 +11,16 @@ import type * as Approvals from "../../../Approvals.ts"
 import { type AppServer, NotHandled } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import {
-  type Ask,
-  commandAsk,
-  fileChangeAsk,
-  legacyCommandAsk,
-  legacyFileChangeAsk,
-  mcpToolCallAsk,
-  permissionsAsk
+  type ApprovalRequest,
+  decodeCommandApproval,
+  decodeFileChangeApproval,
+  decodeLegacyCommandApproval,
+  decodeLegacyFileChangeApproval,
+  decodeMcpToolCallApproval,
+  decodePermissionsApproval
 } from "./approvalRequests.ts"
 import type { HandlerRegistry } from "./handlerRegistry.ts"
-import { runningItems } from "./inProgressItems.ts"
+import { inProgressItems } from "./inProgressItems.ts"
 
 const names = {
   Command: "a command",
@@ -60,7 +60,7 @@ type Decided = (
 ) => Effect.Effect<void>
 
 /** Answers the server's requests for approval, and gives the record of them. */
-export const answerApprovals = (
+export const approvalHandler = (
   server: AppServer["Service"],
   registry: HandlerRegistry
 ): Effect.Effect<Stream.Stream<Approvals.AuditEntry>, never, Scope.Scope> =>
@@ -80,20 +80,20 @@ export const answerApprovals = (
     const askHandlers = Effect.fnUntraced(function*<
       M extends keyof Protocol.ServerRequests,
       Request extends Approvals.Request
-    >({ answer, request }: Ask<M, Request>, decided: Decided) {
+    >({ respond, request }: ApprovalRequest<M, Request>, decided: Decided) {
       const asked: Array<string> = []
-      for (const { by, handlers } of yield* registry.answerers(request.threadId, request.turnId)) {
+      for (const { by, handlers } of yield* registry.resolve(request.threadId, request.turnId)) {
         if (handlers.approvals === undefined) continue
         asked.push(by)
         const opinion = yield* Effect.exit(Effect.suspend(() => handlers.approvals!(request)))
         if (Exit.isSuccess(opinion) && Option.isNone(opinion.value)) continue
         const decision = Exit.isSuccess(opinion) ? Option.getOrUndefined(opinion.value) : undefined
-        const answered = decision === undefined ? undefined : answer(decision)
+        const answered = decision === undefined ? undefined : respond(decision)
         if (decision === undefined || answered === undefined) {
           const cause = Exit.isFailure(opinion) ? opinion.cause : Cause.die(new InvalidDecision(request))
           yield* Effect.logError(`Declined ${nameOf(request)}, because the handler of the ${by} failed`, cause)
           yield* decided("decline", "failure", cause)
-          return answer("decline")!
+          return respond("decline")!
         }
         yield* decided(decision, by)
         // These know no answer that also ends the turn.
@@ -106,14 +106,14 @@ export const answerApprovals = (
       // Whoever fills in forms is not to be asked this as if it were one.
       if (request._tag === "McpToolCall") {
         yield* Effect.logWarning(`Declined ${nameOf(request)}: ${undecided(asked)}`)
-        return answer("decline")!
+        return respond("decline")!
       }
       return yield* new NotHandled({ why: undecided(asked) })
     })
 
     /** Decides about a request, and records one outcome of it, however the decision ends. */
     const decide = <M extends keyof Protocol.ServerRequests, Request extends Approvals.Request>(
-      ask: Ask<M, Request>
+      ask: ApprovalRequest<M, Request>
     ): Effect.Effect<Protocol.ServerRequests[M]["result"], NotHandled> =>
       Effect.suspend(() => {
         const { request } = ask
@@ -137,27 +137,27 @@ export const answerApprovals = (
         )
       })
 
-    const { callOf, changesOf } = yield* runningItems(server)
-    yield* server.handle("item/commandExecution/requestApproval", (params) => decide(commandAsk(params)))
+    const { callOf, changesOf } = yield* inProgressItems(server)
+    yield* server.handle("item/commandExecution/requestApproval", (params) => decide(decodeCommandApproval(params)))
     yield* server.handle("item/fileChange/requestApproval", (params) =>
-      decide(fileChangeAsk(params, changesOf(params.threadId, params.itemId))))
+      decide(decodeFileChangeApproval(params, changesOf(params.threadId, params.itemId))))
     yield* server.handle("item/permissions/requestApproval", (params) =>
-      decide(permissionsAsk(params)))
-    yield* server.handle("execCommandApproval", (params) => decide(legacyCommandAsk(params)))
-    yield* server.handle("applyPatchApproval", (params) => decide(legacyFileChangeAsk(params)))
+      decide(decodePermissionsApproval(params)))
+    yield* server.handle("execCommandApproval", (params) => decide(decodeLegacyCommandApproval(params)))
+    yield* server.handle("applyPatchApproval", (params) => decide(decodeLegacyFileChangeApproval(params)))
     yield* server.handle("mcpServer/elicitation/request", (params) =>
       Effect.gen(function*() {
-        const asked = mcpToolCallAsk(params)
+        const asked = decodeMcpToolCallApproval(params)
         if (Option.isNone(asked)) return yield* new NotHandled({ why: "it is no approval" })
-        const { answer, request } = asked.value
+        const { respond, request } = asked.value
         const call = yield* callOf(request)
         if (Option.isSome(call)) {
-          const named: typeof asked.value = { answer, request: { ...request, tool: call.value.tool } }
+          const named: typeof asked.value = { respond, request: { ...request, tool: call.value.tool } }
           return yield* decide(named)
         }
         // What a form says of itself may be the MCP server's own words, and one who fills in forms is not to approve a call.
         yield* Effect.logWarning(`Declined ${nameOf(request)}: the turn makes no such call`)
-        return answer("decline")!
+        return respond("decline")!
       }))
 
     return Stream.unwrap(Effect.map(PubSub.subscribe(entries), Stream.fromSubscription))

@@ -5,15 +5,15 @@ import * as Schema from "effect/Schema"
 import type * as Approvals from "../../../Approvals.ts"
 import * as Protocol from "../../../Protocol.ts"
 import { readCommand, readWords } from "../../approvals/commandWords.ts"
-import { field } from "../../connection/codec.ts"
+import { getOwn } from "../../connection/codec.ts"
 
 type Params = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["params"] }
 type Results = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["result"] }
 
 /** A request, and how a decision about it is told to the server; `undefined` if it cannot be one about such a request. */
-export interface Ask<M extends keyof Protocol.ServerRequests, Request extends Approvals.Request> {
+export interface ApprovalRequest<M extends keyof Protocol.ServerRequests, Request extends Approvals.Request> {
   readonly request: Request
-  readonly answer: (decision: Approvals.Decision) => Results[M] | undefined
+  readonly respond: (decision: Approvals.Decision) => Results[M] | undefined
 }
 
 const isCommandDecision = Schema.is(Protocol.CommandExecutionApprovalDecisionParam)
@@ -21,9 +21,9 @@ const isFileChangeDecision = Schema.is(Protocol.FileChangeApprovalDecision)
 
 const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
 
-export const commandAsk = (
+export const decodeCommandApproval = (
   params: Params["item/commandExecution/requestApproval"]
-): Ask<"item/commandExecution/requestApproval", Approvals.CommandRequest> => {
+): ApprovalRequest<"item/commandExecution/requestApproval", Approvals.CommandRequest> => {
   const words = Predicate.isNotNullish(params.command) ? readCommand(params.command) : undefined
   return {
     request: {
@@ -46,14 +46,14 @@ export const commandAsk = (
       additionalPermissions: params.additionalPermissions ?? undefined,
       params
     },
-    answer: (decision) => isCommandDecision(decision) ? { decision } : undefined
+    respond: (decision) => isCommandDecision(decision) ? { decision } : undefined
   }
 }
 
-export const fileChangeAsk = (
+export const decodeFileChangeApproval = (
   params: Params["item/fileChange/requestApproval"],
   changes: ReadonlyArray<Protocol.FileUpdateChange> | undefined
-): Ask<"item/fileChange/requestApproval", Approvals.FileChangeRequest> => ({
+): ApprovalRequest<"item/fileChange/requestApproval", Approvals.FileChangeRequest> => ({
   request: {
     _tag: "FileChange",
     threadId: params.threadId,
@@ -64,14 +64,14 @@ export const fileChangeAsk = (
     grantRoot: params.grantRoot ?? undefined,
     params
   },
-  answer: (decision) => isFileChangeDecision(decision) ? { decision } : undefined
+  respond: (decision) => isFileChangeDecision(decision) ? { decision } : undefined
 })
 
 const isGrant = Schema.is(Protocol.PermissionsRequestApprovalResponse)
 
-export const permissionsAsk = (
+export const decodePermissionsApproval = (
   params: Params["item/permissions/requestApproval"]
-): Ask<"item/permissions/requestApproval", Approvals.PermissionsRequest> => {
+): ApprovalRequest<"item/permissions/requestApproval", Approvals.PermissionsRequest> => {
   // What is asked for is granted as it was asked for, if it is something that this version knows.
   const all = (scope: "turn" | "session") => {
     const granted = { permissions: params.permissions, scope }
@@ -88,7 +88,7 @@ export const permissionsAsk = (
       cwd: params.cwd,
       params
     },
-    answer: (decision) => {
+    respond: (decision) => {
       switch (decision) {
         case "accept":
           return all("turn")
@@ -105,10 +105,10 @@ export const permissionsAsk = (
 }
 
 /** A question of an MCP server as it was sent, also if it could not be read whole. */
-export const asSent = (params: Params["mcpServer/elicitation/request"]): unknown =>
-  params.mode === "malformed" ? field(params, "raw") : params
+export const rawElicitation = (params: Params["mcpServer/elicitation/request"]): unknown =>
+  params.mode === "malformed" ? getOwn(params, "raw") : params
 
-const isMcpToolCall = (meta: unknown): boolean => field(meta, "codex_approval_kind") === "mcp_tool_call"
+const isMcpToolCall = (meta: unknown): boolean => getOwn(meta, "codex_approval_kind") === "mcp_tool_call"
 
 const mcpAccepted = (persist?: "session" | "always"): Results["mcpServer/elicitation/request"] => ({
   action: "accept",
@@ -120,30 +120,30 @@ const mcpAccepted = (persist?: "session" | "always"): Results["mcpServer/elicita
  * An MCP tool asks for approval as an elicitation of an empty form, whose `_meta` says what it is. The `_meta` of a form that an
  * MCP server sends is the server's own, so whoever believes it must know that there is such a call.
  */
-export const mcpToolCallAsk = (
+export const decodeMcpToolCallApproval = (
   params: Params["mcpServer/elicitation/request"]
-): Option.Option<Ask<"mcpServer/elicitation/request", Approvals.McpToolCallRequest>> => {
-  const sent = asSent(params)
-  const meta = field(sent, "_meta")
-  const properties = field(field(sent, "requestedSchema"), "properties")
+): Option.Option<ApprovalRequest<"mcpServer/elicitation/request", Approvals.McpToolCallRequest>> => {
+  const sent = rawElicitation(params)
+  const meta = getOwn(sent, "_meta")
+  const properties = getOwn(getOwn(sent, "requestedSchema"), "properties")
   const isEmpty = Predicate.isObject(properties) && Object.keys(properties).length === 0
   if (!isMcpToolCall(meta) || !isEmpty) return Option.none()
-  const annotations = field(meta, "tool_annotations")
+  const annotations = getOwn(meta, "tool_annotations")
   return Option.some({
     request: {
       _tag: "McpToolCall",
-      threadId: text(field(sent, "threadId")) ?? "",
-      turnId: text(field(sent, "turnId")),
+      threadId: text(getOwn(sent, "threadId")) ?? "",
+      turnId: text(getOwn(sent, "turnId")),
       reason: undefined,
-      server: text(field(sent, "serverName")) ?? "",
-      tool: text(field(meta, "tool_name")) ?? "",
-      message: text(field(sent, "message")) ?? "",
-      description: text(field(meta, "tool_description")),
-      arguments: field(meta, "tool_params"),
+      server: text(getOwn(sent, "serverName")) ?? "",
+      tool: text(getOwn(meta, "tool_name")) ?? "",
+      message: text(getOwn(sent, "message")) ?? "",
+      description: text(getOwn(meta, "tool_description")),
+      arguments: getOwn(meta, "tool_params"),
       annotations: Predicate.isObject(annotations) ? annotations as Readonly<Record<string, unknown>> : {},
       params: sent
     },
-    answer: (decision) => {
+    respond: (decision) => {
       switch (decision) {
         case "accept":
           return mcpAccepted()
@@ -161,7 +161,7 @@ export const mcpToolCallAsk = (
   })
 }
 
-const actionOf = (parsed: Protocol.ParsedCommand): Protocol.CommandAction => {
+const toCommandAction = (parsed: Protocol.ParsedCommand): Protocol.CommandAction => {
   switch (parsed.type) {
     case "read":
       return { type: "read", command: parsed.cmd, name: parsed.name, path: parsed.path }
@@ -177,7 +177,7 @@ const actionOf = (parsed: Protocol.ParsedCommand): Protocol.CommandAction => {
 }
 
 /** The words of a legacy decision; all others are those of today. */
-const reviewOf = (decision: Approvals.Decision): Protocol.ReviewDecision | undefined => {
+const toReviewDecision = (decision: Approvals.Decision): Protocol.ReviewDecision | undefined => {
   switch (decision) {
     case "accept":
       return "approved"
@@ -202,9 +202,9 @@ const reviewOf = (decision: Approvals.Decision): Protocol.ReviewDecision | undef
 const quoted = (words: ReadonlyArray<string>): string =>
   words.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`).join(" ")
 
-export const legacyCommandAsk = (
+export const decodeLegacyCommandApproval = (
   params: Params["execCommandApproval"]
-): Ask<"execCommandApproval", Approvals.CommandRequest> => {
+): ApprovalRequest<"execCommandApproval", Approvals.CommandRequest> => {
   const { argv, script } = readWords(params.command)
   return {
     request: {
@@ -219,7 +219,7 @@ export const legacyCommandAsk = (
       script,
       argv,
       cwd: params.cwd,
-      commandActions: params.parsedCmd?.map(actionOf) ?? [],
+      commandActions: params.parsedCmd?.map(toCommandAction) ?? [],
       availableDecisions: [],
       proposedExecpolicyAmendment: undefined,
       proposedNetworkPolicyAmendments: [],
@@ -227,14 +227,14 @@ export const legacyCommandAsk = (
       additionalPermissions: undefined,
       params
     },
-    answer: (decision) => {
-      const review = reviewOf(decision)
+    respond: (decision) => {
+      const review = toReviewDecision(decision)
       return review && { decision: review }
     }
   }
 }
 
-const changeOf = (path: string, change: Protocol.FileChange): Protocol.FileUpdateChange => {
+const toFileUpdateChange = (path: string, change: Protocol.FileChange): Protocol.FileUpdateChange => {
   switch (change.type) {
     case "add":
     case "delete":
@@ -246,21 +246,21 @@ const changeOf = (path: string, change: Protocol.FileChange): Protocol.FileUpdat
   }
 }
 
-export const legacyFileChangeAsk = (
+export const decodeLegacyFileChangeApproval = (
   params: Params["applyPatchApproval"]
-): Ask<"applyPatchApproval", Approvals.FileChangeRequest> => ({
+): ApprovalRequest<"applyPatchApproval", Approvals.FileChangeRequest> => ({
   request: {
     _tag: "FileChange",
     threadId: params.conversationId,
     turnId: undefined,
     itemId: params.callId,
     reason: params.reason ?? undefined,
-    changes: Object.entries(params.fileChanges).map(([path, change]) => changeOf(path, change)),
+    changes: Object.entries(params.fileChanges).map(([path, change]) => toFileUpdateChange(path, change)),
     grantRoot: params.grantRoot ?? undefined,
     params
   },
-  answer: (decision) => {
-    const review = isFileChangeDecision(decision) ? reviewOf(decision) : undefined
+  respond: (decision) => {
+    const review = isFileChangeDecision(decision) ? toReviewDecision(decision) : undefined
     return review && { decision: review }
   }
 })

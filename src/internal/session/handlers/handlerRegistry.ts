@@ -9,13 +9,13 @@ import type { AppServer } from "../../../AppServer.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
 import type * as Questions from "../../../Questions.ts"
 import { approverIssue, toPolicy } from "../../approvals/toPolicy.ts"
-import { field, threadIdOf, turnIdOf } from "../../connection/codec.ts"
-import { capturedServices, withServices } from "../../handlers/handlerContext.ts"
-import type { NoOthers } from "../../handlers/handlerServices.ts"
+import { getOwn, getThreadId, getTurnId } from "../../connection/codec.ts"
+import { handlerContext, provideHandlerContext } from "../../handlers/handlerContext.ts"
+import type { NoExcessProperties } from "../../handlers/handlerServices.ts"
 import type { IncomingRequest } from "../../jsonrpc/messages.ts"
 import { assertOptions, func, type Kinds, optionIssue } from "../../options.ts"
 import type { OpenThreads } from "../threads/openThread.ts"
-import type { HeldTurn, OpenTurns } from "../turns/turnRegistry.ts"
+import type { TurnEntry, TurnRegistry } from "../turns/turnRegistry.ts"
 import type { ThreadTools } from "./threadTools.ts"
 
 /** Handlers that need nothing any more. */
@@ -30,13 +30,13 @@ export interface Handlers {
  */
 export type HandlerOptions<A, Q> = {
   /** Who decides about what this thread or turn asks for; see `Approvals`. */
-  readonly approvals?: A & NoOthers<A, Approvals.Handlers> | undefined
+  readonly approvals?: A & NoExcessProperties<A, Approvals.Handlers> | undefined
   /** Who answers what this thread or turn asks; see `Questions`. */
-  readonly questions?: Q & NoOthers<Q, Questions.Handlers> | undefined
+  readonly questions?: Q & NoExcessProperties<Q, Questions.Handlers> | undefined
 }
 
 /** Handlers that are called in a way of our own. */
-const calling = <R>(
+const mapHandlers = <R>(
   { approvals, questions }: {
     readonly approvals?: Approvals.Policy<R> | undefined
     readonly questions?: Questions.Handlers<R> | undefined
@@ -54,10 +54,10 @@ const calling = <R>(
 }
 
 /** Handlers of questions, with the services that they need. */
-export const providedQuestions = <R>(
+export const provideQuestions = <R>(
   questions: Questions.Handlers<R>,
   services: Context.Context<R>
-): Questions.Handlers => calling({ questions }, (handler) => withServices(services, handler)).questions!
+): Questions.Handlers => mapHandlers({ questions }, (handler) => provideHandlerContext(services, handler)).questions!
 
 const questionKinds: Kinds<Questions.Handlers> = { userInput: func, elicitation: func }
 
@@ -66,12 +66,12 @@ export const assertQuestions = (questions: unknown): void =>
   assertOptions("questions", questionKinds, questions ?? null)
 
 /** Handlers as options have them, with the services that they need. */
-export const provided = (
+export const provideHandlers = (
   { approvals, questions }: HandlerOptions<Approvals.Approver, Questions.Handlers>,
   method: string
 ): Effect.Effect<Handlers, AppServerError> =>
   Effect.flatMap(
-    capturedServices,
+    handlerContext,
     (services) => {
       for (
         const [name, issue] of [
@@ -83,9 +83,9 @@ export const provided = (
           return Effect.fail(appServerError(new InvalidRequest({ method, description: `\`${name}\`: ${issue}` })))
         }
       }
-      return Effect.succeed(calling(
+      return Effect.succeed(mapHandlers(
         { approvals: approvals && toPolicy(approvals), questions },
-        (handler) => withServices(services, handler)
+        (handler) => provideHandlerContext(services, handler)
       ))
     }
   )
@@ -94,7 +94,7 @@ export const isEmpty = ({ approvals, questions }: Handlers): boolean =>
   approvals === undefined && questions === undefined
 
 /** Whoever has given handlers to a thread or a turn is not to be overruled by others when these cannot be asked. */
-const declining: Handlers = {
+const declineAll: Handlers = {
   approvals: () => Effect.succeedSome("decline"),
   questions: {
     userInput: () => Effect.fail(new Error("whoever was to answer is not there any more")),
@@ -102,17 +102,17 @@ const declining: Handlers = {
   }
 }
 
-const nobody: Answerer = { by: "turn", handlers: declining }
+const declineAllSource: HandlerSource = { by: "turn", handlers: declineAll }
 
 /** The handlers of a turn, from before it is started until it has ended. */
-export class TurnHandlers implements Answerer {
+export class TurnHandlers implements HandlerSource {
   readonly by = "turn"
   handlers: Handlers
   /** The turn, once the server has named it. */
   turnId: string | undefined
-  isOver = false
+  hasEnded = false
   /** Done when whoever asks need not wait for the name: it is known, or it makes no difference any more. */
-  readonly settled = Deferred.makeUnsafe<void>()
+  readonly resolved = Deferred.makeUnsafe<void>()
   private readonly remove: (turn: TurnHandlers) => void
 
   constructor(handlers: Handlers, remove: (turn: TurnHandlers) => void) {
@@ -120,26 +120,26 @@ export class TurnHandlers implements Answerer {
     this.remove = remove
   }
 
-  name(turnId: string): void {
+  setTurnId(turnId: string): void {
     this.turnId = turnId
-    this.settle()
+    this.markResolved()
   }
 
   /** The program has let go of the turn, which may not have ended, and may never be named. */
-  retire(): void {
-    this.handlers = declining
-    this.settle()
+  detach(): void {
+    this.handlers = declineAll
+    this.markResolved()
   }
 
   /** The turn has ended, or was never started. */
   end(): void {
-    this.isOver = true
+    this.hasEnded = true
     this.remove(this)
-    this.settle()
+    this.markResolved()
   }
 
-  private settle(): void {
-    Deferred.doneUnsafe(this.settled, Effect.void)
+  private markResolved(): void {
+    Deferred.doneUnsafe(this.resolved, Effect.void)
   }
 }
 
@@ -149,15 +149,15 @@ export interface ThreadHandlers {
   readonly tools: ThreadTools | undefined
 }
 
-export interface Answerer {
+export interface HandlerSource {
   readonly by: "turn" | "thread" | "layer"
   readonly handlers: Handlers
 }
 
 export class HandlerRegistry {
   private readonly server: AppServer["Service"]
-  private readonly open: OpenTurns
-  private readonly everywhere: Array<Handlers> = []
+  private readonly open: TurnRegistry
+  private readonly globalHandlers: Array<Handlers> = []
   private readonly opened: OpenThreads
   private readonly threads = new Map<string, ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
@@ -168,7 +168,7 @@ export class HandlerRegistry {
   /** The first turn in the chain of work that led to a turn, for those that work for another. */
   private readonly roots = new Map<string, string>()
 
-  constructor(server: AppServer["Service"], open: OpenTurns, opened: OpenThreads) {
+  constructor(server: AppServer["Service"], open: TurnRegistry, opened: OpenThreads) {
     this.server = server
     this.open = open
     this.opened = opened
@@ -203,7 +203,7 @@ export class HandlerRegistry {
         })
       ),
       this.server.onAnswered((request) => {
-        for (const { id, state } of this.open.held.values()) {
+        for (const { id, state } of this.open.entries.values()) {
           if (state.now !== undefined && this.worksFor(request, state.threadId, id)) state.lastEventAt = state.now()
         }
       })
@@ -211,7 +211,7 @@ export class HandlerRegistry {
   )
 
   /** Whether a turn, or a sub-agent that works for it, waits for the response of a handler. */
-  isAsking({ id, state: { threadId } }: HeldTurn): boolean {
+  isAsking({ id, state: { threadId } }: TurnEntry): boolean {
     for (const request of this.server.asked()) {
       if (this.worksFor(request, threadId, id)) return true
     }
@@ -220,11 +220,11 @@ export class HandlerRegistry {
 
   /** Whether a request comes from a turn, or from a sub-agent that works for it. */
   private worksFor({ params }: IncomingRequest, threadId: string, turnId: string): boolean {
-    const asking = turnIdOf(params)
-    if (threadIdOf(params) === threadId) return asking === undefined || asking === turnId
+    const asking = getTurnId(params)
+    if (getThreadId(params) === threadId) return asking === undefined || asking === turnId
     const root = asking === undefined ? undefined : this.roots.get(asking)
     // A sub-agent that does not say for which turn it works may work for any of the thread that it was started by.
-    return root === undefined ? this.parents.get(threadIdOf(params) ?? "") === threadId : root === turnId
+    return root === undefined ? this.parents.get(getThreadId(params) ?? "") === threadId : root === turnId
   }
 
   /** Adds handlers for all threads, until the scope closes. */
@@ -232,19 +232,19 @@ export class HandlerRegistry {
     return Effect.suspend(() => {
       const closed = Deferred.makeUnsafe<never, Error>()
       // What a handler uses may be closed with the scope, so one that is still at work then does not decide.
-      const open = calling(handlers, (handler) => Effect.raceFirst(Deferred.await(closed), Effect.suspend(handler)))
+      const open = mapHandlers(handlers, (handler) => Effect.raceFirst(Deferred.await(closed), Effect.suspend(handler)))
       return Effect.acquireRelease(
-        Effect.sync(() => void this.everywhere.push(open)),
+        Effect.sync(() => void this.globalHandlers.push(open)),
         () =>
           Effect.sync(() => {
-            this.everywhere.splice(this.everywhere.indexOf(open), 1)
+            this.globalHandlers.splice(this.globalHandlers.indexOf(open), 1)
             Deferred.doneUnsafe(closed, Effect.fail(new Error("the scope of the handler was closed")))
           })
       )
     })
   }
 
-  ofThread(threadId: string): ThreadHandlers | undefined {
+  getThread(threadId: string): ThreadHandlers | undefined {
     return this.threads.get(threadId)
   }
 
@@ -274,11 +274,11 @@ export class HandlerRegistry {
   }
 
   /** The tools of a thread, or of the one that it works for. */
-  toolsOf(threadId: string): Effect.Effect<ThreadTools | undefined> {
+  getTools(threadId: string): Effect.Effect<ThreadTools | undefined> {
     const own = this.threads.get(threadId)?.tools
     return own !== undefined || this.opened.has(threadId) ? Effect.succeed(own) : Effect.flatMap(
-      this.parentOf(threadId),
-      (parent) => Predicate.isString(parent) ? this.toolsOf(parent) : Effect.succeed(undefined)
+      this.getParent(threadId),
+      (parent) => Predicate.isString(parent) ? this.getTools(parent) : Effect.succeed(undefined)
     )
   }
 
@@ -286,60 +286,60 @@ export class HandlerRegistry {
    * Who is to be asked, in order. A sub-agent has a thread of its own, which nobody has given handlers; it is answered by
    * those of the thread, and the turn, that it works for.
    */
-  readonly answerers = Effect.fnUntraced(function*(
+  readonly resolve = Effect.fnUntraced(function*(
     this: HandlerRegistry,
     threadId: string,
     turnId: string | undefined
-  ): Effect.fn.Return<ReadonlyArray<Answerer>> {
-    const found: Array<Answerer> = []
+  ): Effect.fn.Return<ReadonlyArray<HandlerSource>> {
+    const found: Array<HandlerSource> = []
     const seen = new Set<string>()
     let id: string | null = threadId
     while (id !== null && !seen.has(id)) {
       seen.add(id)
-      found.push(...yield* this.turnsAsked(id, threadId, turnId))
+      found.push(...yield* this.resolveTurns(id, threadId, turnId))
       const thread = this.threads.get(id)
       if (thread !== undefined) found.push({ by: "thread", handlers: thread.handlers })
       const isSubAgent: boolean = !this.opened.has(id) &&
         (this.threads.size > 0 || this.turns.size > 0 || this.ended.size > 0)
-      const parent: string | null | undefined = isSubAgent ? yield* this.parentOf(id) : null
-      if (parent === undefined) return [...found, { ...nobody, by: "thread" }]
+      const parent: string | null | undefined = isSubAgent ? yield* this.getParent(id) : null
+      if (parent === undefined) return [...found, { ...declineAllSource, by: "thread" }]
       id = parent
     }
     return [
       ...found,
-      ...[...this.everywhere].reverse().map((handlers): Answerer => ({ by: "layer", handlers }))
+      ...[...this.globalHandlers].reverse().map((handlers): HandlerSource => ({ by: "layer", handlers }))
     ]
   })
 
   /** The turns of a thread that are to be asked: the one that asks, or the one that a sub-agent works for. */
-  private readonly turnsAsked = Effect.fnUntraced(function*(
+  private readonly resolveTurns = Effect.fnUntraced(function*(
     this: HandlerRegistry,
     id: string,
     asking: string,
     turnId: string | undefined
-  ): Effect.fn.Return<ReadonlyArray<Answerer>> {
+  ): Effect.fn.Return<ReadonlyArray<HandlerSource>> {
     const running = [...this.turns.get(id) ?? []].reverse()
     const isOwn = id === asking
     const wanted = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
     // A sub-agent that does not say for which turn it works may work for any.
-    if (!isOwn && wanted === undefined) return running.length > 0 || this.ended.has(id) ? [nobody] : []
-    const found: Array<Answerer> = []
+    if (!isOwn && wanted === undefined) return running.length > 0 || this.ended.has(id) ? [declineAllSource] : []
+    const found: Array<HandlerSource> = []
     for (const turn of running) {
       // A turn may ask before the answer to `turn/start` has named it, and one without a name may be the one that asks.
-      yield* Deferred.await(turn.settled)
+      yield* Deferred.await(turn.resolved)
       const isAsked = wanted === undefined || turn.turnId === undefined || turn.turnId === wanted
-      if (!turn.isOver && isAsked) found.push(turn)
+      if (!turn.hasEnded && isAsked) found.push(turn)
     }
     if (isOwn || wanted === undefined || found.length > 0 || this.open.isRunning(id, wanted)) return found
     // The turn that it works for has ended. It is not remembered whether it was one of those with handlers.
-    return this.ended.has(id) ? [nobody] : []
+    return this.ended.has(id) ? [declineAllSource] : []
   })
 
   /** The thread that a thread works for: `null` if that is none, `undefined` if it cannot be told. */
-  private parentOf(threadId: string): Effect.Effect<string | null | undefined> {
+  private getParent(threadId: string): Effect.Effect<string | null | undefined> {
     return this.server.requestRaw("thread/read", { threadId }, { timeout: "5 seconds" }).pipe(
       Effect.map((answer) => {
-        const parent = field(field(answer, "thread"), "parentThreadId")
+        const parent = getOwn(getOwn(answer, "thread"), "parentThreadId")
         return Predicate.isString(parent) ? parent : null
       }),
       Effect.catch((error) =>

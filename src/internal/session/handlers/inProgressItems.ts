@@ -40,7 +40,7 @@ const isAbout = (request: Approvals.McpToolCallRequest, { item, threadId, turnId
 
 const keyOf = (threadId: string, itemId: string): string => JSON.stringify([threadId, itemId])
 
-export const runningItems = (server: AppServer["Service"]): Effect.Effect<RunningItems, never, Scope.Scope> =>
+export const inProgressItems = (server: AppServer["Service"]): Effect.Effect<RunningItems, never, Scope.Scope> =>
   Effect.gen(function*() {
     const running = new Map<string, Running>()
     /** Look for the calls that requests wait for. */

@@ -11,9 +11,9 @@ import type * as Scope from "effect/Scope"
 import { type AppServer, NotHandled } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type * as Questions from "../../../Questions.ts"
-import { field } from "../../connection/codec.ts"
+import { getOwn } from "../../connection/codec.ts"
 import { ownFields } from "../../tools/ownFields.ts"
-import { asSent } from "./approvalRequests.ts"
+import { rawElicitation } from "./approvalRequests.ts"
 import type { HandlerRegistry } from "./handlerRegistry.ts"
 
 /** The handler's answer is none to the question. It names the question, and never what was answered. */
@@ -41,8 +41,8 @@ const kinds: ReadonlySet<string> = new Set(["array", "boolean", "integer", "numb
 
 /** What is wrong with the value of a field that its JSON Schema does not say. */
 const issueOf = (property: unknown, value: unknown): string | undefined => {
-  const type = field(property, "type")
-  const format = field(property, "format")
+  const type = getOwn(property, "type")
+  const format = getOwn(property, "format")
   if (Predicate.isString(type) && !kinds.has(type)) return `Expected no value, because the type ${type} is not known`
   if (!Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format)) return undefined
   return formats[format]!(value) ? undefined : `Expected a text of the format ${format}`
@@ -62,7 +62,7 @@ const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unkn
   return schema.check(
     Schema.makeFilter((content: unknown) =>
       properties.flatMap(([name, property]): ReadonlyArray<Schema.FilterIssue> => {
-        const value = field(content, name)
+        const value = getOwn(content, name)
         const issue = value === undefined ? undefined : issueOf(property, value)
         return issue === undefined ? [] : [{ path: [name], issue }]
       })
@@ -77,17 +77,17 @@ const elicitationOf = (
 ): Effect.Effect<Questions.ElicitationRequest, InvalidAnswer> =>
   Effect.try({
     try: (): Questions.ElicitationRequest => {
-      const sent = asSent(params)
+      const sent = rawElicitation(params)
       const base = {
-        threadId: text(field(sent, "threadId")) ?? "",
-        turnId: text(field(sent, "turnId")),
-        server: text(field(sent, "serverName")) ?? "",
-        meta: field(sent, "_meta")
+        threadId: text(getOwn(sent, "threadId")) ?? "",
+        turnId: text(getOwn(sent, "turnId")),
+        server: text(getOwn(sent, "serverName")) ?? "",
+        meta: getOwn(sent, "_meta")
       }
-      const mode = text(field(sent, "mode")) ?? "unknown"
-      const message = text(field(sent, "message")) ?? ""
+      const mode = text(getOwn(sent, "mode")) ?? "unknown"
+      const message = text(getOwn(sent, "message")) ?? ""
       if (mode === "form") {
-        const requestedSchema = field(sent, "requestedSchema") as Protocol.McpElicitationSchema
+        const requestedSchema = getOwn(sent, "requestedSchema") as Protocol.McpElicitationSchema
         return { _tag: "Form", ...base, message, requestedSchema, schema: formSchema(requestedSchema) }
       }
       return params.mode === "url"
@@ -130,7 +130,7 @@ const checkUserInput = (
   })
 
 /** Answers the questions of the model and of MCP servers. */
-export const answerQuestions = (
+export const questionHandler = (
   server: AppServer["Service"],
   registry: HandlerRegistry
 ): Effect.Effect<void, never, Scope.Scope> =>
@@ -140,7 +140,7 @@ export const answerQuestions = (
       threadId: string,
       turnId: string | undefined
     ): Effect.fn.Return<NonNullable<Questions.Handlers[K]>, NotHandled> {
-      for (const { handlers } of yield* registry.answerers(threadId, turnId)) {
+      for (const { handlers } of yield* registry.resolve(threadId, turnId)) {
         const handler = handlers.questions?.[kind]
         if (handler !== undefined) return handler
       }

@@ -18,9 +18,9 @@ import {
 } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type * as Tool from "../../../Tool.ts"
-import { field } from "../../connection/codec.ts"
-import { capturedServices, withServices } from "../../handlers/handlerContext.ts"
-import { inTime } from "../../handlers/timeoutTo.ts"
+import { getOwn } from "../../connection/codec.ts"
+import { handlerContext, provideHandlerContext } from "../../handlers/handlerContext.ts"
+import { timeoutTo } from "../../handlers/timeoutTo.ts"
 import { describe, duration, func, type Kinds, number, optionIssue, string } from "../../options.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
 import type { HandlerRegistry } from "./handlerRegistry.ts"
@@ -39,7 +39,7 @@ export type ToolOptions<T> = {
 export interface ThreadTools {
   /** Those that this program runs. */
   readonly tools: ReadonlyMap<string, Tool.Tool>
-  readonly window: Semaphore.Semaphore
+  readonly semaphore: Semaphore.Semaphore
   readonly concurrency: number
   /** What each tool takes that the thread was started with, if that is known. */
   readonly registered: KnownTools | undefined
@@ -89,7 +89,7 @@ const dereferenced = (schema: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"
   const { $ref, ...rest } = schema
   const name = Predicate.isString($ref) && $ref.startsWith("#/$defs/") ? $ref.slice("#/$defs/".length) : undefined
   if (name === undefined) return schema
-  const definition = field(schema["$defs"], name.replaceAll("~1", "/").replaceAll("~0", "~"))
+  const definition = getOwn(schema["$defs"], name.replaceAll("~1", "/").replaceAll("~0", "~"))
   return Predicate.isObject(definition) ? { ...definition, ...rest } : schema
 }
 
@@ -102,7 +102,7 @@ const toObjectSchema = (given: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema
 }
 
 /** Tools as options have them, with the services that they need. */
-export const providedTools = Effect.fnUntraced(function*(
+export const provideTools = Effect.fnUntraced(function*(
   server: AppServer["Service"],
   method: Method,
   { toolConcurrency, tools = [] }: ToolOptions<ReadonlyArray<Tool.Tool>>
@@ -121,7 +121,7 @@ export const providedTools = Effect.fnUntraced(function*(
   if (toolConcurrency !== undefined && !(toolConcurrency >= 1)) {
     return yield* invalid(`toolConcurrency is ${toolConcurrency}; it must be at least 1`)
   }
-  const services = yield* capturedServices
+  const services = yield* handlerContext
   const named = new Map<string, Tool.Tool>()
   for (const tool of tools) {
     const wrong = toolIssue(tool)
@@ -138,21 +138,21 @@ export const providedTools = Effect.fnUntraced(function*(
     named.set(tool.name, {
       ...tool,
       inputSchema,
-      run: (args, call) => withServices(services, () => tool.run(args, call))
+      run: (args, call) => provideHandlerContext(services, () => tool.run(args, call))
     })
   }
   const concurrency = toolConcurrency ?? 8
-  return { tools: named, window: Semaphore.makeUnsafe(concurrency), concurrency, registered: undefined }
+  return { tools: named, semaphore: Semaphore.makeUnsafe(concurrency), concurrency, registered: undefined }
 })
 
 /** The same tools for another thread. Its calls have a window of their own, as a call of this one may wait for them. */
-export const forAnother = (tools: ThreadTools): ThreadTools => ({
+export const copyForThread = (tools: ThreadTools): ThreadTools => ({
   ...tools,
-  window: Semaphore.makeUnsafe(tools.concurrency)
+  semaphore: Semaphore.makeUnsafe(tools.concurrency)
 })
 
 /** What the server is told of tools. */
-export const specsOf = ({ tools }: ThreadTools): ReadonlyArray<Protocol.DynamicToolSpec> =>
+export const toDynamicToolSpecs = ({ tools }: ThreadTools): ReadonlyArray<Protocol.DynamicToolSpec> =>
   [...tools.values()].map(({ description, inputSchema, name }) => ({
     type: "function",
     name,
@@ -193,7 +193,7 @@ const readFirstLine = (server: AppServer["Service"], path: string): Effect.Effec
   })
 
 /** The file of a thread. A fork that is not to be stored has none; its tools are those of the original. */
-const pathOf = (
+const getThreadPath = (
   server: AppServer["Service"],
   id: string,
   { thread }: ThreadOpened
@@ -201,7 +201,7 @@ const pathOf = (
   Predicate.isString(thread.path) ? Effect.succeed(thread.path) : Effect.map(
     server.requestRaw("thread/read", { threadId: id }),
     (answer) => {
-      const path = field(field(answer, "thread"), "path")
+      const path = getOwn(getOwn(answer, "thread"), "path")
       return Predicate.isString(path) ? path : undefined
     }
   )
@@ -212,7 +212,7 @@ const storedTools = (
   id: string,
   opened: ThreadOpened
 ): Effect.Effect<KnownTools | undefined> =>
-  pathOf(server, id, opened).pipe(
+  getThreadPath(server, id, opened).pipe(
     Effect.flatMap((path) => path === undefined ? Effect.succeed("") : firstLine(server, path)),
     Effect.map((line) =>
       Option.getOrUndefined(Option.map(
@@ -226,7 +226,7 @@ const storedTools = (
 const toJson = (schema: Tool.Tool["inputSchema"]): unknown => JSON.parse(JSON.stringify(schema))
 
 /** The tools of a thread that is started with them, and with others that the program gave in the protocol's own way. */
-export const startedWith = (
+export const withRegisteredTools = (
   tools: ThreadTools,
   others: ReadonlyArray<Protocol.DynamicToolSpec>
 ): ThreadTools => ({
@@ -242,7 +242,7 @@ export const startedWith = (
  * program gives to a thread that it resumes or forks must be among those, and what they take must be the same. Those that
  * it gave before and does not give anew stay.
  */
-export const reopenedWith = (
+export const mergeForReopen = (
   server: AppServer["Service"],
   method: Method,
   id: string,
@@ -278,7 +278,7 @@ const failed = (text: string): Protocol.DynamicToolCallResponse => ({
 })
 
 const runTool = (
-  { tools, window }: ThreadTools,
+  { tools, semaphore }: ThreadTools,
   { arguments: args, callId, threadId, tool: name, turnId }: Protocol.DynamicToolCallParams
 ): Effect.Effect<Protocol.DynamicToolCallResponse, NotHandled> => {
   const tool = tools.get(name)
@@ -288,7 +288,7 @@ const runTool = (
     success,
     contentItems: content
   }))
-  const limited = timeout === undefined ? run : inTime(
+  const limited = timeout === undefined ? run : timeoutTo(
     run,
     timeout,
     () => failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`)
@@ -301,19 +301,19 @@ const runTool = (
       )
     ),
     Effect.withSpan(`Tool.${name}`, { attributes: { threadId, turnId, callId } }),
-    window.withPermit
+    semaphore.withPermit
   )
 }
 
 /** Runs the tools that the model calls. */
-export const answerToolCalls = (
+export const toolCallHandler = (
   server: AppServer["Service"],
   registry: HandlerRegistry
 ): Effect.Effect<void, never, Scope.Scope> =>
   server.handle(
     "item/tool/call",
     (params) =>
-      Effect.flatMap(registry.toolsOf(params.threadId), (tools) =>
+      Effect.flatMap(registry.getTools(params.threadId), (tools) =>
         tools === undefined
           ? Effect.fail(new NotHandled({ why: `nobody runs tool ${params.tool}; give tools to the thread` }))
           : runTool(tools, params))

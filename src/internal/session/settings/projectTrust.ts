@@ -1,20 +1,20 @@
 /** Keeps `thread/start` from writing into the user's configuration. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
-import type { Requests } from "../../../AppServer.ts"
+import type { Client } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
-import { field } from "../../connection/codec.ts"
+import { getOwn } from "../../connection/codec.ts"
 import { hasKey, mergeConfig } from "./threadConfig.ts"
 import { isAbsolute, isSamePath } from "./threadSettings.ts"
 
 /** Whether the user's configuration says how far a folder is trusted, or trusts the project that it is in. */
 const isConfigured = (response: unknown, cwd: string): boolean => {
-  const projects = field(field(response, "config"), "projects")
-  const layers = field(response, "layers")
+  const projects = getOwn(getOwn(response, "config"), "projects")
+  const layers = getOwn(response, "layers")
   return Predicate.isObject(projects) && Object.keys(projects).some((folder) => isSamePath(cwd, folder)) ||
     Array.isArray(layers) &&
       layers.some((layer: unknown) =>
-        field(field(layer, "name"), "type") === "project" && Predicate.isNullish(field(layer, "disabledReason"))
+        getOwn(getOwn(layer, "name"), "type") === "project" && Predicate.isNullish(getOwn(layer, "disabledReason"))
       )
 }
 
@@ -25,7 +25,7 @@ const isConfigured = (response: unknown, cwd: string): boolean => {
  * `trust_level = "trusted"` into `config.toml`. It does not where the level of the project is given.
  */
 export const withoutTrust = <Params extends Pick<Protocol.ThreadStartParams, "cwd" | "sandbox" | "config">>(
-  server: Pick<Requests, "requestRaw">,
+  server: Pick<Client, "requestRaw">,
   params: Params
 ): Effect.Effect<Params> => {
   const { config, cwd, sandbox } = params

@@ -4,12 +4,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
-import type { Requests } from "../../../AppServer.ts"
+import type { Client } from "../../../AppServer.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
 import type { Item } from "../../../Input.ts"
-import { field } from "../../connection/codec.ts"
+import { getOwn } from "../../connection/codec.ts"
 
-type Server = Pick<Requests, "requestRaw">
+type Server = Pick<Client, "requestRaw">
 
 const isAbsolute = (path: string): boolean => /^([\\/]|[a-z]:[\\/])/i.test(path)
 
@@ -39,8 +39,8 @@ const requireKind = (
 ): Effect.Effect<void, AppServerError> => {
   if (path.includes("\0")) return invalid(method, `${option} has a NUL character in its path`)
   const wrongKind = (metadata: unknown): string | undefined => {
-    const isDirectory = field(metadata, "isDirectory") === true
-    if (kind === "directory") return field(metadata, "isFile") === true ? "is a file, not a directory" : undefined
+    const isDirectory = getOwn(metadata, "isDirectory") === true
+    if (kind === "directory") return getOwn(metadata, "isFile") === true ? "is a file, not a directory" : undefined
     return isDirectory ? "is a directory, not a file" : undefined
   }
   return server.requestRaw("fs/getMetadata", { path }).pipe(
@@ -64,7 +64,7 @@ const requireKind = (
 const processCwd = (server: Server): Effect.Effect<string | undefined, AppServerError> =>
   server.requestRaw("environment/info", { environmentId: "local" }).pipe(
     Effect.map((info) => {
-      const cwd = field(info, "cwd")
+      const cwd = getOwn(info, "cwd")
       if (!Predicate.isString(cwd) || !URL.canParse(cwd)) return undefined
       const path = decodeURIComponent(new URL(cwd).pathname)
       return /^\/[a-z]:/i.test(path) ? path.slice(1) : path
@@ -90,7 +90,7 @@ type FileItem = Extract<Item, { readonly type: "localImage" | "localAudio" | "sk
 
 const isFileItem = (item: Item): item is FileItem =>
   Predicate.isObject(item) && ["localImage", "localAudio", "skill"].includes(item.type) &&
-  Predicate.isString(field(item, "path"))
+  Predicate.isString(getOwn(item, "path"))
 
 export const hasFiles = (items: ReadonlyArray<Item>): boolean => items.some(isFileItem)
 

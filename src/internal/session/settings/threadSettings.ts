@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import type { SettingsNotApplied } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
 import type * as Sandbox from "../../../Sandbox.ts"
-import { decoderOf } from "../../connection/codec.ts"
+import { decoderFor } from "../../connection/codec.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
 
 /**
@@ -33,7 +33,7 @@ export interface Settings {
 }
 
 const reader = <A>(schema: Schema.Codec<A>) => (value: unknown): A | undefined => {
-  const decoded = decoderOf(schema)(value)
+  const decoded = decoderFor(schema)(value)
   return Result.isSuccess(decoded) ? decoded.success as A : undefined
 }
 
@@ -48,7 +48,7 @@ const readStrings = (value: unknown): ReadonlyArray<string> | undefined =>
   Array.isArray(value) && value.every(Predicate.isString) ? value : undefined
 
 /** The settings in the response that opened a thread. */
-export const settingsOf = (opened: ThreadOpened): Settings => ({
+export const fromOpened = (opened: ThreadOpened): Settings => ({
   approvalPolicy: readApprovalPolicy(opened.approvalPolicy),
   approvalsReviewer: readApprovalsReviewer(opened.approvalsReviewer),
   sandboxPolicy: readSandboxPolicy(opened.sandbox),
@@ -62,7 +62,7 @@ export const settingsOf = (opened: ThreadOpened): Settings => ({
 })
 
 /** The settings in `thread/settings/updated`, which does not report the workspace roots. */
-export const settingsOfUpdate = (updated: Protocol.ThreadSettings): Settings => ({
+export const fromUpdate = (updated: Protocol.ThreadSettings): Settings => ({
   approvalPolicy: updated.approvalPolicy,
   approvalsReviewer: updated.approvalsReviewer,
   sandboxPolicy: updated.sandboxPolicy,
@@ -82,7 +82,7 @@ export interface Instructions {
   readonly personality?: Protocol.PersonalityParam | null | undefined
 }
 
-export const instructionsOf = (
+export const getInstructions = (
   { baseInstructions, developerInstructions, personality }: Instructions
 ): Instructions => ({
   ...(Predicate.isNotNullish(baseInstructions) ? { baseInstructions } : {}),
@@ -125,7 +125,7 @@ const policyTypes: Readonly<Record<Sandbox.Mode, string>> = {
   "danger-full-access": "dangerFullAccess"
 }
 
-export const modeOf = ({ type }: Protocol.SandboxPolicy): Sandbox.Mode | undefined =>
+export const getSandboxMode = ({ type }: Protocol.SandboxPolicy): Sandbox.Mode | undefined =>
   (Object.keys(policyTypes) as Array<Sandbox.Mode>).find((mode) => policyTypes[mode] === type)
 
 /** A granular policy may come back with more members than were requested, as defaults. */
@@ -218,7 +218,7 @@ const isSamePolicy = (
  * The first setting that differs from what was requested. A permission that the server does not report differs; any other setting
  * that it does not report is not checked.
  */
-export const differenceOf = (requested: Requested, effective: Settings): Difference | undefined => {
+export const findMismatch = (requested: Requested, effective: Settings): Difference | undefined => {
   const { approvalPolicy, approvalsReviewer, permissions, sandbox, sandboxPolicy } = requested
   const profile = effective.activePermissionProfile?.id
   if (Predicate.isNotNullish(approvalPolicy) && !covers(effective.approvalPolicy, approvalPolicy)) {

@@ -3,21 +3,21 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
-import type { Requests } from "../../../AppServer.ts"
+import type { Client } from "../../../AppServer.ts"
 import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import { isTable } from "../../configTree.ts"
-import { field } from "../../connection/codec.ts"
+import { getOwn } from "../../connection/codec.ts"
 import { type Config, hasKey, includesConfig, mergeConfig } from "../settings/threadConfig.ts"
 import {
   customProfile,
   type Difference,
-  differenceOf,
+  findMismatch,
+  fromOpened,
+  getSandboxMode,
   type Instructions,
-  modeOf,
   type Requested,
-  type Settings,
-  settingsOf
+  type Settings
 } from "../settings/threadSettings.ts"
 import { requestThread, type ThreadOpened } from "./responses.ts"
 import type { ThreadRecord } from "./threadRecords.ts"
@@ -73,7 +73,7 @@ const configOf = (policy: WorkspaceWrite): Config => ({
 const keptSandbox = ({ activePermissionProfile, sandboxPolicy }: Settings, options: Options): Kept => {
   const { config, permissions, sandbox } = options
   if (sandboxPolicy === undefined) return { fields: {}, requested: { permissions, sandbox } }
-  const mode = modeOf(sandboxPolicy)
+  const mode = getSandboxMode(sandboxPolicy)
   const profile = customProfile(activePermissionProfile?.id)
   const given = sandbox ?? config?.["sandbox_mode"]
   const isOther = Predicate.isNotNullish(permissions) || hasKey(config, "default_permissions") ||
@@ -132,13 +132,13 @@ export const verifySettings = (
   requested: Requested,
   effective: Settings
 ): Effect.Effect<void, AppServerError> => {
-  const difference = differenceOf(requested, effective)
+  const difference = findMismatch(requested, effective)
   return difference === undefined ? Effect.void : Effect.fail(notApplied(method, threadId, difference))
 }
 
 /** Changes the settings of an open thread, and returns those that it has then. */
 const updateSettings = (
-  server: Requests,
+  server: Client,
   threadId: string,
   changes: Omit<Protocol.ThreadSettingsUpdateParams, "threadId">
 ): Effect.Effect<ThreadOpened, AppServerError> =>
@@ -149,7 +149,7 @@ const updateSettings = (
 
 /** Changes settings of a thread back, as far as that is possible. */
 export const restoreSettings = (
-  server: Requests,
+  server: Client,
   threadId: string,
   { activePermissionProfile, approvalPolicy, approvalsReviewer, cwd, effort, model, sandboxPolicy, serviceTier }:
     Settings
@@ -180,7 +180,7 @@ const whileClosing = <A>(open: Effect.Effect<A, AppServerError>): Effect.Effect<
  * has other settings afterwards. A sandbox that has no mode is applied with `thread/settings/update`.
  */
 export const openKept = Effect.fnUntraced(function*(
-  server: Requests,
+  server: Client,
   method: "thread/resume" | "thread/fork",
   id: string,
   record: ThreadRecord | undefined,
@@ -191,7 +191,7 @@ export const openKept = Effect.fnUntraced(function*(
     : keep(method, record, options)
   const opened = yield* whileClosing(requestThread(server, method, { ...fields, threadId: id, excludeTurns: true }))
   const threadId = opened.thread.id
-  const difference = differenceOf(requested, settingsOf(opened))
+  const difference = findMismatch(requested, fromOpened(opened))
   if (difference === undefined) return opened
   const error = notApplied(method, threadId, difference)
   const { sandboxPolicy } = requested
@@ -202,20 +202,20 @@ export const openKept = Effect.fnUntraced(function*(
     "RequestRejected",
     () => Effect.fail(error)
   )
-  yield* verifySettings(method, threadId, requested, settingsOf(updated))
+  yield* verifySettings(method, threadId, requested, fromOpened(updated))
   return updated
 })
 
 /** Opens a known thread again as it was, with its model too. */
 export const reopenKept = Effect.fnUntraced(function*(
-  server: Requests,
+  server: Client,
   id: string,
   record: ThreadRecord
 ): Effect.fn.Return<void, AppServerError> {
   const opened = yield* openKept(server, "thread/resume", id, record, {})
   const { cwd, effort, model, modelProvider, serviceTier } = record.settings
   const changes = { cwd, effort, model, serviceTier }
-  const effective = settingsOf(opened)
+  const effective = fromOpened(opened)
   const isSame = Equal.equals(changes, {
     cwd: effective.cwd,
     effort: effective.effort,
@@ -228,7 +228,7 @@ export const reopenKept = Effect.fnUntraced(function*(
     "RequestRejected",
     () => Effect.succeed(opened)
   )
-  yield* verifySettings("thread/resume", id, { cwd, model, modelProvider }, settingsOf(updated))
+  yield* verifySettings("thread/resume", id, { cwd, model, modelProvider }, fromOpened(updated))
 })
 
 /** Fails if a known thread was opened in a way that does not send its settings, and has others then. */
@@ -246,7 +246,7 @@ const ignoredOptions = ["baseInstructions", "developerInstructions", "personalit
 
 /** Fails if options of a resume would be ignored. Nothing is changed then. */
 export const refuseIgnored = Effect.fnUntraced(function*(
-  server: Requests,
+  server: Client,
   id: string,
   config: Config | undefined,
   instructions: Instructions | undefined,
@@ -257,7 +257,7 @@ export const refuseIgnored = Effect.fnUntraced(function*(
     : "config"
   if (setting === undefined) return
   const read = yield* Effect.orElseSucceed(server.requestRaw("thread/read", { threadId: id }), () => undefined)
-  const status = field(field(field(read, "thread"), "status"), "type")
+  const status = getOwn(getOwn(getOwn(read, "thread"), "status"), "type")
   if (!Predicate.isString(status) || status === "notLoaded") return
   // These hold instructions and tokens, so the error does not repeat them.
   return yield* notApplied("thread/resume", id, { setting, requested: undefined, effective: undefined })

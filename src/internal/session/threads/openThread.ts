@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import type { AppServer, RequestOptions, Requests } from "../../../AppServer.ts"
+import type { AppServer, Client, RequestOptions } from "../../../AppServer.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
 import type { Instructions } from "../settings/threadSettings.ts"
 import { reopenKept } from "./keptSettings.ts"
@@ -24,7 +24,7 @@ export class OpenThread {
   }
 
   /** Opens the thread again, with the settings that it had, unless it is open since the last restart. */
-  reopen(server: Requests): Effect.Effect<void, AppServerError> {
+  reopen(server: Client): Effect.Effect<void, AppServerError> {
     const { record, records } = this
     return Effect.suspend(() =>
       record.isOpen(records.restarts)
@@ -47,7 +47,7 @@ export class OpenThread {
   request<A>(
     server: AppServer["Service"],
     method: string,
-    send: (server: Requests, options: RequestOptions) => Effect.Effect<A, AppServerError>
+    send: (server: Client, options: RequestOptions) => Effect.Effect<A, AppServerError>
   ): Effect.Effect<A, AppServerError> {
     let isSent = false
     const onSend = () => {

@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { Requests } from "../../../AppServer.ts"
+import type { Client } from "../../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
 
 const Page = Schema.Struct({
@@ -16,7 +16,7 @@ const decodePage = Schema.decodeUnknownEffect(Page)
 
 /** The entries of a list. Pages are fetched as the stream is pulled; an entry that cannot be read is left out. */
 export const pages = <A>(
-  server: Pick<Requests, "requestRaw" | "withVersions">,
+  server: Pick<Client, "requestRaw" | "withVersions">,
   method: string,
   params: object,
   schema: Schema.Codec<A>

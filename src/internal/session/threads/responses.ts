@@ -4,13 +4,13 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { RequestOptions, Requests } from "../../../AppServer.ts"
+import type { Client, RequestOptions } from "../../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
 
 const requestFor = <A>(schema: Schema.Codec<A>) => {
   const decode = Schema.decodeUnknownEffect(schema)
   return (
-    server: Pick<Requests, "requestRaw" | "withVersions">,
+    server: Pick<Client, "requestRaw" | "withVersions">,
     method: string,
     params: object,
     options?: RequestOptions

@@ -2,16 +2,16 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
-import type { AppServer, Requests } from "../../../AppServer.ts"
+import type { AppServer, Client } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type { Config } from "../settings/threadConfig.ts"
 import {
   completePolicy,
+  fromOpened,
+  fromUpdate,
   movedRoots,
   type Requested,
-  type Settings,
-  settingsOf,
-  settingsOfUpdate
+  type Settings
 } from "../settings/threadSettings.ts"
 import type { ThreadOpened } from "./responses.ts"
 
@@ -89,7 +89,7 @@ export type Updates = ReadonlyMap<string, Settings>
 export class ThreadRecords {
   /** How often the server was restarted. */
   restarts = 0
-  private restartedWith: Requests | undefined
+  private restartedWith: Client | undefined
   private readonly records = new Map<string, ThreadRecord>()
   private readonly collecting = new Set<Map<string, Settings>>()
 
@@ -98,7 +98,7 @@ export class ThreadRecords {
   }
 
   /** Called once or more after each restart, with what sends requests to the new server. */
-  restart(requests: Requests): void {
+  restart(requests: Client): void {
     if (this.restartedWith === requests) return
     this.restartedWith = requests
     this.restarts++
@@ -119,8 +119,8 @@ export class ThreadRecords {
   /** Notes the settings of a thread that the server has opened. */
   note(opened: ThreadOpened, updates: Updates, config: Config | undefined): ThreadRecord {
     const { id } = opened.thread
-    const record = this.records.get(id) ?? new ThreadRecord(settingsOf(opened), config, this.restarts)
-    record.settings = settingsOf(opened)
+    const record = this.records.get(id) ?? new ThreadRecord(fromOpened(opened), config, this.restarts)
+    record.settings = fromOpened(opened)
     const update = updates.get(id)
     if (update !== undefined) record.update(update)
     record.config = config
@@ -162,7 +162,7 @@ export class ThreadRecords {
     ], { discard: true })
 
   private update({ threadId, threadSettings }: Protocol.ThreadSettingsUpdatedNotification): void {
-    const settings = settingsOfUpdate(threadSettings)
+    const settings = fromUpdate(threadSettings)
     for (const updates of this.collecting) updates.set(threadId, settings)
     this.records.get(threadId)?.update(settings)
   }

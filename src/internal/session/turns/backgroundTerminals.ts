@@ -4,7 +4,7 @@ import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import type { AppServer } from "../../../AppServer.ts"
 import type { AppServerError } from "../../../AppServerError.ts"
-import { field } from "../../connection/codec.ts"
+import { getOwn } from "../../connection/codec.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** Reasons that mean that the server has ended, and its commands with it. */
@@ -13,18 +13,18 @@ const endOfServer: ReadonlySet<string> = new Set(["ConnectionClosed", "RestartsE
 /** Ends the background terminals that a turn has started. */
 export const endTerminals = (server: AppServer["Service"], state: TurnState): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const { commands, outcome, threadId } = state
-    const isLost = outcome !== undefined && Result.isFailure(outcome) && endOfServer.has(outcome.failure.reason._tag)
+    const { commands, exit, threadId } = state
+    const isLost = exit !== undefined && Result.isFailure(exit) && endOfServer.has(exit.failure.reason._tag)
     if (commands.size === 0 || isLost || !server.experimentalApi) return Effect.void
     const end = Effect.fnUntraced(function*(cursor: string | null): Effect.fn.Return<void, AppServerError> {
       const page = yield* server.requestRaw("thread/backgroundTerminals/list", { threadId, cursor })
-      const data = field(page, "data")
+      const data = getOwn(page, "data")
       for (const terminal of Array.isArray(data) ? data : []) {
-        const processId = field(terminal, "processId")
-        if (!commands.has(field(terminal, "itemId") as string) || !Predicate.isString(processId)) continue
+        const processId = getOwn(terminal, "processId")
+        if (!commands.has(getOwn(terminal, "itemId") as string) || !Predicate.isString(processId)) continue
         yield* server.requestRaw("thread/backgroundTerminals/terminate", { threadId, processId })
       }
-      const next = field(page, "nextCursor")
+      const next = getOwn(page, "nextCursor")
       if (Predicate.isString(next) && next !== cursor) yield* end(next)
     })
     return Effect.catch(end(null), (error) =>

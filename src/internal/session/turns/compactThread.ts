@@ -5,10 +5,10 @@ import type { AppServer, NotificationListener } from "../../../AppServer.ts"
 import type { AppServerError } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type { OpenThread } from "../threads/openThread.ts"
-import { interruptAndSettle } from "./interruptTurn.ts"
-import type { OpenTurns } from "./turnRegistry.ts"
+import { interruptAndAwait } from "./interruptTurn.ts"
+import type { TurnRegistry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
-import type { Limit } from "./turnTimeouts.ts"
+import type { Timeout } from "./turnTimeouts.ts"
 
 const isCompaction = (event: Protocol.ServerNotification): boolean =>
   event.method === "thread/compacted" ||
@@ -19,27 +19,27 @@ const isCompaction = (event: Protocol.ServerNotification): boolean =>
  * The answer to `thread/compact/start` does not name the turn. It is the one that has a compaction in it; one that fails
  * before that is told by being a turn that nobody started.
  */
-const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, threadId: string) => {
+const listenForCompaction = (server: AppServer["Service"], open: TurnRegistry, threadId: string) => {
   let turnId: string | undefined
   const ended = new Set<string>()
-  const claimed = new Set([...open.held.values()].map(({ id }) => id))
+  const claimed = new Set([...open.entries.values()].map(({ id }) => id))
   const onClaim = (id: string) => claimed.add(id)
-  open.onClaim.add(onClaim)
+  open.onAcquire.add(onClaim)
   const state = new TurnState(server, open.usages, threadId, (state): NotificationListener => ({
-    onNotification(event, id, step) {
-      state.onNotification(event, id, step)
+    onNotification(event, id, batch) {
+      state.onNotification(event, id, batch)
       if (turnId !== undefined || id === undefined) return
       if (event.method === "turn/completed") ended.add(id)
       const found = isCompaction(event)
         ? id
-        : open.startingOf(threadId).size === 0
+        : open.pendingStarts(threadId).size === 0
         ? [...ended].find((id) => !claimed.has(id))
         : undefined
       if (found === undefined) return
       turnId = found
-      state.bind(found, step)
+      state.setTurnId(found, batch)
     },
-    onEnd: (error, step) => state.onEnd(error, step)
+    onClose: (error, batch) => state.onClose(error, batch)
   }))
   /** Before it was sent, a restart of the server does not concern it, and there is nothing to interrupt. */
   const sent = () => {
@@ -48,8 +48,8 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
   }
   const stop = () => {
     open.compacting.delete(state)
-    open.onClaim.delete(onClaim)
-    state.stop()
+    open.onAcquire.delete(onClaim)
+    state.unsubscribeThread()
   }
   return { state, turnId: () => turnId, sent, stop }
 }
@@ -57,9 +57,9 @@ const listenForCompaction = (server: AppServer["Service"], open: OpenTurns, thre
 /** Has a thread compacted, and gives the turn that did it. */
 export const compactThread = (
   server: AppServer["Service"],
-  open: OpenTurns,
+  open: TurnRegistry,
   thread: OpenThread,
-  limit: Limit
+  limit: Timeout
 ): Effect.Effect<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> =>
   Effect.acquireUseRelease(
     Effect.sync(() => listenForCompaction(server, open, thread.id)),
@@ -76,7 +76,7 @@ export const compactThread = (
           })
       ).pipe(
         limit,
-        Effect.andThen(Deferred.await(state.completion)),
+        Effect.andThen(Deferred.await(state.exitDeferred)),
         Effect.map((turn) => ({ state, turn })),
         Effect.onInterrupt(() => {
           const id = turnId()
@@ -84,7 +84,7 @@ export const compactThread = (
           // Without its id, all that could be interrupted is whatever the thread is doing.
           return id === undefined && open.isBusy(thread.id)
             ? Effect.void
-            : interruptAndSettle(server, state, id ?? "")
+            : interruptAndAwait(server, state, id ?? "")
         })
       ),
     ({ stop }) => Effect.sync(stop)

@@ -9,7 +9,7 @@ import type { AppServerError } from "../../../AppServerError.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** How long a finalizer waits for the server to end an interrupted turn. */
-export const settleTimeout = Duration.seconds(5)
+export const interruptGracePeriod = Duration.seconds(5)
 
 /**
  * Asks the server to interrupt a turn. A turn that has ended needs no interrupt.
@@ -23,13 +23,13 @@ export const requestInterrupt = (
   turnId: string
 ): Effect.Effect<void, AppServerError> =>
   Effect.suspend(() =>
-    state.outcome !== undefined
+    state.exit !== undefined
       ? Effect.void
       : server.request("turn/interrupt", { threadId: state.threadId, turnId: state.started ? turnId : "" }).pipe(
         Effect.asVoid,
         // Refused because the turn ended while the request was on its way.
         Effect.catch((error) =>
-          state.outcome !== undefined || error.reason._tag === "TurnEnded" ? Effect.void : Effect.fail(error)
+          state.exit !== undefined || error.reason._tag === "TurnEnded" ? Effect.void : Effect.fail(error)
         )
       )
   )
@@ -38,10 +38,10 @@ export const requestInterrupt = (
  * Waits for an effect to end, but not longer than the time limit, and returns whether it has. The effect has a fiber of its own,
  * because a timeout does not run in the finalizer of an interrupted fiber.
  */
-export const bounded = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolean> =>
+export const awaitWithTimeout = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolean> =>
   effect.pipe(
     Effect.exit,
-    Effect.timeoutOption(settleTimeout),
+    Effect.timeoutOption(interruptGracePeriod),
     Effect.map(Option.isSome),
     Effect.interruptible,
     Effect.forkDetach,
@@ -49,25 +49,25 @@ export const bounded = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolea
   )
 
 /** Interrupts a turn that no caller wants any more, and waits for it to end: on the server, or with its connection. */
-export const interruptAndSettle = (
+export const interruptAndAwait = (
   server: AppServer["Service"],
   state: TurnState,
   turnId: string
 ): Effect.Effect<void> =>
   Effect.suspend(() => {
-    if (state.outcome !== undefined) return Effect.void
-    const ended = Effect.exit(Deferred.await(state.completion))
+    if (state.exit !== undefined) return Effect.void
+    const ended = Effect.exit(Deferred.await(state.exitDeferred))
     // The request waits for a connection while the server is restarted. The turn may have ended by then.
     const settled = Effect.raceFirst(
       ended,
       Effect.andThen(Effect.ignore(requestInterrupt(server, state, turnId)), ended)
     )
-    return Effect.flatMap(bounded(settled), (isSettled) =>
+    return Effect.flatMap(awaitWithTimeout(settled), (isSettled) =>
       isSettled
         ? Effect.void
         : Effect.logWarning(
           `Turn ${turnId} of thread ${state.threadId} was interrupted, but the server has not ended it within ${
-            Duration.format(settleTimeout)
+            Duration.format(interruptGracePeriod)
           }`
         ))
   })

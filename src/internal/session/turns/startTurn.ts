@@ -13,11 +13,11 @@ import type { Handlers } from "../handlers/handlerRegistry.ts"
 import { restoreSettings } from "../threads/keptSettings.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { requestTurn } from "../threads/responses.ts"
-import { bounded } from "./interruptTurn.ts"
+import { awaitWithTimeout } from "./interruptTurn.ts"
 import { endTurn, type Session, TurnHandle } from "./turnHandle.ts"
-import type { HeldTurn, OpenTurns } from "./turnRegistry.ts"
+import type { TurnEntry, TurnRegistry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
-import type { Limit } from "./turnTimeouts.ts"
+import type { Timeout } from "./turnTimeouts.ts"
 
 /** What a turn is started with. */
 export interface Start {
@@ -26,7 +26,7 @@ export interface Start {
   readonly keepBackgroundTerminals: boolean
   /** The options that cannot hold if the turn is one that the thread is running already. */
   readonly exclusive: ReadonlyArray<string>
-  readonly limit: Limit
+  readonly limit: Timeout
 }
 
 /** The params that concern the input, or that the server ignores, so that they hold for a turn that is joined. */
@@ -51,14 +51,14 @@ const busy = (threadId: string, turnId: string, options: ReadonlyArray<string>, 
 
 /** Fails if the thread is known to run a turn, for which the options of another turn cannot hold. */
 const refuseBusy = (
-  open: OpenTurns,
+  open: TurnRegistry,
   threadId: string,
   exclusive: ReadonlyArray<string>,
-  limit: Limit
+  limit: Timeout
 ): Effect.Effect<void, AppServerError> =>
   exclusive.length === 0 ? Effect.void : Effect.suspend(() => {
-    const starting = open.startingOf(threadId)
-    const turnId = open.runningOf(threadId)[0]?.id ?? open.activeOf(threadId)
+    const starting = open.pendingStarts(threadId)
+    const turnId = open.getRunning(threadId)[0]?.id ?? open.getActive(threadId)
     if (turnId !== undefined) return Effect.fail(busy(threadId, turnId, exclusive, false))
     return starting.size === 0
       ? Effect.void
@@ -71,7 +71,7 @@ const mayHaveStarted = (cause: Cause.Cause<AppServerError>): boolean =>
 
 /** A turn that `turn/start` has named, and whether it was running before. */
 interface Started {
-  readonly turn: HeldTurn
+  readonly turn: TurnEntry
   readonly isJoined: boolean
 }
 
@@ -98,7 +98,7 @@ const sendStart = Effect.fnUntraced(function*(
         timeout: Duration.infinity,
         onSend: () => {
           isSent = true
-          activeBefore = open.activeOf(threadId)
+          activeBefore = open.getActive(threadId)
           state.expect(params)
           onSend?.()
         }
@@ -108,29 +108,29 @@ const sendStart = Effect.fnUntraced(function*(
       thread.record.change(params, state.hasSettings)
       const isJoined = activeBefore === id || open.isRunning(threadId, id)
       if (isJoined) handlers?.end()
-      else handlers?.name(id)
-      const turn = open.claim(id, { activeBefore, keepBackgroundTerminals, state, thread })
-      turn.state.whenFinished(() => handlers?.end())
+      else handlers?.setTurnId(id)
+      const turn = open.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
+      turn.state.onComplete(() => handlers?.end())
       return { turn, isJoined }
     }),
     Effect.interruptible,
     Effect.forkDetach
   )
-  open.addStarting(threadId, request)
-  open.unnamed.add(state)
+  open.trackStart(threadId, request)
+  open.unassigned.add(state)
   // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
   request.addObserver((exit) => {
-    open.unnamed.delete(state)
+    open.unassigned.delete(state)
     if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
   })
   return { request, isSent: () => isSent, handlers, before }
 })
 
 /** Interrupts a turn for which the server has reported other settings than it was started with. */
-const rejectTurn = ({ server }: Session, turn: HeldTurn, error: AppServerError): Effect.Effect<void> =>
+const rejectTurn = ({ server }: Session, turn: TurnEntry, error: AppServerError): Effect.Effect<void> =>
   Effect.suspend(() => {
     turn.state.expire(error)
-    return Effect.andThen(endTurn(server, turn), Effect.sync(() => turn.state.abandon()))
+    return Effect.andThen(endTurn(server, turn), Effect.sync(() => turn.state.failIfExpired()))
   })
 
 /** Starts a turn and returns its handle, which is held for as long as the scope lives. */
@@ -145,7 +145,7 @@ export const startTurn = (
       yield* restore(refuseBusy(session.open, threadId, exclusive, limit))
       const state = new TurnState(session.server, session.open.usages, threadId)
       const { before, handlers, isSent, request } = yield* sendStart(session, thread, state, start)
-      if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.retire()))
+      if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.detach()))
 
       const started = yield* Effect.exit(restore(limit(Fiber.join(request))))
       if (Exit.isSuccess(started)) {
@@ -184,12 +184,12 @@ export const startTurn = (
         Effect.flatMap((exit) =>
           Exit.isSuccess(exit)
             ? new TurnHandle(session, exit.value.turn).release
-            : Effect.sync(() => state.stop())
+            : Effect.sync(() => state.unsubscribeThread())
         ),
         Effect.interruptible,
         Effect.forkDetach
       )
-      if (Exit.hasInterrupts(started)) yield* bounded(Fiber.await(released))
+      if (Exit.hasInterrupts(started)) yield* awaitWithTimeout(Fiber.await(released))
       return yield* Effect.failCause(started.cause)
     })
   )

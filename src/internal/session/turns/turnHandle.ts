@@ -5,17 +5,17 @@ import * as Fiber from "effect/Fiber"
 import type { AppServer } from "../../../AppServer.ts"
 import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
-import type { EventBuffer } from "../../connection/subscription.ts"
-import { immediately } from "../../jsonrpc/messages.ts"
+import type { Subscription } from "../../connection/subscription.ts"
+import { syncBatch } from "../../jsonrpc/messages.ts"
 import type { HandlerRegistry } from "../handlers/handlerRegistry.ts"
 import { endTerminals } from "./backgroundTerminals.ts"
-import { bounded, interruptAndSettle } from "./interruptTurn.ts"
-import type { HeldTurn, OpenTurns } from "./turnRegistry.ts"
+import { awaitWithTimeout, interruptAndAwait } from "./interruptTurn.ts"
+import type { TurnEntry, TurnRegistry } from "./turnRegistry.ts"
 
 /** What the handles of all threads of a server share. */
 export interface Session {
   readonly server: AppServer["Service"]
-  readonly open: OpenTurns
+  readonly open: TurnRegistry
   readonly registry: HandlerRegistry
 }
 
@@ -23,13 +23,13 @@ export interface Session {
  * Interrupts a turn, waits for the server to end it, and ends the commands that the turn has left running. It is not interrupted
  * itself: the end of the turn may close the scope that it runs in.
  */
-export const endTurn = (server: AppServer["Service"], turn: HeldTurn): Effect.Effect<void> =>
+export const endTurn = (server: AppServer["Service"], turn: TurnEntry): Effect.Effect<void> =>
   Effect.suspend(() =>
-    turn.state.outcome !== undefined
+    turn.state.exit !== undefined
       ? Effect.void
       : Effect.andThen(
-        interruptAndSettle(server, turn.state, turn.id),
-        turn.keepBackgroundTerminals ? Effect.void : bounded(endTerminals(server, turn.state))
+        interruptAndAwait(server, turn.state, turn.id),
+        turn.keepBackgroundTerminals ? Effect.void : awaitWithTimeout(endTerminals(server, turn.state))
       )
   ).pipe(Effect.uninterruptible)
 
@@ -38,8 +38,8 @@ export const endTurn = (server: AppServer["Service"], turn: HeldTurn): Effect.Ef
  * the server, the others for this program only.
  */
 export const closeTurns = Effect.fnUntraced(function*({ open, server }: Session, threadId: string) {
-  yield* bounded(Fiber.awaitAll(open.startingOf(threadId)))
-  const running = open.runningOf(threadId)
+  yield* awaitWithTimeout(Fiber.awaitAll(open.pendingStarts(threadId)))
+  const running = open.getRunning(threadId)
   yield* Effect.forEach(running.filter(({ isOurs }) => isOurs), (turn) => endTurn(server, turn), {
     concurrency: "unbounded",
     discard: true
@@ -47,22 +47,22 @@ export const closeTurns = Effect.fnUntraced(function*({ open, server }: Session,
   for (const { id: turnId, state } of running) {
     const description = "its thread was closed, so its end is not reported to this program"
     const { lastError } = state
-    state.onEnd(
+    state.onClose(
       appServerError(new TurnLost({ threadId, turnId, resumable: true, description, lastError })),
-      immediately
+      syncBatch
     )
   }
 })
 
 export class TurnHandle {
   readonly session: Session
-  readonly turn: HeldTurn
+  readonly turn: TurnEntry
   private readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
-  private readonly buffers = new Set<EventBuffer<Protocol.TurnNotification>>()
+  private readonly buffers = new Set<Subscription<Protocol.TurnNotification>>()
   private error: AppServerError | undefined
   private isReleased = false
 
-  constructor(session: Session, turn: HeldTurn) {
+  constructor(session: Session, turn: TurnEntry) {
     this.session = session
     this.turn = turn
     turn.state.completeWith(this.completion)
@@ -73,26 +73,26 @@ export class TurnHandle {
     return Deferred.await(this.completion)
   }
 
-  subscribe(): EventBuffer<Protocol.TurnNotification> {
+  subscribe(): Subscription<Protocol.TurnNotification> {
     const buffer = this.turn.state.subscribe()
     if (this.error === undefined) this.buffers.add(buffer)
     else this.close(buffer, this.error)
     return buffer
   }
 
-  unsubscribe(buffer: EventBuffer<Protocol.TurnNotification>): void {
+  unsubscribe(buffer: Subscription<Protocol.TurnNotification>): void {
     this.buffers.delete(buffer)
     this.turn.state.unsubscribe(buffer)
   }
 
   /** Whether the turn goes on without this handle: another handle holds it, or this program has not started it. */
   get isShared(): boolean {
-    return !this.turn.isOurs || this.turn.handles > (this.isReleased ? 0 : 1)
+    return !this.turn.isOurs || this.turn.refCount > (this.isReleased ? 0 : 1)
   }
 
   /** Ends the wait of this handle only, with an error. */
   fail(error: AppServerError): void {
-    if (this.error !== undefined || this.turn.state.outcome !== undefined) return
+    if (this.error !== undefined || this.turn.state.exit !== undefined) return
     this.error = error
     for (const buffer of this.buffers) this.close(buffer, error)
     this.buffers.clear()
@@ -103,25 +103,27 @@ export class TurnHandle {
   readonly release: Effect.Effect<void> = Effect.suspend(() => {
     if (this.isReleased) return Effect.void
     this.isReleased = true
-    this.turn.handles--
+    this.turn.refCount--
     return releaseTurn(this.session, this.turn)
   })
 
-  private close(buffer: EventBuffer<Protocol.TurnNotification>, error: AppServerError): void {
+  private close(buffer: Subscription<Protocol.TurnNotification>, error: AppServerError): void {
     this.turn.state.unsubscribe(buffer)
-    buffer.close(error, immediately)
+    buffer.close(error, syncBatch)
   }
 }
 
 /** Interrupts a turn without handles, and keeps nothing of it afterwards, also if the server does not end it. */
-const releaseTurn = Effect.fnUntraced(function*({ open, server }: Session, turn: HeldTurn) {
+const releaseTurn = Effect.fnUntraced(function*({ open, server }: Session, turn: TurnEntry) {
   const { state } = turn
-  const starting = open.startingOf(state.threadId)
+  const starting = open.pendingStarts(state.threadId)
   // A request that has no response yet may be about to join this turn.
-  if (turn.handles === 0 && state.outcome === undefined && starting.size > 0) yield* bounded(Fiber.awaitAll(starting))
-  if (turn.handles > 0 || !open.isHeld(turn)) return
+  if (turn.refCount === 0 && state.exit === undefined && starting.size > 0) {
+    yield* awaitWithTimeout(Fiber.awaitAll(starting))
+  }
+  if (turn.refCount > 0 || !open.isHeld(turn)) return
   if (turn.isOurs) yield* endTurn(server, turn)
-  if (turn.handles > 0) return
+  if (turn.refCount > 0) return
   open.remove(turn)
-  if (state.outcome === undefined) state.release()
+  if (state.exit === undefined) state.release()
 })

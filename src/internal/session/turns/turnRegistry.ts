@@ -3,13 +3,13 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type { AppServer } from "../../../AppServer.ts"
-import { immediately } from "../../jsonrpc/messages.ts"
+import { syncBatch } from "../../jsonrpc/messages.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { ThreadUsages } from "../threads/threadUsage.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** A turn that is held by one handle or more. With no handle left it stays until it is settled. */
-export interface HeldTurn {
+export interface TurnEntry {
   readonly id: string
   readonly key: string
   readonly thread: OpenThread
@@ -18,21 +18,21 @@ export interface HeldTurn {
   isOurs: boolean
   /** Whether its background terminals live on when it is interrupted. */
   readonly keepBackgroundTerminals: boolean
-  handles: number
+  refCount: number
 }
 
 /** A turn, or a compaction, whose end the program waits for. */
-export interface Awaited {
+export interface AwaitedTurn {
   readonly state: TurnState
   /** Its id, once that is known. */
   readonly id: () => string | undefined
   readonly isAwaited: () => boolean
 }
 
-const keyOf = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
+const toKey = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
 
 /** A `turn/start` request that has no response yet. */
-export interface StartingTurn {
+export interface PendingStart {
   readonly thread: OpenThread
   readonly state: TurnState
   readonly keepBackgroundTerminals: boolean
@@ -40,20 +40,20 @@ export interface StartingTurn {
   readonly activeBefore: string | undefined
 }
 
-export class OpenTurns {
+export class TurnRegistry {
   /** What the threads and their turns use. */
   readonly usages = new ThreadUsages()
-  readonly held = new Map<string, HeldTurn>()
+  readonly entries = new Map<string, TurnEntry>()
   /** The states of compactions, whose turns have no handle. */
   readonly compacting = new Set<TurnState>()
   /** The turns whose `turn/start` has no response yet. */
-  readonly unnamed = new Set<TurnState>()
+  readonly unassigned = new Set<TurnState>()
   /** Called with each turn and compaction whose end is waited for. */
-  onAwait: (awaited: Awaited) => void = () => {}
+  onAwait: (awaited: AwaitedTurn) => void = () => {}
   /** Called with the id of each turn that turns out to be the program's. */
-  readonly onClaim = new Set<(turnId: string) => void>()
+  readonly onAcquire = new Set<(turnId: string) => void>()
   /** The `turn/start` requests that have no response yet, by thread. */
-  private readonly starting = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
+  private readonly starts = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
   /** The turn that each thread is running, started by this program or not. */
   private readonly active = new Map<string, string>()
 
@@ -77,7 +77,7 @@ export class OpenTurns {
   }
 
   /** The turn that a thread is running, started by this program or not, as far as the events of the thread say. */
-  activeOf(threadId: string): string | undefined {
+  getActive(threadId: string): string | undefined {
     return this.active.get(threadId)
   }
 
@@ -90,20 +90,20 @@ export class OpenTurns {
    * Takes a handle of the turn in the response to `turn/start`. The server lets a `turn/start` join a turn that is running, so the turn
    * may be held already, or may be one that this program has not started.
    */
-  claim(turnId: string, { activeBefore, keepBackgroundTerminals, state, thread }: StartingTurn): HeldTurn {
-    for (const claimed of this.onClaim) claimed(turnId)
-    const key = keyOf(state.threadId, turnId)
-    const held = this.held.get(key)
+  acquire(turnId: string, { activeBefore, keepBackgroundTerminals, state, thread }: PendingStart): TurnEntry {
+    for (const claimed of this.onAcquire) claimed(turnId)
+    const key = toKey(state.threadId, turnId)
+    const held = this.entries.get(key)
     if (held !== undefined && !held.state.isReleased) {
-      state.stop()
-      held.handles++
+      state.unsubscribeThread()
+      held.refCount++
       return held
     }
-    state.bind(turnId, immediately)
+    state.setTurnId(turnId, syncBatch)
     const isOurs = activeBefore !== turnId
-    const turn: HeldTurn = { id: turnId, key, thread, state, isOurs, keepBackgroundTerminals, handles: 1 }
-    this.held.set(key, turn)
-    state.whenFinished(() => this.end(state.threadId, turnId))
+    const turn: TurnEntry = { id: turnId, key, thread, state, isOurs, keepBackgroundTerminals, refCount: 1 }
+    this.entries.set(key, turn)
+    state.onComplete(() => this.end(state.threadId, turnId))
     this.onAwait({ state, id: () => turnId, isAwaited: () => this.isHeld(turn) })
     return turn
   }
@@ -113,41 +113,41 @@ export class OpenTurns {
   }
 
   /** Whether a turn has not been replaced, which a request that has joined it does when no caller had waited for it. */
-  isHeld(turn: HeldTurn): boolean {
-    return this.held.get(turn.key) === turn
+  isHeld(turn: TurnEntry): boolean {
+    return this.entries.get(turn.key) === turn
   }
 
   /** Removes a turn that is settled, or that is not waited for any more. */
-  remove(turn: HeldTurn): void {
-    if (this.isHeld(turn)) this.held.delete(turn.key)
+  remove(turn: TurnEntry): void {
+    if (this.isHeld(turn)) this.entries.delete(turn.key)
   }
 
-  addStarting(threadId: string, request: Fiber.Fiber<unknown, unknown>): void {
-    const starting = this.starting.get(threadId) ?? new Set()
-    this.starting.set(threadId, starting.add(request))
+  trackStart(threadId: string, request: Fiber.Fiber<unknown, unknown>): void {
+    const starting = this.starts.get(threadId) ?? new Set()
+    this.starts.set(threadId, starting.add(request))
     request.addObserver(() => {
       starting.delete(request)
-      if (starting.size === 0 && this.starting.get(threadId) === starting) this.starting.delete(threadId)
+      if (starting.size === 0 && this.starts.get(threadId) === starting) this.starts.delete(threadId)
     })
   }
 
-  startingOf(threadId: string): ReadonlySet<Fiber.Fiber<unknown, unknown>> {
-    return this.starting.get(threadId) ?? new Set()
+  pendingStarts(threadId: string): ReadonlySet<Fiber.Fiber<unknown, unknown>> {
+    return this.starts.get(threadId) ?? new Set()
   }
 
   /** The turns of a thread that the program holds, and that have not ended. */
-  runningOf(threadId: string): ReadonlyArray<HeldTurn> {
-    return [...this.held.values()].filter(({ state }) => state.threadId === threadId && state.outcome === undefined)
+  getRunning(threadId: string): ReadonlyArray<TurnEntry> {
+    return [...this.entries.values()].filter(({ state }) => state.threadId === threadId && state.exit === undefined)
   }
 
   /** Whether a turn is one that the program holds, and has not ended. */
   isRunning(threadId: string, turnId: string): boolean {
-    const turn = this.held.get(keyOf(threadId, turnId))
-    return turn !== undefined && turn.state.outcome === undefined
+    const turn = this.entries.get(toKey(threadId, turnId))
+    return turn !== undefined && turn.state.exit === undefined
   }
 
   /** Whether the thread is busy with a turn that the program holds, or is about to start. */
   isBusy(threadId: string): boolean {
-    return this.startingOf(threadId).size > 0 || this.runningOf(threadId).length > 0
+    return this.pendingStarts(threadId).size > 0 || this.getRunning(threadId).length > 0
   }
 }

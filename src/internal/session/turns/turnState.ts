@@ -1,5 +1,5 @@
 /**
- * All that is known of one turn, folded from its notifications in the reader's step.
+ * All that is known of one turn, folded from its notifications in the reader's batch.
  *
  * It listens to its thread from before `turn/start` is sent, so nothing can be missed: until the answer has named the
  * turn, whatever is said of any turn of the thread is kept, and then sorted.
@@ -13,19 +13,19 @@ import type { AppServer, NotificationListener } from "../../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
 import type * as Usage from "../../../Usage.ts"
-import { EventLog } from "../../connection/coalescingBuffer.ts"
-import { field } from "../../connection/codec.ts"
-import type { Delta, Family } from "../../connection/deltaParser.ts"
-import { EventBuffer } from "../../connection/subscription.ts"
-import { immediately, type Step } from "../../jsonrpc/messages.ts"
-import { differenceOf, type Requested, settingsOfUpdate } from "../settings/threadSettings.ts"
+import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
+import { getOwn } from "../../connection/codec.ts"
+import type { Delta, DeltaTemplate } from "../../connection/deltaParser.ts"
+import { Subscription } from "../../connection/subscription.ts"
+import { type ReadBatch, syncBatch } from "../../jsonrpc/messages.ts"
+import { findMismatch, fromUpdate, type Requested } from "../settings/threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
 
 /** Who subscribes so late lags. Each turn that runs has such a log, so it is short. */
-const joinLogFrom = 128
+const coalesceAfter = 128
 
-const errorOf = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
+const toError = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
   Result.isFailure(outcome) ? outcome.failure : undefined
 
 const isEnd = Schema.is(Schema.Struct({
@@ -44,7 +44,7 @@ const isItemCompleted = Schema.is(Schema.Struct({
   params: Schema.Struct({ item: Protocol.ThreadItem })
 }))
 
-const idOf = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
+const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
 
 const isCodexErrorInfo = Schema.is(Protocol.CodexErrorInfo)
 
@@ -67,7 +67,7 @@ const isRetry = (event: Protocol.TurnNotification): boolean => {
     case "modelProvider/authRecoveryStarted":
       return true
     case "malformed":
-      return field(field(event.raw, "params"), "willRetry") === true
+      return getOwn(getOwn(event.raw, "params"), "willRetry") === true
     default:
       return false
   }
@@ -77,13 +77,13 @@ const isRetry = (event: Protocol.TurnNotification): boolean => {
 const maxReleasedEvents = 64
 
 /** The texts of an input, as the server repeats them. `undefined` if there are none to tell it by. */
-const textOfInput = (input: ReadonlyArray<unknown>): string | undefined => {
-  const texts = input.map((part) => field(part, "text")).filter(Predicate.isString)
+const inputText = (input: ReadonlyArray<unknown>): string | undefined => {
+  const texts = input.map((part) => getOwn(part, "text")).filter(Predicate.isString)
   return texts.length === 0 ? undefined : texts.join("\n").toWellFormed()
 }
 
 /** What is received before the turn has its id: an event of a turn, or a change of `endedBecause`. */
-type Early =
+type Unassigned =
   | readonly [turnId: string, event: Protocol.TurnNotification]
   | readonly [turnId: undefined, endedBecause: string | undefined]
 
@@ -102,11 +102,11 @@ export class TurnState implements NotificationListener {
   private reportedError: Protocol.TurnError | undefined
   /** The server has said that the turn runs; before that it cannot be interrupted by its id. */
   started = false
-  readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
+  readonly exitDeferred = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
   /** Completed with the turn: one for each of its handles. */
-  private completions: Array<Deferred.Deferred<Protocol.Turn, AppServerError>> = []
+  private exitDeferreds: Array<Deferred.Deferred<Protocol.Turn, AppServerError>> = []
   /** How the turn ended, once it has. */
-  outcome: Result.Result<Protocol.Turn, AppServerError> | undefined
+  exit: Result.Result<Protocol.Turn, AppServerError> | undefined
 
   /** Whether the thread was said to be active, and is. */
   private isActive = false
@@ -136,19 +136,19 @@ export class TurnState implements NotificationListener {
   hasSettings = false
 
   /** Called when the turn has ended. */
-  private readonly onFinish: Array<() => void> = []
+  private readonly completeCallbacks: Array<() => void> = []
   private turnId: string | undefined
   /** No caller waits for the turn any more, so only its start and its end are kept. */
   isReleased = false
-  private early: Array<Early> = []
+  private unassigned: Array<Unassigned> = []
   /** All events, for subscribers that come late. */
-  private log = new EventLog<Protocol.TurnNotification>(joinLogFrom)
-  private subscribers: ReadonlyArray<EventBuffer<Protocol.TurnNotification>> = []
+  private buffer = new CoalescingBuffer<Protocol.TurnNotification>(coalesceAfter)
+  private subscribers: ReadonlyArray<Subscription<Protocol.TurnNotification>> = []
   /** A text that is known to be of this turn. */
-  private family: Family | undefined
+  private template: DeltaTemplate | undefined
 
   private readonly usages: ThreadUsages
-  private unlisten = (): void => {}
+  private removeListener = (): void => {}
 
   /** Listens from now on, until the turn has ended. */
   constructor(
@@ -161,32 +161,32 @@ export class TurnState implements NotificationListener {
     this.threadId = threadId
     this.redact = server.redact
     this.withVersions = server.withVersions
-    this.unlisten = server.listen(threadId, listener(this))
+    this.removeListener = server.listen(threadId, listener(this))
   }
 
   /** Hears nothing any more: what it was to hear is heard by another, or was never begun. */
-  stop(): void {
-    this.unlisten()
+  unsubscribeThread(): void {
+    this.removeListener()
   }
 
-  onNotification(event: Protocol.ServerNotification, turnId: string | undefined, step: Step): void {
-    if (this.outcome !== undefined) return
+  onNotification(event: Protocol.ServerNotification, turnId: string | undefined, batch: ReadBatch): void {
+    if (this.exit !== undefined) return
     if (turnId === undefined) {
-      if (event.method === "thread/settings/updated") this.compareSettings(event.params.threadSettings, step)
-      if (event.method === "thread/status/changed") this.changeActivity(event.params.status.type, step)
+      if (event.method === "thread/settings/updated") this.compareSettings(event.params.threadSettings, batch)
+      if (event.method === "thread/status/changed") this.changeActivity(event.params.status.type, batch)
       return
     }
-    if (this.turnId === undefined) this.keep(turnId, event as Protocol.TurnNotification)
-    else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, step)
+    if (this.turnId === undefined) this.bufferUnassigned(turnId, event as Protocol.TurnNotification)
+    else if (this.turnId === turnId) this.add(event as Protocol.TurnNotification, batch)
   }
 
-  private changeActivity(status: string, step: Step): void {
+  private changeActivity(status: string, batch: ReadBatch): void {
     const wasActive = this.isActive
     this.isActive = status === "active"
     this.isUnloaded = status === "notLoaded"
     if (this.isActive) this.setEndedBecause(undefined)
-    else if (this.isUnloaded) this.doubt("its thread was unloaded", step)
-    else if (wasActive) this.doubt("its thread does nothing any more", step)
+    else if (this.isUnloaded) this.doubt("its thread was unloaded", batch)
+    else if (wasActive) this.doubt("its thread does nothing any more", batch)
   }
 
   /**
@@ -194,7 +194,7 @@ export class TurnState implements NotificationListener {
    */
   expect(params: Protocol.TurnStartParams): void {
     this.requested = params
-    this.input = textOfInput(params.input)
+    this.input = inputText(params.input)
   }
 
   /** Calls a function when the turn turns out to be one that was running already, as another input comes before the one it was started with. */
@@ -203,25 +203,25 @@ export class TurnState implements NotificationListener {
     else this.onJoin = onJoin
   }
 
-  private compareInput(content: ReadonlyArray<unknown>, step: Step): void {
+  private compareInput(content: ReadonlyArray<unknown>, batch: ReadBatch): void {
     if (this.input === undefined) return
-    if (textOfInput(content) !== this.input) {
+    if (inputText(content) !== this.input) {
       this.hasOtherInput = true
       return
     }
     this.input = undefined
     if (!this.hasOtherInput) return
     this.isJoined = true
-    if (this.onJoin !== undefined) step.defer(this.onJoin)
+    if (this.onJoin !== undefined) batch.afterBatch(this.onJoin)
   }
 
-  private compareSettings(reported: Protocol.ThreadSettings, step: Step): void {
+  private compareSettings(reported: Protocol.ThreadSettings, batch: ReadBatch): void {
     if (this.started || this.requested === undefined) return
     this.hasSettings = true
-    const difference = differenceOf(this.requested, settingsOfUpdate(reported))
+    const difference = findMismatch(this.requested, fromUpdate(reported))
     this.rejected = difference && notApplied("turn/start", this.threadId, difference)
     const { onReject, rejected } = this
-    if (rejected !== undefined && onReject !== undefined) step.defer(() => onReject(rejected))
+    if (rejected !== undefined && onReject !== undefined) batch.afterBatch(() => onReject(rejected))
   }
 
   /** Calls a function when the server has reported other settings than the turn was started with. */
@@ -229,20 +229,20 @@ export class TurnState implements NotificationListener {
     this.onReject = onReject
   }
 
-  onDelta(delta: Delta, step: Step): void {
-    if (delta.family !== this.family) {
-      const { turnId } = delta.family.event.params
-      if (this.turnId !== turnId) return this.onNotification(delta.event, turnId, step)
-      this.family = delta.family
+  onDelta(delta: Delta, batch: ReadBatch): void {
+    if (delta.template !== this.template) {
+      const { turnId } = delta.template.event.params
+      if (this.turnId !== turnId) return this.onNotification(delta.event, turnId, batch)
+      this.template = delta.template
     }
-    if (this.outcome !== undefined || this.isReleased) return
+    if (this.exit !== undefined || this.isReleased) return
     if (this.now !== undefined) this.lastEventAt = this.now()
-    this.log.pushDelta(delta)
-    for (const subscriber of this.subscribers) subscriber.offerDelta(delta, step)
+    this.buffer.pushDelta(delta)
+    for (const subscriber of this.subscribers) subscriber.offerDelta(delta, batch)
   }
 
-  onEnd(error: AppServerError, step: Step): void {
-    this.finish(Result.fail(error), step)
+  onClose(error: AppServerError, batch: ReadBatch): void {
+    this.complete(Result.fail(error), batch)
   }
 
   /**
@@ -251,69 +251,69 @@ export class TurnState implements NotificationListener {
    */
   release(): void {
     this.isReleased = true
-    this.log = new EventLog(joinLogFrom)
+    this.buffer = new CoalescingBuffer(coalesceAfter)
     this.items = []
-    const early = this.early
-    this.early = []
+    const early = this.unassigned
+    this.unassigned = []
     for (const [id, event] of early) {
-      if (id !== undefined) this.keep(id, event)
+      if (id !== undefined) this.bufferUnassigned(id, event)
     }
   }
 
-  private keep(turnId: string, event: Protocol.TurnNotification): void {
+  private bufferUnassigned(turnId: string, event: Protocol.TurnNotification): void {
     if (this.isReleased) {
       if (event.method !== "turn/started" && event.method !== "turn/completed") return
-      if (this.early.length >= maxReleasedEvents) {
-        this.early.shift()
+      if (this.unassigned.length >= maxReleasedEvents) {
+        this.unassigned.shift()
         // Its start may have been among what is forgotten. It is interrupted by its id then, and not whatever the thread does.
         this.started = true
       }
     }
-    this.early.push([turnId, event])
+    this.unassigned.push([turnId, event])
   }
 
   /** Names the turn. */
-  bind(turnId: string, step: Step): void {
+  setTurnId(turnId: string, batch: ReadBatch): void {
     this.turnId = turnId
-    const { early } = this
-    this.early = []
+    const { unassigned } = this
+    this.unassigned = []
     this.endedBecause = undefined
-    for (const [id, event] of early) {
-      if (this.outcome !== undefined) return
+    for (const [id, event] of unassigned) {
+      if (this.exit !== undefined) return
       if (id === undefined) this.endedBecause = event
-      else if (id === turnId) this.add(event, step)
+      else if (id === turnId) this.add(event, batch)
     }
   }
 
   /** Completes a deferred with the turn. */
   completeWith(deferred: Deferred.Deferred<Protocol.Turn, AppServerError>): void {
-    if (this.outcome === undefined) this.completions.push(deferred)
-    else Deferred.doneUnsafe(deferred, Effect.fromResult(this.outcome))
+    if (this.exit === undefined) this.exitDeferreds.push(deferred)
+    else Deferred.doneUnsafe(deferred, Effect.fromResult(this.exit))
   }
 
   /** Calls a function in the reader's step when the turn has ended, or now if it has. */
-  whenFinished(tell: () => void): void {
-    if (this.outcome === undefined) this.onFinish.push(tell)
+  onComplete(tell: () => void): void {
+    if (this.exit === undefined) this.completeCallbacks.push(tell)
     else tell()
   }
 
   /** Calls a function each time that there is a new reason to think that the turn has ended. */
   whenInDoubt(tell: () => void): void {
     this.onDoubt = tell
-    if (this.endedBecause !== undefined && this.outcome === undefined) tell()
+    if (this.endedBecause !== undefined && this.exit === undefined) tell()
   }
 
   /** Something else than its end says that the turn has ended. That it is started, or its thread active, says the contrary. */
-  doubt(because: string, step: Step): void {
-    if (this.outcome !== undefined) return
+  doubt(because: string, batch: ReadBatch): void {
+    if (this.exit !== undefined) return
     this.setEndedBecause(because)
-    if (this.onDoubt !== undefined) step.defer(this.onDoubt)
+    if (this.onDoubt !== undefined) batch.afterBatch(this.onDoubt)
   }
 
   private setEndedBecause(because: string | undefined): void {
     this.endedBecause = because
     // Whether that was before or after the turn was started is seen when it has its name.
-    if (this.turnId === undefined && !this.isReleased) this.early.push([undefined, because])
+    if (this.turnId === undefined && !this.isReleased) this.unassigned.push([undefined, because])
   }
 
   /** The last error that the server has reported in the turn, without secrets. */
@@ -327,14 +327,14 @@ export class TurnState implements NotificationListener {
     }
   }
 
-  subscribe(): EventBuffer<Protocol.TurnNotification> {
-    const buffer = new EventBuffer(this.log.copy())
-    if (this.outcome === undefined) this.subscribers = [...this.subscribers, buffer]
-    else buffer.close(errorOf(this.outcome))
+  subscribe(): Subscription<Protocol.TurnNotification> {
+    const buffer = new Subscription(this.buffer.copy())
+    if (this.exit === undefined) this.subscribers = [...this.subscribers, buffer]
+    else buffer.close(toError(this.exit))
     return buffer
   }
 
-  unsubscribe(buffer: EventBuffer<Protocol.TurnNotification>): void {
+  unsubscribe(buffer: Subscription<Protocol.TurnNotification>): void {
     this.subscribers = this.subscribers.filter((other) => other !== buffer)
   }
 
@@ -344,22 +344,22 @@ export class TurnState implements NotificationListener {
   }
 
   /** The server has not ended the turn. */
-  abandon(): void {
-    if (this.expired !== undefined) this.finish(Result.fail(this.expired), immediately)
+  failIfExpired(): void {
+    if (this.expired !== undefined) this.complete(Result.fail(this.expired), syncBatch)
   }
 
-  private add(event: Protocol.TurnNotification, step: Step): void {
+  private add(event: Protocol.TurnNotification, batch: ReadBatch): void {
     if (this.isReleased && event.method !== "turn/started" && event.method !== "turn/completed") return
     if (this.now !== undefined && !isRetry(event)) this.lastEventAt = this.now()
-    this.log.push(event)
-    for (const subscriber of this.subscribers) subscriber.offer(event, step)
+    this.buffer.push(event)
+    for (const subscriber of this.subscribers) subscriber.offer(event, batch)
     switch (event.method) {
       case "turn/started":
         this.started = true
         this.endedBecause = undefined
         return
       case "item/started":
-        this.addStarted(event.params.item, step)
+        this.addStarted(event.params.item, batch)
         return
       case "item/completed":
         this.items.push(event.params.item)
@@ -367,33 +367,35 @@ export class TurnState implements NotificationListener {
       case "turn/completed": {
         const { turn } = event.params
         // The server lists the last message here again. One that was not heard of before is not lost.
-        this.items.push(...turn.items.filter((item) => !this.items.some((known) => idOf(known) === idOf(item))))
-        this.finish(Result.succeed(turn), step)
+        this.items.push(...turn.items.filter((item) => !this.items.some((known) => itemId(known) === itemId(item))))
+        this.complete(Result.succeed(turn), batch)
         return
       }
       case "error":
         this.reportedError = event.params.error
         return
       case "malformed":
-        this.addUnread(event.raw, step)
+        this.addUnread(event.raw, batch)
     }
   }
 
-  private addStarted(item: Protocol.ThreadItem, step: Step): void {
+  private addStarted(item: Protocol.ThreadItem, batch: ReadBatch): void {
     if (item.type === "commandExecution") this.commands.add(item.id)
-    else if (item.type === "userMessage") this.compareInput(item.content, step)
+    else if (item.type === "userMessage") this.compareInput(item.content, batch)
   }
 
   /** What cannot be read whole counts with what can be read of it: an item, or the end of the turn. */
-  private addUnread(message: unknown, step: Step): void {
+  private addUnread(message: unknown, batch: ReadBatch): void {
     if (isItemCompleted(message)) this.items.push(message.params.item)
-    if (field(message, "method") === "error") this.reportedError = readError(field(field(message, "params"), "error"))
+    if (getOwn(message, "method") === "error") {
+      this.reportedError = readError(getOwn(getOwn(message, "params"), "error"))
+    }
     if (!isEnd(message)) {
-      if (field(message, "method") === "turn/completed") this.doubt("its turn/completed has no turn", step)
+      if (getOwn(message, "method") === "turn/completed") this.doubt("its turn/completed has no turn", batch)
       return
     }
     const { error, id, status } = message.params.turn
-    this.finish(
+    this.complete(
       Predicate.isString(status)
         ? Result.succeed({ id, status, items: [], error: readError(error) ?? null })
         : Result.fail(appServerError(
@@ -402,30 +404,30 @@ export class TurnState implements NotificationListener {
             issue: `it does not say how turn ${id} of thread ${this.threadId} ended`
           })
         )),
-      step
+      batch
     )
   }
 
-  private finish(ended: Result.Result<Protocol.Turn, AppServerError>, step: Step): void {
-    if (this.outcome !== undefined) return
+  private complete(ended: Result.Result<Protocol.Turn, AppServerError>, batch: ReadBatch): void {
+    if (this.exit !== undefined) return
     const outcome = this.expired !== undefined && Result.isSuccess(ended) && ended.success.status === "interrupted"
       ? Result.fail(this.expired)
       : Result.mapError(ended, this.withVersions)
-    this.outcome = outcome
+    this.exit = outcome
     if (this.turnId !== undefined) this.usage = this.usages.of(this.threadId, this.turnId)
     for (const subscriber of this.subscribers) {
-      subscriber.close(errorOf(outcome), step)
+      subscriber.close(toError(outcome), batch)
     }
     this.subscribers = []
-    this.early = []
-    for (const tell of this.onFinish.splice(0)) tell()
-    this.stop()
-    const { completions } = this
-    this.completions = []
-    step.defer(() => {
+    this.unassigned = []
+    for (const tell of this.completeCallbacks.splice(0)) tell()
+    this.unsubscribeThread()
+    const { exitDeferreds } = this
+    this.exitDeferreds = []
+    batch.afterBatch(() => {
       const completed = Effect.fromResult(outcome)
-      Deferred.doneUnsafe(this.completion, completed)
-      for (const completion of completions) Deferred.doneUnsafe(completion, completed)
+      Deferred.doneUnsafe(this.exitDeferred, completed)
+      for (const completion of exitDeferreds) Deferred.doneUnsafe(completion, completed)
     })
   }
 }

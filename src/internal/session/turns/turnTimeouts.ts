@@ -16,7 +16,7 @@ const expire = (
   Effect.suspend(() => {
     const { isShared, session: { server }, turn } = handle
     const { id: turnId, state } = turn
-    if (state.outcome !== undefined) return Effect.void
+    if (state.exit !== undefined) return Effect.void
     const timeoutMillis = Duration.toMillis(duration)
     const { lastError, threadId } = state
     const error = appServerError(
@@ -27,14 +27,14 @@ const expire = (
       return handle.release
     }
     state.expire(error)
-    return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.abandon()))
+    return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.failIfExpired()))
   })
 
 /** Has an effect fail that is not done by a certain time. */
-export type Limit = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AppServerError, R>
+export type Timeout = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AppServerError, R>
 
 /** The time limit, counted from now, of a request or of what must be done before it can be sent. */
-const limitOf = (millis: number, reason: () => RequestTimeout | TurnTimeout): Effect.Effect<Limit> =>
+const timeoutAfter = (millis: number, reason: () => RequestTimeout | TurnTimeout): Effect.Effect<Timeout> =>
   Effect.map(Clock.Clock, (clock) => {
     const end = clock.currentTimeMillisUnsafe() + millis
     return (effect) =>
@@ -46,17 +46,17 @@ const limitOf = (millis: number, reason: () => RequestTimeout | TurnTimeout): Ef
       )
   })
 
-export const requestLimit = (server: AppServer["Service"], method: string): Effect.Effect<Limit> => {
+export const requestTimeout = (server: AppServer["Service"], method: string): Effect.Effect<Timeout> => {
   const timeoutMillis = Duration.toMillis(server.requestTimeout)
-  return limitOf(timeoutMillis, () => new RequestTimeout({ method, timeoutMillis }))
+  return timeoutAfter(timeoutMillis, () => new RequestTimeout({ method, timeoutMillis }))
 }
 
 /** The time limit of the start of a turn, which has no name yet: that of the request, or of the turn if that is shorter. */
-export const startLimit = (
+export const startTimeout = (
   server: AppServer["Service"],
   threadId: string,
   timeouts: { readonly [Kind in TurnTimeout["kind"]]: Duration.Input | undefined }
-): Effect.Effect<Limit> => {
+): Effect.Effect<Timeout> => {
   let timeoutMillis = Duration.toMillis(server.requestTimeout)
   let shortest: TurnTimeout["kind"] | undefined
   for (const kind of ["deadline", "idle"] as const) {
@@ -66,7 +66,7 @@ export const startLimit = (
     timeoutMillis = millis
     shortest = kind
   }
-  return limitOf(timeoutMillis, () =>
+  return timeoutAfter(timeoutMillis, () =>
     shortest === undefined
       ? new RequestTimeout({ method: "turn/start", timeoutMillis })
       : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis, isInterrupted: true }))
@@ -99,7 +99,7 @@ export const startIdleTimeout = (handle: TurnHandle, input: Duration.Input): Eff
     state.now = () => clock.currentTimeMillisUnsafe()
     state.lastEventAt = state.now()
     const watch: Effect.Effect<void> = Effect.suspend(() => {
-      if (state.outcome !== undefined) return Effect.void
+      if (state.exit !== undefined) return Effect.void
       const now = clock.currentTimeMillisUnsafe()
       const left = registry.isAsking(turn) ? millis : state.lastEventAt + millis - now
       return left > 0 ? Effect.andThen(Effect.sleep(left), watch) : expire(handle, "idle", duration)
