@@ -27,56 +27,30 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as Predicate from "effect/Predicate"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as RcRef from "effect/RcRef"
 import type * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
-import type * as Approvals from "./Approvals.ts"
+import type { SandboxConflictError } from "./ApprovalMode.ts"
 import * as AppServer from "./AppServer.ts"
 import { type AppServerError, isAppServerError, make as appServerError, ThreadNotFound } from "./AppServerError.ts"
-import { type HandlerOptions, provideHandlers } from "./internal/session/handlers/handlerRegistry.ts"
-import {
-  copyForThread,
-  mergeForReopen,
-  provideTools,
-  toDynamicToolSpecs,
-  type ToolOptions,
-  withRegisteredTools
-} from "./internal/session/handlers/threadTools.ts"
-import { sharedBy } from "./internal/session/session.ts"
-import { withoutTrust } from "./internal/session/settings/projectTrust.ts"
-import { requireOptions, resolveThreadOptions } from "./internal/session/settings/resolveOptions.ts"
-import { requireCwd } from "./internal/session/settings/serverPaths.ts"
-import { mergeConfig } from "./internal/session/settings/threadConfig.ts"
-import { fromOpened, getInstructions } from "./internal/session/settings/threadSettings.ts"
-import { openKept, refuseIgnored, verifyKept, verifySettings } from "./internal/session/threads/keptSettings.ts"
-import { OpenThread } from "./internal/session/threads/openThread.ts"
+import type * as Approvals from "./internal/approvals/model.ts"
+import type * as Questions from "./internal/questions/model.ts"
+import { contextHandlers } from "./internal/session/handlers/handlers.ts"
+import type { OpenOptions } from "./internal/session/openOptions.ts"
+import { reopenThread } from "./internal/session/reopenThread.ts"
+import { Session } from "./internal/session/session.ts"
+import { requireOptions } from "./internal/session/settings/resolveOptions.ts"
+import { startThread } from "./internal/session/startThread.ts"
 import { pages } from "./internal/session/threads/pages.ts"
-import { requestThread } from "./internal/session/threads/responses.ts"
 import { canonicalId } from "./internal/session/threads/threadId.ts"
-import { orNotStored } from "./internal/session/threads/threadNotFound.ts"
-import { findActive } from "./internal/session/turns/recoverTurns.ts"
 import type { Metadata } from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
-import type * as Questions from "./Questions.ts"
-import type * as Sandbox from "./Sandbox.ts"
 import * as StdioTransport from "./StdioTransport.ts"
 import * as Thread from "./Thread.ts"
 import type * as Tool from "./Tool.ts"
 
-/**
- * What a thread may be given however it is opened: permissions, handlers and tools.
- *
- * @category models
- * @since 0.1.0
- */
-export type OpenOptions<A, Q, T> =
-  & ApprovalOptions
-  & Sandbox.ThreadOptions
-  & HandlerOptions<A, Q>
-  & ToolOptions<T>
+export type { OpenOptions } from "./internal/session/openOptions.ts"
 
 /**
  * What a new thread may be given: the protocol's own fields, and `approvalMode` for its approval fields. Without any of
@@ -217,14 +191,6 @@ export class Codex extends Context.Service<Codex, {
     id: string,
     options?: ForkOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
-  /**
-   * Has handlers answer for all threads that have none of their own, for as long as the scope lives. Of several the latest
-   * are asked first. `Approvals.layer` and `Questions.layer` do this as layers.
-   */
-  readonly handle: (handlers: {
-    readonly approvals?: Approvals.Policy | undefined
-    readonly questions?: Questions.Handlers | undefined
-  }) => Effect.Effect<void, never, Scope.Scope>
   /** What Codex has asked for and what became of it, from the moment the stream is run; see `Approvals.audit`. */
   readonly approvals: Stream.Stream<Approvals.AuditEntry>
   /**
@@ -244,90 +210,19 @@ export class Codex extends Context.Service<Codex, {
   readonly models: (options?: ModelOptions) => Stream.Stream<Protocol.Model, AppServerError>
 }>()("effect-codex/Codex") {}
 
-const make = Effect.gen(function*() {
-  const server = yield* AppServer.AppServer
-  const { audit, open, registry, threads } = yield* sharedBy(server)
-  const { records } = threads
+/** The sources of all threads but those of sub-agents. By itself the server lists only interactive ones. */
+const listedSources: ReadonlyArray<Protocol.ThreadSourceKind> = ["cli", "vscode", "exec", "appServer", "unknown"]
 
-  const handleOf = (thread: OpenThread): Thread.Thread => {
-    threads.hold(thread)
-    return Thread.make({ session: { server, open, registry }, threads, thread })
-  }
+const make = Effect.gen(function*() {
+  const session = yield* RcRef.get(yield* Session)
+  const layerHandlers = yield* contextHandlers
+  yield* session.handlers.addLayer(layerHandlers)
+  const { records, server } = session
 
   const withVersions = <A, E, R>(effect: Effect.Effect<A, E | AppServerError, R>) =>
     Effect.mapError(effect, (error) => isAppServerError(error) ? server.withVersions(error) : error)
 
-  /** Resumes or forks a thread. What the program had given to it holds on, where it is not given anew. */
-  const reopen = (method: "thread/resume" | "thread/fork") =>
-    Effect.fnUntraced(function*(threadId: string, options: ResumeOptions & ForkOptions = {}) {
-      yield* requireOptions(method, options)
-      const id = canonicalId(threadId)
-      const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
-      const handlers = yield* provideHandlers({ approvals, questions }, method)
-      const tools = yield* provideTools(server, method, { toolConcurrency, tools: given })
-      const fields = yield* resolveThreadOptions(method, rest)
-      // A path or a history is opened instead of the thread with the id.
-      const isOther = Predicate.isNotNullish(rest.path) || Predicate.isNotNullish(rest.history)
-      const known = isOther ? undefined : records.get(id)
-      yield* requireCwd(server, method, fields.cwd)
-      if (method === "thread/resume") {
-        yield* refuseIgnored(server, id, known?.config, threads.get(id)?.instructions, fields)
-      }
-      const before = registry.getThread(id)
-      const now = {
-        handlers: {
-          approvals: handlers.approvals ?? before?.handlers.approvals,
-          questions: handlers.questions ?? before?.handlers.questions
-        },
-        tools: tools ?? before?.tools
-      }
-      // The server replays what a resumed thread still waits for.
-      if (method === "thread/resume") registry.setThread(id, now)
-      return yield* records.collect(Effect.fnUntraced(function*(updates) {
-        const response = yield* Effect.catch(
-          openKept(server, method, id, known, fields),
-          (error) => {
-            // The server has loaded the thread with other settings.
-            if (method === "thread/resume" && error.reason._tag === "SettingsNotApplied") known?.unload()
-            return orNotStored(server, error)
-          }
-        )
-        const { forkedFromId, id: openedId } = response.thread
-        const otherId = method === "thread/fork" ? forkedFromId : openedId
-        const other = isOther && Predicate.isString(otherId) ? records.get(otherId) : undefined
-        if (other !== undefined) {
-          yield* Effect.onError(
-            verifyKept(method, openedId, other, fields, fromOpened(response)),
-            () => Effect.sync(() => records.get(openedId)?.unload())
-          )
-        }
-        const record = records.note(response, updates, mergeConfig((known ?? other)?.config, fields.config))
-        const instructions = { ...threads.get(id)?.instructions, ...getInstructions(fields) }
-        const thread = new OpenThread(openedId, record, records, instructions)
-        if (method === "thread/resume") yield* findActive(server, open, response)
-        else open.usages.forgetTotals(response.thread.id)
-        registry.setThread(response.thread.id, {
-          ...now,
-          tools: tools !== undefined
-            ? yield* mergeForReopen(server, method, id, tools, before?.tools, response)
-            : method === "thread/fork"
-            ? before?.tools && copyForThread(before.tools)
-            : before?.tools
-        })
-        return handleOf(thread)
-      })).pipe(
-        Effect.onError(() =>
-          Effect.sync(() => {
-            // Whoever resumes it at the same time may have set others meanwhile.
-            if (method === "thread/resume" && registry.getThread(id) === now) {
-              registry.setThread(id, before ?? { handlers: {}, tools: undefined })
-            }
-          })
-        )
-      )
-    }, withVersions)
-
-  const listOf = <Options extends object, A>(
+  const list = <Options extends object, A>(
     method: string,
     options: Options,
     params: (options: Options) => object,
@@ -339,38 +234,27 @@ const make = Effect.gen(function*() {
 
   return Codex.of({
     metadata: server.metadata,
-    handle: (handlers) => registry.add(handlers),
-    approvals: audit,
-    startThread: Effect.fn("Codex.startThread")(function*(options: StartOptions = {}) {
-      yield* requireOptions("thread/start", options)
-      const { approvals, questions, toolConcurrency, tools: given, ...rest } = options
-      const handlers = yield* provideHandlers({ approvals, questions }, "thread/start")
-      const tools = yield* provideTools(server, "thread/start", { toolConcurrency, tools: given })
-      const resolved = yield* resolveThreadOptions("thread/start", withDefaultMode(rest))
-      yield* requireCwd(server, "thread/start", resolved.cwd)
-      const fields = yield* withoutTrust(server, resolved)
-      return yield* records.collect(Effect.fnUntraced(function*(updates) {
-        const response = yield* requestThread(
-          server,
-          "thread/start",
-          tools === undefined
-            ? fields
-            : { ...fields, dynamicTools: [...fields.dynamicTools ?? [], ...toDynamicToolSpecs(tools)] }
-        )
-        const { id } = response.thread
-        yield* verifySettings("thread/start", id, fields, fromOpened(response))
-        registry.setThread(id, {
-          handlers,
-          tools: tools && withRegisteredTools(tools, fields.dynamicTools ?? [])
-        })
-        const record = records.note(response, updates, mergeConfig(fields.config))
-        return handleOf(new OpenThread(id, record, records, getInstructions(fields)))
-      }))
-    }, withVersions) as Codex["Service"]["startThread"],
-    resumeThread: Effect.fn("Codex.resumeThread")(reopen("thread/resume")) as Codex["Service"]["resumeThread"],
-    forkThread: Effect.fn("Codex.forkThread")(reopen("thread/fork")) as Codex["Service"]["forkThread"],
+    approvals: session.audit,
+    startThread: Effect.fn("Codex.startThread")(
+      function*(options?: StartOptions) {
+        return Thread.make(session, yield* startThread(session, layerHandlers, options))
+      },
+      withVersions
+    ) as Codex["Service"]["startThread"],
+    resumeThread: Effect.fn("Codex.resumeThread")(
+      function*(id: string, options?: ResumeOptions) {
+        return Thread.make(session, yield* reopenThread(session, layerHandlers, "thread/resume", id, options))
+      },
+      withVersions
+    ) as Codex["Service"]["resumeThread"],
+    forkThread: Effect.fn("Codex.forkThread")(
+      function*(id: string, options?: ForkOptions) {
+        return Thread.make(session, yield* reopenThread(session, layerHandlers, "thread/fork", id, options))
+      },
+      withVersions
+    ) as Codex["Service"]["forkThread"],
     listThreads: (options = {}) =>
-      listOf("thread/list", options, (options) => ({
+      list("thread/list", options, (options) => ({
         ...options,
         modelProviders: options.modelProviders ?? [],
         sourceKinds: options.sourceKinds ?? listedSources
@@ -382,25 +266,17 @@ const make = Effect.gen(function*() {
       const threadId = canonicalId(id)
       yield* Effect.mapError(server.request("thread/unarchive", { threadId }), (error) => {
         const { reason } = error
-        // The writer is this server.
-        return reason._tag === "ThreadLocked" && records.get(threadId)?.isOpen(records.restarts) === true
+        // This server itself is the writer of a thread that is open.
+        return reason._tag === "ThreadLocked" && records.get(threadId)?.isOpen(records.generation) === true
           ? appServerError(
             new ThreadNotFound({ method: reason.method, threadId, state: "notArchived", cause: reason.cause })
           )
           : error
       })
     }),
-    models: (options = {}) => listOf("model/list", options, identity, Protocol.Model)
+    models: (options = {}) => list("model/list", options, identity, Protocol.Model)
   })
 })
-
-/** The sources of threads that are not those of sub-agents. The server lists only interactive ones by itself. */
-const listedSources: ReadonlyArray<Protocol.ThreadSourceKind> = ["cli", "vscode", "exec", "appServer", "unknown"]
-
-const withDefaultMode = (options: StartOptions): StartOptions =>
-  options.approvalMode === undefined && options.approvalPolicy === undefined && options.approvalsReviewer === undefined
-    ? { ...options, approvalMode: "auto_review", approvalPolicy: undefined, approvalsReviewer: undefined }
-    : options
 
 /**
  * Codex on any {@link AppServer.AppServer}, and so on any transport.
@@ -416,7 +292,7 @@ const withDefaultMode = (options: StartOptions): StartOptions =>
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Codex, never, AppServer.AppServer> = Layer.fresh(Layer.effect(Codex, make))
+export const layer: Layer.Layer<Codex, never, AppServer.Session> = Layer.fresh(Layer.effect(Codex, make))
 
 /**
  * How `layerStdio` starts the process and connects to it.
@@ -439,7 +315,7 @@ export interface StdioOptions extends StdioTransport.Options, AppServer.Options 
  */
 export const layerStdio = (
   options?: StdioOptions
-): Layer.Layer<Codex | AppServer.AppServer, AppServerError, ChildProcessSpawner> =>
+): Layer.Layer<Codex | AppServer.AppServer | AppServer.Session, AppServerError, ChildProcessSpawner> =>
   layer.pipe(
     Layer.provideMerge(AppServer.layer(options)),
     Layer.provide(StdioTransport.layer(options))

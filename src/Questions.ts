@@ -1,5 +1,23 @@
 /**
- * What Codex asks a person: questions of the model in plan mode, and what MCP servers want to know.
+ * Questions to a person: those of the model in plan mode, and the elicitations of MCP servers.
+ *
+ * **Details**
+ *
+ * The handlers of the turn's option `questions` come first, then those of the thread's option, then those that {@link layer} provides: in
+ * the context where the turn is started, where the thread was opened, and where the `Codex` layer was built.
+ *
+ * Responses are checked before they are sent: those to the model's questions against the options that it offered, those to a form
+ * against the form's schema. Without a handler, or with one that fails or responds with something else, the response to the model's
+ * question is a JSON-RPC error, and the MCP server's elicitation is declined. Whether an MCP tool may be called is a question for `Approvals`.
+ *
+ * A handler is interrupted when another client responds, when the turn ends, and when the connection closes.
+ *
+ * **Gotchas**
+ *
+ * An MCP server may ask while its thread is being started, before the server has named the thread. The handlers of that thread respond if it
+ * is the only thread that is being started; otherwise those of the context where the `Codex` layer was built do.
+ *
+ * **Example** (Responding to both kinds of questions)
  *
  * ```ts
  * import { Effect } from "effect"
@@ -15,206 +33,59 @@
  * })
  * ```
  *
- * Answers are checked before they are sent: those to the model's questions against the options that it offered, those to a form
- * against the form's schema. Without a handler, or with one that fails or answers something else, the model's question is
- * answered with a JSON-RPC error and the MCP server's is declined. Whether an MCP tool may be called is asked of `Approvals`.
- *
- * A handler is interrupted when somebody else has answered, the turn ends or the connection closes.
- *
- * What an MCP server asks as it starts, before `startThread` has its answer, goes to {@link layer}: nobody knows yet which
- * thread it is.
- *
  * @since 0.1.0
  */
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
 import type * as Terminal from "effect/Terminal"
-import * as Codex from "./Codex.ts"
 import { handlerContext } from "./internal/handlers/handlerContext.ts"
-import type { HandlerServices, KnownServices, NoExcessProperties } from "./internal/handlers/handlerServices.ts"
-import { assertQuestions, provideQuestions } from "./internal/session/handlers/handlerRegistry.ts"
+import type { NoExcessProperties } from "./internal/handlers/handlerServices.ts"
+import { assertOptions } from "./internal/options.ts"
+import {
+  accept,
+  cancel,
+  decline,
+  type ElicitationAnswer,
+  type FormElicitation,
+  type Handlers,
+  Questions,
+  type Services
+} from "./internal/questions/model.ts"
+import { provideQuestions, questionKinds } from "./internal/questions/provideQuestions.ts"
 import { type Choice, choose, notifyCancelled, show, withTerminalLock } from "./internal/terminal/prompt.ts"
 import { terminalLine, terminalText } from "./internal/terminal/terminalText.ts"
 import type * as Protocol from "./Protocol.ts"
 
+export * from "./internal/questions/model.ts"
+
 /**
- * The model has questions for the user. It can ask in plan mode (`collaborationMode` of a turn).
+ * Makes handlers that have the services which they need from the current context.
  *
- * @category requests
- * @since 0.1.0
- */
-export interface UserInputRequest {
-  readonly threadId: string
-  readonly turnId: string
-  readonly itemId: string
-  /**
-   * Each has an `id`, the question, and mostly `options` to choose from; with `isOther` any other text is an answer too. What
-   * is `isSecret` should not be shown as it is typed.
-   */
-  readonly questions: ReadonlyArray<Protocol.ToolRequestUserInputQuestion>
-  /** Whether the turn waits for the answer. */
-  readonly isBlocking: boolean
-}
-
-/**
- * The answers, by the `id` of the question. A question without an answer is left open.
+ * **When to use**
  *
- * @category answers
- * @since 0.1.0
- */
-export interface UserInputAnswers {
-  readonly [questionId: string]: string | ReadonlyArray<string>
-}
-
-/**
- * What every question of an MCP server has.
- *
- * @category requests
- * @since 0.1.0
- */
-export interface ElicitationBase {
-  readonly threadId: string
-  /** The turn that the server works for, if it is known. */
-  readonly turnId: string | undefined
-  /** The name of the MCP server. */
-  readonly server: string
-  /** The `_meta` of the request. */
-  readonly meta: unknown
-}
-
-/**
- * An MCP server wants a form to be filled in.
- *
- * @category requests
- * @since 0.1.0
- */
-export interface FormElicitation extends ElicitationBase {
-  readonly _tag: "Form"
-  readonly message: string
-  /** The JSON Schema of the answer: an object with strings, numbers, booleans and choices. */
-  readonly requestedSchema: Protocol.McpElicitationSchema
-  /** The same as a schema: what it does not decode is not sent. */
-  readonly schema: Schema.Codec<unknown>
-}
-
-/**
- * An MCP server wants the user to open a page.
- *
- * @category requests
- * @since 0.1.0
- */
-export interface UrlElicitation extends ElicitationBase {
-  readonly _tag: "Url"
-  readonly message: string
-  readonly url: string
-  readonly elicitationId: string
-}
-
-/**
- * A question of another kind, as the server sent it: OpenAI's own forms, user verification, and what newer servers add.
- *
- * @category requests
- * @since 0.1.0
- */
-export interface OtherElicitation extends ElicitationBase {
-  readonly _tag: "Other"
-  readonly mode: string
-  readonly params: unknown
-}
-
-/**
- * A question of an MCP server, told apart by `_tag`.
- *
- * @category requests
- * @since 0.1.0
- */
-export type ElicitationRequest = FormElicitation | UrlElicitation | OtherElicitation
-
-/**
- * @category answers
- * @since 0.1.0
- */
-export type ElicitationAnswer = Protocol.McpServerElicitationRequestResponse
-
-/**
- * Yes, with this content; a question that is not a form needs none.
- *
- * @category answers
- * @since 0.1.0
- */
-export const accept = (content: unknown = null): ElicitationAnswer => ({ action: "accept", content })
-
-/**
- * No: the user does not want to.
- *
- * @category answers
- * @since 0.1.0
- */
-export const decline: ElicitationAnswer = { action: "decline", content: null }
-
-/**
- * The user has put the question away without an answer.
- *
- * @category answers
- * @since 0.1.0
- */
-export const cancel: ElicitationAnswer = { action: "cancel", content: null }
-
-/**
- * One typed handler for each kind of question. A kind without a handler is left to whoever comes next: the turn's handlers
- * come first, then the thread's, then those of {@link layer}.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Handlers<out R = never> {
-  readonly userInput?: ((request: UserInputRequest) => Effect.Effect<UserInputAnswers, unknown, R>) | undefined
-  readonly elicitation?: ((request: ElicitationRequest) => Effect.Effect<ElicitationAnswer, unknown, R>) | undefined
-}
-
-/**
- * The services that handlers need.
- *
- * @category models
- * @since 0.1.0
- */
-export type Services<H> = KnownServices<HandlerServices<H>>
-
-/**
- * Who answers the questions of all threads.
- *
- * @category services
- * @since 0.1.0
- */
-export class Questions extends Context.Service<Questions, Handlers>()("effect-codex/Questions") {}
-
-/**
- * Has handlers answer the questions of all threads that have none of their own, for as long as the scope lives. Of several
- * the latest answer.
+ * To provide questions to one effect: `Effect.provideService(effect, Questions.Questions, handlers)`. {@link layer} does it as a layer.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = <const H extends Handlers<any>>(
   handlers: H & NoExcessProperties<H, Handlers>
-): Effect.Effect<Questions["Service"], never, Codex.Codex | Services<H> | Scope.Scope> =>
-  Effect.gen(function*() {
-    const codex = yield* Codex.Codex
-    assertQuestions(handlers)
-    const services = (yield* handlerContext) as Context.Context<Services<H>>
-    const questions = provideQuestions(handlers as Handlers<Services<H>>, services)
-    yield* codex.handle({ questions })
-    return questions
+): Effect.Effect<Handlers, never, Services<H>> =>
+  Effect.suspend(() => {
+    assertOptions("questions", questionKinds, handlers ?? null)
+    return Effect.map(handlerContext<Services<H>>(), (context) => provideQuestions<Services<H>>(handlers, context))
   })
 
 /**
- * Has handlers answer the questions of all threads that have none of their own.
+ * Provides handlers to a program: they respond to the questions of the threads and turns that the program starts.
+ *
+ * **Details**
+ *
+ * The option `questions` of a thread or a turn comes first. Where two of these layers are nested, a turn has the inner one.
  *
  * **Gotchas**
  *
@@ -225,7 +96,7 @@ export const make = <const H extends Handlers<any>>(
  */
 export const layer = <const H extends Handlers<any>>(
   handlers: H & NoExcessProperties<H, Handlers>
-): Layer.Layer<Questions, never, Codex.Codex | Services<H>> => Layer.effect(Questions, make<H>(handlers))
+): Layer.Layer<never, never, Services<H>> => Layer.effect(Questions, make<H>(handlers))
 
 interface Selectable {
   readonly type?: unknown

@@ -11,24 +11,25 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
-import type * as Approvals from "./Approvals.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
+import type * as Approvals from "./internal/approvals/model.ts"
 import { boolean, duration, jsonSchema, type Kinds, optionIssue } from "./internal/options.ts"
-import { type HandlerOptions, isEmpty, provideHandlers } from "./internal/session/handlers/handlerRegistry.ts"
+import type * as Questions from "./internal/questions/model.ts"
+import { contextHandlers, type HandlerOptions, provideHandlers } from "./internal/session/handlers/handlers.ts"
+import type { SessionState } from "./internal/session/sessionState.ts"
 import { requireOptions, resolveTurnOptions } from "./internal/session/settings/resolveOptions.ts"
 import { hasFiles, requireCwd, resolveFiles } from "./internal/session/settings/serverPaths.ts"
 import type { Settings } from "./internal/session/settings/threadSettings.ts"
 import { withExactRoots } from "./internal/session/settings/turnSandbox.ts"
-import type { OpenThread, OpenThreads } from "./internal/session/threads/openThread.ts"
+import type { OpenThread } from "./internal/session/threads/openThread.ts"
 import { pages } from "./internal/session/threads/pages.ts"
 import { withGone } from "./internal/session/threads/threadNotFound.ts"
 import { compactThread } from "./internal/session/turns/compactThread.ts"
 import { exclusiveOptions, startTurn } from "./internal/session/turns/startTurn.ts"
-import { closeTurns, type Session } from "./internal/session/turns/turnHandle.ts"
+import { closeTurns } from "./internal/session/turns/turnHandle.ts"
 import { requestTimeout, startDeadline, startIdleTimeout, startTimeout } from "./internal/session/turns/turnTimeouts.ts"
 import * as Protocol from "./Protocol.ts"
-import type * as Questions from "./Questions.ts"
 import type * as Sandbox from "./Sandbox.ts"
 import * as Turn from "./Turn.ts"
 
@@ -235,19 +236,17 @@ const ownKinds: Kinds<Pick<TurnOptions, "deadline" | "idleTimeout" | "keepBackgr
   outputSchema: jsonSchema
 }
 
-/** The parts of a thread's handle. */
-interface HeldThread {
-  readonly session: Session
-  readonly threads: OpenThreads
+interface ThreadContext {
+  readonly session: SessionState
   readonly thread: OpenThread
 }
 
-/** Adds to a failure what became of the thread. */
-const sayingWhy = <A, E, R>(effect: Effect.Effect<A, E, R>, { thread: { record } }: HeldThread) =>
+/** Adds to a failure that the thread was archived or deleted. */
+const explainGone = <A, E, R>(effect: Effect.Effect<A, E, R>, { thread: { record } }: ThreadContext) =>
   Effect.mapError(effect, (error) => withGone(error, record))
 
 const start = Effect.fnUntraced(function*(
-  { session, thread }: HeldThread,
+  { session, thread }: ThreadContext,
   input: Input.Input,
   options: TurnOptions = {}
 ) {
@@ -267,9 +266,9 @@ const start = Effect.fnUntraced(function*(
   const fields = yield* resolveTurnOptions(rest)
   const validated = yield* Input.validate("turn/start", input)
   const since = yield* Clock.currentTimeMillis
-  const limit = yield* startTimeout(server, thread.id, { deadline, idle: idleTimeout })
+  const timeout = yield* startTimeout(server, thread.id, { deadline, idle: idleTimeout })
   const items = Predicate.isNotNullish(fields.cwd) || hasFiles(validated)
-    ? yield* limit(Effect.andThen(
+    ? yield* timeout(Effect.andThen(
       requireCwd(server, "turn/start", fields.cwd),
       resolveFiles(server, "turn/start", validated, fields.cwd ?? thread.record.settings.cwd)
     ))
@@ -277,7 +276,8 @@ const start = Effect.fnUntraced(function*(
   const params = { ...fields, threadId: thread.id, input: items }
   const handle = yield* startTurn(session, thread, {
     params: yield* withExactRoots(thread.record.settings, server.experimentalApi, params),
-    handlers: isEmpty(handlers) ? undefined : handlers,
+    handlers,
+    context: yield* contextHandlers,
     keepBackgroundTerminals,
     exclusive: exclusiveOptions({
       ...rest,
@@ -285,49 +285,49 @@ const start = Effect.fnUntraced(function*(
       questions,
       keepBackgroundTerminals: keepBackgroundTerminals || undefined
     }),
-    limit
+    timeout
   })
   if (deadline !== undefined) yield* startDeadline(handle, deadline, since)
   if (idleTimeout !== undefined) yield* startIdleTimeout(handle, idleTimeout)
   return Turn.make(handle)
-}, sayingWhy)
+}, explainGone)
 
-const run = Effect.fn("Thread.run")(function*(held: HeldThread, input: Input.Input, options?: TurnOptions) {
-  yield* Effect.annotateCurrentSpan({ threadId: held.thread.id })
-  const turn = yield* start(held, input, options)
+const run = Effect.fn("Thread.run")(function*(context: ThreadContext, input: Input.Input, options?: TurnOptions) {
+  yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
+  const turn = yield* start(context, input, options)
   return yield* turn.result
 }, Effect.scoped)
 
-const turn = Effect.fn("Thread.turn")(function*(held: HeldThread, input: Input.Input, options?: TurnOptions) {
-  yield* Effect.annotateCurrentSpan({ threadId: held.thread.id })
-  return yield* start(held, input, options)
+const turn = Effect.fn("Thread.turn")(function*(context: ThreadContext, input: Input.Input, options?: TurnOptions) {
+  yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
+  return yield* start(context, input, options)
 })
 
-const read = Effect.fn("Thread.read")(function*(held: HeldThread, options: ReadOptions = {}) {
-  const { session: { server }, thread: { id } } = held
+const read = Effect.fn("Thread.read")(function*(context: ThreadContext, options: ReadOptions = {}) {
+  const { session: { server }, thread: { id } } = context
   yield* requireOptions("thread/read", options)
-  const { thread } = yield* sayingWhy(server.request("thread/read", { ...options, threadId: id }), held)
+  const { thread } = yield* explainGone(server.request("thread/read", { ...options, threadId: id }), context)
   return thread
 })
 
-const setName = Effect.fn("Thread.setName")(function*({ session, thread }: HeldThread, name: string) {
+const setName = Effect.fn("Thread.setName")(function*({ session, thread }: ThreadContext, name: string) {
   yield* session.server.request("thread/name/set", { threadId: thread.id, name })
-}, sayingWhy)
+}, explainGone)
 
-const compact = Effect.fn("Thread.compact")(function*({ session: { open, server }, thread }: HeldThread) {
-  const limit = yield* requestTimeout(server, "thread/compact/start")
-  const { state, turn } = yield* compactThread(server, open, thread, limit)
+const compact = Effect.fn("Thread.compact")(function*({ session: { turns, server }, thread }: ThreadContext) {
+  const timeout = yield* requestTimeout(server, "thread/compact/start")
+  const { state, turn } = yield* compactThread(server, turns, thread, timeout)
   const { status } = yield* Turn.resultOf(state, turn)
   if (status !== "completed") yield* Turn.failure(state, turn, "the compaction was interrupted")
-}, sayingWhy)
+}, explainGone)
 
-const settings = Effect.fn("Thread.settings")((held: HeldThread) => {
-  const { session: { server }, thread } = held
+const settings = Effect.fn("Thread.settings")((context: ThreadContext) => {
+  const { session: { server }, thread } = context
   const opened = thread.request(server, "thread/resume", () => Effect.sync(() => thread.record.settings))
-  return sayingWhy(opened, held)
+  return explainGone(opened, context)
 })
 
-const close = Effect.fn("Thread.close")(function*({ session, thread, threads }: HeldThread) {
+const close = Effect.fn("Thread.close")(function*({ session, thread }: ThreadContext) {
   const { id, record } = thread
   if (record.isClosed) return
   record.isClosed = true
@@ -339,12 +339,12 @@ const close = Effect.fn("Thread.close")(function*({ session, thread, threads }: 
       })
     )
   )
-  threads.release(id)
-  session.registry.removeThread(id)
-  session.open.usages.forgetTotals(id)
+  record.instructions = {}
+  session.handlers.removeThread(id)
+  session.turns.usages.forgetTotals(id)
 })
 
-const backgroundTerminals = ({ session: { server }, thread: { id } }: HeldThread): BackgroundTerminals => ({
+const backgroundTerminals = ({ session: { server }, thread: { id } }: ThreadContext): BackgroundTerminals => ({
   list: pages(server, "thread/backgroundTerminals/list", { threadId: id }, Protocol.ThreadBackgroundTerminal),
   terminate: Effect.fn("Thread.backgroundTerminals.terminate")(function*(processId) {
     const { terminated } = yield* server.request("thread/backgroundTerminals/terminate", { threadId: id, processId })
@@ -354,17 +354,20 @@ const backgroundTerminals = ({ session: { server }, thread: { id } }: HeldThread
 })
 
 /** @internal */
-export const make = (held: HeldThread): Thread => ({
-  id: held.thread.id,
-  run: ((input: Input.Input, options?: TurnOptions) => run(held, input, options)) as Thread["run"],
-  turn: ((input: Input.Input, options?: TurnOptions) => turn(held, input, options)) as Thread["turn"],
-  stream:
-    ((input: Input.Input, options?: TurnOptions) =>
-      Stream.unwrap(Effect.map(start(held, input, options), ({ events }) => events))) as Thread["stream"],
-  read: (options) => read(held, options),
-  setName: (name) => setName(held, name),
-  compact: Effect.suspend(() => compact(held)),
-  settings: Effect.suspend(() => settings(held)),
-  backgroundTerminals: backgroundTerminals(held),
-  close: Effect.suspend(() => close(held))
-})
+export const make = (session: SessionState, thread: OpenThread): Thread => {
+  const context: ThreadContext = { session, thread }
+  return {
+    id: thread.id,
+    run: ((input: Input.Input, options?: TurnOptions) => run(context, input, options)) as Thread["run"],
+    turn: ((input: Input.Input, options?: TurnOptions) => turn(context, input, options)) as Thread["turn"],
+    stream:
+      ((input: Input.Input, options?: TurnOptions) =>
+        Stream.unwrap(Effect.map(start(context, input, options), ({ events }) => events))) as Thread["stream"],
+    read: (options) => read(context, options),
+    setName: (name) => setName(context, name),
+    compact: Effect.suspend(() => compact(context)),
+    settings: Effect.suspend(() => settings(context)),
+    backgroundTerminals: backgroundTerminals(context),
+    close: Effect.suspend(() => close(context))
+  }
+}

@@ -29,6 +29,8 @@ import { startDeadline, startIdleTimeout } from "./internal/session/turns/turnTi
 import * as Protocol from "./Protocol.ts"
 import * as Usage from "./Usage.ts"
 
+const TypeId = "~effect-codex/Turn"
+
 /**
  * Something that happens in a turn: the protocol's own notification, told apart by `method`. A notification that a newer
  * server sends and this version does not know comes as it is.
@@ -139,6 +141,7 @@ export const MessageEvent = Data.taggedEnum<MessageEvent>()
  * @since 0.1.0
  */
 export interface Turn {
+  readonly [TypeId]: TurnHandle
   readonly id: string
   readonly threadId: string
   /**
@@ -385,15 +388,15 @@ export const messagesOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Strea
     ]
   )
 
-const handles = new WeakMap<Turn, TurnHandle>()
-
 const onHandle = (
   turn: Turn,
   start: (handle: TurnHandle) => Effect.Effect<void, never, Scope.Scope>
 ): Effect.Effect<Turn, never, Scope.Scope> => {
-  const handle = handles.get(turn)
+  const handle: TurnHandle | undefined = turn[TypeId]
   return handle === undefined
-    ? Effect.die(new TypeError("This turn was not started by a thread of effect-codex"))
+    ? Effect.die(
+      new TypeError("This turn was not started by a thread of effect-codex; pass the value that `thread.turn` returns")
+    )
     : Effect.as(start(handle), turn)
 }
 
@@ -450,16 +453,16 @@ const result = Effect.fn("Turn.result")((handle: TurnHandle) =>
 export const make = (handle: TurnHandle): Turn => {
   const { id, state } = handle.turn
   const events = fromSubscription(() => handle.subscribe(), (buffer) => handle.unsubscribe(buffer))
-  const turn: Turn = {
+  const turn = {
     id,
     threadId: state.threadId,
     events,
     text: textOf(events),
     messages: messagesOf(events),
-    steer: (input) => steer(handle, input),
+    steer: (input: Input.Input) => steer(handle, input),
     interrupt: Effect.suspend(() => interrupt(handle)),
     result: Effect.suspend(() => result(handle))
   }
-  handles.set(turn, handle)
-  return turn
+  // Not enumerable, so that a turn in a log does not show it.
+  return Object.defineProperty(turn, TypeId, { value: handle }) as Turn
 }

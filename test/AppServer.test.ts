@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as RcRef from "effect/RcRef"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -12,8 +13,11 @@ import * as TestClock from "effect/testing/TestClock"
 import manifest from "../package.json" with { type: "json" }
 import * as AppServer from "../src/AppServer.ts"
 import * as AppServerError from "../src/AppServerError.ts"
+import { Session } from "../src/internal/session/session.ts"
 import * as Protocol from "../src/Protocol.ts"
 import * as Fake from "./FakeTransport.ts"
+
+const sessionState = Effect.flatMap(Session, RcRef.get)
 
 const layer = (options?: AppServer.Options) => Layer.provideMerge(AppServer.layer(options), Fake.layer)
 
@@ -366,7 +370,8 @@ describe("AppServer", () => {
         const [second, third] = [yield* fake.take, yield* fake.take]
         yield* fake.emit({ id: first.id, result: { data: [] } }, { id: second.id, result: { data: ["a"] } })
         assert.isTrue(Exit.isSuccess(yield* Fiber.join(others[0]!)))
-        server.listen("t", {
+        const { server: connection } = yield* sessionState
+        connection.addThreadListener("t", {
           onNotification: () => {},
           onClose: () => {
             throw new Error("a bug in a listener")
@@ -748,22 +753,23 @@ describe("AppServer", () => {
       }).pipe(Effect.scoped, Effect.provide(layer())))
   })
 
-  it.effect("lets notifications of one method be observed, for as long as the scope lives", () =>
+  it.effect("calls a notification handler until its scope closes", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
+      const { server: connection } = yield* sessionState
       const fake = yield* Fake.FakeTransport
       const seen: Array<unknown> = []
       yield* Effect.gen(function*() {
-        yield* server.observe("turn/started", () => {
-          throw new Error("an observer's own business")
+        yield* connection.addNotificationHandler("turn/started", () => {
+          throw new Error("an error of another handler")
         })
-        yield* server.observe("turn/started", (event) => seen.push(event.method))
+        yield* connection.addNotificationHandler("turn/started", ({ turn }) => seen.push(turn.id))
         const started = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 2)))
         yield* Effect.yieldNow
         yield* fake.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u"))
         yield* Fiber.join(started)
       }).pipe(Effect.scoped)
-      assert.deepStrictEqual(seen, ["turn/started"])
+      assert.deepStrictEqual(seen, ["u"])
       const later = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
       yield* Effect.yieldNow
       yield* fake.emit(Fake.turnStarted("t", "v"))

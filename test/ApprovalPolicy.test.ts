@@ -1,6 +1,6 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
-import { ApprovalPolicy, Approvals, type Codex, type Protocol } from "effect-codex"
+import { ApprovalPolicy, Approvals, type Protocol } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
@@ -299,7 +299,7 @@ describe("a policy that accepts file changes", () => {
 
   it("needs a file system", () => {
     const policy: Approvals.Policy<FileSystem.FileSystem | Path.Path> = ApprovalPolicy.acceptFileChanges
-    const layer: Layer.Layer<Approvals.Approvals, never, Codex.Codex | FileSystem.FileSystem | Path.Path> = Approvals
+    const layer: Layer.Layer<never, never, FileSystem.FileSystem | Path.Path> = Approvals
       .layer(
         ApprovalPolicy.firstOf(ApprovalPolicy.readOnlyCommands, ApprovalPolicy.acceptFileChanges)
       )

@@ -84,7 +84,7 @@ const recorded: Layer.Layer<Transport.Transport | Wire, never, Transport.Transpo
 export const layerProcess = (
   options?: Codex.StdioOptions
 ): Layer.Layer<
-  Codex.Codex | AppServer.AppServer | Wire,
+  Codex.Codex | AppServer.AppServer | AppServer.Session | Wire,
   AppServerError.AppServerError,
   CodexEnvironment.CodexEnvironment | ChildProcessSpawner
 > =>
@@ -105,6 +105,7 @@ export const layer = (
 ): Layer.Layer<
   | Codex.Codex
   | AppServer.AppServer
+  | AppServer.Session
   | Wire
   | CodexEnvironment.CodexEnvironment
   | ModelServer.ModelServer

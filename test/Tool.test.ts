@@ -1,6 +1,6 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AppServer, type AppServerError, Codex, type Thread, Tool } from "effect-codex"
-import * as AiToolkit from "effect-codex/AiToolkit"
+import { CodexToolkit } from "effect-codex/ai"
 import { ModelServer } from "effect-codex/testing"
 import { Tool as AiTool, Toolkit } from "effect/ai"
 import * as Context from "effect/Context"
@@ -426,8 +426,8 @@ describe("tools that cannot be given", () => {
       yield* refused({ tools: [named("has space")] }, /cannot be named "has space"/)
       yield* refused({ tools: [named("")] }, /cannot be named ""/)
       yield* refused({ tools: [named("a"), named("a")] }, /two tools named a/)
-      yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /toolConcurrency is 0/)
-      yield* refused({ toolConcurrency: 3 }, /toolConcurrency says nothing without tools/)
+      yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /`toolConcurrency` is 0/)
+      yield* refused({ toolConcurrency: 3 }, /`toolConcurrency` requires `tools`/)
       for (
         const name of ["exec_command", "list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"]
       ) {
@@ -493,7 +493,7 @@ describe("a tool call", () => {
           success: Schema.String
         })
       )
-      const [ai] = yield* AiToolkit.make(toolkit).pipe(
+      const [ai] = yield* CodexToolkit.make(toolkit).pipe(
         Effect.provide(toolkit.toLayer({ ai: ({ key }) => Effect.withSpan(Effect.succeed(`${key} it is`), "inner") }))
       )
       for (const each of [tool, ai!]) {
@@ -644,9 +644,9 @@ describe("a Toolkit of effect/ai", () => {
   })
   const callId = { threadId: "t", turnId: "u", callId: "c" }
 
-  const using = (options?: Parameters<typeof AiToolkit.make>[1]) =>
+  const using = (options?: Parameters<typeof CodexToolkit.make>[1]) =>
     Effect.map(
-      AiToolkit.make(toolkit, options as {}),
+      CodexToolkit.make(toolkit, options as {}),
       (tools) => (name: string, args: unknown) =>
         Effect.map(Effect.exit(tools.find((tool) => tool.name === name)!.run(args, callId)), (exit) =>
           exit._tag === "Success" ? exit.value : "defect")
@@ -669,7 +669,7 @@ describe("a Toolkit of effect/ai", () => {
   it.effect("does not run what needs approval unless it is approved", () =>
     Effect.gen(function*() {
       const run = yield* using()
-      assert.deepStrictEqual(yield* run("guarded", {}), said(false, "guarded needs approval, and was not approved"))
+      assert.deepStrictEqual(yield* run("guarded", {}), said(false, "guarded needs approval and was not approved"))
       assert.deepStrictEqual(yield* run("sometimes", { amount: 1 }), said(true, "ran"))
       assert.deepInclude(yield* run("sometimes", { amount: 100 }), { success: false })
       const approving = yield* using({ approve: (tool) => Effect.succeed(tool === "guarded") })
@@ -685,7 +685,7 @@ describe("a Toolkit of effect/ai", () => {
         providerName: "search",
         args: Schema.Struct({})
       })
-      const made = yield* Effect.result(AiToolkit.make(Toolkit.make(Search({}))))
+      const made = yield* Effect.result(CodexToolkit.make(Toolkit.make(Search({}))))
       assert.isTrue(Result.isFailure(made))
       if (Result.isFailure(made)) assert.strictEqual(made.failure.reason._tag, "InvalidRequest")
     }))
@@ -714,7 +714,7 @@ describe("a tool with a parameter named like an inherited property", () => {
   it.effect("is called with and without it as a tool of a Toolkit", () =>
     Effect.gen(function*() {
       const toolkit = Toolkit.make(AiTool.make("echo", { parameters, success: Schema.String }))
-      const [echo] = yield* AiToolkit.make(toolkit).pipe(Effect.provide(toolkit.toLayer({ echo: keys })))
+      const [echo] = yield* CodexToolkit.make(toolkit).pipe(Effect.provide(toolkit.toLayer({ echo: keys })))
       for (const args of [{}, { toString: "x" }]) {
         assert.deepStrictEqual(yield* echo!.run(args, about), {
           success: true,

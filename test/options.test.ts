@@ -11,7 +11,7 @@ import {
   Tool,
   Transport
 } from "effect-codex"
-import * as AiToolkit from "effect-codex/AiToolkit"
+import { CodexToolkit } from "effect-codex/ai"
 import { Cassette, CodexEnvironment, FakeAppServer, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import { Toolkit } from "effect/ai"
 import { toCodecOpenAI } from "effect/ai/OpenAiStructuredOutput"
@@ -224,7 +224,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
 
   it.effect("of layers and policies are a defect, for these cannot fail", () =>
     Effect.gen(function*() {
-      const built = (layer: Layer.Layer<any, never, Codex.Codex>) => defectOf(Effect.scoped(Layer.build(layer)))
+      const built = (layer: Layer.Layer<never>) => defectOf(Effect.scoped(Layer.build(layer)))
       assert.include(yield* built(Approvals.layer(js({ comand: accept }))), "did you mean `command`?")
       assert.include(yield* built(Approvals.layer(js({ command: 5 }))), "`command` is 5; expected a function")
       assert.include(yield* built(Questions.layer(js({ userinput: accept }))), "did you mean `userInput`?")
@@ -259,7 +259,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
       )
       assert.throws(make({ handler: undefined }), TypeError, "the option `handler` is missing")
       assert.throws(make({ timeout: "soon" }), TypeError, "a duration")
-      const toolkit = AiToolkit.make(Toolkit.empty, js({ aprove: accept })) as Effect.Effect<unknown>
+      const toolkit = CodexToolkit.make(Toolkit.empty, js({ aprove: accept })) as Effect.Effect<unknown>
       assert.include(yield* defectOf(toolkit), "did you mean `approve`?")
     }))
 })

@@ -1,4 +1,7 @@
-/** What synchronous code brings to the one fiber that reads it. Who brings never waits; the fiber takes all there is at once. */
+/**
+ * A single-consumer queue with synchronous producers. `notify` never blocks; the consumer drains everything buffered in one pull. It is
+ * simpler and faster than a `Queue` whose consumer takes one element at a time.
+ */
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -13,12 +16,12 @@ export class SyncQueue<A, E = never> {
   private ended: Exit.Exit<never, E | Cause.Done> | undefined
   private taker: ((next: Pull.Pull<Batch<A>, E>) => void) | undefined
 
-  /** `takeAll` takes what was brought, wherever that is kept. */
-  constructor(takeAll: () => ReadonlyArray<A>) {
-    this.flush = takeAll
+  /** `flush` removes and returns the buffered elements, which the producer keeps. */
+  constructor(flush: () => ReadonlyArray<A>) {
+    this.flush = flush
   }
 
-  /** Whether the fiber waits for something to be brought. */
+  /** Whether the consumer waits for elements. */
   get hasTaker(): boolean {
     return this.taker !== undefined
   }
@@ -27,12 +30,12 @@ export class SyncQueue<A, E = never> {
     return this.ended !== undefined
   }
 
-  /** Nothing follows. The fiber sees it after all that was brought. */
+  /** Ends the queue after the buffered elements. */
   end(error?: E): void {
     this.ended ??= Exit.fail(error === undefined ? Cause.Done() : error)
   }
 
-  /** Has the fiber go on, here and now. */
+  /** Resumes the waiting consumer synchronously. */
   readonly notify = (): void => {
     const { taker } = this
     this.taker = undefined
@@ -53,6 +56,6 @@ export class SyncQueue<A, E = never> {
     this.taker = undefined
   })
 
-  /** What is brought, for one run. */
+  /** The elements. It can be run once. */
   readonly stream: Stream.Stream<A, E> = Stream.fromPull(Effect.succeed(Effect.suspend(() => this.next())))
 }

@@ -86,7 +86,7 @@ export const layerTransport = (
 export const layerProcess = (
   options?: Codex.StdioOptions
 ): Layer.Layer<
-  Codex.Codex | AppServer.AppServer,
+  Codex.Codex | AppServer.AppServer | AppServer.Session,
   AppServerError,
   CodexEnvironment.CodexEnvironment | ChildProcessSpawner
 > => Layer.fresh(Layer.unwrap(Effect.map(inHome(options), (options) => Codex.layerStdio(options))))
@@ -119,6 +119,7 @@ export const layer = (
 ): Layer.Layer<
   | Codex.Codex
   | AppServer.AppServer
+  | AppServer.Session
   | CodexEnvironment.CodexEnvironment
   | ModelServer.ModelServer
   | NodeServices.NodeServices,

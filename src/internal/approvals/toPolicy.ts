@@ -1,26 +1,27 @@
-/** Typed handlers, one for each kind of request, as one policy. */
+/** Turns typed handlers, one for each kind of request, into one policy. */
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import type * as Approvals from "../../Approvals.ts"
-import { asEffect } from "../handlers/handlerContext.ts"
+import { asEffect, provideHandlerContext } from "../handlers/handlerContext.ts"
 import { assertOptions, func, type Kinds, optionIssue } from "../options.ts"
+import type { Approver, Decision, Handlers, Policy } from "./model.ts"
 
-const kinds: Kinds<Approvals.Handlers> = { command: func, fileChange: func, permissions: func, mcpToolCall: func }
+const kinds: Kinds<Handlers> = { command: func, fileChange: func, permissions: func, mcpToolCall: func }
 
-/** What is wrong with an approver, as plain JavaScript may give it. */
+/** Describes what is wrong with an approver, as plain JavaScript may pass it. */
 export const approverIssue = (approver: unknown): string | undefined =>
   Predicate.isFunction(approver) ? undefined : optionIssue(kinds, approver)
 
-/** Throws for what is no approver: it would never decide. */
-export const toPolicy = <R>(approver: Approvals.Approver<R>): Approvals.Policy<R> => {
-  if (Predicate.isFunction(approver)) return approver as Approvals.Policy<R>
+/** The policy of an approver. Throws for a value that is no approver: it would never decide. */
+export const toPolicy = <R>(approver: Approver<R>): Policy<R> => {
+  if (Predicate.isFunction(approver)) return approver as Policy<R>
   assertOptions("approvals", kinds, approver ?? null)
   const { command, fileChange, mcpToolCall, permissions } = approver
-  const decide = <Asked>(
-    handler: ((request: Asked) => Effect.Effect<Approvals.Decision, unknown, R>) | undefined,
-    request: Asked
-  ): Effect.Effect<Option.Option<Approvals.Decision>, unknown, R> =>
+  const decide = <Request>(
+    handler: ((request: Request) => Effect.Effect<Decision, unknown, R>) | undefined,
+    request: Request
+  ): Effect.Effect<Option.Option<Decision>, unknown, R> =>
     handler === undefined ? Effect.succeedNone : Effect.suspend(() => Effect.asSome(asEffect(handler(request))))
   return (request) => {
     switch (request._tag) {
@@ -34,4 +35,10 @@ export const toPolicy = <R>(approver: Approvals.Approver<R>): Approvals.Policy<R
         return decide(mcpToolCall, request)
     }
   }
+}
+
+/** The policy of an approver, with the services that it needs. */
+export const providePolicy = <R>(approver: Approver<R>, context: Context.Context<R>): Policy => {
+  const policy = toPolicy(approver)
+  return (request) => provideHandlerContext(context, () => policy(request))
 }

@@ -1,15 +1,15 @@
 /**
- * Events in their order. A log that has become long keeps the deltas of one text as one event until something else happens, so
- * what it holds is bounded by the texts themselves, and nothing is lost.
+ * A buffer of events in their order. When it has become long it coalesces the deltas of one text into one event, until another event
+ * follows. Its size is then bounded by the texts themselves, and no text is lost.
  */
 import type * as Protocol from "../../Protocol.ts"
-import { getOwn } from "./codec.ts"
-import { Delta, type DeltaNotification, type DeltaTemplate, isDelta } from "./deltaParser.ts"
+import { getOwn } from "../getOwn.ts"
+import { Delta, type DeltaNotification, type DeltaTemplate, isDelta } from "./delta.ts"
 
-/** So many pieces are joined at a time. One string that grew by each piece would hold every piece in memory. */
+/** Number of pieces that are joined at once. A string that grows by one piece at a time keeps every piece in memory. */
 const maxPendingPieces = 256
 
-/** The fields that tell which text a delta belongs to. A reasoning item has several. */
+/** The fields that identify the text of a delta. A reasoning item has several texts. */
 const textKeys = ["threadId", "turnId", "itemId", "summaryIndex", "contentIndex"] as const
 
 const isSameText = (previous: Protocol.ServerNotification, next: DeltaNotification): boolean => {
@@ -19,24 +19,24 @@ const isSameText = (previous: Protocol.ServerNotification, next: DeltaNotificati
   return textKeys.every((key) => getOwn(before, key) === getOwn(after, key))
 }
 
-/** The last event of a text, while it grows. */
+/** The last event of a text that can still grow. */
 interface OpenDelta {
   readonly index: number
-  /** The text of the event, and the pieces that came after it, those in `joined` before those in `pieces`. */
+  /** The text of the event, then the pieces in `joined`, then those in `pieces`. */
   readonly first: string
   readonly joined: Array<string>
   readonly pieces: Array<string>
-  /** What brought the last piece. */
+  /** The delta with the last piece. */
   last: Delta | DeltaNotification
   template: DeltaTemplate | undefined
 }
 
-/** So many texts grow at once. */
+/** Maximum number of texts that grow at once. */
 const maxOpenDeltas = 8
 
 /**
- * An array that is filled seldom is not made before it is needed: one that has become old by then would have the garbage
- * collector take what it holds for alive, long after it was read.
+ * Stands for an array that is not allocated yet. An empty array that survives into V8's old generation would keep the events that are pushed
+ * to it later alive until a major garbage collection.
  */
 const empty: ReadonlyArray<never> = []
 
@@ -44,17 +44,17 @@ const toEvent = (entry: Delta | DeltaNotification): DeltaNotification => entry i
 
 export class CoalescingBuffer<A extends Protocol.ServerNotification> {
   private readonly coalesceAfter: number
-  /** A delta becomes an event when it is read. */
+  /** A `Delta` becomes an event when it is read. */
   private entries: ReadonlyArray<A | Delta>
   private openDeltas: ReadonlyArray<OpenDelta> = empty
 
-  /** A log that has so many events joins deltas. */
+  /** Coalesces deltas from the event with the number `coalesceAfter` on. */
   constructor(joinFrom: number, events: ReadonlyArray<A> = empty) {
     this.coalesceAfter = joinFrom
     this.entries = events
   }
 
-  /** How many events there are. */
+  /** Number of buffered events. */
   get length(): number {
     return this.entries.length
   }
@@ -70,7 +70,7 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
     else this.append(tail, event.params.delta, event)
   }
 
-  /** As `push`, for a piece of text whose event may not be needed. */
+  /** As `push`, for a delta whose event need not be made. */
   pushDelta(delta: Delta): void {
     for (const tail of this.openDeltas) {
       if (tail.template === delta.template) return this.append(tail, delta.text, delta)
@@ -81,14 +81,14 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
     this.append(tail, delta.text, delta)
   }
 
-  /** Takes all events out. */
+  /** Removes and returns all events. */
   take(): ReadonlyArray<A> {
     const events = this.read()
     this.entries = empty
     return events
   }
 
-  /** All events, which stay. */
+  /** Returns all events without removing them. */
   copy(): ReadonlyArray<A> {
     return this.read().slice()
   }
@@ -106,7 +106,7 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
     return this.entries.length - 1
   }
 
-  /** Joins a piece with the last event of its text. The joined one has the time of the later. */
+  /** Appends a piece to the last event of its text, which then has the time of the piece. */
   private append(tail: OpenDelta, piece: string, last: Delta | DeltaNotification): void {
     tail.last = last
     tail.pieces.push(piece)

@@ -1,16 +1,14 @@
-/** Between the JSON of the wire and the types of the protocol. */
+/** Converts between the JSON of the wire and the types of the protocol. */
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import * as Protocol from "../../Protocol.ts"
-import type { IncomingNotification, ReadBatch } from "../jsonrpc/messages.ts"
+import { getOwn } from "../getOwn.ts"
+import type { IncomingNotification } from "../jsonrpc/messages.ts"
+import type { ReadBatch } from "../jsonrpc/readBatch.ts"
 import { stringify } from "../jsonrpc/stringify.ts"
 import { describeIssue } from "../schemaIssue.ts"
-
-/** A member of what the server sent, whatever that is. */
-export const getOwn = (value: unknown, name: string): unknown =>
-  Predicate.isObject(value) && Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
 
 const firstString = (...candidates: ReadonlyArray<unknown>): string | undefined => candidates.find(Predicate.isString)
 
@@ -22,7 +20,7 @@ export const getThreadId = (params: unknown): string | undefined =>
 export const getTurnId = (params: unknown): string | undefined =>
   firstString(getOwn(params, "turnId"), getOwn(getOwn(params, "turn"), "id"))
 
-/** What the protocol says of a method, if it has it. */
+/** The entry of a method in a table of the protocol, if the protocol has the method. */
 export const getSpec = <A extends object>(table: A, method: string): A[keyof A] | undefined =>
   Object.hasOwn(table, method) ? table[method as keyof A] : undefined
 
@@ -31,8 +29,8 @@ type Decoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
 const decoders = new WeakMap<object, Decoder>()
 
 /**
- * Reads what the server sent. A value of the protocol's shape is handed out as it is, with whatever else it has; only one
- * with something odd in it is rebuilt. Decoders are made when they are first needed.
+ * The decoder of what a server sent. A value of the protocol's shape is returned as it is, with its additional fields; only a
+ * value that does not fit is rebuilt. Decoders are made when they are first needed.
  */
 export const decoderFor = (schema: Schema.ConstraintDecoder<unknown>): Decoder => {
   const existing = decoders.get(schema)
@@ -44,13 +42,13 @@ export const decoderFor = (schema: Schema.ConstraintDecoder<unknown>): Decoder =
   return decoder
 }
 
-/** A notification of the protocol, of a newer one, or one that cannot be read. */
+/** Decodes a notification. One of a newer protocol is returned as it is, and one that does not decode as `malformed`. */
 export const decodeNotification = (message: IncomingNotification, batch: ReadBatch): Protocol.ServerNotification => {
   const spec = getSpec(Protocol.serverNotifications, message.method)
   if (spec === undefined) return message as Protocol.UnrecognizedNotification
   const params = decoderFor(spec.params)(message.params)
   if (Result.isFailure(params)) {
-    batch.warn(`Cannot read a ${message.method} notification: ${params.failure.message}`)
+    batch.warn(`Cannot decode a ${message.method} notification: ${params.failure.message}`)
     return { method: "malformed", raw: message }
   }
   return (params.success === message.params ? message : { ...message, params: params.success }) as Protocol.Notification
@@ -60,7 +58,7 @@ type Encoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
 
 const encoders = new WeakMap<object, Encoder>()
 
-/** Whether nothing was left out of a value when it was encoded. */
+/** Whether encoding has left out no property of a value. */
 const hasNoExcess = (value: unknown, encoded: unknown): boolean => {
   if (value === encoded) return true
   if (!Predicate.isObjectOrArray(value) || !Predicate.isObjectOrArray(encoded)) return false
@@ -74,7 +72,7 @@ const encoderFor = (schema: Schema.Codec<unknown>): Encoder => {
   const existing = encoders.get(schema)
   if (existing !== undefined) return existing
   const encode = Schema.encodeUnknownResult(schema)
-  // It says what is too much, and takes twice as long.
+  // It names the excess property, and takes twice as long.
   const encodeStrictly = Schema.encodeUnknownResult(schema, { onExcessProperty: "error" })
   const encoder: Encoder = (value) => {
     const encoded = encode(value)
@@ -84,7 +82,7 @@ const encoderFor = (schema: Schema.Codec<unknown>): Encoder => {
   return encoder
 }
 
-/** The params of a request as the JSON that is sent. What the protocol does not have fails. */
+/** Encodes the params of a request as JSON. Fails for what the protocol does not have. */
 export const encodeParams = (method: string, params: unknown): Result.Result<string | undefined, AppServerError> => {
   const spec = getSpec(Protocol.clientRequests, method)
   if (spec?.params === undefined) return stringify(params, method)

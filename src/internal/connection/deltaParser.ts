@@ -1,85 +1,14 @@
 /**
- * Reads the lines of texts that arrive in pieces, which are most of what a server sends.
+ * Parses the lines with a piece of text, which are most of what a server sends, without `JSON.parse`.
  *
- * Such a line is the one before it with another piece of text in it, and maybe another time. Once a line was parsed and found
- * right, one that is equal to it but for these two has the same meaning but for these two, so they are all that is read of
- * it. Whatever differs in any other way is left to `JSON.parse`: a line is read as that would read it, or not at all.
+ * Consecutive delta lines of one text differ only in `delta` and `emittedAtMs`. Once a line was parsed, it becomes a template: a line that
+ * matches the template has its meaning, except for these two values, so they are all that is read of it. `JSON.parse` reads every line
+ * that differs in any other way. A line is read as `JSON.parse` would read it, or not at all.
  */
 import * as Predicate from "effect/Predicate"
-import type { NotificationListener } from "../../AppServer.ts"
-import type * as Protocol from "../../Protocol.ts"
+import { Delta, type DeltaNotification, type DeltaTemplate, type Suffix } from "./delta.ts"
 
-/** The notifications that bring a piece of text, in `params.delta`. */
-const methods = [
-  "item/agentMessage/delta",
-  "item/plan/delta",
-  "item/commandExecution/outputDelta",
-  "item/fileChange/outputDelta",
-  "item/reasoning/summaryTextDelta",
-  "item/reasoning/textDelta"
-] as const
-
-const deltaMethods: ReadonlySet<string> = new Set(methods)
-
-/** A notification that brings a piece of text. */
-export type DeltaNotification = Protocol.Notification<typeof methods[number]>
-
-/** Whether a notification brings a piece of text. */
-export const isDelta = (event: Protocol.ServerNotification): event is DeltaNotification =>
-  deltaMethods.has(event.method)
-
-/** What comes after the piece. Many lines have the same, and the time in it changes seldom when they come quickly. */
-interface Suffix {
-  /** What comes before the digits of the time; `undefined` if the line does not end with its time. */
-  readonly beforeTimestamp: string | undefined
-  /** All of it, as it was the last time, and the time in it. */
-  text: string
-  emittedAtMs: number | undefined
-}
-
-/** Those who hear the notifications of one thread. */
-export interface Listeners {
-  listeners: ReadonlyArray<NotificationListener>
-}
-
-/** What the lines of one text have in common. */
-export interface DeltaTemplate {
-  /** What comes before the piece. */
-  readonly prefix: string
-  readonly suffix: Suffix
-  /** The notification that the first line was. */
-  readonly event: DeltaNotification
-  /** Another template with the same key. */
-  next: DeltaTemplate | undefined
-  /** Who hears it, for the router to remember. It holds nobody: who has gone is not in it any more. */
-  listeners: Listeners | undefined
-}
-
-/** A piece of text. Its notification is made when somebody wants it. */
-export class Delta {
-  readonly template: DeltaTemplate
-  readonly text: string
-  private readonly emittedAtMs: number | undefined
-  private decoded: DeltaNotification | undefined
-
-  constructor(template: DeltaTemplate, text: string, emittedAtMs: number | undefined) {
-    this.template = template
-    this.text = text
-    this.emittedAtMs = emittedAtMs
-    this.decoded = undefined
-  }
-
-  get event(): DeltaNotification {
-    if (this.decoded !== undefined) return this.decoded
-    const { event } = this.template
-    const params = { ...event.params, delta: this.text }
-    return this.decoded = (this.emittedAtMs === undefined
-      ? { ...event, params }
-      : { ...event, params, emittedAtMs: this.emittedAtMs }) as DeltaNotification
-  }
-}
-
-/** Where a line has what tells it from others: lines of one method, whose ids are as long, have it in the same place. */
+/** The templates whose lines have their turn id in the same place: those of one method, with ids of the same length. */
 interface TemplateIndex {
   readonly keyStart: number
   readonly keyEnd: number
@@ -90,35 +19,35 @@ interface TemplateIndex {
 const textMark = "\"delta\":\""
 const timeMark = ",\"emittedAtMs\":"
 
-/** So much of the end of a turn's id is looked up; then all is compared. */
+/** Number of characters at the end of a turn id that make the key of a template. The whole prefix is compared after the lookup. */
 const keyLength = 12
 
-/** So many texts of one turn may take turns. */
+/** Maximum number of texts of one turn whose lines may alternate. */
 const maxTemplatesPerTurn = 8
 
-/** So many kinds of lines, and so many templates, are remembered. When there are more, all are forgotten and learned anew. */
+/** Maximum number of indexes, suffixes and templates. When there are more, the parser drops all of them and starts anew. */
 const maxIndexes = 8
 const maxTemplates = 4096
 
-/** A piece so short is copied when it is cut out of a text; a longer one keeps all of that in memory. */
+/** Maximum length of a string that V8 copies when it is sliced out of another. A longer slice keeps the whole string in memory. */
 const maxFlatLength = 12
 
 const unsliced = (text: string): string => text.length <= maxFlatLength ? text : (" " + text).slice(1)
 
-/** So many short pieces with escapes are remembered. */
+/** Maximum number of short pieces with escapes that are cached. */
 const maxEscaped = 256
 
-/** Where the string that begins at `start` ends. */
+/** The index of the quotation mark that ends the JSON string which begins at `start`. */
 const endOfString = (json: string, start: number): number => {
   let end = start
   while (end < json.length && json.charCodeAt(end) !== 0x22) end += json.charCodeAt(end) === 0x5c ? 2 : 1
   return end
 }
 
-/** From this length on `JSON.parse` is quicker than a look at each character. */
+/** Minimum length, in characters, from which `JSON.parse` is faster than a loop over the characters. */
 const longPiece = 256
 
-/** Whether a string of JSON has this as it is. */
+/** Whether a piece of a JSON string has no escapes and nothing that needs one. */
 const isPlain = (piece: string): boolean => {
   if (piece.length > longPiece) return false
   for (let i = 0; i < piece.length; i++) {
@@ -128,10 +57,10 @@ const isPlain = (piece: string): boolean => {
   return true
 }
 
-/** A whole number that a double holds exactly, and the brace that ends its line. */
+/** An integer that a double represents exactly, and the brace that ends its line. */
 const timePattern = /^(?:0|[1-9]\d{0,14})\}$/
 
-/** Whether an suffix is of this kind. If it is, it is the last one. */
+/** Whether a text matches a suffix. If it does, the suffix keeps it as its last text. */
 const matchesSuffix = (suffix: Suffix, text: string): boolean => {
   if (text === suffix.text) return true
   if (suffix.beforeTimestamp === undefined || !text.startsWith(suffix.beforeTimestamp)) return false
@@ -152,23 +81,23 @@ const parse = (json: string): unknown => {
 
 export class DeltaParser {
   private indexes: Array<TemplateIndex> = []
-  private endings: Array<Suffix> = []
+  private suffixes: Array<Suffix> = []
   private size = 0
   private last: DeltaTemplate | undefined
-  /** What short pieces with escapes say. Most are line ends and quotation marks, which come again and again. */
+  /** The decoded text of short pieces with escapes. Most are line ends and quotation marks, which recur. */
   private readonly escaped = new Map<string, string>()
 
-  /** Reads a line that is one of a text that it has learned. */
+  /** Parses a line that matches a registered template. */
   tryParse(line: string): Delta | undefined {
     const { last } = this
     if (last !== undefined) {
-      const delta = this.readAs(last, line)
+      const delta = this.parseAs(last, line)
       if (delta !== undefined) return delta
     }
     for (const { templates, keyEnd, keyStart } of this.indexes) {
       let template = templates.get(line.slice(keyStart, keyEnd))
       for (; template !== undefined; template = template.next) {
-        const delta = template === last ? undefined : this.readAs(template, line)
+        const delta = template === last ? undefined : this.parseAs(template, line)
         if (delta === undefined) continue
         this.last = template
         return delta
@@ -177,19 +106,19 @@ export class DeltaParser {
     return undefined
   }
 
-  private readAs(template: DeltaTemplate, line: string): Delta | undefined {
+  private parseAs(template: DeltaTemplate, line: string): Delta | undefined {
     const { prefix, suffix } = template
     const textStart = prefix.length
     const textEnd = line.length - suffix.text.length
     if (textEnd < textStart || line.slice(0, textStart) !== prefix) return undefined
     if (!matchesSuffix(suffix, line.slice(textEnd))) return undefined
     const piece = line.slice(textStart, textEnd)
-    const text = isPlain(piece) ? unsliced(piece) : this.textOf(piece)
+    const text = isPlain(piece) ? unsliced(piece) : this.decodeEscaped(piece)
     return text === undefined ? undefined : new Delta(template, text, suffix.emittedAtMs)
   }
 
-  /** What a piece says that has escapes, unless it is no string of JSON at all. */
-  private textOf(piece: string): string | undefined {
+  /** Decodes a piece with escapes. `undefined` if it is no JSON string. */
+  private decodeEscaped(piece: string): string | undefined {
     const isShort = piece.length <= maxFlatLength
     const known = isShort ? this.escaped.get(piece) : undefined
     if (known !== undefined) return known
@@ -202,7 +131,7 @@ export class DeltaParser {
     return text
   }
 
-  /** Makes a line the first of its template, if it can have one: `event` is what was read of it, as it was parsed. */
+  /** Makes a template of a line that was parsed as `event`, if the line can have one. */
   register(line: string, event: DeltaNotification): void {
     const { turnId } = event.params
     const textStart = line.indexOf(textMark) + textMark.length
@@ -216,31 +145,31 @@ export class DeltaParser {
     const keyStart = Math.max(keyEnd - keyLength, 0)
     if (keyEnd > textStart) return
 
-    // One that differs in both says whether these two are where they seem to be: what is true of it is true of all.
+    // A line with other values proves that the values are where they seem to be.
     const delta = "another text"
     const probe = parse(`${before}${delta}${beforeTime === undefined ? after : `${beforeTime}1}`}`)
     const expected = { ...event, params: { ...event.params, delta }, ...(isTimed ? { emittedAtMs: 1 } : {}) }
     if (JSON.stringify(probe) !== JSON.stringify(expected)) return
 
-    if (this.size >= maxTemplates || this.indexes.length > maxIndexes || this.endings.length > maxIndexes) this.forget()
+    if (this.size >= maxTemplates || this.indexes.length > maxIndexes || this.suffixes.length > maxIndexes) this.clear()
     this.add({ keyStart, keyEnd, textStart }, unsliced(line.slice(keyStart, keyEnd)), {
       prefix: unsliced(before),
-      suffix: this.endingOf(after, beforeTime, event.emittedAtMs),
+      suffix: this.getSuffix(after, beforeTime, event.emittedAtMs),
       event,
       next: undefined,
       listeners: undefined
     })
   }
 
-  private forget(): void {
+  private clear(): void {
     this.indexes = []
-    this.endings = []
+    this.suffixes = []
     this.size = 0
     this.last = undefined
   }
 
-  private endingOf(after: string, beforeTime: string | undefined, emittedAtMs: number | undefined): Suffix {
-    const known = this.endings.find((suffix) =>
+  private getSuffix(after: string, beforeTime: string | undefined, emittedAtMs: number | undefined): Suffix {
+    const known = this.suffixes.find((suffix) =>
       suffix.beforeTimestamp === beforeTime && (beforeTime !== undefined || suffix.text === after)
     )
     if (known !== undefined) return known
@@ -249,7 +178,7 @@ export class DeltaParser {
       text: unsliced(after),
       emittedAtMs
     }
-    this.endings.push(suffix)
+    this.suffixes.push(suffix)
     return suffix
   }
 

@@ -1,4 +1,4 @@
-/** The answers that grant nothing, for the server's requests that nobody handles, or not in time. */
+/** The responses that grant nothing, for requests of the server that no handler has responded to. */
 import type * as Protocol from "../../Protocol.ts"
 import type { Response } from "../jsonrpc/messages.ts"
 
@@ -19,23 +19,24 @@ const declines: Declines = {
   execCommandApproval: { decision: denied }
 }
 
-/** JSON-RPC's codes for a method that is not there, and for one that failed. */
+/** Why no handler has responded: none is registered, it failed, or it was interrupted. */
+export type FallbackCause = "unhandled" | "failed" | "cancelled"
+
+/** The JSON-RPC codes for a method that does not exist, and for one that failed. */
 const methodNotFound = -32601
 const internalError = -32603
 
-/** What to answer, and what that does to the request, for the log. */
+const errors: Record<FallbackCause, (method: string) => { readonly code: number; readonly message: string }> = {
+  unhandled: (method) => ({ code: methodNotFound, message: `The client does not handle ${method}` }),
+  failed: (method) => ({ code: internalError, message: `The client failed to handle ${method}` }),
+  cancelled: (method) => ({ code: internalError, message: `${method} was cancelled` })
+}
+
+/** The response, and the verb with which the log says what it does to the request. */
 export const fallbackResponse = (
   method: string,
-  because: "unhandled" | "failed" | "withdrawn"
-): { readonly answer: Response; readonly effect: string } => {
-  if (Object.hasOwn(declines, method)) {
-    return { answer: { result: declines[method as keyof Declines] }, effect: "Declined" }
-  }
-  const error = because === "unhandled"
-    ? { code: methodNotFound, message: `The client does not handle ${method}` }
-    : {
-      code: internalError,
-      message: because === "failed" ? `The client failed to handle ${method}` : `Nobody needs the answer to ${method}`
-    }
-  return { answer: { error }, effect: "Answered with an error:" }
-}
+  cause: FallbackCause
+): { readonly response: Response; readonly verb: string } =>
+  Object.hasOwn(declines, method)
+    ? { response: { result: declines[method as keyof Declines] }, verb: "Declined" }
+    : { response: { error: errors[cause](method) }, verb: "Responded with an error to" }

@@ -1,7 +1,7 @@
-/** The one request that is not the program's: `Codex.layer` checks whether the server is logged in. */
-import { getOwn } from "./codec.ts"
+/** The request with which `Codex.layer` checks whether the server is logged in. Recordings leave it out. */
+import { getOwn } from "../getOwn.ts"
 
-/** Its method, and its id, which no request of the program has. It is sent once at most. */
+/** The id is reserved for the check, which is sent at most once. */
 export const loginCheck = { method: "account/read", id: 0 } as const
 
 /** Whether a message of the client is the check. The client responds to requests of the server with ids of the server. */

@@ -2,7 +2,7 @@
 import * as Predicate from "effect/Predicate"
 import { describeTurnError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
-import { getOwn } from "./codec.ts"
+import { getOwn } from "../getOwn.ts"
 import type { Router } from "./router.ts"
 
 type Notifications = Protocol.ServerNotifications

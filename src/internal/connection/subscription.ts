@@ -1,22 +1,19 @@
-/**
- * What a subscriber has not read yet. The reader puts events in and never waits; the subscriber takes all there is at
- * once.
- */
+/** The events that a subscriber has not read yet. The reader adds events and never waits; the subscriber drains all of them in one pull. */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
-import type { ReadBatch } from "../jsonrpc/messages.ts"
+import type { ReadBatch } from "../jsonrpc/readBatch.ts"
 import { SyncQueue } from "../syncQueue.ts"
 import { CoalescingBuffer } from "./coalescingBuffer.ts"
-import type { Delta } from "./deltaParser.ts"
+import type { Delta } from "./delta.ts"
 
-/** A subscriber with so many events unread lags. */
+/** Number of unread events from which a subscriber lags, and its deltas are coalesced. */
 export const lagThreshold = 1024
 
 /**
- * So many events are not kept from a subscriber that waits for them. It takes as many in one go, without having to let others
- * have their turn, and so keeps up with a flood of its own.
+ * Number of unread events at which a waiting subscriber is resumed, also in a flood. The subscriber can read this many without yielding, and
+ * so keeps up with a flood of its own.
  */
 const flushThreshold = 128
 
@@ -36,14 +33,14 @@ export class Subscription<A extends Protocol.ServerNotification> {
     batch.flush()
   }
 
-  /** As `offer`, for a piece of text whose event may not be needed. */
+  /** As `offer`, for a delta whose event need not be made. */
   offerDelta(delta: Delta, batch: ReadBatch): void {
     if (this.queue.isEnded) return
     this.unread.pushDelta(delta)
     this.notifyIn(batch)
   }
 
-  /** The end is seen after all that came before it. */
+  /** Ends the subscription after the events that are unread. */
   close(error?: AppServerError, batch?: ReadBatch): void {
     this.queue.end(error)
     if (batch === undefined) return
@@ -53,7 +50,7 @@ export class Subscription<A extends Protocol.ServerNotification> {
 
   private notifyIn(batch: ReadBatch): void {
     if (!this.queue.hasTaker) return
-    // Who waits does not lag, and is not to have its deltas joined.
+    // A subscriber that waits does not lag, so its deltas are not coalesced.
     if (this.unread.length === flushThreshold) batch.flush()
     if (this.isNotifying) return
     this.isNotifying = true
@@ -65,17 +62,17 @@ export class Subscription<A extends Protocol.ServerNotification> {
     this.queue.notify()
   }
 
-  /** The events, for one run. */
+  /** The events. It can be run once. */
   readonly stream: Stream.Stream<A, AppServerError> = this.queue.stream
 }
 
-/** A stream each of whose runs has a buffer of its own. */
+/** A stream that subscribes for each run. */
 export const fromSubscription = <A extends Protocol.ServerNotification>(
   subscribe: () => Subscription<A>,
-  unsubscribe: (buffer: Subscription<A>) => void
+  unsubscribe: (subscription: Subscription<A>) => void
 ): Stream.Stream<A, AppServerError> =>
   Stream.unwrap(
-    Effect.acquireRelease(Effect.sync(subscribe), (buffer) => Effect.sync(() => unsubscribe(buffer))).pipe(
-      Effect.map((buffer) => buffer.stream)
+    Effect.acquireRelease(Effect.sync(subscribe), (subscription) => Effect.sync(() => unsubscribe(subscription))).pipe(
+      Effect.map((subscription) => subscription.stream)
     )
   )

@@ -1,12 +1,13 @@
-/** Services that a handler is given when it is registered, for when it is called. */
+/** Runs handlers with the services of the fiber that registered them. */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Tracer from "effect/Tracer"
 
-/** The services at hand, without the span at hand: a handler belongs to whatever calls it. */
-export const handlerContext = Effect.map(Effect.context<never>(), Context.omit(Tracer.ParentSpan))
+/** The context of the current fiber without its span: a handler belongs to the span of its request. */
+export const handlerContext = <R>(): Effect.Effect<Context.Context<R>, never, R> =>
+  Effect.map(Effect.context<R>(), Context.omit(Tracer.ParentSpan)) as Effect.Effect<Context.Context<R>, never, R>
 
-/** The effect that a handler returned. One of plain JavaScript may return something else, such as a promise, and dies. */
+/** The effect that a handler returned. In plain JavaScript it may be another value, such as a promise, which is a defect. */
 export const asEffect = <A, E, R>(returned: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.isEffect(returned)
     ? returned
@@ -14,8 +15,8 @@ export const asEffect = <A, E, R>(returned: Effect.Effect<A, E, R>): Effect.Effe
       new TypeError("The handler returned no Effect. Wrap a value in Effect.succeed, a promise in Effect.promise")
     )
 
-/** Calls a handler with captured services. One that throws, or that returns no Effect, dies. */
+/** Calls a handler with a context. A handler that throws, or that returns no Effect, dies. */
 export const provideHandlerContext = <A, E, R>(
-  services: Context.Context<R>,
+  context: Context.Context<R>,
   call: () => Effect.Effect<A, E, R>
-): Effect.Effect<A, E> => Effect.suspend(() => Effect.provideContext(asEffect(call()), services))
+): Effect.Effect<A, E> => Effect.suspend(() => Effect.provideContext(asEffect(call()), context))

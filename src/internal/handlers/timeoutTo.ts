@@ -1,12 +1,9 @@
-/** Time limits for handlers. */
+/** Time limits of handlers. */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 
-/**
- * An effect in a fiber of its own, so that whoever gives up on it, interrupted or out of time, does not have to wait for it to
- * end: one that cannot be interrupted goes on for nobody.
- */
+/** Runs an effect in a fiber of its own, so that a caller which is interrupted does not wait for an effect that cannot be. */
 const disconnect = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
@@ -15,9 +12,10 @@ const disconnect = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E
     )
   )
 
-/** What an effect gives, or what is given instead when it has not ended in time. */
+/** Returns the value of an effect, or the value of `onTimeout` if the effect has not ended in time. */
 export const timeoutTo = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   duration: Duration.Input,
-  late: () => A
-): Effect.Effect<A, E, R> => Effect.timeoutOrElse(disconnect(effect), { duration, orElse: () => Effect.sync(late) })
+  onTimeout: () => A
+): Effect.Effect<A, E, R> =>
+  Effect.timeoutOrElse(disconnect(effect), { duration, orElse: () => Effect.sync(onTimeout) })

@@ -1,8 +1,8 @@
-/** The messages of the server as they come, and what the reader offers to those it hands them to. */
+/** The JSON-RPC messages of a server, as they were received. */
 
 export type RequestId = string | number
 
-/** A notification as it came, so whatever else it has stays with it. */
+/** A notification as it was received, with all of its members. */
 export interface IncomingNotification {
   readonly method: string
   readonly params?: unknown
@@ -14,33 +14,14 @@ export interface IncomingRequest {
   readonly params: unknown
 }
 
-/** What the server is told when it asks: a result, or a JSON-RPC error. */
+/** The response to a request of the server: a result, or a JSON-RPC error. */
 export type Response =
   | { readonly result: unknown }
   | { readonly error: { readonly code: number; readonly message: string } }
 
-/** What the reader's step offers to what it calls. */
-export interface ReadBatch {
-  /** Runs an action after the batch, where it may wake fibers. */
-  readonly afterBatch: (action: () => void) => void
-  /** The same, but in a flood after several steps. */
-  readonly whenIdle: (action: () => void) => void
-  /** Has what was delayed not wait for another batch. */
-  readonly flush: () => void
-  /** Logs a warning after the batch. */
-  readonly warn: (warning: string) => void
-}
-
-/** Which of the server's open requests a notification ends, and whether they still need an answer. */
+/** The pending requests of the server that a notification cancels. */
 export interface Cancellation {
   readonly matches: (request: IncomingRequest) => boolean
+  /** Whether the server has a response to them already. If it has none, the client still sends one. */
   readonly isResponded: boolean
-}
-
-/** For what is done outside of the reader's batch. */
-export const syncBatch: ReadBatch = {
-  afterBatch: (action) => action(),
-  whenIdle: (action) => action(),
-  flush: () => {},
-  warn: () => {}
 }

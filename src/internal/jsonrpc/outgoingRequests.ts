@@ -1,6 +1,7 @@
 /**
- * Our requests on one connection: those that wait for a place, because the server drops answers when it has too many requests,
- * and those that wait for their answer. One fiber watches the deadlines of all of them.
+ * The requests of this client on one connection: those that wait in a queue for a permit, because a server with too many requests
+ * drops responses, and those that are pending. They are kept in synchronous maps, and one fiber watches all deadlines: a fiber or a timer
+ * for each request would cost more than the request.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -8,54 +9,42 @@ import * as Exit from "effect/Exit"
 import * as FiberHandle from "effect/FiberHandle"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, RequestTimeout } from "../../AppServerError.ts"
-import { loginCheck } from "../connection/loginCheck.ts"
-import type { ReadBatch } from "./messages.ts"
+import type { ReadBatch } from "./readBatch.ts"
 
-/** A request of ours, from the moment it is made until it is over. */
-export class Request {
+export interface RequestOptions {
   readonly method: string
-  /** Its params as JSON, if it has any. */
+  /** The params as JSON, if there are any. */
   readonly params: string | undefined
-  /** When it must have its answer, in milliseconds of the connection's clock, and how long that was from its start. */
+  /** When the response must have arrived, in milliseconds of the connection's clock. */
   readonly deadline: number
   readonly timeoutMillis: number
-  /** It needs no place, as an interrupt, which must not wait behind what it interrupts, and the check of the login. */
+  /** Whether the request is sent without a permit, as an interrupt is, which must not wait behind the request that it interrupts. */
   readonly bypassLimit: boolean
-  /** Called just before the transport is given it. */
+  /** An id that no other request has. Without it the request gets the next number. */
+  readonly reservedId?: number | undefined
+  /** Called just before the transport gets the request. */
   readonly onSend: (() => void) | undefined
-  /** It has one when it was sent. */
+}
+
+/** A request of this client, from the moment it is made until it has a response or has failed. */
+export class Request {
+  readonly options: RequestOptions
+  readonly method: string
+  readonly deadline: number
+  /** `undefined` until the request is sent. */
   id: number | undefined
   isSettled: boolean
-  /** Whether it has one of the places, and until when it may keep it. */
   hasPermit: boolean
+  /** When the permit is released although there is no response. */
   permitUntil: number
   resume: ((outcome: Effect.Effect<unknown, AppServerError>) => void) | undefined
   onFailure: OnFailure | undefined
 
-  /** Whether the transport was given it. */
-  get isSent(): boolean {
-    return this.id !== undefined
-  }
-
-  /** The same once more. */
-  retry(): Request {
-    return new Request(this.method, this.params, this.deadline, this.timeoutMillis, this.bypassLimit, this.onSend)
-  }
-
-  constructor(
-    method: string,
-    params: string | undefined,
-    deadline: number,
-    timeoutMillis: number,
-    isUrgent: boolean,
-    onSend: (() => void) | undefined
-  ) {
-    this.method = method
-    this.params = params
-    this.deadline = deadline
-    this.timeoutMillis = timeoutMillis
-    this.bypassLimit = isUrgent
-    this.onSend = onSend
+  // All fields are assigned here, so that V8 gives every request the same shape.
+  constructor(options: RequestOptions) {
+    this.options = options
+    this.method = options.method
+    this.deadline = options.deadline
     this.id = undefined
     this.isSettled = false
     this.hasPermit = false
@@ -63,77 +52,87 @@ export class Request {
     this.resume = undefined
     this.onFailure = undefined
   }
+
+  get isSent(): boolean {
+    return this.id !== undefined
+  }
+
+  /** A new request with the same options. */
+  retry(): Request {
+    return new Request(this.options)
+  }
 }
 
+/** What a caller does when its request fails: it fails too, or retries. */
 export type OnFailure = (error: AppServerError) => Effect.Effect<unknown, AppServerError>
 
 export type Outcome = Exit.Exit<unknown, AppServerError>
 
+export interface Limits {
+  /** Maximum number of requests in flight. */
+  readonly maxInFlight: number
+  /** Maximum time, in milliseconds, for which a request without a response keeps its permit from other requests. */
+  readonly maxPermitHold: number
+}
+
+type Send = (line: string, request: Request) => void
+
 export class OutgoingRequests {
-  private readonly maxInFlight: number
-  private readonly maxPermitHold: number
+  private readonly limits: Limits
+  private readonly send: Send
   private readonly clock: Clock.Clock
   private readonly runWatch: (watch: Effect.Effect<void>) => unknown
-  private readonly send: (line: string, request: Request) => void
-  /** Those that are over are left out when it is their turn. */
+  /** The requests that wait for a permit, from `queueHead` on. Those that are settled are skipped when it is their turn. */
   private queue: Array<Request> = []
   private queueHead = 0
   private readonly pending = new Map<unknown, Request>()
   private inFlight = 0
-  private nextId = loginCheck.id + 1
+  private nextId = 1
   private isDraining = false
-  private ended: AppServerError | undefined
-  /** Until when the watcher sleeps. */
+  private closed: AppServerError | undefined
+  /** Until when the fiber that watches deadlines sleeps. */
   private watchedUntil = Infinity
 
   private constructor(
-    places: number,
-    placeMillis: number,
-    send: (line: string, request: Request) => void,
+    limits: Limits,
+    send: Send,
     clock: Clock.Clock,
     runWatch: (watch: Effect.Effect<void>) => unknown
   ) {
-    this.maxInFlight = places
-    this.maxPermitHold = placeMillis
+    this.limits = limits
     this.send = send
     this.clock = clock
     this.runWatch = runWatch
   }
 
-  /**
-   * `places` is how many requests may be unanswered at once; `send` hands a line to the transport. A request that is patient keeps
-   * its place for `placeMillis`: what is not answered by then may never be, and others could not ask any more.
-   */
-  static make(
-    places: number,
-    placeMillis: number,
-    send: (line: string, request: Request) => void
-  ): Effect.Effect<OutgoingRequests, never, Scope.Scope> {
-    return Effect.gen(function*() {
-      const watcher = yield* FiberHandle.make<void>()
-      return new OutgoingRequests(places, placeMillis, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
-    })
-  }
+  /** `send` hands a line to the transport. */
+  static readonly make = Effect.fnUntraced(function*(
+    limits: Limits,
+    send: Send
+  ): Effect.fn.Return<OutgoingRequests, never, Scope.Scope> {
+    const watcher = yield* FiberHandle.make<void>()
+    return new OutgoingRequests(limits, send, yield* Clock.Clock, yield* FiberHandle.runtime(watcher)())
+  })
 
-  /** Sends a request when it has a place, and waits for its answer, or for what is done when it fails. */
+  /** Sends a request when it has a permit, and waits for the response. `onFailure` decides what a failure means to the caller. */
   run(request: Request, onFailure: OnFailure = Effect.fail): Effect.Effect<unknown, AppServerError> {
     return Effect.callback((resume) => {
-      if (this.ended !== undefined) return resume(onFailure(this.ended))
+      if (this.closed !== undefined) return resume(onFailure(this.closed))
       request.resume = resume
       request.onFailure = onFailure
-      if (request.bypassLimit || this.inFlight < this.maxInFlight) this.start(request)
+      if (request.options.bypassLimit || this.inFlight < this.limits.maxInFlight) this.start(request)
       else this.queue.push(request)
       if (request.deadline < this.watchedUntil) this.runWatch(this.watch)
       return Effect.sync(() => this.settle(request))
     })
   }
 
-  /** Whether a request waits for an answer with this id. */
+  /** Whether a request with this id is pending. */
   has(id: unknown): boolean {
     return this.pending.has(id)
   }
 
-  /** Takes out the request that waits for an answer with this id, if one does. It is to be completed with that. */
+  /** Removes and returns the pending request with this id, for the caller to complete. */
   take(id: unknown): Request | undefined {
     const request = this.pending.get(id)
     if (request === undefined) return undefined
@@ -142,33 +141,34 @@ export class OutgoingRequests {
     return request
   }
 
-  /** Fails all that wait, and all that come later. */
-  end(error: AppServerError, batch: ReadBatch): void {
-    this.ended = error
+  /** Fails all requests, and those that are made later. */
+  close(error: AppServerError, batch: ReadBatch): void {
+    this.closed = error
     const outcome = Exit.fail(error)
-    for (const request of this.open()) batch.afterBatch(() => this.complete(request, outcome))
+    for (const request of this.unsettled()) batch.afterBatch(() => this.complete(request, outcome))
     this.pending.clear()
     this.queue = []
     this.queueHead = 0
   }
 
+  /** Resumes the caller of a request, unless the request is settled. */
   complete(request: Request, outcome: Outcome): void {
     if (request.isSettled) return
     this.settle(request)
     request.resume?.(Exit.isSuccess(outcome) ? outcome : Effect.catch(outcome, request.onFailure!))
   }
 
-  private open(): ReadonlyArray<Request> {
+  private unsettled(): ReadonlyArray<Request> {
     return [...this.pending.values(), ...this.queue.slice(this.queueHead)]
   }
 
   private start(request: Request): void {
-    const id = request.bypassLimit && request.method === loginCheck.method ? loginCheck.id : this.nextId++
+    const { bypassLimit, method, onSend, params, reservedId } = request.options
+    const id = reservedId ?? this.nextId++
     request.id = id
     this.pending.set(id, request)
-    if (!request.bypassLimit) this.acquire(request)
-    request.onSend?.()
-    const { method, params } = request
+    if (!bypassLimit) this.acquire(request)
+    onSend?.()
     this.send(
       `{"id":${id},"method":${JSON.stringify(method)}${params === undefined ? "" : `,"params":${params}`}}`,
       request
@@ -184,10 +184,11 @@ export class OutgoingRequests {
   }
 
   private acquire(request: Request): void {
+    const { maxPermitHold } = this.limits
     request.hasPermit = true
     this.inFlight++
-    if (request.timeoutMillis <= this.maxPermitHold) return
-    request.permitUntil = this.clock.currentTimeMillisUnsafe() + this.maxPermitHold
+    if (request.options.timeoutMillis <= maxPermitHold) return
+    request.permitUntil = this.clock.currentTimeMillisUnsafe() + maxPermitHold
     if (request.permitUntil < this.watchedUntil) this.runWatch(this.watch)
   }
 
@@ -200,10 +201,10 @@ export class OutgoingRequests {
   }
 
   private drainQueue(): void {
-    // One that cannot be sent leaves at once.
+    // A request that cannot be sent releases its permit at once.
     if (this.isDraining) return
     this.isDraining = true
-    while (this.queueHead < this.queue.length && this.inFlight < this.maxInFlight) {
+    while (this.queueHead < this.queue.length && this.inFlight < this.limits.maxInFlight) {
       const next = this.queue[this.queueHead++]!
       if (!next.isSettled) this.start(next)
     }
@@ -214,19 +215,19 @@ export class OutgoingRequests {
     this.isDraining = false
   }
 
-  /** Fails what has waited too long, takes back places, and sleeps until there is something to do again, if that is ever. */
+  /** Fails requests at their deadline, releases permits that were held for too long, and sleeps until the next of both. */
   private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
     const now = this.clock.currentTimeMillisUnsafe()
-    // What is sent meanwhile is seen below.
+    // The requests that are sent meanwhile are considered below.
     this.watchedUntil = now
-    for (const request of this.open()) {
-      const { deadline, method, permitUntil, timeoutMillis } = request
+    for (const request of this.unsettled()) {
+      const { deadline, method, options: { timeoutMillis }, permitUntil } = request
       if (deadline <= now) {
         this.complete(request, Exit.fail(appServerError(new RequestTimeout({ method, timeoutMillis }))))
       } else if (permitUntil <= now) this.release(request)
     }
     this.watchedUntil = Infinity
-    for (const { deadline, isSettled, permitUntil } of this.open()) {
+    for (const { deadline, isSettled, permitUntil } of this.unsettled()) {
       if (!isSettled) this.watchedUntil = Math.min(this.watchedUntil, deadline, permitUntil)
     }
     return this.watchedUntil === Infinity

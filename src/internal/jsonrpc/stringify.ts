@@ -1,11 +1,11 @@
-/** From values to the JSON that is sent. */
+/** Writes values as the JSON that is sent. */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import { describe } from "../options.ts"
 
 /**
- * A lone surrogate makes the server drop the whole message without a word, so it is replaced, as `toWellFormed` does.
+ * A lone surrogate makes the server drop the whole message without a response, so it is replaced, as `toWellFormed` does.
  * `JSON.stringify` writes one as an escape; an escaped backslash before it is text, not an escape.
  */
 const wellFormed = (json: string | undefined): string | undefined =>
@@ -14,7 +14,7 @@ const wellFormed = (json: string | undefined): string | undefined =>
       escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
     : json
 
-/** Where a value has something that JSON leaves out without a word. Called for what is known to have no circles. */
+/** The path of a value that JSON silently leaves out. The value must not be circular. */
 const notJson = (value: unknown, path: string): string | undefined => {
   if (typeof value === "function" || typeof value === "symbol" || Schema.isSchema(value)) {
     return `\`${path}\` is ${describe(value)}; expected JSON`
@@ -37,7 +37,7 @@ const notJson = (value: unknown, path: string): string | undefined => {
   return undefined
 }
 
-/** A value as JSON that the server reads. `undefined` has none. */
+/** Writes a value as JSON that the server reads. `undefined` has no JSON. */
 export const stringify = (value: unknown, method: string): Result.Result<string | undefined, AppServerError> => {
   try {
     const json = JSON.stringify(value)
@@ -47,7 +47,9 @@ export const stringify = (value: unknown, method: string): Result.Result<string 
       : Result.fail(appServerError(new InvalidRequest({ method, description: odd })))
   } catch (cause) {
     return Result.fail(
-      appServerError(new InvalidRequest({ method, description: `it cannot be written as JSON: ${String(cause)}` }))
+      appServerError(
+        new InvalidRequest({ method, description: `the params cannot be written as JSON: ${String(cause)}` })
+      )
     )
   }
 }

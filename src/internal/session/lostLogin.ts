@@ -2,8 +2,8 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
-import type { AppServer } from "../../AppServer.ts"
-import { getOwn } from "../connection/codec.ts"
+import type { ServerConnection } from "../connection/serverConnection.ts"
+import { getOwn } from "../getOwn.ts"
 
 const isLoggedOut = (response: unknown): boolean => getOwn(response, "account") === null
 
@@ -11,14 +11,14 @@ const isLoggedOut = (response: unknown): boolean => getOwn(response, "account") 
  * Warns when the server was restarted and is not logged in any more. The server keeps some logins in memory only: tokens that the
  * program has supplied, and any login with `cli_auth_credentials_store = "ephemeral"`.
  */
-export const warnOfLostLogin = (server: AppServer["Service"]): Effect.Effect<void, never, Scope.Scope> =>
+export const warnOfLostLogin = (server: ServerConnection): Effect.Effect<void, never, Scope.Scope> =>
   Effect.suspend(() => {
     let authMode: string | null = null
     return Effect.all([
-      server.observe("account/updated", (event) => {
-        if (event.method === "account/updated") authMode = event.params.authMode ?? null
+      server.addNotificationHandler("account/updated", (params) => {
+        authMode = params.authMode ?? null
       }),
-      server.onRestart((requests) =>
+      server.addRestartHandler((requests) =>
         authMode === null ? Effect.void : requests.requestRaw("account/read", {}).pipe(
           Effect.orElseSucceed(() => undefined),
           Effect.filterOrElse(Predicate.not(isLoggedOut), () => {

@@ -1,8 +1,8 @@
 /** Reports a login that is missing, before a turn waits for it or fails. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
-import type { AppServer } from "../../AppServer.ts"
-import { getOwn } from "../connection/codec.ts"
+import type { ServerConnection } from "../connection/serverConnection.ts"
+import { getOwn } from "../getOwn.ts"
 
 const isMissing = (response: unknown): boolean =>
   getOwn(response, "requiresOpenaiAuth") === true && Predicate.isNullish(getOwn(response, "account"))
@@ -14,20 +14,14 @@ const warning = (codexHome: string | undefined): string => {
     "program with `account/login/start`, or set `model_provider` in the configuration to another provider"
 }
 
-const checked = new WeakSet<AppServer["Service"]>()
-
 /**
- * Warns if the model provider of the server's configuration needs an OpenAI login and the server has none. Each server is checked
- * once. If the server does not respond as expected there is no warning: its turns fail with what is wrong.
+ * Warns if the model provider of the server's configuration needs an OpenAI login and the server has none. If the server does not respond
+ * as expected there is no warning: its turns fail with the reason.
  */
-export const warnOfMissingLogin = (server: AppServer["Service"]): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    if (checked.has(server)) return Effect.void
-    checked.add(server)
-    return server.checkLogin.pipe(
-      Effect.flatMap((response) =>
-        isMissing(response) ? Effect.logWarning(warning(server.metadata.codexHome)) : Effect.void
-      ),
-      Effect.ignore
-    )
-  })
+export const warnOfMissingLogin = (server: ServerConnection): Effect.Effect<void> =>
+  server.checkLogin.pipe(
+    Effect.flatMap((response) =>
+      isMissing(response) ? Effect.logWarning(warning(server.metadata.codexHome)) : Effect.void
+    ),
+    Effect.ignore
+  )

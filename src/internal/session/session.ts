@@ -1,81 +1,48 @@
-/** What all that is Codex on one server has in common, however many layers of it there are. */
+/** The state that all `Codex` layers on one server share: its threads and turns, and the handlers of both. */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
-import type * as Stream from "effect/Stream"
-import type * as Approvals from "../../Approvals.ts"
-import type { AppServer } from "../../AppServer.ts"
-import { approvalHandler } from "./handlers/approvalHandler.ts"
+import * as RcRef from "effect/RcRef"
+import type * as Scope from "effect/Scope"
+import type { ServerConnection } from "../connection/serverConnection.ts"
+import { handleApprovals } from "./handlers/approvalHandler.ts"
 import { HandlerRegistry } from "./handlers/handlerRegistry.ts"
-import { questionHandler } from "./handlers/questionHandler.ts"
-import { toolCallHandler } from "./handlers/threadTools.ts"
+import { handleQuestions } from "./handlers/questionHandler.ts"
+import { handleToolCalls } from "./handlers/toolCallHandler.ts"
 import { warnOfLostLogin } from "./lostLogin.ts"
 import { warnOfMissingLogin } from "./missingLogin.ts"
-import { OpenThreads } from "./threads/openThread.ts"
+import type { SessionState } from "./sessionState.ts"
 import { ThreadRecords } from "./threads/threadRecords.ts"
 import { recoverMissedCompletions, recoverTurns } from "./turns/recoverTurns.ts"
 import { TurnRegistry } from "./turns/turnRegistry.ts"
 
-export interface Shared {
-  readonly open: TurnRegistry
-  readonly threads: OpenThreads
-  readonly registry: HandlerRegistry
-  readonly audit: Stream.Stream<Approvals.AuditEntry>
-}
+/** The session of a connection. */
+export class Session extends Context.Service<Session, RcRef.RcRef<SessionState>>()("effect-codex/Session") {}
 
-const make = Effect.fnUntraced(function*(server: AppServer["Service"]): Effect.fn.Return<Shared, never, Scope.Scope> {
-  const open = new TurnRegistry()
-  const threads = new OpenThreads(yield* ThreadRecords.of(server))
-  const registry = new HandlerRegistry(server, open, threads)
-  yield* registry.listen
-  yield* toolCallHandler(server, registry)
-  yield* questionHandler(server, registry)
-  const audit = yield* approvalHandler(server, registry)
-  yield* threads.listen(server)
-  yield* open.listen(server)
+const makeState = Effect.fnUntraced(function*(
+  server: ServerConnection
+): Effect.fn.Return<SessionState, never, Scope.Scope> {
+  const records = new ThreadRecords()
+  const turns = new TurnRegistry()
+  const handlers = new HandlerRegistry(server, turns)
+  yield* handlers.listen
+  yield* handleToolCalls(server, handlers)
+  yield* handleQuestions(server, handlers)
+  const audit = yield* handleApprovals(server, handlers)
+  yield* records.listen(server)
+  yield* turns.listen(server)
   yield* warnOfLostLogin(server)
   yield* Effect.forkScoped(warnOfMissingLogin(server))
-  yield* recoverMissedCompletions(server, open)
-  yield* server.onRestart((requests) => recoverTurns(requests, open, threads))
-  return { open, threads, registry, audit }
+  yield* recoverMissedCompletions(server, turns)
+  yield* server.addRestartHandler((client) => recoverTurns(client, turns, records))
+  return { server, scope: yield* Effect.scope, records, turns, handlers, audit }
 })
 
-interface Use {
-  readonly shared: Shared
-  readonly scope: Scope.Closeable
-  times: number
-}
-
-const uses = new WeakMap<AppServer["Service"], Use>()
-
-/** Two that begin at once must find each other. */
-const alone = Semaphore.makeUnsafe(1)
-
 /**
- * A second one that knew nothing of the first one's threads would answer for them, and be wider than their own handlers.
- * The last that is closed takes it along.
+ * Makes the session of a connection. Its state is made when the first `Codex` layer needs it and lives as long as the connection: a
+ * `Codex` layer that is built later must not widen the permissions of a thread that an earlier one has opened.
  */
-export const sharedBy = (server: AppServer["Service"]): Effect.Effect<Shared, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(
-      alone.withPermit(Effect.gen(function*() {
-        const existing = uses.get(server)
-        if (existing !== undefined) {
-          existing.times++
-          return existing
-        }
-        const scope = yield* Scope.make()
-        const use: Use = { shared: yield* Scope.provide(make(server), scope), scope, times: 1 }
-        uses.set(server, use)
-        return use
-      })),
-      (use) =>
-        Effect.suspend(() => {
-          if (--use.times > 0) return Effect.void
-          uses.delete(server)
-          return Scope.close(use.scope, Exit.void)
-        })
-    ),
-    ({ shared }) => shared
-  )
+export const makeSession = (
+  server: ServerConnection
+): Effect.Effect<RcRef.RcRef<SessionState>, never, Scope.Scope> =>
+  RcRef.make({ acquire: makeState(server), idleTimeToLive: Duration.infinity })

@@ -1,6 +1,6 @@
 /** What a person is shown of a request for approval. */
 import * as Predicate from "effect/Predicate"
-import type * as Approvals from "../../Approvals.ts"
+import type * as Approvals from "../approvals/model.ts"
 import { terminalLine, terminalText } from "./terminalText.ts"
 
 const indented = (text: string): string => terminalText(text).split("\n").map((line) => `  │ ${line}`).join("\n")

@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { serverNotifications } from "effect-codex/Protocol"
 import * as Schema from "effect/Schema"
-import { type DeltaNotification, DeltaParser, isDelta } from "../../../src/internal/connection/deltaParser.ts"
+import { type DeltaNotification, isDelta } from "../../../src/internal/connection/delta.ts"
+import { DeltaParser } from "../../../src/internal/connection/deltaParser.ts"
 
 interface Text {
   readonly method?: string

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as RcRef from "effect/RcRef"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -11,12 +12,10 @@ import * as TestClock from "effect/testing/TestClock"
 import * as AppServer from "../../../src/AppServer.ts"
 import * as AppServerError from "../../../src/AppServerError.ts"
 import * as Codex from "../../../src/Codex.ts"
-import { syncBatch } from "../../../src/internal/jsonrpc/messages.ts"
-import { HandlerRegistry } from "../../../src/internal/session/handlers/handlerRegistry.ts"
-import { OpenThread, OpenThreads } from "../../../src/internal/session/threads/openThread.ts"
-import { ThreadRecords } from "../../../src/internal/session/threads/threadRecords.ts"
+import { syncBatch } from "../../../src/internal/jsonrpc/readBatch.ts"
+import { Session } from "../../../src/internal/session/session.ts"
+import { OpenThread } from "../../../src/internal/session/threads/openThread.ts"
 import { startTurn } from "../../../src/internal/session/turns/startTurn.ts"
-import { TurnRegistry } from "../../../src/internal/session/turns/turnRegistry.ts"
 import type { TurnState } from "../../../src/internal/session/turns/turnState.ts"
 import { requestTimeout } from "../../../src/internal/session/turns/turnTimeouts.ts"
 import type * as Protocol from "../../../src/Protocol.ts"
@@ -112,27 +111,25 @@ describe("a turn", () => {
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const listeners: Array<TurnState> = []
-      const server = {
-        ...yield* AppServer.AppServer,
-        listen: (_: string, state: AppServer.NotificationListener) => {
+      const session = yield* Effect.flatMap(Session, RcRef.get)
+      const server: typeof session.server = {
+        ...session.server,
+        addThreadListener: (_, state) => {
           listeners.push(state as TurnState)
           return () => {}
         }
       }
       const thread = yield* openThread("t")
-      const open = new TurnRegistry()
-      const records = new ThreadRecords()
-      const threads = new OpenThreads(records)
-      const record = records.note(Fake.threadResponse("t"), new Map(), undefined)
       const starting = yield* startTurn(
-        { server, open, registry: new HandlerRegistry(server, open, threads) },
-        new OpenThread("t", record, records),
+        { ...session, server },
+        new OpenThread(session.records.get(thread.id)!, session.records),
         {
           params: { threadId: thread.id, input: [] },
-          handlers: undefined,
+          handlers: {},
+          context: {},
           keepBackgroundTerminals: false,
           exclusive: [],
-          limit: yield* requestTimeout(server, "turn/start")
+          timeout: yield* requestTimeout(server, "turn/start")
         }
       ).pipe(Effect.scoped, Effect.flip, Effect.forkChild)
       const start = yield* fake.takeMethod("turn/start")

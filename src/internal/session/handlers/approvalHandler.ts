@@ -1,4 +1,4 @@
-/** Asks the program about what the server wants approved, and tells the record. */
+/** Decides about the approval requests of the server, and records the decisions. */
 import * as Cause from "effect/Cause"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
@@ -7,9 +7,10 @@ import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Approvals from "../../../Approvals.ts"
-import { type AppServer, NotHandled } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import type * as Approvals from "../../approvals/model.ts"
+import { NotHandled } from "../../connection/notHandled.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import {
   type ApprovalRequest,
   decodeCommandApproval,
@@ -20,145 +21,189 @@ import {
   decodePermissionsApproval
 } from "./approvalRequests.ts"
 import type { HandlerRegistry } from "./handlerRegistry.ts"
-import { inProgressItems } from "./inProgressItems.ts"
+import { InProgressItems } from "./inProgressItems.ts"
 
 const names = {
   Command: "a command",
   FileChange: "a file change",
-  Permissions: "more rights",
+  Permissions: "more permissions",
   McpToolCall: "a call of an MCP tool"
 } as const
 
-/** The request as a log names it: ids, and nothing of what is in it. */
-const nameOf = (request: Approvals.Request): string => {
+/** Names a request in the log by its ids, without its contents. */
+const describeRequest = (request: Approvals.Request): string => {
   const item = "itemId" in request ? `, item ${request.itemId}` : ""
   const turn = request.turnId === undefined ? "" : `, turn ${request.turnId}`
   return `${names[request._tag]} (thread ${request.threadId}${turn}${item})`
 }
 
-/** Why a request is declined that no handler has decided. */
-const undecided = (asked: ReadonlyArray<string>): string =>
-  asked.length === 0
-    ? "there are no approvals to ask; give approvals to the thread or the turn, or provide Approvals.layer"
-    : `the approvals of the ${
-      asked.join(" and the ")
-    } left it open; return a decision from one of them, or put a policy that ` +
-      "decides last in ApprovalPolicy.firstOf"
+/** The reason for declining a request about which no handler has decided. */
+const undecidedReason = (sources: ReadonlyArray<string>): string =>
+  sources.length === 0
+    ? "There are no approvals to decide; pass `approvals` to the thread or the turn, or provide Approvals.layer"
+    : `The approvals of the ${
+      sources.join(" and the ")
+    } made no decision; return a decision from one of them, or put a policy ` +
+      "that always decides last in ApprovalPolicy.firstOf"
 
 class InvalidDecision extends Error {
   constructor(request: Approvals.Request) {
-    super(`the handler gave a decision that is none about ${names[request._tag]}`)
+    super(`The approval handler returned a decision that is not valid for ${names[request._tag]}`)
     this.name = "InvalidDecision"
   }
 }
 
-/** Records the decision about a request. */
-type Decided = (
+type DecidedBy = Extract<Approvals.AuditEntry, { _tag: "Decided" }>["by"]
+
+type Method = keyof Protocol.ServerRequests
+
+const elicitation = "mcpServer/elicitation/request"
+
+type ElicitationResponse = Protocol.ServerRequests[typeof elicitation]["result"]
+
+/** Records the decision about one request. */
+type RecordDecision = (
   decision: Approvals.Decision,
-  by: Extract<Approvals.AuditEntry, { _tag: "Decided" }>["by"],
+  by: DecidedBy,
   cause?: Cause.Cause<unknown>
 ) => Effect.Effect<void>
 
-/** Answers the server's requests for approval, and gives the record of them. */
-export const approvalHandler = (
-  server: AppServer["Service"],
-  registry: HandlerRegistry
-): Effect.Effect<Stream.Stream<Approvals.AuditEntry>, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const scope = yield* Effect.scope
-    const entries = yield* Effect.acquireRelease(PubSub.unbounded<Approvals.AuditEntry>(), PubSub.shutdown)
-    const publish = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
-      Effect.flatMap(DateTime.now, (at) => Effect.asVoid(PubSub.publish(entries, entry(at))))
+class ApprovalHandler {
+  private readonly server: ServerConnection
+  private readonly registry: HandlerRegistry
+  private readonly scope: Scope.Scope
+  private readonly entries: PubSub.PubSub<Approvals.AuditEntry>
 
-    const interruptTurn = ({ threadId, turnId }: Approvals.Request): Effect.Effect<void> =>
-      turnId === undefined ? Effect.void : server.request("turn/interrupt", { threadId, turnId }).pipe(
-        Effect.catch((error) => Effect.logWarning(`Cannot interrupt turn ${turnId}: ${error.message}`)),
-        Effect.forkIn(scope),
-        Effect.asVoid
+  constructor(
+    server: ServerConnection,
+    registry: HandlerRegistry,
+    scope: Scope.Scope,
+    entries: PubSub.PubSub<Approvals.AuditEntry>
+  ) {
+    this.server = server
+    this.registry = registry
+    this.scope = scope
+    this.entries = entries
+  }
+
+  /** Decides about a request, and records exactly one outcome, also if the decision fails or is interrupted. */
+  decide<M extends Method, Request extends Approvals.Request>(
+    approval: ApprovalRequest<M, Request>
+  ): Effect.Effect<Protocol.ServerRequests[M]["result"], NotHandled> {
+    return Effect.suspend(() => {
+      const { request } = approval
+      let isRecorded = false
+      const recordOnce = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
+        Effect.suspend(() => {
+          if (isRecorded) return Effect.void
+          isRecorded = true
+          return this.publish(entry)
+        })
+      const record: RecordDecision = (decision, by, cause) =>
+        recordOnce((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
+      return this.publish((at) => ({ _tag: "Requested", at, request })).pipe(
+        Effect.andThen(this.runHandlers(approval, record)),
+        Effect.onExit((exit) => {
+          if (Exit.isSuccess(exit)) return Effect.void
+          return Exit.hasInterrupts(exit)
+            ? recordOnce((at) => ({ _tag: "Withdrawn", at, request }))
+            : record("decline", "failure", exit.cause)
+        })
       )
-
-    const askHandlers = Effect.fnUntraced(function*<
-      M extends keyof Protocol.ServerRequests,
-      Request extends Approvals.Request
-    >({ respond, request }: ApprovalRequest<M, Request>, decided: Decided) {
-      const asked: Array<string> = []
-      for (const { by, handlers } of yield* registry.resolve(request.threadId, request.turnId)) {
-        if (handlers.approvals === undefined) continue
-        asked.push(by)
-        const opinion = yield* Effect.exit(Effect.suspend(() => handlers.approvals!(request)))
-        if (Exit.isSuccess(opinion) && Option.isNone(opinion.value)) continue
-        const decision = Exit.isSuccess(opinion) ? Option.getOrUndefined(opinion.value) : undefined
-        const answered = decision === undefined ? undefined : respond(decision)
-        if (decision === undefined || answered === undefined) {
-          const cause = Exit.isFailure(opinion) ? opinion.cause : Cause.die(new InvalidDecision(request))
-          yield* Effect.logError(`Declined ${nameOf(request)}, because the handler of the ${by} failed`, cause)
-          yield* decided("decline", "failure", cause)
-          return respond("decline")!
-        }
-        yield* decided(decision, by)
-        // These know no answer that also ends the turn.
-        if (decision === "cancel" && (request._tag === "Permissions" || request._tag === "McpToolCall")) {
-          yield* interruptTurn(request)
-        }
-        return answered
-      }
-      yield* decided("decline", "nobody")
-      // Whoever fills in forms is not to be asked this as if it were one.
-      if (request._tag === "McpToolCall") {
-        yield* Effect.logWarning(`Declined ${nameOf(request)}: ${undecided(asked)}`)
-        return respond("decline")!
-      }
-      return yield* new NotHandled({ why: undecided(asked) })
     })
+  }
 
-    /** Decides about a request, and records one outcome of it, however the decision ends. */
-    const decide = <M extends keyof Protocol.ServerRequests, Request extends Approvals.Request>(
-      ask: ApprovalRequest<M, Request>
-    ): Effect.Effect<Protocol.ServerRequests[M]["result"], NotHandled> =>
-      Effect.suspend(() => {
-        const { request } = ask
-        let isRecorded = false
-        const record = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
-          Effect.suspend(() => {
-            if (isRecorded) return Effect.void
-            isRecorded = true
-            return publish(entry)
-          })
-        const decided: Decided = (decision, by, cause) =>
-          record((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
-        return publish((at) => ({ _tag: "Requested", at, request })).pipe(
-          Effect.andThen(askHandlers(ask, decided)),
-          Effect.onExit((exit) => {
-            if (Exit.isSuccess(exit)) return Effect.void
-            return Exit.hasInterrupts(exit)
-              ? record((at) => ({ _tag: "Withdrawn", at, request }))
-              : decided("decline", "failure", exit.cause)
-          })
-        )
-      })
-
-    const { callOf, changesOf } = yield* inProgressItems(server)
-    yield* server.handle("item/commandExecution/requestApproval", (params) => decide(decodeCommandApproval(params)))
-    yield* server.handle("item/fileChange/requestApproval", (params) =>
-      decide(decodeFileChangeApproval(params, changesOf(params.threadId, params.itemId))))
-    yield* server.handle("item/permissions/requestApproval", (params) =>
-      decide(decodePermissionsApproval(params)))
-    yield* server.handle("execCommandApproval", (params) => decide(decodeLegacyCommandApproval(params)))
-    yield* server.handle("applyPatchApproval", (params) => decide(decodeLegacyFileChangeApproval(params)))
-    yield* server.handle("mcpServer/elicitation/request", (params) =>
-      Effect.gen(function*() {
-        const asked = decodeMcpToolCallApproval(params)
-        if (Option.isNone(asked)) return yield* new NotHandled({ why: "it is no approval" })
-        const { respond, request } = asked.value
-        const call = yield* callOf(request)
-        if (Option.isSome(call)) {
-          const named: typeof asked.value = { respond, request: { ...request, tool: call.value.tool } }
-          return yield* decide(named)
-        }
-        // What a form says of itself may be the MCP server's own words, and one who fills in forms is not to approve a call.
-        yield* Effect.logWarning(`Declined ${nameOf(request)}: the turn makes no such call`)
+  /** Runs the handlers of a request until one decides. */
+  private readonly runHandlers = Effect.fnUntraced(function*<M extends Method, Request extends Approvals.Request>(
+    this: ApprovalHandler,
+    { request, respond }: ApprovalRequest<M, Request>,
+    record: RecordDecision
+  ) {
+    const policies = new Set<Approvals.Policy>()
+    const sources: Array<string> = []
+    for (const { by, handlers: { approvals } } of yield* this.registry.resolve(request.threadId, request.turnId)) {
+      // A turn and its thread may have been started in the same context.
+      if (approvals === undefined || policies.has(approvals)) continue
+      policies.add(approvals)
+      sources.push(by)
+      const exit = yield* Effect.exit(Effect.suspend(() => approvals(request)))
+      if (Exit.isSuccess(exit) && Option.isNone(exit.value)) continue
+      const decision = Exit.isSuccess(exit) ? Option.getOrUndefined(exit.value) : undefined
+      const response = decision === undefined ? undefined : respond(decision)
+      if (decision === undefined || response === undefined) {
+        const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(new InvalidDecision(request))
+        yield* Effect.logError(`Declined ${describeRequest(request)}: the handler of the ${by} failed`, cause)
+        yield* record("decline", "failure", cause)
         return respond("decline")!
-      }))
-
-    return Stream.unwrap(Effect.map(PubSub.subscribe(entries), Stream.fromSubscription))
+      }
+      yield* record(decision, by)
+      // The responses to these requests cannot end the turn.
+      if (decision === "cancel" && (request._tag === "Permissions" || request._tag === "McpToolCall")) {
+        yield* this.interruptTurn(request)
+      }
+      return response
+    }
+    yield* record("decline", "nobody")
+    // A handler of forms must not decide about a call.
+    if (request._tag === "McpToolCall") {
+      yield* Effect.logWarning(`Declined ${describeRequest(request)}: ${undecidedReason(sources)}`)
+      return respond("decline")!
+    }
+    return yield* new NotHandled({ why: undecidedReason(sources) })
   })
+
+  private interruptTurn({ threadId, turnId }: Approvals.Request): Effect.Effect<void> {
+    return turnId === undefined ? Effect.void : this.server.request("turn/interrupt", { threadId, turnId }).pipe(
+      Effect.catch((error) => Effect.logWarning(`Cannot interrupt turn ${turnId}: ${error.message}`)),
+      Effect.forkIn(this.scope),
+      Effect.asVoid
+    )
+  }
+
+  private publish(entry: (at: DateTime.Utc) => Approvals.AuditEntry): Effect.Effect<void> {
+    return Effect.flatMap(DateTime.now, (at) => Effect.asVoid(PubSub.publish(this.entries, entry(at))))
+  }
+}
+
+/** Handles the approval requests of the server, and returns the record of them. */
+export const handleApprovals = Effect.fnUntraced(function*(
+  server: ServerConnection,
+  registry: HandlerRegistry
+): Effect.fn.Return<Stream.Stream<Approvals.AuditEntry>, never, Scope.Scope> {
+  const entries = yield* Effect.acquireRelease(PubSub.unbounded<Approvals.AuditEntry>(), PubSub.shutdown)
+  const handler = new ApprovalHandler(server, registry, yield* Effect.scope, entries)
+  const items = yield* InProgressItems.make(server)
+  yield* server.handle(
+    "item/commandExecution/requestApproval",
+    (params) => handler.decide(decodeCommandApproval(params))
+  )
+  yield* server.handle(
+    "item/fileChange/requestApproval",
+    (params) => handler.decide(decodeFileChangeApproval(params, items.getFileChanges(params.threadId, params.itemId)))
+  )
+  yield* server.handle(
+    "item/permissions/requestApproval",
+    (params) => handler.decide(decodePermissionsApproval(params))
+  )
+  yield* server.handle("execCommandApproval", (params) => handler.decide(decodeLegacyCommandApproval(params)))
+  yield* server.handle("applyPatchApproval", (params) => handler.decide(decodeLegacyFileChangeApproval(params)))
+  yield* server.handle(
+    elicitation,
+    Effect.fnUntraced(function*(params): Effect.fn.Return<ElicitationResponse, NotHandled> {
+      const approval = decodeMcpToolCallApproval(params)
+      if (Option.isNone(approval)) return yield* new NotHandled({ why: "The elicitation is no approval" })
+      const { request, respond } = approval.value
+      const call = yield* items.awaitMcpToolCall(request)
+      if (Option.isSome(call)) {
+        return yield* handler.decide<typeof elicitation, Approvals.McpToolCallRequest>({
+          respond,
+          request: { ...request, tool: call.value.tool }
+        })
+      }
+      // The form may come from the MCP server itself, and a handler of forms must not decide about a call.
+      yield* Effect.logWarning(`Declined ${describeRequest(request)}: the turn makes no such call`)
+      return respond("decline")!
+    })
+  )
+  return Stream.unwrap(Effect.map(PubSub.subscribe(entries), Stream.fromSubscription))
+})

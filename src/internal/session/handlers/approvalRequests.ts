@@ -2,10 +2,10 @@
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
-import type * as Approvals from "../../../Approvals.ts"
 import * as Protocol from "../../../Protocol.ts"
 import { readCommand, readWords } from "../../approvals/commandWords.ts"
-import { getOwn } from "../../connection/codec.ts"
+import type * as Approvals from "../../approvals/model.ts"
+import { getOwn } from "../../getOwn.ts"
 
 type Params = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["params"] }
 type Results = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["result"] }

@@ -1,151 +1,30 @@
-/** Who answers the server's requests: the handlers of turns, of threads, and of the program. */
-import type * as Context from "effect/Context"
+/**
+ * Resolves which handlers respond to a request of the server.
+ *
+ * The precedence is: the turn's option, the thread's option, the context in which the turn was started, the context in which the
+ * thread was opened, the context in which its `Codex` layer was built. A sub-agent has a thread of its own, for which the program
+ * has no handlers: it has those of the turn and the thread that it works for.
+ */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
-import type * as Approvals from "../../../Approvals.ts"
-import type { AppServer } from "../../../AppServer.ts"
-import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
-import type * as Questions from "../../../Questions.ts"
-import { approverIssue, toPolicy } from "../../approvals/toPolicy.ts"
-import { getOwn, getThreadId, getTurnId } from "../../connection/codec.ts"
-import { handlerContext, provideHandlerContext } from "../../handlers/handlerContext.ts"
-import type { NoExcessProperties } from "../../handlers/handlerServices.ts"
+import { getThreadId, getTurnId } from "../../connection/codec.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { getOwn } from "../../getOwn.ts"
 import type { IncomingRequest } from "../../jsonrpc/messages.ts"
-import { assertOptions, func, type Kinds, optionIssue } from "../../options.ts"
-import type { OpenThreads } from "../threads/openThread.ts"
 import type { TurnEntry, TurnRegistry } from "../turns/turnRegistry.ts"
+import { declineAll, type Handlers, isEmpty, isSame } from "./handlers.ts"
 import type { ThreadTools } from "./threadTools.ts"
+import { TurnHandlers } from "./turnHandlers.ts"
 
-/** Handlers that need nothing any more. */
-export interface Handlers {
-  readonly approvals?: Approvals.Policy | undefined
-  readonly questions?: Questions.Handlers | undefined
-}
-
-/**
- * The options that say who answers, as a thread and a turn take them. An alias, because editors find no documentation of a generic
- * interface within the two alternatives of `ApprovalOptions`.
- */
-export type HandlerOptions<A, Q> = {
-  /** Who decides about what this thread or turn asks for; see `Approvals`. */
-  readonly approvals?: A & NoExcessProperties<A, Approvals.Handlers> | undefined
-  /** Who answers what this thread or turn asks; see `Questions`. */
-  readonly questions?: Q & NoExcessProperties<Q, Questions.Handlers> | undefined
-}
-
-/** Handlers that are called in a way of our own. */
-const mapHandlers = <R>(
-  { approvals, questions }: {
-    readonly approvals?: Approvals.Policy<R> | undefined
-    readonly questions?: Questions.Handlers<R> | undefined
-  },
-  call: <A>(handler: () => Effect.Effect<A, unknown, R>) => Effect.Effect<A, unknown>
-): Handlers => {
-  const { elicitation, userInput } = questions ?? {}
-  return {
-    approvals: approvals && ((request) => call(() => approvals(request))),
-    questions: questions && {
-      userInput: userInput && ((request) => call(() => userInput(request))),
-      elicitation: elicitation && ((request) => call(() => elicitation(request)))
-    }
-  }
-}
-
-/** Handlers of questions, with the services that they need. */
-export const provideQuestions = <R>(
-  questions: Questions.Handlers<R>,
-  services: Context.Context<R>
-): Questions.Handlers => mapHandlers({ questions }, (handler) => provideHandlerContext(services, handler)).questions!
-
-const questionKinds: Kinds<Questions.Handlers> = { userInput: func, elicitation: func }
-
-/** Throws for what are no handlers of questions: they would never be asked. */
-export const assertQuestions = (questions: unknown): void =>
-  assertOptions("questions", questionKinds, questions ?? null)
-
-/** Handlers as options have them, with the services that they need. */
-export const provideHandlers = (
-  { approvals, questions }: HandlerOptions<Approvals.Approver, Questions.Handlers>,
-  method: string
-): Effect.Effect<Handlers, AppServerError> =>
-  Effect.flatMap(
-    handlerContext,
-    (services) => {
-      for (
-        const [name, issue] of [
-          ["approvals", approverIssue(approvals)],
-          ["questions", optionIssue(questionKinds, questions)]
-        ] as const
-      ) {
-        if (issue !== undefined) {
-          return Effect.fail(appServerError(new InvalidRequest({ method, description: `\`${name}\`: ${issue}` })))
-        }
-      }
-      return Effect.succeed(mapHandlers(
-        { approvals: approvals && toPolicy(approvals), questions },
-        (handler) => provideHandlerContext(services, handler)
-      ))
-    }
-  )
-
-export const isEmpty = ({ approvals, questions }: Handlers): boolean =>
-  approvals === undefined && questions === undefined
-
-/** Whoever has given handlers to a thread or a turn is not to be overruled by others when these cannot be asked. */
-const declineAll: Handlers = {
-  approvals: () => Effect.succeedSome("decline"),
-  questions: {
-    userInput: () => Effect.fail(new Error("whoever was to answer is not there any more")),
-    elicitation: () => Effect.succeed({ action: "decline", content: null })
-  }
-}
-
-const declineAllSource: HandlerSource = { by: "turn", handlers: declineAll }
-
-/** The handlers of a turn, from before it is started until it has ended. */
-export class TurnHandlers implements HandlerSource {
-  readonly by = "turn"
-  handlers: Handlers
-  /** The turn, once the server has named it. */
-  turnId: string | undefined
-  hasEnded = false
-  /** Done when whoever asks need not wait for the name: it is known, or it makes no difference any more. */
-  readonly resolved = Deferred.makeUnsafe<void>()
-  private readonly remove: (turn: TurnHandlers) => void
-
-  constructor(handlers: Handlers, remove: (turn: TurnHandlers) => void) {
-    this.handlers = handlers
-    this.remove = remove
-  }
-
-  setTurnId(turnId: string): void {
-    this.turnId = turnId
-    this.markResolved()
-  }
-
-  /** The program has let go of the turn, which may not have ended, and may never be named. */
-  detach(): void {
-    this.handlers = declineAll
-    this.markResolved()
-  }
-
-  /** The turn has ended, or was never started. */
-  end(): void {
-    this.hasEnded = true
-    this.remove(this)
-    this.markResolved()
-  }
-
-  private markResolved(): void {
-    Deferred.doneUnsafe(this.resolved, Effect.void)
-  }
-}
-
-/** What a thread was opened with. */
+/** The handlers and tools that a thread was opened with. */
 export interface ThreadHandlers {
-  readonly handlers: Handlers
+  readonly options: Handlers
+  /** The handlers of the context in which the thread was opened. */
+  readonly context: Handlers
+  /** The handlers of the context in which the `Codex` layer was built. */
+  readonly layer: Handlers
   readonly tools: ThreadTools | undefined
 }
 
@@ -154,117 +33,121 @@ export interface HandlerSource {
   readonly handlers: Handlers
 }
 
+/** The handlers of a turn, or those that stand for a turn whose handlers are no longer known. */
+type TurnSource = Pick<TurnHandlers, "options" | "context">
+
+const declineAllTurn: TurnSource = { options: declineAll, context: {} }
+
+const toSources = (by: HandlerSource["by"], all: ReadonlyArray<Handlers>): ReadonlyArray<HandlerSource> =>
+  all.filter((handlers) => !isEmpty(handlers)).map((handlers) => ({ by, handlers }))
+
+/** The sources of a thread and the turns that it runs, in their order. */
+const levelSources = (
+  turns: ReadonlyArray<TurnSource>,
+  thread: ThreadHandlers | undefined
+): ReadonlyArray<HandlerSource> => [
+  ...toSources("turn", turns.map(({ options }) => options)),
+  ...toSources("thread", thread === undefined ? [] : [thread.options]),
+  ...toSources("layer", [
+    ...turns.map(({ context }) => context),
+    ...thread === undefined ? [] : [thread.context, thread.layer]
+  ])
+]
+
 export class HandlerRegistry {
-  private readonly server: AppServer["Service"]
-  private readonly open: TurnRegistry
-  private readonly globalHandlers: Array<Handlers> = []
-  private readonly opened: OpenThreads
+  private readonly server: ServerConnection
+  private readonly turnRegistry: TurnRegistry
+  /** The handlers of the contexts in which `Codex` layers were built. */
+  private readonly layers: Array<Handlers> = []
+  /** The threads that this program has opened. */
   private readonly threads = new Map<string, ThreadHandlers>()
+  /** The threads whose `thread/start` has no response yet. */
+  private readonly starting = new Set<ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
-  /** The threads of which a turn with handlers of its own has ended. What works for that may go on. */
+  /** The threads of which a turn with handlers of its own has ended. A sub-agent that worked for that turn may still run. */
   private readonly ended = new Set<string>()
-  /** The threads of sub-agents, with the thread that has started each. */
+  /** The parent thread of each sub-agent's thread. */
   private readonly parents = new Map<string, string>()
-  /** The first turn in the chain of work that led to a turn, for those that work for another. */
+  /** The root turn of each turn of a sub-agent: the first turn in the chain of work that led to it. */
   private readonly roots = new Map<string, string>()
 
-  constructor(server: AppServer["Service"], open: TurnRegistry, opened: OpenThreads) {
+  constructor(server: ServerConnection, turnRegistry: TurnRegistry) {
     this.server = server
-    this.open = open
-    this.opened = opened
+    this.turnRegistry = turnRegistry
   }
 
-  /** Hears of the turns and threads of the server, for as long as the scope lives. */
+  /** Follows the turns and threads of the server, until the scope closes. */
   readonly listen: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() =>
     Effect.all([
-      this.server.observe("turn/started", (event) => {
-        if (event.method !== "turn/started") return
-        const { id, rootTurnId } = event.params.turn
+      this.server.addNotificationHandler("turn/started", ({ turn: { id, rootTurnId } }) => {
         if (Predicate.isString(rootTurnId) && rootTurnId !== id) this.roots.set(id, rootTurnId)
       }),
-      this.server.observe("turn/completed", (event) => {
-        if (event.method === "turn/completed") this.roots.delete(event.params.turn.id)
+      this.server.addNotificationHandler("turn/completed", ({ turn }) => {
+        this.roots.delete(turn.id)
       }),
-      this.server.observe("thread/started", (event) => {
-        if (event.method !== "thread/started") return
-        const { id, parentThreadId } = event.params.thread
+      this.server.addNotificationHandler("thread/started", ({ thread: { id, parentThreadId } }) => {
         if (Predicate.isString(parentThreadId)) this.parents.set(id, parentThreadId)
       }),
-      this.server.observe("thread/closed", (event) => {
-        if (event.method === "thread/closed") this.parents.delete(event.params.threadId)
+      this.server.addNotificationHandler("thread/closed", ({ threadId }) => {
+        this.parents.delete(threadId)
       }),
-      this.server.observe("thread/deleted", (event) => {
-        if (event.method === "thread/deleted") this.removeThread(event.params.threadId)
-      }),
-      this.server.onRestart(() =>
+      this.server.addNotificationHandler("thread/deleted", ({ threadId }) => this.removeThread(threadId)),
+      this.server.addRestartHandler(() =>
         Effect.sync(() => {
           this.roots.clear()
           this.parents.clear()
         })
       ),
-      this.server.onAnswered((request) => {
-        for (const { id, state } of this.open.entries.values()) {
+      this.server.addSettledHandler((request) => {
+        for (const { id, state } of this.turnRegistry.entries.values()) {
           if (state.now !== undefined && this.worksFor(request, state.threadId, id)) state.lastEventAt = state.now()
         }
       })
     ], { discard: true })
   )
 
-  /** Whether a turn, or a sub-agent that works for it, waits for the response of a handler. */
-  isAsking({ id, state: { threadId } }: TurnEntry): boolean {
-    for (const request of this.server.asked()) {
-      if (this.worksFor(request, threadId, id)) return true
-    }
-    return false
-  }
-
-  /** Whether a request comes from a turn, or from a sub-agent that works for it. */
-  private worksFor({ params }: IncomingRequest, threadId: string, turnId: string): boolean {
-    const asking = getTurnId(params)
-    if (getThreadId(params) === threadId) return asking === undefined || asking === turnId
-    const root = asking === undefined ? undefined : this.roots.get(asking)
-    // A sub-agent that does not say for which turn it works may work for any of the thread that it was started by.
-    return root === undefined ? this.parents.get(getThreadId(params) ?? "") === threadId : root === turnId
-  }
-
-  /** Adds handlers for all threads, until the scope closes. */
-  add(handlers: Handlers): Effect.Effect<void, never, Scope.Scope> {
-    return Effect.suspend(() => {
-      const closed = Deferred.makeUnsafe<never, Error>()
-      // What a handler uses may be closed with the scope, so one that is still at work then does not decide.
-      const open = mapHandlers(handlers, (handler) => Effect.raceFirst(Deferred.await(closed), Effect.suspend(handler)))
-      return Effect.acquireRelease(
-        Effect.sync(() => void this.globalHandlers.push(open)),
-        () =>
-          Effect.sync(() => {
-            this.globalHandlers.splice(this.globalHandlers.indexOf(open), 1)
-            Deferred.doneUnsafe(closed, Effect.fail(new Error("the scope of the handler was closed")))
-          })
-      )
-    })
+  /** Adds the handlers of the context in which a `Codex` layer was built, until the scope closes. */
+  addLayer(handlers: Handlers): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => this.layers.push(handlers)),
+      () => Effect.sync(() => this.layers.splice(this.layers.indexOf(handlers), 1))
+    )
   }
 
   getThread(threadId: string): ThreadHandlers | undefined {
     return this.threads.get(threadId)
   }
 
-  /** Says what a thread has from now on, until it is closed. */
+  /** Sets the handlers and tools of a thread, until it is closed. */
   setThread(threadId: string, thread: ThreadHandlers): void {
-    if (isEmpty(thread.handlers) && thread.tools === undefined) this.threads.delete(threadId)
-    else this.threads.set(threadId, thread)
+    this.threads.set(threadId, thread)
   }
 
-  /** Forgets the handlers and tools of a thread. */
+  /** Removes the handlers and tools of a thread. */
   removeThread(threadId: string): void {
     this.threads.delete(threadId)
     this.ended.delete(threadId)
     this.parents.delete(threadId)
   }
 
-  /** Adds the handlers of a turn that is about to be started. */
-  addTurn(threadId: string, handlers: Handlers): TurnHandlers {
+  /** Runs an effect that starts a thread with handlers. Until it has ended, the server may ask a question before it names the thread. */
+  whileStarting<A, E, R>(thread: ThreadHandlers, start: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.suspend(() => {
+      this.starting.add(thread)
+      return Effect.ensuring(start, Effect.sync(() => this.starting.delete(thread)))
+    })
+  }
+
+  /**
+   * Adds the handlers of a turn that is about to be started. Returns `undefined` if the turn has none but those of its thread.
+   */
+  addTurn(threadId: string, options: Handlers, context: Handlers): TurnHandlers | undefined {
+    const thread = this.threads.get(threadId)
+    const inherited = thread === undefined ? {} : isEmpty(thread.context) ? thread.layer : thread.context
+    const isInherited = isEmpty(context) || isSame(context, inherited)
+    if (isEmpty(options) && isInherited) return undefined
     const turns = this.turns.get(threadId) ?? new Set()
-    const entry = new TurnHandlers(handlers, (turn) => {
+    const entry = new TurnHandlers(options, isInherited ? {} : context, (turn) => {
       turns.delete(turn)
       if (turns.size === 0 && this.turns.get(threadId) === turns) this.turns.delete(threadId)
       if (turn.turnId !== undefined) this.ended.add(threadId)
@@ -273,19 +156,33 @@ export class HandlerRegistry {
     return entry
   }
 
-  /** The tools of a thread, or of the one that it works for. */
+  /** Whether a turn, or a sub-agent that works for it, waits for the response of a handler. */
+  hasPendingServerRequest({ id, state: { threadId } }: TurnEntry): boolean {
+    return this.server.pendingServerRequests().some((request) => this.worksFor(request, threadId, id))
+  }
+
+  /** The tools of a thread, or of the thread that it works for. */
   getTools(threadId: string): Effect.Effect<ThreadTools | undefined> {
-    const own = this.threads.get(threadId)?.tools
-    return own !== undefined || this.opened.has(threadId) ? Effect.succeed(own) : Effect.flatMap(
+    const thread = this.threads.get(threadId)
+    return thread !== undefined ? Effect.succeed(thread.tools) : Effect.flatMap(
       this.getParent(threadId),
       (parent) => Predicate.isString(parent) ? this.getTools(parent) : Effect.succeed(undefined)
     )
   }
 
   /**
-   * Who is to be asked, in order. A sub-agent has a thread of its own, which nobody has given handlers; it is answered by
-   * those of the thread, and the turn, that it works for.
+   * The handlers for a question that names no turn. An MCP server can ask while its thread is started, before the response to
+   * `thread/start` has named the thread; the handlers are those of that thread if no other thread is started meanwhile.
    */
+  resolveStarting(threadId: string): Effect.Effect<ReadonlyArray<HandlerSource>> {
+    const [thread] = this.starting
+    const isUnknown = !this.threads.has(threadId) && !this.parents.has(threadId)
+    return isUnknown && thread !== undefined && this.starting.size === 1
+      ? Effect.succeed(levelSources([], thread))
+      : this.resolve(threadId, undefined)
+  }
+
+  /** The handlers that respond to a request, in the order of their precedence. */
   readonly resolve = Effect.fnUntraced(function*(
     this: HandlerRegistry,
     threadId: string,
@@ -296,55 +193,60 @@ export class HandlerRegistry {
     let id: string | null = threadId
     while (id !== null && !seen.has(id)) {
       seen.add(id)
-      found.push(...yield* this.resolveTurns(id, threadId, turnId))
       const thread = this.threads.get(id)
-      if (thread !== undefined) found.push({ by: "thread", handlers: thread.handlers })
-      const isSubAgent: boolean = !this.opened.has(id) &&
-        (this.threads.size > 0 || this.turns.size > 0 || this.ended.size > 0)
-      const parent: string | null | undefined = isSubAgent ? yield* this.getParent(id) : null
-      if (parent === undefined) return [...found, { ...declineAllSource, by: "thread" }]
+      found.push(...levelSources(yield* this.resolveTurns(id, threadId, turnId), thread))
+      if (thread !== undefined) return found
+      const isAlone = this.threads.size === 0 && this.turns.size === 0 && this.ended.size === 0
+      const parent: string | null | undefined = isAlone ? null : yield* this.getParent(id)
+      if (parent === undefined) return [...found, { by: "thread", handlers: declineAll }]
       id = parent
     }
-    return [
-      ...found,
-      ...[...this.globalHandlers].reverse().map((handlers): HandlerSource => ({ by: "layer", handlers }))
-    ]
+    return [...found, ...toSources("layer", this.layers.toReversed())]
   })
 
-  /** The turns of a thread that are to be asked: the one that asks, or the one that a sub-agent works for. */
+  /** The turns of a thread that respond: the turn of the request, or the turn that a sub-agent works for. */
   private readonly resolveTurns = Effect.fnUntraced(function*(
     this: HandlerRegistry,
     id: string,
-    asking: string,
+    requestThreadId: string,
     turnId: string | undefined
-  ): Effect.fn.Return<ReadonlyArray<HandlerSource>> {
+  ): Effect.fn.Return<ReadonlyArray<TurnSource>> {
     const running = [...this.turns.get(id) ?? []].reverse()
-    const isOwn = id === asking
+    const isOwn = id === requestThreadId
     const wanted = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
-    // A sub-agent that does not say for which turn it works may work for any.
-    if (!isOwn && wanted === undefined) return running.length > 0 || this.ended.has(id) ? [declineAllSource] : []
-    const found: Array<HandlerSource> = []
+    // A sub-agent without a root turn may work for any turn of the thread.
+    if (!isOwn && wanted === undefined) return running.length > 0 || this.ended.has(id) ? [declineAllTurn] : []
+    const found: Array<TurnSource> = []
     for (const turn of running) {
-      // A turn may ask before the answer to `turn/start` has named it, and one without a name may be the one that asks.
+      // A request may arrive before the response to `turn/start` has named its turn.
       yield* Deferred.await(turn.resolved)
-      const isAsked = wanted === undefined || turn.turnId === undefined || turn.turnId === wanted
-      if (!turn.hasEnded && isAsked) found.push(turn)
+      const matches = wanted === undefined || turn.turnId === undefined || turn.turnId === wanted
+      if (!turn.hasEnded && matches) found.push(turn)
     }
-    if (isOwn || wanted === undefined || found.length > 0 || this.open.isRunning(id, wanted)) return found
-    // The turn that it works for has ended. It is not remembered whether it was one of those with handlers.
-    return this.ended.has(id) ? [declineAllSource] : []
+    if (isOwn || wanted === undefined || found.length > 0 || this.turnRegistry.isRunning(id, wanted)) return found
+    // The turn that the sub-agent works for has ended, and may have been one with handlers of its own.
+    return this.ended.has(id) ? [declineAllTurn] : []
   })
 
-  /** The thread that a thread works for: `null` if that is none, `undefined` if it cannot be told. */
+  /** Whether a request comes from a turn, or from a sub-agent that works for it. */
+  private worksFor({ params }: IncomingRequest, threadId: string, turnId: string): boolean {
+    const requestTurnId = getTurnId(params)
+    if (getThreadId(params) === threadId) return requestTurnId === undefined || requestTurnId === turnId
+    const root = requestTurnId === undefined ? undefined : this.roots.get(requestTurnId)
+    // A sub-agent without a root turn may work for any turn of its parent thread.
+    return root === undefined ? this.parents.get(getThreadId(params) ?? "") === threadId : root === turnId
+  }
+
+  /** The thread that a thread works for: `null` if there is none, `undefined` if the server does not say. */
   private getParent(threadId: string): Effect.Effect<string | null | undefined> {
     return this.server.requestRaw("thread/read", { threadId }, { timeout: "5 seconds" }).pipe(
-      Effect.map((answer) => {
-        const parent = getOwn(getOwn(answer, "thread"), "parentThreadId")
+      Effect.map((response) => {
+        const parent = getOwn(getOwn(response, "thread"), "parentThreadId")
         return Predicate.isString(parent) ? parent : null
       }),
       Effect.catch((error) =>
         Effect.as(
-          Effect.logWarning(`Cannot tell for whom thread ${threadId} works: ${error.message}`),
+          Effect.logWarning(`Cannot read which thread started thread ${threadId}: ${error.message}`),
           undefined
         )
       )

@@ -1,105 +1,108 @@
-/** What is known of the items that run, for the requests about them that do not say it. */
+/** The items in progress, for requests of the server that do not describe the item which they are about. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type * as Approvals from "../../../Approvals.ts"
-import type { AppServer } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import type * as Approvals from "../../approvals/model.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 
 type FileChange = Extract<Protocol.ThreadItem, { type: "fileChange" }>
 type McpToolCall = Extract<Protocol.ThreadItem, { type: "mcpToolCall" }>
 
-interface Running {
+interface InProgress {
   readonly threadId: string
   readonly turnId: string
   readonly item: FileChange | McpToolCall
 }
 
-export interface RunningItems {
-  /** The diffs of a file change. A request for approval does not have them; they came when the item was started. */
-  readonly changesOf: (threadId: string, itemId: string) => ReadonlyArray<Protocol.FileUpdateChange> | undefined
-  /**
-   * The call that a request is about, of a tool of an MCP server. The protocol does not promise that the call is started before
-   * its approval is asked for, so one that is not running yet is waited for, but not for long.
-   */
-  readonly callOf: (request: Approvals.McpToolCallRequest) => Effect.Effect<Option.Option<McpToolCall>>
-}
+/**
+ * How long after its approval request a call may start. The protocol does not promise that the call starts before the request, but one
+ * process sends both, one after the other.
+ */
+const callStartTimeout = Duration.seconds(1)
 
-/** How long a call may be started after its approval was asked for. Both come from one process, one after the other. */
-const callGrace = Duration.seconds(1)
-
-/** Up to 0.166 the server does not name the tool, but quotes its name in the message. */
-const isAbout = (request: Approvals.McpToolCallRequest, { item, threadId, turnId }: Running): boolean =>
-  threadId === request.threadId && turnId === request.turnId && item.type === "mcpToolCall" &&
-  item.server === request.server &&
+/** Up to 0.166 the server does not name the tool, but its message quotes the name. */
+const isCallOf = (
+  request: Approvals.McpToolCallRequest,
+  threadId: string,
+  turnId: string,
+  item: McpToolCall
+): boolean =>
+  threadId === request.threadId && turnId === request.turnId && item.server === request.server &&
   (request.tool === ""
     ? request.message.includes(JSON.stringify(item.tool)) && Equal.equals(item.arguments, request.arguments)
     : item.tool === request.tool)
 
-const keyOf = (threadId: string, itemId: string): string => JSON.stringify([threadId, itemId])
+const toKey = (threadId: string, itemId: string): string => JSON.stringify([threadId, itemId])
 
-export const inProgressItems = (server: AppServer["Service"]): Effect.Effect<RunningItems, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const running = new Map<string, Running>()
-    /** Look for the calls that requests wait for. */
-    const waiting = new Set<() => void>()
-    yield* server.observe("item/started", (event) => {
-      if (event.method !== "item/started") return
-      const { item, threadId, turnId } = event.params
-      if (item.type !== "fileChange" && item.type !== "mcpToolCall") return
-      running.set(keyOf(threadId, item.id), { threadId, turnId, item })
-      for (const look of waiting) look()
+export class InProgressItems {
+  private readonly items = new Map<string, InProgress>()
+  /** Called when an item starts. */
+  private readonly onStart = new Set<() => void>()
+
+  /** Follows the items of the server, until the scope closes. */
+  static readonly make = (server: ServerConnection): Effect.Effect<InProgressItems, never, Scope.Scope> =>
+    Effect.suspend(() => {
+      const items = new InProgressItems()
+      return Effect.as(items.listen(server), items)
     })
-    yield* server.observe("item/fileChange/patchUpdated", (event) => {
-      if (event.method !== "item/fileChange/patchUpdated") return
-      const { changes, itemId, threadId, turnId } = event.params
-      const item: FileChange = { type: "fileChange", id: itemId, changes, status: "inProgress" }
-      running.set(keyOf(threadId, itemId), { threadId, turnId, item })
-    })
-    yield* server.observe("item/completed", (event) => {
-      if (event.method !== "item/completed") return
-      const { item, threadId } = event.params
-      if (item.type === "fileChange" || item.type === "mcpToolCall") running.delete(keyOf(threadId, item.id))
-    })
-    yield* server.observe("turn/completed", (event) => {
-      if (event.method !== "turn/completed") return
-      const { threadId, turn } = event.params
-      for (const [key, item] of running) {
-        if (item.threadId === threadId && item.turnId === turn.id) running.delete(key)
-      }
-    })
-    yield* server.onRestart(() => Effect.sync(() => running.clear()))
-    return {
-      changesOf: (threadId, itemId) => {
-        const item = running.get(keyOf(threadId, itemId))?.item
-        return item?.type === "fileChange" ? item.changes : undefined
-      },
-      callOf: (request) => {
-        const find = (): McpToolCall | undefined => {
-          for (const call of running.values()) {
-            if (isAbout(request, call)) return call.item as McpToolCall
-          }
-          return undefined
+
+  private listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.all([
+      server.addNotificationHandler("item/started", ({ item, threadId, turnId }) => {
+        if (item.type !== "fileChange" && item.type !== "mcpToolCall") return
+        this.items.set(toKey(threadId, item.id), { threadId, turnId, item })
+        for (const notify of this.onStart) notify()
+      }),
+      server.addNotificationHandler("item/fileChange/patchUpdated", ({ changes, itemId, threadId, turnId }) => {
+        const item: FileChange = { type: "fileChange", id: itemId, changes, status: "inProgress" }
+        this.items.set(toKey(threadId, itemId), { threadId, turnId, item })
+      }),
+      server.addNotificationHandler("item/completed", ({ item, threadId }) => {
+        if (item.type === "fileChange" || item.type === "mcpToolCall") this.items.delete(toKey(threadId, item.id))
+      }),
+      server.addNotificationHandler("turn/completed", ({ threadId, turn }) => {
+        for (const [key, item] of this.items) {
+          if (item.threadId === threadId && item.turnId === turn.id) this.items.delete(key)
         }
-        return Effect.suspend(() => {
-          const call = find()
-          if (call !== undefined) return Effect.succeedSome(call)
-          // A request that names no turn is about no call.
-          if (request.turnId === undefined) return Effect.succeedNone
-          return Effect.callback<McpToolCall>((resume) => {
-            const look = () => {
-              const call = find()
-              if (call === undefined) return
-              waiting.delete(look)
-              // The handler is not to run in the reader's step.
-              resume(Effect.as(Effect.yieldNow, call))
-            }
-            waiting.add(look)
-            return Effect.sync(() => waiting.delete(look))
-          }).pipe(Effect.timeoutOption(callGrace))
-        })
-      }
+      }),
+      server.addRestartHandler(() => Effect.sync(() => this.items.clear()))
+    ], { discard: true })
+  }
+
+  /** The diffs of a file change. Its approval request does not have them. */
+  getFileChanges(threadId: string, itemId: string): ReadonlyArray<Protocol.FileUpdateChange> | undefined {
+    const item = this.items.get(toKey(threadId, itemId))?.item
+    return item?.type === "fileChange" ? item.changes : undefined
+  }
+
+  /** Waits for the MCP tool call that a request is about. None if the turn does not make such a call in time. */
+  awaitMcpToolCall(request: Approvals.McpToolCallRequest): Effect.Effect<Option.Option<McpToolCall>> {
+    return Effect.suspend(() => {
+      const call = this.findMcpToolCall(request)
+      if (call !== undefined) return Effect.succeedSome(call)
+      // A request without a turn id is about no call.
+      if (request.turnId === undefined) return Effect.succeedNone
+      return Effect.callback<McpToolCall>((resume) => {
+        const notify = () => {
+          const call = this.findMcpToolCall(request)
+          if (call === undefined) return
+          this.onStart.delete(notify)
+          // The handler must not run within the read batch.
+          resume(Effect.as(Effect.yieldNow, call))
+        }
+        this.onStart.add(notify)
+        return Effect.sync(() => this.onStart.delete(notify))
+      }).pipe(Effect.timeoutOption(callStartTimeout))
+    })
+  }
+
+  private findMcpToolCall(request: Approvals.McpToolCallRequest): McpToolCall | undefined {
+    for (const { item, threadId, turnId } of this.items.values()) {
+      if (item.type === "mcpToolCall" && isCallOf(request, threadId, turnId, item)) return item
     }
-  })
+    return undefined
+  }
+}

@@ -1,4 +1,4 @@
-/** Asks the program what the model and MCP servers want to know, and checks the answers. */
+/** Responds to the questions of the model and of MCP servers, and checks the responses of their handlers. */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
@@ -8,18 +8,19 @@ import * as Schema from "effect/Schema"
 import * as SchemaParser from "effect/SchemaParser"
 import * as SchemaRepresentation from "effect/SchemaRepresentation"
 import type * as Scope from "effect/Scope"
-import { type AppServer, NotHandled } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
-import type * as Questions from "../../../Questions.ts"
-import { getOwn } from "../../connection/codec.ts"
+import { NotHandled } from "../../connection/notHandled.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { getOwn } from "../../getOwn.ts"
+import type * as Questions from "../../questions/model.ts"
 import { ownFields } from "../../tools/ownFields.ts"
 import { rawElicitation } from "./approvalRequests.ts"
-import type { HandlerRegistry } from "./handlerRegistry.ts"
+import type { HandlerRegistry, HandlerSource } from "./handlerRegistry.ts"
 
-/** The handler's answer is none to the question. It names the question, and never what was answered. */
+/** The handler's response does not fit the question. The message names the question, and never contains the response. */
 class InvalidAnswer extends Data.TaggedError("InvalidAnswer")<{ readonly message: string }> {}
 
-/** The texts that each format of a form's field allows, as far as that is worth checking. */
+/** Checks of the formats that a field of a form can have. */
 const formats: Readonly<Record<string, (text: string) => boolean>> = {
   email: (text) => /^[^@\s]+@[^@\s]+$/.test(text),
   uri: (text) => /^[A-Za-z][A-Za-z0-9+.-]*:\S+$/.test(text),
@@ -29,17 +30,17 @@ const formats: Readonly<Record<string, (text: string) => boolean>> = {
     isDay(text) && !Number.isNaN(Date.parse(text))
 }
 
-/** `Date.parse` takes the 31st of any month. */
+/** `Date.parse` accepts the 31st of any month. */
 const isDay = (text: string): boolean => {
   const day = text.slice(0, 10)
   const time = Date.parse(`${day}T00:00:00Z`)
   return !Number.isNaN(time) && new Date(time).toISOString().startsWith(day)
 }
 
-/** What the values of a form's fields can be. A field of another kind cannot be filled in by anybody who does not know it. */
+/** The types of a field. A field of an unknown type must stay empty. */
 const kinds: ReadonlySet<string> = new Set(["array", "boolean", "integer", "number", "object", "string"])
 
-/** What is wrong with the value of a field that its JSON Schema does not say. */
+/** Describes what is wrong with the value of a field beyond its JSON Schema. */
 const issueOf = (property: unknown, value: unknown): string | undefined => {
   const type = getOwn(property, "type")
   const format = getOwn(property, "format")
@@ -48,7 +49,7 @@ const issueOf = (property: unknown, value: unknown): string | undefined => {
   return formats[format]!(value) ? undefined : `Expected a text of the format ${format}`
 }
 
-/** The schema of a form's answer. A regular expression of a stranger could keep this process busy, so those are left out. */
+/** The schema of the content of a form, without patterns: a regular expression of a foreign server could block this process. */
 const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unknown> => {
   const document = JsonSchema.fromSchemaDraft2020_12(requested as unknown as JsonSchema.JsonSchema)
   const read = SchemaRepresentation.fromJsonSchemaDocument(document, { patterns: "ignore" }) as Schema.Codec<unknown>
@@ -72,7 +73,7 @@ const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unkn
 
 const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
 
-const elicitationOf = (
+const toElicitation = (
   params: Protocol.McpServerElicitationRequestParams
 ): Effect.Effect<Questions.ElicitationRequest, InvalidAnswer> =>
   Effect.try({
@@ -94,7 +95,7 @@ const elicitationOf = (
         ? { _tag: "Url", ...base, message, url: params.url, elicitationId: params.elicitationId }
         : { _tag: "Other", ...base, mode, params: sent }
     },
-    catch: (cause) => new InvalidAnswer({ message: `the form has a schema that cannot be read: ${String(cause)}` })
+    catch: (cause) => new InvalidAnswer({ message: `The form has a schema that cannot be read: ${String(cause)}` })
   })
 
 const checkElicitation = (
@@ -105,7 +106,7 @@ const checkElicitation = (
     Schema.decodeUnknownEffect(request.schema)(answer.content ?? {}),
     {
       onFailure: ({ message }) =>
-        Effect.fail(new InvalidAnswer({ message: `the answer does not fit the form: ${message}` })),
+        Effect.fail(new InvalidAnswer({ message: `The response does not fit the form: ${message}` })),
       onSuccess: () => Effect.succeed(answer)
     }
   )
@@ -118,48 +119,53 @@ const checkUserInput = (
     const checked: Array<readonly [id: string, answer: Protocol.ToolRequestUserInputAnswer]> = []
     for (const [id, given] of Object.entries(answers)) {
       const question = questions.find((question) => question.id === id)
-      if (question === undefined) return yield* new InvalidAnswer({ message: `there is no question ${id}` })
+      if (question === undefined) return yield* new InvalidAnswer({ message: `There is no question ${id}` })
       const texts = Predicate.isString(given) ? [given] : given
       const labels = question.options?.map(({ label }) => label) ?? []
       if (labels.length > 0 && question.isOther !== true && !texts.every((text) => labels.includes(text))) {
-        return yield* new InvalidAnswer({ message: `the answer to question ${id} is none of its options` })
+        return yield* new InvalidAnswer({ message: `The answer to question ${id} is none of its options` })
       }
       checked.push([id, { answers: texts }])
     }
     return { answers: Object.fromEntries(checked) }
   })
 
-/** Answers the questions of the model and of MCP servers. */
-export const questionHandler = (
-  server: AppServer["Service"],
+/** Handles the questions of the model and of MCP servers, until the scope closes. */
+export const handleQuestions = Effect.fnUntraced(function*(
+  server: ServerConnection,
   registry: HandlerRegistry
-): Effect.Effect<void, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const handlerOf = Effect.fnUntraced(function*<K extends keyof Questions.Handlers>(
-      kind: K,
-      threadId: string,
-      turnId: string | undefined
-    ): Effect.fn.Return<NonNullable<Questions.Handlers[K]>, NotHandled> {
-      for (const { handlers } of yield* registry.resolve(threadId, turnId)) {
-        const handler = handlers.questions?.[kind]
-        if (handler !== undefined) return handler
-      }
-      return yield* new NotHandled({
-        why: "nobody answers it; give questions to the thread or the turn, or provide Questions.layer"
-      })
+): Effect.fn.Return<void, never, Scope.Scope> {
+  const find = Effect.fnUntraced(function*<K extends keyof Questions.Handlers>(
+    kind: K,
+    sources: Effect.Effect<ReadonlyArray<HandlerSource>>
+  ): Effect.fn.Return<NonNullable<Questions.Handlers[K]>, NotHandled> {
+    for (const { handlers } of yield* sources) {
+      const handler = handlers.questions?.[kind]
+      if (handler !== undefined) return handler
+    }
+    return yield* new NotHandled({
+      why:
+        "No handler is registered for questions; pass `questions` to the thread or the turn, or provide Questions.layer"
     })
-
-    yield* server.handle("mcpServer/elicitation/request", (params) =>
-      Effect.gen(function*() {
-        const request = yield* elicitationOf(params)
-        const handler = yield* handlerOf("elicitation", request.threadId, request.turnId)
-        return yield* checkElicitation(request, yield* handler(request))
-      }))
-    // A server that does not say so waits for the answer.
-    yield* server.handle("item/tool/requestUserInput", ({ isBlocking = true, itemId, questions, threadId, turnId }) =>
-      Effect.gen(function*() {
-        const request = { threadId, turnId, itemId, questions, isBlocking }
-        const handler = yield* handlerOf("userInput", threadId, turnId)
-        return yield* checkUserInput(request, yield* handler(request))
-      }))
   })
+
+  yield* server.handle(
+    "mcpServer/elicitation/request",
+    Effect.fnUntraced(function*(params) {
+      const request = yield* toElicitation(params)
+      const { threadId, turnId } = request
+      const sources = turnId === undefined ? registry.resolveStarting(threadId) : registry.resolve(threadId, turnId)
+      const handler = yield* find("elicitation", sources)
+      return yield* checkElicitation(request, yield* handler(request))
+    })
+  )
+  yield* server.handle(
+    "item/tool/requestUserInput",
+    // A server that leaves out `isBlocking` waits for the response.
+    Effect.fnUntraced(function*({ isBlocking = true, itemId, questions, threadId, turnId }) {
+      const request = { threadId, turnId, itemId, questions, isBlocking }
+      const handler = yield* find("userInput", registry.resolve(threadId, turnId))
+      return yield* checkUserInput(request, yield* handler(request))
+    })
+  )
+})

@@ -1,15 +1,9 @@
-/** The tools of threads: what the server is told of them, and who runs them. */
-import * as Duration from "effect/Duration"
+/** The tools of threads: how the server is told about them, and what becomes of them when a thread is opened again. */
 import * as Effect from "effect/Effect"
-import * as Base64 from "effect/encoding/Base64"
 import * as Equal from "effect/Equal"
-import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import { type AppServer, NotHandled } from "../../../AppServer.ts"
 import {
   type AppServerError,
   InvalidRequest,
@@ -18,36 +12,38 @@ import {
 } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type * as Tool from "../../../Tool.ts"
-import { getOwn } from "../../connection/codec.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { getOwn } from "../../getOwn.ts"
 import { handlerContext, provideHandlerContext } from "../../handlers/handlerContext.ts"
-import { timeoutTo } from "../../handlers/timeoutTo.ts"
 import { describe, duration, func, type Kinds, number, optionIssue, string } from "../../options.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
-import type { HandlerRegistry } from "./handlerRegistry.ts"
+import { readStoredTools, type RegisteredTools } from "./storedTools.ts"
 
 type Method = "thread/start" | "thread/resume" | "thread/fork"
 
-/** The options that give a thread tools. An alias for the reason that `HandlerOptions` is one. */
+/** The options with the tools of a thread. An alias for the same reason as `HandlerOptions`. */
 export type ToolOptions<T> = {
   /** Tools that the model may call; see `Tool`. */
   readonly tools?: T | undefined
-  /** How many calls may run at once; more wait. Default: 8. */
+  /**
+   * Maximum number of calls that run at once; more wait.
+   *
+   * @default 8
+   */
   readonly toolConcurrency?: number | undefined
 }
 
-/** Tools that need nothing any more. */
+/** Tools that need no services. */
 export interface ThreadTools {
-  /** Those that this program runs. */
+  /** The tools that this program runs, by name. */
   readonly tools: ReadonlyMap<string, Tool.Tool>
   readonly semaphore: Semaphore.Semaphore
   readonly concurrency: number
-  /** What each tool takes that the thread was started with, if that is known. */
-  readonly registered: KnownTools | undefined
+  /** The tools that the thread was started with, if the server or this program knows them. */
+  readonly registered: RegisteredTools | undefined
 }
 
-type KnownTools = ReadonlyMap<string, unknown>
-
-/** The tools that Codex has itself. It would run its own, and never ask for another of the name. */
+/** The names of the tools of Codex. It would run its own tool and never call another with its name. */
 const builtIn: ReadonlySet<string> = new Set([
   "apply_patch",
   "exec_command",
@@ -70,7 +66,7 @@ const toolKinds: Kinds<Tool.Tool> = {
   run: func
 }
 
-/** What is wrong with a tool, as plain JavaScript may give it. */
+/** Describes what is wrong with a tool, as plain JavaScript may pass it. */
 const toolIssue = (tool: unknown): string | undefined => {
   if (!Predicate.isObject(tool)) return `a tool is ${describe(tool)}; expected what \`Tool.make\` returns`
   const issue = optionIssue(toolKinds, tool) ??
@@ -84,7 +80,7 @@ const toolIssue = (tool: unknown): string | undefined => {
 
 const isName = (name: string): boolean => /^[a-zA-Z0-9_-]+$/.test(name)
 
-/** The definition that a schema refers to, as that of a class or a struct with an identifier does. */
+/** Resolves the root `$ref` of a schema, which a class or a struct with an identifier has. */
 const dereferenced = (schema: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"] => {
   const { $ref, ...rest } = schema
   const name = Predicate.isString($ref) && $ref.startsWith("#/$defs/") ? $ref.slice("#/$defs/".length) : undefined
@@ -93,7 +89,7 @@ const dereferenced = (schema: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"
   return Predicate.isObject(definition) ? { ...definition, ...rest } : schema
 }
 
-/** A struct without fields takes anything but null. As arguments of a tool it is an object without properties. */
+/** The schema of a struct without fields allows any value but null. As arguments of a tool it is an object without properties. */
 const toObjectSchema = (given: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema"] => {
   const schema = dereferenced(given)
   return Equal.equals(schema["not"], { type: "null" }) && schema["type"] === undefined
@@ -101,9 +97,9 @@ const toObjectSchema = (given: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema
     : schema
 }
 
-/** Tools as options have them, with the services that they need. */
+/** The tools of options, with the context of the current fiber. */
 export const provideTools = Effect.fnUntraced(function*(
-  server: AppServer["Service"],
+  server: ServerConnection,
   method: Method,
   { toolConcurrency, tools = [] }: ToolOptions<ReadonlyArray<Tool.Tool>>
 ): Effect.fn.Return<ThreadTools | undefined, AppServerError> {
@@ -112,16 +108,16 @@ export const provideTools = Effect.fnUntraced(function*(
   const issue = optionIssue({ toolConcurrency: number }, { toolConcurrency })
   if (issue !== undefined) return yield* invalid(issue)
   if (tools.length === 0) {
-    if (toolConcurrency !== undefined) return yield* invalid("toolConcurrency says nothing without tools")
+    if (toolConcurrency !== undefined) return yield* invalid("`toolConcurrency` requires `tools`")
     return undefined
   }
   if (!server.experimentalApi) {
-    return yield* invalid("tools need the experimental API; connect without experimentalApi: false")
+    return yield* invalid("`tools` require the experimental API; connect without `experimentalApi: false`")
   }
   if (toolConcurrency !== undefined && !(toolConcurrency >= 1)) {
-    return yield* invalid(`toolConcurrency is ${toolConcurrency}; it must be at least 1`)
+    return yield* invalid(`\`toolConcurrency\` is ${toolConcurrency}; it must be at least 1`)
   }
-  const services = yield* handlerContext
+  const services = yield* handlerContext<never>()
   const named = new Map<string, Tool.Tool>()
   for (const tool of tools) {
     const wrong = toolIssue(tool)
@@ -145,13 +141,13 @@ export const provideTools = Effect.fnUntraced(function*(
   return { tools: named, semaphore: Semaphore.makeUnsafe(concurrency), concurrency, registered: undefined }
 })
 
-/** The same tools for another thread. Its calls have a window of their own, as a call of this one may wait for them. */
+/** The same tools for another thread, with a semaphore of its own: a call of this thread may wait for a call of the other. */
 export const copyForThread = (tools: ThreadTools): ThreadTools => ({
   ...tools,
   semaphore: Semaphore.makeUnsafe(tools.concurrency)
 })
 
-/** What the server is told of tools. */
+/** The tools as `thread/start` registers them. */
 export const toDynamicToolSpecs = ({ tools }: ThreadTools): ReadonlyArray<Protocol.DynamicToolSpec> =>
   [...tools.values()].map(({ description, inputSchema, name }) => ({
     type: "function",
@@ -160,72 +156,9 @@ export const toDynamicToolSpecs = ({ tools }: ThreadTools): ReadonlyArray<Protoc
     inputSchema
   }))
 
-/** The first line of a stored thread says which tools it was started with. */
-const SessionMeta = Schema.fromJsonString(Schema.Struct({
-  type: Schema.Literal("session_meta"),
-  payload: Schema.Struct({
-    dynamic_tools: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Struct({
-      name: Schema.String,
-      inputSchema: Schema.optionalKey(Schema.Unknown)
-    }))))
-  })
-}))
-
-const decodeMeta = Schema.decodeUnknownOption(SessionMeta)
-
-/** What the server would send of a long thread's file is all of it, so only its first line is asked for, where that can be. */
-const firstLine = (server: AppServer["Service"], path: string): Effect.Effect<string, AppServerError> =>
-  server.request("command/exec", {
-    command: ["head", "-n", "1", path],
-    sandboxPolicy: { type: "dangerFullAccess" },
-    // Long instructions are on that line too.
-    disableOutputCap: true
-  })
-    .pipe(
-      Effect.flatMap(({ exitCode, stdout }) => exitCode === 0 ? Effect.succeed(stdout) : readFirstLine(server, path)),
-      Effect.catchReason("AppServerError", "RequestRejected", () => readFirstLine(server, path))
-    )
-
-const readFirstLine = (server: AppServer["Service"], path: string): Effect.Effect<string, AppServerError> =>
-  Effect.map(server.request("fs/readFile", { path }), ({ dataBase64 }) => {
-    const text = Option.getOrElse(Result.getSuccess(Base64.decodeString(dataBase64)), () => "")
-    return text.slice(0, Math.max(0, text.indexOf("\n")))
-  })
-
-/** The file of a thread. A fork that is not to be stored has none; its tools are those of the original. */
-const getThreadPath = (
-  server: AppServer["Service"],
-  id: string,
-  { thread }: ThreadOpened
-): Effect.Effect<string | undefined, AppServerError> =>
-  Predicate.isString(thread.path) ? Effect.succeed(thread.path) : Effect.map(
-    server.requestRaw("thread/read", { threadId: id }),
-    (answer) => {
-      const path = getOwn(getOwn(answer, "thread"), "path")
-      return Predicate.isString(path) ? path : undefined
-    }
-  )
-
-/** The tools of the stored thread that was opened by an id, by name, if they can be told. */
-const storedTools = (
-  server: AppServer["Service"],
-  id: string,
-  opened: ThreadOpened
-): Effect.Effect<KnownTools | undefined> =>
-  getThreadPath(server, id, opened).pipe(
-    Effect.flatMap((path) => path === undefined ? Effect.succeed("") : firstLine(server, path)),
-    Effect.map((line) =>
-      Option.getOrUndefined(Option.map(
-        decodeMeta(line.trim()),
-        ({ payload }) => new Map((payload.dynamic_tools ?? []).map(({ inputSchema, name }) => [name, inputSchema]))
-      ))
-    ),
-    Effect.catch(() => Effect.succeed(undefined))
-  )
-
 const toJson = (schema: Tool.Tool["inputSchema"]): unknown => JSON.parse(JSON.stringify(schema))
 
-/** The tools of a thread that is started with them, and with others that the program gave in the protocol's own way. */
+/** The tools of a thread that is started with them and with the `dynamicTools` of the protocol. */
 export const withRegisteredTools = (
   tools: ThreadTools,
   others: ReadonlyArray<Protocol.DynamicToolSpec>
@@ -238,12 +171,13 @@ export const withRegisteredTools = (
 })
 
 /**
- * A thread has the tools that it was started with; the protocol has no way to give it others later. So the tools that a
- * program gives to a thread that it resumes or forks must be among those, and what they take must be the same. Those that
- * it gave before and does not give anew stay.
+ * Merges the tools for a thread that is resumed or forked with those that the program passed before.
+ *
+ * A thread keeps the tools that it was started with, and the protocol cannot add others. So each tool must be one of those, with the
+ * same JSON Schema of its arguments; others fail with `ToolsNotApplied`.
  */
 export const mergeForReopen = (
-  server: AppServer["Service"],
+  server: ServerConnection,
   method: Method,
   id: string,
   given: ThreadTools,
@@ -252,11 +186,11 @@ export const mergeForReopen = (
 ): Effect.Effect<ThreadTools, AppServerError> =>
   Effect.gen(function*() {
     const { thread } = opened
-    const registered = before?.registered ?? (yield* storedTools(server, id, opened))
+    const registered = before?.registered ?? (yield* readStoredTools(server, id, opened))
     const tools = new Map([...before?.tools ?? [], ...given.tools])
     if (registered === undefined) {
       yield* Effect.logWarning(
-        `Cannot tell which tools thread ${thread.id} was started with; the model knows no others than those`
+        `Cannot read which tools thread ${thread.id} was started with; the model can call no other tools`
       )
       return { ...given, tools }
     }
@@ -271,50 +205,3 @@ export const mergeForReopen = (
     }
     return { ...given, tools, registered }
   })
-
-const failed = (text: string): Protocol.DynamicToolCallResponse => ({
-  success: false,
-  contentItems: [{ type: "inputText", text }]
-})
-
-const runTool = (
-  { tools, semaphore }: ThreadTools,
-  { arguments: args, callId, threadId, tool: name, turnId }: Protocol.DynamicToolCallParams
-): Effect.Effect<Protocol.DynamicToolCallResponse, NotHandled> => {
-  const tool = tools.get(name)
-  if (tool === undefined) return Effect.fail(new NotHandled({ why: `the thread has no handler for tool ${name}` }))
-  const { timeout } = tool
-  const run = Effect.map(tool.run(args, { threadId, turnId, callId }), ({ content, success }) => ({
-    success,
-    contentItems: content
-  }))
-  const limited = timeout === undefined ? run : timeoutTo(
-    run,
-    timeout,
-    () => failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`)
-  )
-  return limited.pipe(
-    Effect.catchCause((cause) =>
-      Effect.as(
-        Effect.logError(`Tool ${name} failed (thread ${threadId}, turn ${turnId}, call ${callId})`, cause),
-        failed(`${name} failed unexpectedly`)
-      )
-    ),
-    Effect.withSpan(`Tool.${name}`, { attributes: { threadId, turnId, callId } }),
-    semaphore.withPermit
-  )
-}
-
-/** Runs the tools that the model calls. */
-export const toolCallHandler = (
-  server: AppServer["Service"],
-  registry: HandlerRegistry
-): Effect.Effect<void, never, Scope.Scope> =>
-  server.handle(
-    "item/tool/call",
-    (params) =>
-      Effect.flatMap(registry.getTools(params.threadId), (tools) =>
-        tools === undefined
-          ? Effect.fail(new NotHandled({ why: `nobody runs tool ${params.tool}; give tools to the thread` }))
-          : runTool(tools, params))
-  )

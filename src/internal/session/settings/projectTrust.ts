@@ -1,9 +1,9 @@
 /** Keeps `thread/start` from writing into the user's configuration. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
-import type { Client } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
-import { getOwn } from "../../connection/codec.ts"
+import type { ServerClient } from "../../connection/client.ts"
+import { getOwn } from "../../getOwn.ts"
 import { hasKey, mergeConfig } from "./threadConfig.ts"
 import { isAbsolute, isSamePath } from "./threadSettings.ts"
 
@@ -25,7 +25,7 @@ const isConfigured = (response: unknown, cwd: string): boolean => {
  * `trust_level = "trusted"` into `config.toml`. It does not where the level of the project is given.
  */
 export const withoutTrust = <Params extends Pick<Protocol.ThreadStartParams, "cwd" | "sandbox" | "config">>(
-  server: Pick<Client, "requestRaw">,
+  server: Pick<ServerClient, "requestRaw">,
   params: Params
 ): Effect.Effect<Params> => {
   const { config, cwd, sandbox } = params

@@ -4,12 +4,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
-import type { Client } from "../../../AppServer.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
 import type { Item } from "../../../Input.ts"
-import { getOwn } from "../../connection/codec.ts"
+import type { ServerClient } from "../../connection/client.ts"
+import { getOwn } from "../../getOwn.ts"
 
-type Server = Pick<Client, "requestRaw">
+type Server = Pick<ServerClient, "requestRaw">
 
 const isAbsolute = (path: string): boolean => /^([\\/]|[a-z]:[\\/])/i.test(path)
 

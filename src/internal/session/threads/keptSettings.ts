@@ -3,11 +3,11 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
-import type { Client } from "../../../AppServer.ts"
 import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import { isTable } from "../../configTree.ts"
-import { getOwn } from "../../connection/codec.ts"
+import type { ServerClient } from "../../connection/client.ts"
+import { getOwn } from "../../getOwn.ts"
 import { type Config, hasKey, includesConfig, mergeConfig } from "../settings/threadConfig.ts"
 import {
   customProfile,
@@ -138,7 +138,7 @@ export const verifySettings = (
 
 /** Changes the settings of an open thread, and returns those that it has then. */
 const updateSettings = (
-  server: Client,
+  server: ServerClient,
   threadId: string,
   changes: Omit<Protocol.ThreadSettingsUpdateParams, "threadId">
 ): Effect.Effect<ThreadOpened, AppServerError> =>
@@ -149,7 +149,7 @@ const updateSettings = (
 
 /** Changes settings of a thread back, as far as that is possible. */
 export const restoreSettings = (
-  server: Client,
+  server: ServerClient,
   threadId: string,
   { activePermissionProfile, approvalPolicy, approvalsReviewer, cwd, effort, model, sandboxPolicy, serviceTier }:
     Settings
@@ -180,7 +180,7 @@ const whileClosing = <A>(open: Effect.Effect<A, AppServerError>): Effect.Effect<
  * has other settings afterwards. A sandbox that has no mode is applied with `thread/settings/update`.
  */
 export const openKept = Effect.fnUntraced(function*(
-  server: Client,
+  server: ServerClient,
   method: "thread/resume" | "thread/fork",
   id: string,
   record: ThreadRecord | undefined,
@@ -208,7 +208,7 @@ export const openKept = Effect.fnUntraced(function*(
 
 /** Opens a known thread again as it was, with its model too. */
 export const reopenKept = Effect.fnUntraced(function*(
-  server: Client,
+  server: ServerClient,
   id: string,
   record: ThreadRecord
 ): Effect.fn.Return<void, AppServerError> {
@@ -246,7 +246,7 @@ const ignoredOptions = ["baseInstructions", "developerInstructions", "personalit
 
 /** Fails if options of a resume would be ignored. Nothing is changed then. */
 export const refuseIgnored = Effect.fnUntraced(function*(
-  server: Client,
+  server: ServerClient,
   id: string,
   config: Config | undefined,
   instructions: Instructions | undefined,

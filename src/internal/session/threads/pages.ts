@@ -4,8 +4,8 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { Client } from "../../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
+import type { ServerClient } from "../../connection/client.ts"
 
 const Page = Schema.Struct({
   data: Schema.Array(Schema.Unknown),
@@ -16,7 +16,7 @@ const decodePage = Schema.decodeUnknownEffect(Page)
 
 /** The entries of a list. Pages are fetched as the stream is pulled; an entry that cannot be read is left out. */
 export const pages = <A>(
-  server: Pick<Client, "requestRaw" | "withVersions">,
+  server: Pick<ServerClient, "requestRaw" | "withVersions">,
   method: string,
   params: object,
   schema: Schema.Codec<A>

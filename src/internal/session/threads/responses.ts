@@ -4,13 +4,14 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { Client, RequestOptions } from "../../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
+import type { ServerClient } from "../../connection/client.ts"
+import type { RequestOptions } from "../../connection/options.ts"
 
 const requestFor = <A>(schema: Schema.Codec<A>) => {
   const decode = Schema.decodeUnknownEffect(schema)
   return (
-    server: Pick<Client, "requestRaw" | "withVersions">,
+    server: Pick<ServerClient, "requestRaw" | "withVersions">,
     method: string,
     params: object,
     options?: RequestOptions

@@ -1,6 +1,5 @@
 /** Says more about a thread that the server cannot find than the words of the server do. */
 import * as Effect from "effect/Effect"
-import type { Client } from "../../../AppServer.ts"
 import {
   type AppServerError,
   isAppServerError,
@@ -8,6 +7,7 @@ import {
   ThreadNotFound,
   type ThreadNotFoundState
 } from "../../../AppServerError.ts"
+import type { ServerClient } from "../../connection/client.ts"
 import type { ThreadRecord } from "./threadRecords.ts"
 
 const withState = (error: AppServerError, state: ThreadNotFoundState): AppServerError => {
@@ -25,7 +25,7 @@ export const withGone = <E>(error: E, record: ThreadRecord | undefined): E | App
  * Tells a thread that is open but not stored from one that does not exist. The server says the same of both when a thread is resumed
  * or forked, so it is asked for the open one.
  */
-export const orNotStored = (server: Client, error: AppServerError): Effect.Effect<never, AppServerError> => {
+export const orNotStored = (server: ServerClient, error: AppServerError): Effect.Effect<never, AppServerError> => {
   const { reason } = error
   return reason._tag !== "ThreadNotFound" || reason.state !== "unknown"
     ? Effect.fail(error)

@@ -1,53 +1,61 @@
-/** What this program knows of the threads that it has opened, for as long as the connection to their server lives. */
+/** What this program knows of the threads that it has opened, as long as the connection to their server lives. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
-import * as Scope from "effect/Scope"
-import type { AppServer, Client } from "../../../AppServer.ts"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import type * as Protocol from "../../../Protocol.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { Config } from "../settings/threadConfig.ts"
 import {
   completePolicy,
   fromOpened,
   fromUpdate,
+  type Instructions,
   movedRoots,
   type Requested,
   type Settings
 } from "../settings/threadSettings.ts"
 import type { ThreadOpened } from "./responses.ts"
 
-/** The number of no restart: the thread is not open on any connection. */
+/** The restart generation of a thread that is not open on any connection. */
 const neverOpened = -1
 
 export class ThreadRecord {
+  readonly id: string
   settings: Settings
   /** The `config` that the thread was opened with, which the server does not store. */
   config: Config | undefined
-  /** The restart of the server after which the thread was opened last. */
-  private openedAfter: number
-  /** A handle was closed: the server sends no more events of the thread, until the thread is resumed. */
+  /** The instructions that the thread was opened with, which the server does not report. */
+  instructions: Instructions = {}
+  /** The restart generation in which the thread was opened last. */
+  private openedIn: number
+  /** Whether the program has closed the thread: the server sends no events of it until it is resumed. */
   isClosed = false
-  /** What became of the thread, if it can no longer be used as it is. */
+  /** Why the thread can no longer be used as it is. */
   gone: "archived" | "deleted" | undefined
+  /** Held while the thread is opened again. */
+  readonly reopening = Semaphore.makeUnsafe(1)
 
-  constructor(settings: Settings, config: Config | undefined, openedAfter: number) {
+  constructor(id: string, settings: Settings, config: Config | undefined, openedIn: number) {
+    this.id = id
     this.settings = settings
     this.config = config
-    this.openedAfter = openedAfter
+    this.openedIn = openedIn
   }
 
-  isOpen(restarts: number): boolean {
-    return this.openedAfter === restarts
+  isOpen(generation: number): boolean {
+    return this.openedIn === generation
   }
 
-  open(restarts: number): void {
-    this.openedAfter = restarts
+  open(generation: number): void {
+    this.openedIn = generation
     this.isClosed = false
     this.gone = undefined
   }
 
-  /** The server may have loaded the thread without its settings since, or may do so. It is opened again before it is used. */
+  /** Notes that the server may have loaded the thread without its settings. It is opened again before it is used. */
   unload(): void {
-    this.openedAfter = neverOpened
+    this.openedIn = neverOpened
   }
 
   /**
@@ -87,21 +95,13 @@ export class ThreadRecord {
 export type Updates = ReadonlyMap<string, Settings>
 
 export class ThreadRecords {
-  /** How often the server was restarted. */
-  restarts = 0
-  private restartedWith: Client | undefined
+  /** The restart generation: how often the server was restarted. */
+  generation = 0
   private readonly records = new Map<string, ThreadRecord>()
   private readonly collecting = new Set<Map<string, Settings>>()
 
   get(id: string): ThreadRecord | undefined {
     return this.records.get(id)
-  }
-
-  /** Called once or more after each restart, with what sends requests to the new server. */
-  restart(requests: Client): void {
-    if (this.restartedWith === requests) return
-    this.restartedWith = requests
-    this.restarts++
   }
 
   /**
@@ -119,67 +119,52 @@ export class ThreadRecords {
   /** Notes the settings of a thread that the server has opened. */
   note(opened: ThreadOpened, updates: Updates, config: Config | undefined): ThreadRecord {
     const { id } = opened.thread
-    const record = this.records.get(id) ?? new ThreadRecord(fromOpened(opened), config, this.restarts)
+    const record = this.records.get(id) ?? new ThreadRecord(id, fromOpened(opened), config, this.generation)
     record.settings = fromOpened(opened)
     const update = updates.get(id)
     if (update !== undefined) record.update(update)
     record.config = config
-    record.open(this.restarts)
+    record.open(this.generation)
     this.records.set(id, record)
     return record
   }
 
-  private readonly listen = (server: AppServer["Service"]): Effect.Effect<void, never, Scope.Scope> =>
-    Effect.all([
-      server.observe("thread/settings/updated", (event) => {
-        if (event.method === "thread/settings/updated") this.update(event.params)
+  /** Follows the threads of a server, until the scope closes. */
+  listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
+    const withRecord = (id: string, change: (record: ThreadRecord) => void) => {
+      const record = this.records.get(id)
+      if (record !== undefined) change(record)
+    }
+    return Effect.all([
+      server.addNotificationHandler("thread/settings/updated", (params) => this.update(params)),
+      server.addNotificationHandler(
+        "thread/closed",
+        ({ threadId }) => withRecord(threadId, (record) => record.unload())
+      ),
+      server.addNotificationHandler("thread/archived", ({ threadId }) =>
+        withRecord(threadId, (record) => {
+          record.unload()
+          record.gone = "archived"
+        })),
+      server.addNotificationHandler("thread/unarchived", ({ threadId }) =>
+        withRecord(threadId, (record) => {
+          record.gone = undefined
+        })),
+      server.addNotificationHandler("thread/status/changed", ({ status, threadId }) => {
+        if (status.type === "notLoaded") withRecord(threadId, (record) => record.unload())
       }),
-      server.observe("thread/closed", (event) => {
-        if (event.method === "thread/closed") this.records.get(event.params.threadId)?.unload()
-      }),
-      server.observe("thread/archived", (event) => {
-        if (event.method !== "thread/archived") return
-        const record = this.records.get(event.params.threadId)
-        record?.unload()
-        if (record !== undefined) record.gone = "archived"
-      }),
-      server.observe("thread/unarchived", (event) => {
-        if (event.method !== "thread/unarchived") return
-        const record = this.records.get(event.params.threadId)
-        if (record !== undefined) record.gone = undefined
-      }),
-      server.observe("thread/status/changed", (event) => {
-        if (event.method !== "thread/status/changed" || event.params.status.type !== "notLoaded") return
-        this.records.get(event.params.threadId)?.unload()
-      }),
-      server.observe("thread/deleted", (event) => {
-        if (event.method !== "thread/deleted") return
-        const record = this.records.get(event.params.threadId)
-        if (record !== undefined) record.gone = "deleted"
-        this.records.delete(event.params.threadId)
-      }),
-      server.onRestart((requests) => Effect.sync(() => this.restart(requests)))
+      server.addNotificationHandler("thread/deleted", ({ threadId }) => {
+        withRecord(threadId, (record) => {
+          record.gone = "deleted"
+        })
+        this.records.delete(threadId)
+      })
     ], { discard: true })
+  }
 
   private update({ threadId, threadSettings }: Protocol.ThreadSettingsUpdatedNotification): void {
     const settings = fromUpdate(threadSettings)
     for (const updates of this.collecting) updates.set(threadId, settings)
     this.records.get(threadId)?.update(settings)
   }
-
-  private static readonly all = new WeakMap<AppServer["Service"], ThreadRecords>()
-
-  /**
-   * The records of a server. They outlive the layers of `Codex` on it, as the threads do: a layer that is built later must not widen
-   * the permissions of a thread that an earlier one has opened.
-   */
-  static readonly of = (server: AppServer["Service"]): Effect.Effect<ThreadRecords> =>
-    Effect.suspend(() => {
-      const existing = ThreadRecords.all.get(server)
-      if (existing !== undefined) return Effect.succeed(existing)
-      const records = new ThreadRecords()
-      ThreadRecords.all.set(server, records)
-      // Never closed: the observers are released with the server.
-      return Effect.as(Scope.provide(records.listen(server), Scope.makeUnsafe()), records)
-    })
 }

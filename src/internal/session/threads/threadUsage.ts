@@ -9,9 +9,9 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { AppServer } from "../../../AppServer.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import * as Usage from "../../../Usage.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 
 /** Maximum number of turns of a thread whose usage is kept: one is running, or its `turn/start` has no response yet. */
 const maxTurns = 4
@@ -126,37 +126,34 @@ export class ThreadUsages {
   private readonly threads = new Map<string, ThreadUsage>()
 
   /** Follows the threads of a server, for as long as the scope lives. */
-  listen(server: AppServer["Service"]): Effect.Effect<void, never, Scope.Scope> {
+  listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
     return Effect.all([
-      server.observe("thread/tokenUsage/updated", (event) => {
-        if (event.method !== "thread/tokenUsage/updated") return
-        this.thread(event.params.threadId).update(event.params.turnId, event.params.tokenUsage)
+      server.addNotificationHandler("thread/tokenUsage/updated", (params) => {
+        this.thread(params.threadId).update(params.turnId, params.tokenUsage)
       }),
-      server.observe("item/started", (event) => {
-        if (event.method !== "item/started") return
-        const { item: { type }, threadId, turnId } = event.params
+      server.addNotificationHandler("item/started", (params) => {
+        const { item: { type }, threadId, turnId } = params
         if (!isInput.has(type) && !isStreamed.has(type)) this.thread(threadId).addOutput(turnId)
       }),
-      server.observe("item/completed", (event) => {
-        if (event.method !== "item/completed") return
-        const { item: { type }, threadId, turnId } = event.params
+      server.addNotificationHandler("item/completed", (params) => {
+        const { item: { type }, threadId, turnId } = params
         if (!isInput.has(type)) this.thread(threadId).addOutput(turnId)
       }),
-      server.observe("turn/plan/updated", (event) => {
-        if (event.method === "turn/plan/updated") this.thread(event.params.threadId).addOutput(event.params.turnId)
+      server.addNotificationHandler("turn/plan/updated", (params) => {
+        this.thread(params.threadId).addOutput(params.turnId)
       }),
-      server.observe("error", (event) => {
-        if (event.method !== "error" || !event.params.willRetry) return
-        this.threads.get(event.params.threadId)?.retry(event.params.turnId)
+      server.addNotificationHandler("error", (params) => {
+        if (!params.willRetry) return
+        this.threads.get(params.threadId)?.retry(params.turnId)
       }),
-      server.observe("thread/reverted", (event) => {
-        if (event.method === "thread/reverted") this.forgetTotals(event.params.threadId)
+      server.addNotificationHandler("thread/reverted", (params) => {
+        this.forgetTotals(params.threadId)
       }),
-      server.observe("thread/closed", (event) => {
-        if (event.method === "thread/closed") this.threads.delete(event.params.threadId)
+      server.addNotificationHandler("thread/closed", (params) => {
+        this.threads.delete(params.threadId)
       }),
-      server.observe("thread/deleted", (event) => {
-        if (event.method === "thread/deleted") this.threads.delete(event.params.threadId)
+      server.addNotificationHandler("thread/deleted", (params) => {
+        this.threads.delete(params.threadId)
       })
     ], { discard: true })
   }

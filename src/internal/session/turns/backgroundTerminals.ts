@@ -2,16 +2,16 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
-import type { AppServer } from "../../../AppServer.ts"
 import type { AppServerError } from "../../../AppServerError.ts"
-import { getOwn } from "../../connection/codec.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { getOwn } from "../../getOwn.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** Reasons that mean that the server has ended, and its commands with it. */
 const endOfServer: ReadonlySet<string> = new Set(["ConnectionClosed", "RestartsExhausted", "TurnLost"])
 
 /** Ends the background terminals that a turn has started. */
-export const endTerminals = (server: AppServer["Service"], state: TurnState): Effect.Effect<void> =>
+export const endTerminals = (server: ServerConnection, state: TurnState): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { commands, exit, threadId } = state
     const isLost = exit !== undefined && Result.isFailure(exit) && endOfServer.has(exit.failure.reason._tag)

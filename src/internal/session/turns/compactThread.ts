@@ -1,9 +1,10 @@
-/** Compaction answers at once and is then done by a turn of its own, which is waited for here. */
+/** Compacts a thread: the response comes at once, and a turn of its own then does the work. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import type { AppServer, NotificationListener } from "../../../AppServer.ts"
 import type { AppServerError } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import type { NotificationListener } from "../../connection/delta.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { interruptAndAwait } from "./interruptTurn.ts"
 import type { TurnRegistry } from "./turnRegistry.ts"
@@ -16,24 +17,24 @@ const isCompaction = (event: Protocol.ServerNotification): boolean =>
     (event.params.item.type as unknown) === "contextCompaction")
 
 /**
- * The answer to `thread/compact/start` does not name the turn. It is the one that has a compaction in it; one that fails
- * before that is told by being a turn that nobody started.
+ * Finds the turn of a compaction, which the response to `thread/compact/start` does not name. It is the turn with a compaction item; one that
+ * fails before that item is the turn that no caller has started.
  */
-const listenForCompaction = (server: AppServer["Service"], open: TurnRegistry, threadId: string) => {
+const listenForCompaction = (server: ServerConnection, turns: TurnRegistry, threadId: string) => {
   let turnId: string | undefined
   const ended = new Set<string>()
-  const claimed = new Set([...open.entries.values()].map(({ id }) => id))
-  const onClaim = (id: string) => claimed.add(id)
-  open.onAcquire.add(onClaim)
-  const state = new TurnState(server, open.usages, threadId, (state): NotificationListener => ({
+  const acquired = new Set([...turns.entries.values()].map(({ id }) => id))
+  const onAcquire = (id: string) => acquired.add(id)
+  turns.onAcquire.add(onAcquire)
+  const state = new TurnState(server, turns.usages, threadId, (state): NotificationListener => ({
     onNotification(event, id, batch) {
       state.onNotification(event, id, batch)
       if (turnId !== undefined || id === undefined) return
       if (event.method === "turn/completed") ended.add(id)
       const found = isCompaction(event)
         ? id
-        : open.pendingStarts(threadId).size === 0
-        ? [...ended].find((id) => !claimed.has(id))
+        : turns.pendingStarts(threadId).size === 0
+        ? [...ended].find((id) => !acquired.has(id))
         : undefined
       if (found === undefined) return
       turnId = found
@@ -41,28 +42,28 @@ const listenForCompaction = (server: AppServer["Service"], open: TurnRegistry, t
     },
     onClose: (error, batch) => state.onClose(error, batch)
   }))
-  /** Before it was sent, a restart of the server does not concern it, and there is nothing to interrupt. */
+  /** Called when the request is sent. Before that there is nothing to recover or to interrupt. */
   const sent = () => {
-    open.compacting.add(state)
-    open.onAwait({ state, id: () => turnId, isAwaited: () => open.compacting.has(state) })
+    turns.compacting.add(state)
+    turns.onAwait({ state, id: () => turnId, isAwaited: () => turns.compacting.has(state) })
   }
   const stop = () => {
-    open.compacting.delete(state)
-    open.onAcquire.delete(onClaim)
+    turns.compacting.delete(state)
+    turns.onAcquire.delete(onAcquire)
     state.unsubscribeThread()
   }
   return { state, turnId: () => turnId, sent, stop }
 }
 
-/** Has a thread compacted, and gives the turn that did it. */
+/** Compacts a thread and returns the turn that did it. */
 export const compactThread = (
-  server: AppServer["Service"],
-  open: TurnRegistry,
+  server: ServerConnection,
+  turns: TurnRegistry,
   thread: OpenThread,
-  limit: Timeout
+  timeout: Timeout
 ): Effect.Effect<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> =>
   Effect.acquireUseRelease(
-    Effect.sync(() => listenForCompaction(server, open, thread.id)),
+    Effect.sync(() => listenForCompaction(server, turns, thread.id)),
     ({ sent, state, turnId }) =>
       thread.request(
         server,
@@ -75,14 +76,14 @@ export const compactThread = (
             }
           })
       ).pipe(
-        limit,
+        timeout,
         Effect.andThen(Deferred.await(state.exitDeferred)),
         Effect.map((turn) => ({ state, turn })),
         Effect.onInterrupt(() => {
           const id = turnId()
-          if (!open.compacting.has(state)) return Effect.void
-          // Without its id, all that could be interrupted is whatever the thread is doing.
-          return id === undefined && open.isBusy(thread.id)
+          if (!turns.compacting.has(state)) return Effect.void
+          // Without a turn id the interrupt would end any turn that the thread runs.
+          return id === undefined && turns.isBusy(thread.id)
             ? Effect.void
             : interruptAndAwait(server, state, id ?? "")
         })

@@ -1,24 +1,24 @@
-/** Interrupts turns on the server, and waits for them to end, but not forever. */
+/** Interrupts turns on the server and waits for them to end, within a grace period. */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import type { AppServer } from "../../../AppServer.ts"
 import type { AppServerError } from "../../../AppServerError.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { TurnState } from "./turnState.ts"
 
-/** How long a finalizer waits for the server to end an interrupted turn. */
+/** Maximum time for which a finalizer waits for the server to end an interrupted turn. */
 export const interruptGracePeriod = Duration.seconds(5)
 
 /**
- * Asks the server to interrupt a turn. A turn that has ended needs no interrupt.
+ * Sends `turn/interrupt`, unless the turn has ended.
  *
- * Between the response to `turn/start` and `turn/started` the server does not know the turn by its id yet, but it accepts
- * an empty id for the turn that the thread is running, and that can only be this turn.
+ * Between the response to `turn/start` and `turn/started` the server refuses the turn id, but it accepts an empty id for the turn that
+ * the thread runs, which can only be this turn.
  */
 export const requestInterrupt = (
-  server: AppServer["Service"],
+  server: ServerConnection,
   state: TurnState,
   turnId: string
 ): Effect.Effect<void, AppServerError> =>
@@ -27,7 +27,7 @@ export const requestInterrupt = (
       ? Effect.void
       : server.request("turn/interrupt", { threadId: state.threadId, turnId: state.started ? turnId : "" }).pipe(
         Effect.asVoid,
-        // Refused because the turn ended while the request was on its way.
+        // The server refuses the request if the turn ended while it was in flight.
         Effect.catch((error) =>
           state.exit !== undefined || error.reason._tag === "TurnEnded" ? Effect.void : Effect.fail(error)
         )
@@ -35,7 +35,7 @@ export const requestInterrupt = (
   )
 
 /**
- * Waits for an effect to end, but not longer than the time limit, and returns whether it has. The effect has a fiber of its own,
+ * Runs an effect for at most the grace period, and returns whether it has ended. The effect runs in a fiber that this one joins at once,
  * because a timeout does not run in the finalizer of an interrupted fiber.
  */
 export const awaitWithTimeout = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolean> =>
@@ -48,16 +48,16 @@ export const awaitWithTimeout = <A, E>(effect: Effect.Effect<A, E>): Effect.Effe
     Effect.flatMap(Fiber.join)
   )
 
-/** Interrupts a turn that no caller wants any more, and waits for it to end: on the server, or with its connection. */
+/** Interrupts a turn and waits for its end, on the server or with its connection. */
 export const interruptAndAwait = (
-  server: AppServer["Service"],
+  server: ServerConnection,
   state: TurnState,
   turnId: string
 ): Effect.Effect<void> =>
   Effect.suspend(() => {
     if (state.exit !== undefined) return Effect.void
     const ended = Effect.exit(Deferred.await(state.exitDeferred))
-    // The request waits for a connection while the server is restarted. The turn may have ended by then.
+    // While the server restarts, the request waits for a connection, and the turn may end meanwhile.
     const settled = Effect.raceFirst(
       ended,
       Effect.andThen(Effect.ignore(requestInterrupt(server, state, turnId)), ended)

@@ -1,4 +1,4 @@
-/** What becomes of turns whose end was not heard: those that the server had finished have their result. */
+/** Recovers turns whose `turn/completed` was missed, from what the server has stored. */
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -9,36 +9,38 @@ import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type { AppServer, Client } from "../../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError, TurnLost } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
-import { getOwn, getThreadId, getTurnId } from "../../connection/codec.ts"
-import { syncBatch } from "../../jsonrpc/messages.ts"
-import type { OpenThreads } from "../threads/openThread.ts"
+import type { ServerClient } from "../../connection/client.ts"
+import { getThreadId, getTurnId } from "../../connection/codec.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { getOwn } from "../../getOwn.ts"
+import { syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
+import type { ThreadRecords } from "../threads/threadRecords.ts"
 import type { AwaitedTurn, TurnEntry, TurnRegistry } from "./turnRegistry.ts"
 import type { TurnState } from "./turnState.ts"
 
-/** The turn is one of the last, unless others have driven the thread on meanwhile. */
+/** Number of turns to read, newest first. A missed turn is one of the last, unless other clients have started many since. */
 const lastTurns = 20
 
 const decodeTurn = Schema.decodeUnknownOption(Protocol.Turn)
 
 const readStoredTurn = (
-  server: Client,
+  server: ServerClient,
   threadId: string,
   turnId: string
 ): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
   server.requestRaw("thread/turns/list", { threadId, limit: lastTurns, itemsView: "full" }).pipe(
-    Effect.map((answer) => getOwn(answer, "data")),
-    // The whole thread may be had where its pages are not.
+    Effect.map((response) => getOwn(response, "data")),
+    // An older server has the whole thread, but no pages of it.
     Effect.catchReason(
       "AppServerError",
       "RequestRejected",
       () =>
         Effect.map(
           server.requestRaw("thread/read", { threadId, includeTurns: true }),
-          (answer) => getOwn(getOwn(answer, "thread"), "turns")
+          (response) => getOwn(getOwn(response, "thread"), "turns")
         )
     ),
     Effect.map((turns) =>
@@ -51,23 +53,23 @@ const readStoredTurn = (
 
 /** Finds the turn that a thread was running already when it was resumed. */
 export const findActive = (
-  server: Client,
-  open: TurnRegistry,
+  server: ServerClient,
+  turns: TurnRegistry,
   { thread: { id, status } }: ThreadOpened
 ): Effect.Effect<void> =>
-  getOwn(status, "type") !== "active" || open.getActive(id) !== undefined
+  getOwn(status, "type") !== "active" || turns.getActive(id) !== undefined
     ? Effect.void
     : server.requestRaw("thread/turns/list", { threadId: id, limit: 1, itemsView: "notLoaded" }).pipe(
       Effect.map((response) => {
-        const turns = getOwn(response, "data")
-        const turn: unknown = Array.isArray(turns) ? turns[0] : undefined
+        const data = getOwn(response, "data")
+        const turn: unknown = Array.isArray(data) ? data[0] : undefined
         const turnId = getOwn(turn, "id")
-        if (getOwn(turn, "status") === "inProgress" && Predicate.isString(turnId)) open.setActive(id, turnId)
+        if (getOwn(turn, "status") === "inProgress" && Predicate.isString(turnId)) turns.setActive(id, turnId)
       }),
       Effect.ignore
     )
 
-/** Tells a turn what it has not heard: the items that were completed, and its end. */
+/** Replays the items and the completion of a stored turn to the state that has missed them. */
 const replayStoredTurn = (state: TurnState, turn: Protocol.Turn): void => {
   const { threadId } = state
   const known = new Set(state.items.map((item) => (item as { readonly id?: unknown }).id))
@@ -80,7 +82,7 @@ const replayStoredTurn = (state: TurnState, turn: Protocol.Turn): void => {
   state.onNotification({ method: "turn/completed", params: { threadId, turn } }, turn.id, syncBatch)
 }
 
-const recoverTurn = (server: Client) =>
+const recoverTurn = (server: ServerClient) =>
   Effect.fnUntraced(function*(held: TurnEntry) {
     const { id: turnId, state, thread } = held
     const { threadId } = state
@@ -91,8 +93,8 @@ const recoverTurn = (server: Client) =>
           syncBatch
         )
       )
-    // No caller waits for it, so it need not be found out how far it has come.
-    if (held.refCount === 0) return yield* lost(true, "the server was restarted, and had not finished it")
+    // No caller waits for the turn, so its state on the server does not matter.
+    if (held.refCount === 0) return yield* lost(true, "the server was restarted before the turn was completed")
     let resumable = false
     const found = yield* thread.reopen(server).pipe(
       Effect.tap(() =>
@@ -104,7 +106,7 @@ const recoverTurn = (server: Client) =>
       Effect.result
     )
     if (Result.isFailure(found)) {
-      // When the server has ended once more, this is done after the next restart.
+      // If the connection has ended again, the turn is recovered after the next restart.
       const isOver = found.failure.reason._tag !== "ConnectionClosed"
       return isOver ? yield* lost(resumable, found.failure.message) : undefined
     }
@@ -113,23 +115,20 @@ const recoverTurn = (server: Client) =>
     return yield* lost(
       true,
       turn === undefined
-        ? "the server was restarted, and does not know it"
-        : "the server was restarted, and had not finished it"
+        ? "the server was restarted and has not stored the turn"
+        : "the server was restarted before the turn was completed"
     )
   })
 
-/** How long the end of a turn is waited for when something says that it has ended. It follows at once, if it does. */
+/** How long, in milliseconds, `turn/completed` may come after the first sign that the turn has ended. It mostly follows at once. */
 const missedCompletionDelay = 5000
 
-/** The first pause between two questions about a turn, in milliseconds. It doubles each time. */
+/** The first pause between two polls, in milliseconds. It doubles each time. */
 const firstPause = 1000
 
-/**
- * Asks what became of a turn that has probably ended and whose end does not come, or cannot be read: again and again, ever later,
- * for what the server cannot tell now it may tell soon. If it cannot within the time that a request may take, the turn fails.
- */
+/** Polls with exponential backoff until the final state of a turn is known. The turn fails if it is not known within `requestTimeout`. */
 const pollMissedCompletion = Effect.fnUntraced(
-  function*(server: AppServer["Service"], { id, isAwaited, state }: AwaitedTurn) {
+  function*(server: ServerConnection, scope: Scope.Scope, { id, isAwaited, state }: AwaitedTurn) {
     const { threadId } = state
     const limit = Duration.toMillis(server.requestTimeout)
     const isSettled = () => state.exit !== undefined || state.endedBecause === undefined || !isAwaited()
@@ -143,7 +142,7 @@ const pollMissedCompletion = Effect.fnUntraced(
         Effect.map(Option.flatten),
         Effect.catch((error) =>
           Effect.as(
-            Effect.logWarning(`Cannot tell what became of turn ${turnId} of thread ${threadId}: ${error.message}`),
+            Effect.logWarning(`Cannot read the state of turn ${turnId} of thread ${threadId}: ${error.message}`),
             Option.none()
           )
         )
@@ -152,7 +151,7 @@ const pollMissedCompletion = Effect.fnUntraced(
       const now = yield* Clock.currentTimeMillis
       if (Option.isSome(stored) && stored.value.status !== "inProgress") return replayStoredTurn(state, stored.value)
       if (state.isUnloaded) {
-        const description = "the server has unloaded its thread, and had not finished it"
+        const description = "the server unloaded the thread before the turn was completed"
         const lost = new TurnLost({
           threadId,
           turnId: turnId ?? "",
@@ -168,9 +167,12 @@ const pollMissedCompletion = Effect.fnUntraced(
         const what = turnId === undefined ? "a compaction" : `turn ${turnId}`
         const issue = `${what} of thread ${threadId} has probably ended, because ${state.endedBecause}, ` +
           "but the server does not say how"
-        // It may run all the same, and no handle could interrupt it any more.
+        // The turn may be running nevertheless, and no handle could interrupt it any more.
         if (turnId !== undefined) {
-          yield* Effect.forkDetach(Effect.ignore(server.requestRaw("turn/interrupt", { threadId, turnId })))
+          yield* Effect.forkIn(
+            Effect.ignore(server.requestRaw("turn/interrupt", { threadId, turnId })),
+            scope
+          )
         }
         return state.onClose(appServerError(new DecodeFailed({ method: "turn/completed", issue })), syncBatch)
       }
@@ -179,75 +181,70 @@ const pollMissedCompletion = Effect.fnUntraced(
   }
 )
 
-/** Recovers the ends of turns that the server leaves out, or that name no turn, for as long as the scope lives. */
+/** Recovers the completions of turns that the server leaves out, or that name no turn, until the scope closes. */
 export const recoverMissedCompletions = (
-  server: AppServer["Service"],
-  open: TurnRegistry
+  server: ServerConnection,
+  turns: TurnRegistry
 ): Effect.Effect<void, never, Scope.Scope> =>
   Effect.gen(function*() {
+    const scope = yield* Effect.scope
     const run = yield* FiberMap.makeRuntime<never, TurnState>()
-    open.onAwait = (awaited) => {
+    turns.onAwait = (awaited) => {
       const { state } = awaited
       state.whenInDoubt(() => {
-        // Its thread is idle just before it ends.
+        // The thread becomes idle just before the turn is completed.
         if (state.exit !== undefined) return
         const ended = Effect.exit(Deferred.await(state.exitDeferred))
-        run(state, Effect.raceFirst(pollMissedCompletion(server, awaited), ended), { onlyIfMissing: true })
+        run(state, Effect.raceFirst(pollMissedCompletion(server, scope, awaited), ended), { onlyIfMissing: true })
       })
     }
-    yield* server.observe("turn/completed", (event) => {
+    yield* server.addRawNotificationHandler("turn/completed", (event) => {
       const params = getOwn(event.method === "malformed" ? event.raw : event, "params")
       const threadId = getThreadId(params)
       const turnId = getTurnId(params)
-      const isOf = ({ exit, threadId: id }: TurnState) =>
+      const concerns = ({ exit, threadId: id }: TurnState) =>
         exit === undefined && (threadId === undefined || id === threadId)
       const because = `a turn/completed names ${turnId === undefined ? "no turn" : `turn ${turnId}`}`
       // A thread runs one turn at a time.
-      for (const { id, state } of open.entries.values()) {
+      for (const { id, state } of turns.entries.values()) {
         const isRead = threadId !== undefined && turnId === id
-        if (isOf(state) && !isRead) state.doubt(because, syncBatch)
+        if (concerns(state) && !isRead) state.doubt(because, syncBatch)
       }
-      for (const state of open.unassigned) {
-        if (isOf(state)) state.doubt(because, syncBatch)
+      for (const state of turns.unassigned) {
+        if (concerns(state)) state.doubt(because, syncBatch)
       }
-      // A compaction finds its turn by what happens in it.
-      for (const state of open.compacting) {
-        if (isOf(state) && turnId === undefined) state.doubt(because, syncBatch)
+      // A compaction identifies its turn by its items.
+      for (const state of turns.compacting) {
+        if (concerns(state) && turnId === undefined) state.doubt(because, syncBatch)
       }
     })
   })
 
 /**
- * Recovers all turns that run, and opens the other threads again, before anybody can use them: the server knows no thread that is
- * not open. One that cannot be opened is tried again when it is used, which tells why it cannot.
+ * Recovers all turns that run after a restart, before other requests are sent. Their threads are opened again; other threads are opened when
+ * they are used.
  */
 export const recoverTurns = (
-  server: Client,
-  open: TurnRegistry,
-  threads: OpenThreads
+  server: ServerClient,
+  turns: TurnRegistry,
+  records: ThreadRecords
 ): Effect.Effect<void> =>
   Effect.gen(function*() {
-    threads.records.restart(server)
-    for (const state of open.compacting) {
+    records.generation++
+    for (const state of turns.compacting) {
       state.onClose(
         appServerError(
           new TurnLost({
             threadId: state.threadId,
             turnId: "",
             resumable: true,
-            description: "the server was restarted, and does not report whether the thread was compacted",
+            description: "the server was restarted and does not report whether the thread was compacted",
             lastError: state.lastError
           })
         ),
         syncBatch
       )
     }
-    const running = [...open.entries.values()].filter(({ state }) => state.exit === undefined)
+    const running = [...turns.entries.values()].filter(({ state }) => state.exit === undefined)
     yield* Effect.forEach(running, recoverTurn(server), { concurrency: 8, discard: true })
-    const done = new Set(running.map(({ thread }) => thread.id))
-    yield* Effect.forEach(
-      threads.all().filter(({ id }) => !done.has(id)),
-      (thread) => Effect.ignore(thread.reopen(server)),
-      { concurrency: 8, discard: true }
-    )
   })

@@ -1,4 +1,4 @@
-/** Starts turns: the one way from a thread to a running turn. */
+/** Starts a turn: sends `turn/start`, and binds the turn to its id and its handles. */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -9,27 +9,30 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, ThreadBusy } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
-import type { Handlers } from "../handlers/handlerRegistry.ts"
+import type { Handlers } from "../handlers/handlers.ts"
+import type { SessionState } from "../sessionState.ts"
 import { restoreSettings } from "../threads/keptSettings.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { requestTurn } from "../threads/responses.ts"
 import { awaitWithTimeout } from "./interruptTurn.ts"
-import { endTurn, type Session, TurnHandle } from "./turnHandle.ts"
-import type { TurnEntry, TurnRegistry } from "./turnRegistry.ts"
+import { endTurn, TurnHandle } from "./turnHandle.ts"
+import type { TurnEntry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
 import type { Timeout } from "./turnTimeouts.ts"
 
-/** What a turn is started with. */
-export interface Start {
+export interface Options {
   readonly params: Protocol.TurnStartParams
-  readonly handlers: Handlers | undefined
+  /** The handlers of the turn's options. */
+  readonly handlers: Handlers
+  /** The handlers of the context in which the turn is started. */
+  readonly context: Handlers
   readonly keepBackgroundTerminals: boolean
-  /** The options that cannot hold if the turn is one that the thread is running already. */
+  /** The names of the options that cannot hold for a turn that is running already. */
   readonly exclusive: ReadonlyArray<string>
-  readonly limit: Timeout
+  readonly timeout: Timeout
 }
 
-/** The params that concern the input, or that the server ignores, so that they hold for a turn that is joined. */
+/** The params that concern the input, or that the server ignores, so that they also hold for a running turn. */
 const joinable: ReadonlySet<string> = new Set([
   "threadId",
   "input",
@@ -40,155 +43,185 @@ const joinable: ReadonlySet<string> = new Set([
   "responsesapiClientMetadataPatch"
 ])
 
-/** The options that cannot hold for a turn that runs already. */
+/** The names of the options that cannot hold for a turn that is running already. */
 export const exclusiveOptions = (options: object): ReadonlyArray<string> =>
   Object.entries(options)
     .filter(([name, value]) => Predicate.isNotNullish(value) && !joinable.has(name))
     .map(([name]) => name)
 
-const busy = (threadId: string, turnId: string, options: ReadonlyArray<string>, isSent: boolean): AppServerError =>
-  appServerError(new ThreadBusy({ threadId, turnId, options, isSent }))
-
-/** Fails if the thread is known to run a turn, for which the options of another turn cannot hold. */
-const refuseBusy = (
-  open: TurnRegistry,
-  threadId: string,
-  exclusive: ReadonlyArray<string>,
-  limit: Timeout
-): Effect.Effect<void, AppServerError> =>
-  exclusive.length === 0 ? Effect.void : Effect.suspend(() => {
-    const starting = open.pendingStarts(threadId)
-    const turnId = open.getRunning(threadId)[0]?.id ?? open.getActive(threadId)
-    if (turnId !== undefined) return Effect.fail(busy(threadId, turnId, exclusive, false))
-    return starting.size === 0
-      ? Effect.void
-      : Effect.andThen(limit(Fiber.awaitAll(starting)), refuseBusy(open, threadId, exclusive, limit))
-  })
-
-/** The server has responded to `turn/start`, but in a way that does not name the turn. */
+/** The server has responded to `turn/start`, but the response does not name the turn. */
 const mayHaveStarted = (cause: Cause.Cause<AppServerError>): boolean =>
   Option.exists(Cause.findErrorOption(cause), ({ reason }) => reason._tag === "DecodeFailed")
 
-/** A turn that `turn/start` has named, and whether it was running before. */
+/** A turn that `turn/start` has named. */
 interface Started {
   readonly turn: TurnEntry
+  /** Whether the turn was running before. */
   readonly isJoined: boolean
 }
 
-/**
- * Sends `turn/start`, in a fiber of its own that outlives the caller's: if the caller gives up waiting, interrupted or out of time,
- * the response is still awaited, because only it names the turn.
- */
-const sendStart = Effect.fnUntraced(function*(
-  { open, registry, server }: Session,
-  thread: OpenThread,
-  state: TurnState,
-  { handlers: given, keepBackgroundTerminals, params }: Start
-) {
-  const { threadId } = params
-  const handlers = given && registry.addTurn(threadId, given)
-  let isSent = false
-  let activeBefore: string | undefined
-  const before = thread.record.settings
-  const request = yield* thread.request(
-    server,
-    "turn/start",
-    (server, { onSend }) =>
-      requestTurn(server, "turn/start", params, {
-        timeout: Duration.infinity,
-        onSend: () => {
-          isSent = true
-          activeBefore = open.getActive(threadId)
-          state.expect(params)
-          onSend?.()
-        }
+/** One start of a turn, from the check that the thread is not busy to the handle. */
+class TurnStart {
+  private readonly session: SessionState
+  private readonly thread: OpenThread
+  private readonly options: Options
+  private readonly state: TurnState
+
+  constructor(session: SessionState, thread: OpenThread, options: Options) {
+    this.session = session
+    this.thread = thread
+    this.options = options
+    this.state = new TurnState(session.server, session.turns.usages, thread.id)
+  }
+
+  private busy(turnId: string, isSent: boolean): AppServerError {
+    return appServerError(
+      new ThreadBusy({ threadId: this.thread.id, turnId, options: this.options.exclusive, isSent })
+    )
+  }
+
+  /** Fails if the thread is known to run a turn for which the options cannot hold. */
+  readonly refuseBusy: Effect.Effect<void, AppServerError> = Effect.suspend(() => {
+    const { options: { exclusive, timeout }, session: { turns }, thread: { id } } = this
+    if (exclusive.length === 0) return Effect.void
+    const starting = turns.pendingStarts(id)
+    const turnId = turns.getRunning(id)[0]?.id ?? turns.getActive(id)
+    if (turnId !== undefined) return Effect.fail(this.busy(turnId, false))
+    return starting.size === 0
+      ? Effect.void
+      : Effect.andThen(timeout(Fiber.awaitAll(starting)), this.refuseBusy)
+  })
+
+  /**
+   * Sends `turn/start` in a fiber that outlives the caller: if the caller is interrupted or times out, the fiber still awaits the response,
+   * because only the response names the turn. The fiber is detached and not forked in the scope of the session, which would interrupt it
+   * when the connection closes: the connection fails its request instead, with the cause.
+   */
+  readonly send = Effect.fnUntraced(function*(this: TurnStart) {
+    const { options: { context, handlers: options, keepBackgroundTerminals, params }, session, state, thread } = this
+    const { handlers, server, turns } = session
+    const { threadId } = params
+    const turnHandlers = handlers.addTurn(threadId, options, context)
+    let isSent = false
+    let activeBefore: string | undefined
+    const settingsBefore = thread.record.settings
+    const request = yield* thread.request(
+      server,
+      "turn/start",
+      (client, { onSend }) =>
+        requestTurn(client, "turn/start", params, {
+          timeout: Duration.infinity,
+          onSend: () => {
+            isSent = true
+            activeBefore = turns.getActive(threadId)
+            state.expect(params)
+            onSend?.()
+          }
+        })
+    ).pipe(
+      Effect.map(({ turn: { id } }): Started => {
+        thread.record.change(params, state.hasSettings)
+        const isJoined = activeBefore === id || turns.isRunning(threadId, id)
+        if (isJoined) turnHandlers?.end()
+        else turnHandlers?.setTurnId(id)
+        const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
+        turn.state.onComplete(() => turnHandlers?.end())
+        return { turn, isJoined }
+      }),
+      Effect.interruptible,
+      Effect.forkDetach
+    )
+    turns.trackStart(threadId, request)
+    turns.unassigned.add(state)
+    // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
+    request.addObserver((exit) => {
+      turns.unassigned.delete(state)
+      if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) turnHandlers?.end()
+    })
+    return { request, isSent: () => isSent, turnHandlers, settingsBefore }
+  })
+
+  /** Makes the handle of a turn that the server has named, or fails if the options do not hold for it. */
+  readonly toHandle = Effect.fnUntraced(function*(
+    this: TurnStart,
+    { isJoined, turn }: Started,
+    settingsBefore: OpenThread["record"]["settings"]
+  ): Effect.fn.Return<TurnHandle, AppServerError, Scope.Scope> {
+    const { options: { exclusive }, session, state, thread } = this
+    const handle = new TurnHandle(session, turn)
+    const restore = restoreSettings(session.server, thread.id, settingsBefore)
+    if (thread.record.isClosed) {
+      yield* handle.release
+      return yield* thread.closedError("turn/start")
+    }
+    if (isJoined && exclusive.length > 0) {
+      yield* handle.release
+      yield* restore
+      return yield* this.busy(turn.id, true)
+    }
+    if (!isJoined && state.rejected !== undefined) {
+      yield* handle.release
+      return yield* state.rejected
+    }
+    yield* Effect.addFinalizer(() => handle.release)
+    const runFork = Effect.runForkWith(yield* Effect.context<never>())
+    const fork = (effect: Effect.Effect<void>) => runFork(Effect.forkIn(effect, session.scope))
+    state.whenRejected((error) => fork(this.rejectTurn(turn, error)))
+    if (!isJoined) {
+      state.whenJoined(() => {
+        turn.isOurs = false
+        if (exclusive.length === 0) return
+        handle.fail(this.busy(turn.id, true))
+        fork(Effect.andThen(restore, handle.release))
       })
-  ).pipe(
-    Effect.map(({ turn: { id } }): Started => {
-      thread.record.change(params, state.hasSettings)
-      const isJoined = activeBefore === id || open.isRunning(threadId, id)
-      if (isJoined) handlers?.end()
-      else handlers?.setTurnId(id)
-      const turn = open.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
-      turn.state.onComplete(() => handlers?.end())
-      return { turn, isJoined }
-    }),
-    Effect.interruptible,
-    Effect.forkDetach
-  )
-  open.trackStart(threadId, request)
-  open.unassigned.add(state)
-  // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
-  request.addObserver((exit) => {
-    open.unassigned.delete(state)
-    if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) handlers?.end()
-  })
-  return { request, isSent: () => isSent, handlers, before }
-})
-
-/** Interrupts a turn for which the server has reported other settings than it was started with. */
-const rejectTurn = ({ server }: Session, turn: TurnEntry, error: AppServerError): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    turn.state.expire(error)
-    return Effect.andThen(endTurn(server, turn), Effect.sync(() => turn.state.failIfExpired()))
+    }
+    return handle
   })
 
-/** Starts a turn and returns its handle, which is held for as long as the scope lives. */
+  /** Interrupts a turn for which the server has reported other settings than it was started with. */
+  private rejectTurn(turn: TurnEntry, error: AppServerError): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      turn.state.expire(error)
+      return Effect.andThen(endTurn(this.session.server, turn), Effect.sync(() => turn.state.failIfExpired()))
+    })
+  }
+
+  /**
+   * Releases a turn whose caller does not wait for the response any more. Returns the fiber that interrupts the turn once it is named, and
+   * that ends with the fiber of the request.
+   */
+  abandon(request: Fiber.Fiber<Started, AppServerError>): Effect.Effect<Fiber.Fiber<void>> {
+    this.state.release()
+    return Fiber.await(request).pipe(
+      Effect.flatMap((exit) =>
+        Exit.isSuccess(exit)
+          ? new TurnHandle(this.session, exit.value.turn).release
+          : Effect.sync(() => this.state.unsubscribeThread())
+      ),
+      Effect.interruptible,
+      Effect.forkDetach
+    )
+  }
+}
+
+/** Starts a turn and returns its handle, which is released when the scope closes. */
 export const startTurn = (
-  session: Session,
+  session: SessionState,
   thread: OpenThread,
-  start: Start
+  options: Options
 ): Effect.Effect<TurnHandle, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
-      const { exclusive, limit, params: { threadId } } = start
-      yield* restore(refuseBusy(session.open, threadId, exclusive, limit))
-      const state = new TurnState(session.server, session.open.usages, threadId)
-      const { before, handlers, isSent, request } = yield* sendStart(session, thread, state, start)
-      if (handlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => handlers.detach()))
+      const start = new TurnStart(session, thread, options)
+      yield* restore(start.refuseBusy)
+      const { isSent, request, settingsBefore, turnHandlers } = yield* start.send()
+      if (turnHandlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
 
-      const started = yield* Effect.exit(restore(limit(Fiber.join(request))))
-      if (Exit.isSuccess(started)) {
-        const { isJoined, turn } = started.value
-        const handle = new TurnHandle(session, turn)
-        const joined = Effect.suspend(() => {
-          turn.isOurs = false
-          if (exclusive.length === 0) return Effect.void
-          handle.fail(busy(threadId, turn.id, exclusive, true))
-          return Effect.andThen(restoreSettings(session.server, threadId, before), handle.release)
-        })
-        if (thread.record.isClosed) {
-          yield* handle.release
-          return yield* thread.closed("turn/start")
-        }
-        if (isJoined && exclusive.length > 0) {
-          yield* handle.release
-          yield* restoreSettings(session.server, threadId, before)
-          return yield* busy(threadId, turn.id, exclusive, true)
-        }
-        if (!isJoined && state.rejected !== undefined) {
-          yield* handle.release
-          return yield* state.rejected
-        }
-        yield* Effect.addFinalizer(() => handle.release)
-        const services = yield* Effect.context<never>()
-        const run = Effect.runForkWith(services)
-        state.whenRejected((error) => run(rejectTurn(session, turn, error)))
-        if (!isJoined) state.whenJoined(() => run(joined))
-        return handle
-      }
+      const started = yield* Effect.exit(restore(options.timeout(Fiber.join(request))))
+      if (Exit.isSuccess(started)) return yield* start.toHandle(started.value, settingsBefore)
 
       if (!isSent()) request.interruptUnsafe()
-      state.release()
-      const released = yield* Fiber.await(request).pipe(
-        Effect.flatMap((exit) =>
-          Exit.isSuccess(exit)
-            ? new TurnHandle(session, exit.value.turn).release
-            : Effect.sync(() => state.unsubscribeThread())
-        ),
-        Effect.interruptible,
-        Effect.forkDetach
-      )
+      const released = yield* start.abandon(request)
       if (Exit.hasInterrupts(started)) yield* awaitWithTimeout(Fiber.await(released))
       return yield* Effect.failCause(started.cause)
     })

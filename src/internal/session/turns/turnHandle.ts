@@ -1,29 +1,22 @@
-/** One handle of a turn. Several callers may hold the same turn, and what ends the wait of one does not end that of another. */
+/** One handle of a turn. Several callers may have a handle of the same turn; a timeout of one does not end the wait of another. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import type { AppServer } from "../../../AppServer.ts"
 import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { Subscription } from "../../connection/subscription.ts"
-import { syncBatch } from "../../jsonrpc/messages.ts"
-import type { HandlerRegistry } from "../handlers/handlerRegistry.ts"
+import { syncBatch } from "../../jsonrpc/readBatch.ts"
+import type { SessionState } from "../sessionState.ts"
 import { endTerminals } from "./backgroundTerminals.ts"
 import { awaitWithTimeout, interruptAndAwait } from "./interruptTurn.ts"
-import type { TurnEntry, TurnRegistry } from "./turnRegistry.ts"
-
-/** What the handles of all threads of a server share. */
-export interface Session {
-  readonly server: AppServer["Service"]
-  readonly open: TurnRegistry
-  readonly registry: HandlerRegistry
-}
+import type { TurnEntry } from "./turnRegistry.ts"
 
 /**
- * Interrupts a turn, waits for the server to end it, and ends the commands that the turn has left running. It is not interrupted
- * itself: the end of the turn may close the scope that it runs in.
+ * Interrupts a turn, waits for the server to end it, and ends the commands that the turn has left running. It is uninterruptible, because
+ * the end of the turn may close the scope that it runs in.
  */
-export const endTurn = (server: AppServer["Service"], turn: TurnEntry): Effect.Effect<void> =>
+export const endTurn = (server: ServerConnection, turn: TurnEntry): Effect.Effect<void> =>
   Effect.suspend(() =>
     turn.state.exit !== undefined
       ? Effect.void
@@ -34,18 +27,18 @@ export const endTurn = (server: AppServer["Service"], turn: TurnEntry): Effect.E
   ).pipe(Effect.uninterruptible)
 
 /**
- * Ends all turns of a thread that is about to be closed, after which no event of them arrives: those that this program has started on
- * the server, the others for this program only.
+ * Ends all turns of a thread that is about to be closed, after which no event of them arrives. The turns that this program has started end
+ * on the server; for the others only the waits of this program end.
  */
-export const closeTurns = Effect.fnUntraced(function*({ open, server }: Session, threadId: string) {
-  yield* awaitWithTimeout(Fiber.awaitAll(open.pendingStarts(threadId)))
-  const running = open.getRunning(threadId)
+export const closeTurns = Effect.fnUntraced(function*({ turns, server }: SessionState, threadId: string) {
+  yield* awaitWithTimeout(Fiber.awaitAll(turns.pendingStarts(threadId)))
+  const running = turns.getRunning(threadId)
   yield* Effect.forEach(running.filter(({ isOurs }) => isOurs), (turn) => endTurn(server, turn), {
     concurrency: "unbounded",
     discard: true
   })
   for (const { id: turnId, state } of running) {
-    const description = "its thread was closed, so its end is not reported to this program"
+    const description = "the thread was closed, so the server does not report the end of the turn to this program"
     const { lastError } = state
     state.onClose(
       appServerError(new TurnLost({ threadId, turnId, resumable: true, description, lastError })),
@@ -55,20 +48,20 @@ export const closeTurns = Effect.fnUntraced(function*({ open, server }: Session,
 })
 
 export class TurnHandle {
-  readonly session: Session
+  readonly session: SessionState
   readonly turn: TurnEntry
   private readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
   private readonly buffers = new Set<Subscription<Protocol.TurnNotification>>()
   private error: AppServerError | undefined
   private isReleased = false
 
-  constructor(session: Session, turn: TurnEntry) {
+  constructor(session: SessionState, turn: TurnEntry) {
     this.session = session
     this.turn = turn
     turn.state.completeWith(this.completion)
   }
 
-  /** Waits for the end of the turn, or of the wait of this handle. */
+  /** Waits for the end of the turn, or of the wait of this handle alone. */
   get ended(): Effect.Effect<Protocol.Turn, AppServerError> {
     return Deferred.await(this.completion)
   }
@@ -85,12 +78,12 @@ export class TurnHandle {
     this.turn.state.unsubscribe(buffer)
   }
 
-  /** Whether the turn goes on without this handle: another handle holds it, or this program has not started it. */
+  /** Whether the turn continues without this handle: it has another handle, or this program has not started it. */
   get isShared(): boolean {
     return !this.turn.isOurs || this.turn.refCount > (this.isReleased ? 0 : 1)
   }
 
-  /** Ends the wait of this handle only, with an error. */
+  /** Ends the wait of this handle alone, with an error. */
   fail(error: AppServerError): void {
     if (this.error !== undefined || this.turn.state.exit !== undefined) return
     this.error = error
@@ -99,7 +92,7 @@ export class TurnHandle {
     Deferred.doneUnsafe(this.completion, Effect.fail(error))
   }
 
-  /** Gives up this handle. If it was the last one and this program started the turn, the turn is interrupted. */
+  /** Releases this handle. If it was the last one and this program has started the turn, the turn is interrupted. */
   readonly release: Effect.Effect<void> = Effect.suspend(() => {
     if (this.isReleased) return Effect.void
     this.isReleased = true
@@ -113,17 +106,17 @@ export class TurnHandle {
   }
 }
 
-/** Interrupts a turn without handles, and keeps nothing of it afterwards, also if the server does not end it. */
-const releaseTurn = Effect.fnUntraced(function*({ open, server }: Session, turn: TurnEntry) {
+/** Interrupts a turn without handles and removes it, also if the server does not end it. */
+const releaseTurn = Effect.fnUntraced(function*({ turns, server }: SessionState, turn: TurnEntry) {
   const { state } = turn
-  const starting = open.pendingStarts(state.threadId)
+  const starting = turns.pendingStarts(state.threadId)
   // A request that has no response yet may be about to join this turn.
   if (turn.refCount === 0 && state.exit === undefined && starting.size > 0) {
     yield* awaitWithTimeout(Fiber.awaitAll(starting))
   }
-  if (turn.refCount > 0 || !open.isHeld(turn)) return
+  if (turn.refCount > 0 || !turns.isHeld(turn)) return
   if (turn.isOurs) yield* endTurn(server, turn)
   if (turn.refCount > 0) return
-  open.remove(turn)
+  turns.remove(turn)
   if (state.exit === undefined) state.release()
 })

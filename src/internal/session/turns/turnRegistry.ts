@@ -2,8 +2,8 @@
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import type { AppServer } from "../../../AppServer.ts"
-import { syncBatch } from "../../jsonrpc/messages.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { ThreadUsages } from "../threads/threadUsage.ts"
 import type { TurnState } from "./turnState.ts"
@@ -58,21 +58,19 @@ export class TurnRegistry {
   private readonly active = new Map<string, string>()
 
   /** Follows which turns the threads of a server run, for as long as the scope lives. */
-  listen(server: AppServer["Service"]): Effect.Effect<void, never, Scope.Scope> {
+  listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
     return Effect.all([
       this.usages.listen(server),
-      server.observe("turn/started", (event) => {
-        if (event.method === "turn/started") this.active.set(event.params.threadId, event.params.turn.id)
+      server.addNotificationHandler("turn/started", (params) => {
+        this.active.set(params.threadId, params.turn.id)
       }),
-      server.observe("turn/completed", (event) => {
-        if (event.method !== "turn/completed") return
-        this.end(event.params.threadId, event.params.turn.id)
+      server.addNotificationHandler("turn/completed", (params) => {
+        this.end(params.threadId, params.turn.id)
       }),
-      server.observe("thread/status/changed", (event) => {
-        if (event.method !== "thread/status/changed") return
-        if (event.params.status.type !== "active") this.active.delete(event.params.threadId)
+      server.addNotificationHandler("thread/status/changed", (params) => {
+        if (params.status.type !== "active") this.active.delete(params.threadId)
       }),
-      server.onRestart(() => Effect.sync(() => this.active.clear()))
+      server.addRestartHandler(() => Effect.sync(() => this.active.clear()))
     ], { discard: true })
   }
 

@@ -9,15 +9,16 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { AppServer, NotificationListener } from "../../../AppServer.ts"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
 import type * as Usage from "../../../Usage.ts"
 import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
-import { getOwn } from "../../connection/codec.ts"
-import type { Delta, DeltaTemplate } from "../../connection/deltaParser.ts"
+import type { NotificationListener } from "../../connection/delta.ts"
+import type { Delta, DeltaTemplate } from "../../connection/delta.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { Subscription } from "../../connection/subscription.ts"
-import { type ReadBatch, syncBatch } from "../../jsonrpc/messages.ts"
+import { getOwn } from "../../getOwn.ts"
+import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import { findMismatch, fromUpdate, type Requested } from "../settings/threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
@@ -152,7 +153,7 @@ export class TurnState implements NotificationListener {
 
   /** Listens from now on, until the turn has ended. */
   constructor(
-    server: AppServer["Service"],
+    server: ServerConnection,
     usages: ThreadUsages,
     threadId: string,
     listener: (state: TurnState) => NotificationListener = (state) => state
@@ -161,7 +162,7 @@ export class TurnState implements NotificationListener {
     this.threadId = threadId
     this.redact = server.redact
     this.withVersions = server.withVersions
-    this.removeListener = server.listen(threadId, listener(this))
+    this.removeListener = server.addThreadListener(threadId, listener(this))
   }
 
   /** Hears nothing any more: what it was to hear is heard by another, or was never begun. */

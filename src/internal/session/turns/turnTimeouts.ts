@@ -1,13 +1,13 @@
-/** Time limits of turns: how long a turn may take, and how long it may produce no event but retries. */
+/** Timeouts of turns: from start to end, and from one event to the next. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { AppServer } from "../../../AppServer.ts"
 import { type AppServerError, make as appServerError, RequestTimeout, TurnTimeout } from "../../../AppServerError.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { endTurn, type TurnHandle } from "./turnHandle.ts"
 
-/** Ends the wait of a handle that has taken too long, and the turn with it unless other callers hold it. */
+/** Ends the wait of a handle with `TurnTimeout`, and interrupts the turn unless it has other handles. */
 const expire = (
   handle: TurnHandle,
   kind: TurnTimeout["kind"],
@@ -30,10 +30,10 @@ const expire = (
     return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.failIfExpired()))
   })
 
-/** Has an effect fail that is not done by a certain time. */
+/** Fails an effect that has not ended at a certain time. */
 export type Timeout = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AppServerError, R>
 
-/** The time limit, counted from now, of a request or of what must be done before it can be sent. */
+/** A timeout, counted from now, of a request and of the work that must be done before it is sent. */
 const timeoutAfter = (millis: number, reason: () => RequestTimeout | TurnTimeout): Effect.Effect<Timeout> =>
   Effect.map(Clock.Clock, (clock) => {
     const end = clock.currentTimeMillisUnsafe() + millis
@@ -46,14 +46,14 @@ const timeoutAfter = (millis: number, reason: () => RequestTimeout | TurnTimeout
       )
   })
 
-export const requestTimeout = (server: AppServer["Service"], method: string): Effect.Effect<Timeout> => {
+export const requestTimeout = (server: ServerConnection, method: string): Effect.Effect<Timeout> => {
   const timeoutMillis = Duration.toMillis(server.requestTimeout)
   return timeoutAfter(timeoutMillis, () => new RequestTimeout({ method, timeoutMillis }))
 }
 
-/** The time limit of the start of a turn, which has no name yet: that of the request, or of the turn if that is shorter. */
+/** The timeout of the start of a turn, which has no id yet: that of the request, or of the turn if that is shorter. */
 export const startTimeout = (
-  server: AppServer["Service"],
+  server: ServerConnection,
   threadId: string,
   timeouts: { readonly [Kind in TurnTimeout["kind"]]: Duration.Input | undefined }
 ): Effect.Effect<Timeout> => {
@@ -72,7 +72,7 @@ export const startTimeout = (
       : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis, isInterrupted: true }))
 }
 
-/** Expires a handle whose turn has not ended by then, counted from `since`, or from now. */
+/** Expires a handle whose turn has not ended in time, counted from `since` or from now. */
 export const startDeadline = (
   handle: TurnHandle,
   input: Duration.Input,
@@ -86,22 +86,22 @@ export const startDeadline = (
   })
 
 /**
- * Expires a handle whose turn produces no event but retries for the given time. The clock stops while the turn, or a sub-agent that
- * works for it, waits for a handler of the program, and starts anew with the response.
+ * Expires a handle whose turn emits no event but retries for the given duration. The clock stops while a handler of the program runs for
+ * the turn or for a sub-agent that works for it, and starts anew with the response.
  */
 export const startIdleTimeout = (handle: TurnHandle, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> =>
   Effect.gen(function*() {
     const duration = Duration.fromInputUnsafe(input)
     const millis = Duration.toMillis(duration)
     const clock = yield* Clock.Clock
-    const { session: { registry }, turn } = handle
+    const { session: { handlers }, turn } = handle
     const { state } = turn
     state.now = () => clock.currentTimeMillisUnsafe()
     state.lastEventAt = state.now()
     const watch: Effect.Effect<void> = Effect.suspend(() => {
       if (state.exit !== undefined) return Effect.void
       const now = clock.currentTimeMillisUnsafe()
-      const left = registry.isAsking(turn) ? millis : state.lastEventAt + millis - now
+      const left = handlers.hasPendingServerRequest(turn) ? millis : state.lastEventAt + millis - now
       return left > 0 ? Effect.andThen(Effect.sleep(left), watch) : expire(handle, "idle", duration)
     })
     yield* Effect.forkScoped(watch)

@@ -1,13 +1,13 @@
 /**
  * A Toolkit of `effect/ai` as tools of a Codex thread.
  *
- * This module is not part of the main entry point, because `effect/ai` is unstable: import it as `effect-codex/AiToolkit`.
+ * **Example** (Passing a Toolkit to a thread)
  *
  * ```ts
  * import { Effect, Schema } from "effect"
  * import { Tool, Toolkit } from "effect/ai"
  * import { Codex } from "effect-codex"
- * import * as AiToolkit from "effect-codex/AiToolkit"
+ * import { CodexToolkit } from "effect-codex/ai"
  *
  * const toolkit = Toolkit.make(
  *   Tool.make("weather", {
@@ -19,7 +19,7 @@
  *
  * export const program = Effect.gen(function*() {
  *   const codex = yield* Codex.Codex
- *   const thread = yield* codex.startThread({ tools: yield* AiToolkit.make(toolkit) })
+ *   const thread = yield* codex.startThread({ tools: yield* CodexToolkit.make(toolkit) })
  *   return yield* thread.run("Is it cold in Oslo?")
  * }).pipe(
  *   Effect.provide(toolkit.toLayer({ weather: () => Effect.succeed({ celsius: -3 }) }))
@@ -40,23 +40,27 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
-import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
-import { handlerContext, provideHandlerContext } from "./internal/handlers/handlerContext.ts"
-import { assertOptions, duration, func, type Kinds } from "./internal/options.ts"
-import { ownFields } from "./internal/tools/ownFields.ts"
-import * as Tool from "./Tool.ts"
+import { type AppServerError, InvalidRequest, make as appServerError } from "../AppServerError.ts"
+import { handlerContext, provideHandlerContext } from "../internal/handlers/handlerContext.ts"
+import { assertOptions, duration, func, type Kinds } from "../internal/options.ts"
+import { ownFields } from "../internal/tools/ownFields.ts"
+import * as Tool from "../Tool.ts"
 
 /**
- * How the tools of a Toolkit are run.
+ * The options of {@link make}.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options<R> {
-  /** How long a call may take. Default: as long as its turn. */
+  /**
+   * Maximum duration of a call.
+   *
+   * @default the duration of its turn
+   */
   readonly timeout?: Duration.Input | undefined
   /**
-   * Decides about calls of tools that say that they need approval. Default: they are not run, and the model is told so.
+   * Decides about calls of tools that need approval. Without it, such a call fails and the model gets the reason.
    */
   readonly approve?: ((tool: string, args: unknown, call: Tool.Call) => Effect.Effect<boolean, never, R>) | undefined
 }
@@ -81,7 +85,7 @@ const toContent = (part: Prompt.ToolModelOutputPart): Tool.Content => {
   return Tool.text(`[${part.mediaType}${part.fileName === undefined ? "" : ` ${part.fileName}`} omitted]`)
 }
 
-/** A span that does not take the attribute `parameters`, and else is the span. */
+/** A proxy of a span that ignores the attribute `parameters`. */
 const withoutParameters = (span: Tracer.Span): Tracer.Span =>
   new Proxy(span, {
     get: (target, key) =>
@@ -92,7 +96,7 @@ const withoutParameters = (span: Tracer.Span): Tracer.Span =>
         : Reflect.get(target, key, target)
   })
 
-/** The Toolkit puts arguments, which are private, on the current span. */
+/** Keeps the arguments of a call, which are private, off the current span, where the Toolkit adds them. */
 const withPrivateArguments = Effect.updateContext(<R>(context: Context.Context<R>) =>
   Option.match(Context.getOption(context, Tracer.ParentSpan), {
     onNone: () => context,
@@ -113,7 +117,7 @@ const run = (
     withPrivateArguments,
     Effect.flatMap((results) => Stream.runLast(results)),
     Effect.flatMap(Option.match({
-      onNone: () => Effect.die(new Error("the handler gave no result")),
+      onNone: () => Effect.die(new Error("The handler emitted no result")),
       onSome: ({ encodedResult, isFailure, modelOutput }) =>
         Effect.succeed<Tool.Result>({
           success: !isFailure,
@@ -130,7 +134,7 @@ const run = (
   ) as Effect.Effect<Tool.Result, never, any>
 }
 
-/** Whether a call may be run. Arguments that do not decode are refused by the Toolkit itself. */
+/** Whether a call may run. The Toolkit itself refuses arguments that do not decode. */
 const isApproved = <R>(
   tool: AiTool.Any,
   approve: Options<R>["approve"],
@@ -152,10 +156,12 @@ const isApproved = <R>(
   })
 
 /**
- * The tools of a Toolkit, with the handlers at hand, for the option `tools` of a thread.
+ * Makes the tools of a Toolkit, with the handlers in the current context, for the option `tools` of a thread.
  *
- * Arguments that do not decode are told to the model, and so are failures, under either `failureMode`. Of what a handler
- * emits the last is the result. Tools that only a provider can run fail with `InvalidRequest`.
+ * **Details**
+ *
+ * Arguments that do not decode become a message to the model, and so do failures, under either `failureMode`. The result is the last value
+ * that a handler emits. Tools that only a provider can run fail with `InvalidRequest`.
  *
  * @category constructors
  * @since 0.1.0
@@ -169,14 +175,17 @@ export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
   AiTool.HandlersFor<Tools> | AiTool.HandlerServices<Tools[keyof Tools]> | R
 > =>
   Effect.gen(function*() {
-    assertOptions("AiToolkit.make", kinds, options)
-    const services = yield* handlerContext
+    assertOptions("CodexToolkit.make", kinds, options)
+    const context = yield* handlerContext<any>()
     const withHandlers = (yield* toolkit) as unknown as AnyToolkit
     const tools: Array<Tool.Tool> = []
     for (const tool of Object.values<AiTool.Any>(withHandlers.tools)) {
       if (AiTool.isProviderDefined(tool)) {
         return yield* appServerError(
-          new InvalidRequest({ method: "thread/start", description: `only its provider can run tool ${tool.name}` })
+          new InvalidRequest({
+            method: "thread/start",
+            description: `Only its provider can run tool ${tool.name}; remove it from the Toolkit`
+          })
         )
       }
       const inputSchema = AiTool.getJsonSchema(tool)
@@ -185,14 +194,13 @@ export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
         Effect.flatMap(isApproved(tool, options.approve, args, call), (approved) =>
           approved
             ? run(withHandlers, tool, args, call)
-            : Effect.succeed(failed(`${tool.name} needs approval, and was not approved`)))
+            : Effect.succeed(failed(`${tool.name} needs approval and was not approved`)))
       tools.push({
         name: tool.name,
         description: AiTool.getDescription(tool) ?? "",
         inputSchema,
         timeout: options.timeout,
-        run: (args, call) =>
-          provideHandlerContext(services as Context.Context<any>, () => runApproved(prepare(args), call))
+        run: (args, call) => provideHandlerContext(context, () => runApproved(prepare(args), call))
       })
     }
     return tools

@@ -1,0 +1,180 @@
+/** Sends typed requests, and retries them where that is safe. */
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import {
+  type AppServerError,
+  DecodeFailed,
+  InvalidRequest,
+  make as appServerError,
+  RequestTimeout
+} from "../../AppServerError.ts"
+import * as Protocol from "../../Protocol.ts"
+import { Request } from "../jsonrpc/outgoingRequests.ts"
+import type { Peer } from "../jsonrpc/peer.ts"
+import { duration, func, type Kinds, optionIssue } from "../options.ts"
+import { isIdempotent } from "../protocol/idempotent.ts"
+import { withReason } from "../protocol/rejections.ts"
+import { decoderFor, encodeParams, getSpec } from "./codec.ts"
+import type { RequestOptions } from "./options.ts"
+
+/**
+ * The arguments of a request after its method: params, which may be left out where the protocol allows it, and options.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RequestArgs<M extends keyof Protocol.ClientRequests> = undefined extends
+  Protocol.ClientRequests[M]["params"] ? [params?: Protocol.ClientRequests[M]["params"], options?: RequestOptions]
+  : [params: Protocol.ClientRequests[M]["params"], options?: RequestOptions]
+
+/** Sends requests to a server. */
+export interface Client {
+  /**
+   * Sends a request and waits for its response.
+   *
+   * **Details**
+   *
+   * Params are checked before they are sent: what the protocol does not have fails with `InvalidRequest`. When the server is
+   * overloaded, an idempotent request is retried, such as one that only reads; any other is not.
+   */
+  readonly request: <M extends keyof Protocol.ClientRequests>(
+    method: M,
+    ...args: RequestArgs<M>
+  ) => Effect.Effect<Protocol.ClientRequests[M]["result"], AppServerError>
+  /**
+   * Sends a request and returns the JSON of its response. The params of a known method are checked as `request` does; those of a method
+   * that only a newer server has are sent as they are.
+   */
+  readonly requestRaw: (
+    method: string,
+    params?: unknown,
+    options?: RequestOptions
+  ) => Effect.Effect<unknown, AppServerError>
+}
+
+/** A client that also explains its errors. */
+export interface ServerClient extends Client {
+  /** Adds the versions of the server and of the protocol to an error that has a place for them. */
+  readonly withVersions: (error: AppServerError) => AppServerError
+}
+
+const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 6 }))
+
+const requestKinds: Kinds<RequestOptions> = { timeout: duration, onSend: func }
+
+/** Adds a span if there is a tracer, because a span costs more than the request itself. */
+const withRequestSpan = <A, E>(method: string, request: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.withFiber((fiber) =>
+    fiber.cache.tracer === undefined
+      ? request()
+      : Effect.withSpan(Effect.suspend(request), "AppServer.request", {
+        attributes: { "rpc.system": "jsonrpc", "rpc.method": method }
+      })
+  )
+
+/** Where a client sends its requests, and what it does when they fail. */
+export interface Target {
+  /** The peer to send on without waiting, if there is one. */
+  readonly peer: () => Peer | undefined
+  /** Waits for a peer. */
+  readonly acquirePeer: Effect.Effect<Peer, AppServerError>
+  /** Whether there is another peer after the connection was lost. */
+  readonly reconnects: () => boolean
+  readonly defaultTimeoutMillis: number
+  readonly withVersions: (error: AppServerError) => AppServerError
+}
+
+/** A request that was lost with its connection is retried if it is idempotent, or if the transport never got it. */
+const isRetryable = ({ reason }: AppServerError, { isSent, method }: Request, reconnects: () => boolean): boolean =>
+  reason._tag === "Overloaded"
+    ? isIdempotent(method)
+    : reason._tag === "ConnectionClosed" && reconnects() && (isIdempotent(method) || !isSent)
+
+const invalid = (method: string, description: string) =>
+  Effect.fail(appServerError(new InvalidRequest({ method, description })))
+
+/** Retries a request until its deadline, starting with a first failure if there was one. */
+const retryRequest = (
+  { acquirePeer, reconnects, withVersions }: Target,
+  clock: Clock.Clock,
+  request: Request,
+  firstFailure?: AppServerError
+): Effect.Effect<unknown, AppServerError> => {
+  const { deadline, method, options: { timeoutMillis } } = request
+  let failure = firstFailure
+  let last = request
+  const attempt = Effect.suspend(() => {
+    const error = failure
+    failure = undefined
+    if (error !== undefined) return Effect.fail(error)
+    return Effect.flatMap(acquirePeer, (peer) => {
+      last = last.isSettled ? last.retry() : last
+      return peer.request(last)
+    })
+  })
+  return attempt.pipe(
+    Effect.retry({
+      schedule: overloadSchedule,
+      while: (error) => error.reason._tag === "Overloaded" && isRetryable(error, last, reconnects)
+    }),
+    Effect.retry({
+      while: (error) => error.reason._tag === "ConnectionClosed" && isRetryable(error, last, reconnects)
+    }),
+    Effect.mapError(withVersions),
+    Effect.timeoutOrElse({
+      duration: deadline - clock.currentTimeMillisUnsafe(),
+      orElse: () => Effect.fail(appServerError(new RequestTimeout({ method, timeoutMillis })))
+    })
+  )
+}
+
+/** Makes a client. A request takes a short path while it succeeds: no schedule, no timer and no fiber of its own. */
+export const makeClient = (clock: Clock.Clock, target: Target): ServerClient => {
+  const { defaultTimeoutMillis, peer, reconnects, withVersions } = target
+
+  const requestRaw: Client["requestRaw"] = (method, params, options) =>
+    withRequestSpan(method, () => {
+      const encoded = encodeParams(method, params)
+      if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
+      const issue = optionIssue(requestKinds, options)
+      if (issue !== undefined) return invalid(method, issue)
+      const timeoutMillis = options?.timeout === undefined
+        ? defaultTimeoutMillis
+        : Duration.toMillis(options.timeout)
+      const request = new Request({
+        method,
+        params: encoded.success,
+        deadline: clock.currentTimeMillisUnsafe() + timeoutMillis,
+        timeoutMillis,
+        bypassLimit: method === "turn/interrupt",
+        onSend: options?.onSend
+      })
+      const explain = (error: AppServerError) => withReason(error, params)
+      const current = peer()
+      return current === undefined
+        ? Effect.mapError(retryRequest(target, clock, request), explain)
+        : current.request(
+          request,
+          (error) =>
+            isRetryable(error, request, reconnects)
+              ? Effect.mapError(retryRequest(target, clock, request, error), explain)
+              : Effect.fail(explain(withVersions(error)))
+        )
+    })
+
+  const request = ((method: keyof Protocol.ClientRequests, params?: unknown, options?: RequestOptions) => {
+    const spec = getSpec(Protocol.clientRequests, method)
+    if (spec === undefined) return invalid(method, `the protocol of Codex ${Protocol.version} has no such method`)
+    return Effect.flatMap(requestRaw(method, params, options), (result) => {
+      const decoded = decoderFor(spec.result)(result)
+      return Result.isSuccess(decoded)
+        ? Effect.succeed(decoded.success)
+        : Effect.fail(withVersions(appServerError(new DecodeFailed({ method, issue: decoded.failure.message }))))
+    })
+  }) as Client["request"]
+
+  return { request, requestRaw, withVersions }
+}

@@ -1,0 +1,49 @@
+/** Opens connections: connects the transport, starts the peer and initializes the server. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { identity } from "effect/Function"
+import * as Scope from "effect/Scope"
+import { type AppServerError } from "../../AppServerError.ts"
+import type { Metadata } from "../../Metadata.ts"
+import type { Connection, Transport } from "../../Transport.ts"
+import { makePeer, type Options as PeerOptions, type Peer } from "../jsonrpc/peer.ts"
+
+/** A connection to a server that is initialized. */
+export interface OpenConnection {
+  readonly peer: Peer
+  readonly metadata: Metadata
+  /** Waits for the end of the connection, and returns its cause. */
+  readonly awaitClosed: Effect.Effect<AppServerError>
+  readonly close: Effect.Effect<void>
+}
+
+/** Opens a connection in a scope of its own, which closes if the connection fails to open. */
+export const openConnection = (
+  transport: Transport["Service"],
+  parent: Scope.Scope,
+  peerOptions: PeerOptions,
+  handshake: (peer: Peer, connection: Connection) => Effect.Effect<Metadata, AppServerError>
+): Effect.Effect<OpenConnection, AppServerError> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.fork(parent)
+      const close = Scope.close(scope, Exit.void)
+      const closed = Deferred.makeUnsafe<AppServerError>()
+      const open = Effect.gen(function*() {
+        const connection = yield* transport.connect
+        const peer = yield* makePeer(connection, {
+          ...peerOptions,
+          onClose: (error, batch) => {
+            peerOptions.onClose(error, batch)
+            batch.afterBatch(() => Deferred.doneUnsafe(closed, Exit.succeed(error)))
+          }
+        })
+        return { peer, metadata: yield* handshake(peer, connection), awaitClosed: Deferred.await(closed), close }
+      })
+      return yield* restore(Scope.provide(open, scope)).pipe(Effect.onError(() => close))
+    })
+  )
+
+/** The function that removes the secrets which a transport knows from the words of its server. */
+export const getRedact = (connection: Connection): (text: string) => string => connection.redact ?? identity

@@ -1,0 +1,285 @@
+/**
+ * The connection to a server, across restarts. `AppServer` is the part of it that programs use; the sessions of `Codex` also
+ * use the rest.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
+import * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import { addVersions, type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
+import type { Metadata } from "../../Metadata.ts"
+import * as Protocol from "../../Protocol.ts"
+import { Transport } from "../../Transport.ts"
+import { handlerContext, provideHandlerContext } from "../handlers/handlerContext.ts"
+import { scopeClosed } from "../jsonrpc/connectionClosed.ts"
+import type { IncomingRequest } from "../jsonrpc/messages.ts"
+import { Request } from "../jsonrpc/outgoingRequests.ts"
+import type { Options as PeerOptions, Peer } from "../jsonrpc/peer.ts"
+import { type ReadBatch, syncBatch } from "../jsonrpc/readBatch.ts"
+import { connectionKinds, processNames } from "../layerOptions.ts"
+import { type Kinds, optionIssue } from "../options.ts"
+import { type Client, makeClient, type ServerClient } from "./client.ts"
+import { type ConnectionState, ConnectionStates } from "./connectionState.ts"
+import type { NotificationListener } from "./delta.ts"
+import { fallbackResponse } from "./fallbackResponse.ts"
+import { makeHandshake } from "./handshake.ts"
+import { loginCheck } from "./loginCheck.ts"
+import { getRedact, type OpenConnection, openConnection } from "./openConnection.ts"
+import type { Options } from "./options.ts"
+import { Router } from "./router.ts"
+import { cancellation } from "./serverRequestEnd.ts"
+import { getSupport } from "./serverVersion.ts"
+import { logWarnings } from "./serverWarnings.ts"
+import { fromSubscription } from "./subscription.ts"
+import { supervise } from "./supervisor.ts"
+
+/** What a program uses of a connection. */
+export interface PublicConnection extends Client {
+  /** The name, version and platform of the server. */
+  readonly metadata: Metadata
+  /** The state of the connection. */
+  readonly state: Effect.Effect<ConnectionState>
+  /** The state of the connection, and then each change, up to `Closed`. */
+  readonly states: Stream.Stream<ConnectionState>
+  /**
+   * All notifications of all threads, from the moment the stream is run.
+   *
+   * **Details**
+   *
+   * Each run is a subscription of its own. A slow subscriber never applies backpressure: the deltas of one text that it has not read yet
+   * are coalesced, until another event of any kind follows.
+   *
+   * With `restart` the stream continues on the next connection. The notifications that the server would have sent in between are
+   * lost; in their place the stream has a notification of this package, `effect-codex/restarted`.
+   */
+  readonly notifications: Stream.Stream<Protocol.ServerNotification, AppServerError>
+  /**
+   * Handles the server's requests of one method, until the scope closes. The handler that was registered last is called first; one that
+   * fails with `NotHandled` passes the request on.
+   *
+   * **When to use**
+   *
+   * For methods such as `account/chatgptAuthTokens/refresh`, `attestation/generate` and `currentTime/read`. Approvals, questions and
+   * tools have modules of their own: `Approvals`, `Questions` and `Tool`.
+   *
+   * **Details**
+   *
+   * Each request is handled in a fiber of its own, which may use this service. The fiber is interrupted when another client responds to
+   * the request, when its turn ends, and when the connection ends. A handler that fails or dies declines the request, and so
+   * does a method without a handler; where there is nothing to decline, the response is a JSON-RPC error.
+   */
+  readonly handle: <M extends keyof Protocol.ServerRequests, E, R>(
+    method: M,
+    handler: (
+      params: Protocol.ServerRequests[M]["params"]
+    ) => Effect.Effect<Protocol.ServerRequests[M]["result"], E, R>
+  ) => Effect.Effect<void, never, R | Scope.Scope>
+}
+
+/** All of a connection. */
+export interface ServerConnection extends PublicConnection, ServerClient {
+  readonly requestTimeout: Duration.Duration
+  readonly experimentalApi: boolean
+  /**
+   * Waits for the connection that is in use, and returns its client. When that connection ends, requests of the client fail with
+   * `ConnectionClosed`: what they rely on may not hold on the next connection.
+   */
+  readonly acquireClient: Effect.Effect<ServerClient, AppServerError>
+  /** Removes the secrets that the transport knows from the words of the server. */
+  readonly redact: (text: string) => string
+  /** Checks the login. The request needs no permit, and recordings leave it out. */
+  readonly checkLogin: Effect.Effect<unknown, AppServerError>
+  /** The requests of the server whose handlers can still respond. */
+  readonly pendingServerRequests: () => ReadonlyArray<IncomingRequest>
+  /** Adds a listener to the notifications of a thread and returns the function that removes it. */
+  readonly addThreadListener: (threadId: string, listener: NotificationListener) => () => void
+  /** Calls a handler within the read batch with the params of each well-formed notification of a method, until the scope closes. */
+  readonly addNotificationHandler: <M extends keyof Protocol.ServerNotifications>(
+    method: M,
+    handler: (params: Protocol.ServerNotifications[M]) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
+  /** Calls a handler within the read batch with each notification of a method, malformed or not, until the scope closes. */
+  readonly addRawNotificationHandler: (
+    method: string,
+    handler: (event: Protocol.ServerNotification) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
+  /** Calls a handler with each request of the server that has a response, from this client or another, until the scope closes. */
+  readonly addSettledHandler: (
+    handler: (request: IncomingRequest) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
+  /**
+   * Runs a handler after each restart, before other requests are sent, with the client of the new connection, until the
+   * scope closes.
+   */
+  readonly addRestartHandler: (
+    handler: (client: ServerClient) => Effect.Effect<void>
+  ) => Effect.Effect<void, never, Scope.Scope>
+}
+
+/** The notification that stands for those that were lost in a restart. */
+const restartedNotification = (restarts: number, cause: AppServerError): Protocol.UnrecognizedNotification => ({
+  method: "effect-codex/restarted" as Protocol.Unrecognized,
+  params: { restarts, cause: cause.message }
+})
+
+/** Adds a value to a set, until the scope closes. */
+const addScoped = <A>(set: Set<A>, value: A): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => set.add(value)),
+    () => Effect.sync(() => set.delete(value))
+  )
+
+/** Runs a function that adds something, and the function that it returns when the scope closes. */
+const registerScoped = (add: () => () => void): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.acquireRelease(Effect.sync(add), (remove) => Effect.sync(remove))
+
+const makeHandle = (router: Router): PublicConnection["handle"] => (method, handler) =>
+  Effect.flatMap(
+    handlerContext<never>(),
+    (context) =>
+      registerScoped(() =>
+        router.addRequestHandler(
+          method,
+          (params) => provideHandlerContext(context, () => handler(params as never) as Effect.Effect<unknown, unknown>)
+        )
+      )
+  )
+
+/** Connects over the transport and initializes the server. */
+export const makeServerConnection = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
+  ServerConnection,
+  AppServerError,
+  Transport | Scope.Scope
+> {
+  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, processNames)
+  if (issue !== undefined) {
+    return yield* appServerError(new InvalidRequest({ method: "initialize", description: issue }))
+  }
+  const { experimentalApi = true, maxInFlight = 128, restart = false } = options
+  const transport = yield* Transport
+  const clock = yield* Clock.Clock
+  // Closed after the finalizers below, and the parent of the scope of each connection.
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const states = yield* ConnectionStates.make
+  const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
+  const defaultTimeoutMillis = Duration.toMillis(requestTimeout)
+  const restartHandlers = new Set<(client: ServerClient) => Effect.Effect<void>>()
+  const settledHandlers = new Set<(request: IncomingRequest) => void>()
+  let redact: (text: string) => string = identity
+  const router = new Router()
+  logWarnings(router, (text) => redact(text))
+
+  let serverVersion: string | undefined
+  const withVersions = (error: AppServerError): AppServerError =>
+    serverVersion === undefined ? error : addVersions(error, { serverVersion, protocolVersion: Protocol.version })
+
+  const clientFor = (peer: Peer) =>
+    makeClient(clock, {
+      peer: () => peer,
+      acquirePeer: Effect.succeed(peer),
+      reconnects: () => false,
+      defaultTimeoutMillis,
+      withVersions
+    })
+
+  const close = (cause: AppServerError, batch: ReadBatch): void => {
+    if (states.current._tag === "Closed") return
+    router.close(cause, batch)
+    states.close(cause, batch)
+  }
+
+  const peerOptions: PeerOptions = {
+    maxInFlight,
+    maxPermitHold: defaultTimeoutMillis,
+    tryLine: router.tryLine,
+    onNotification: router.onNotification,
+    onRequest: router.onRequest,
+    onSettled: (request) => {
+      for (const handler of settledHandlers) handler(request)
+    },
+    cancellation,
+    cancelledResponse: ({ method }) => fallbackResponse(method, "cancelled").response,
+    replayMethod: "thread/resume",
+    onClose: (error, batch) => {
+      if (restart === false) close(error, batch)
+      else if (states.peer !== undefined) states.restart(error, batch)
+    }
+  }
+
+  const handshake = makeHandshake(options)
+  const open = openConnection(transport, scope, peerOptions, (peer, connection) => {
+    redact = getRedact(connection)
+    return Effect.tap(handshake(peer, clientFor(peer), redact), (metadata) =>
+      Effect.sync(() => {
+        serverVersion = getSupport(metadata.serverVersion) === "unknown" ? undefined : metadata.serverVersion
+      }))
+  })
+
+  const first = yield* open
+  const closed = states.use(first)
+  if (closed !== undefined) return yield* closed
+
+  if (restart !== false) {
+    const recover = (connection: OpenConnection) => {
+      const client = clientFor(connection.peer)
+      return Effect.raceFirst(
+        Effect.forEach(restartHandlers, (handler) => handler(client), { concurrency: "unbounded", discard: true }),
+        Effect.flatMap(connection.awaitClosed, Effect.fail)
+      ).pipe(Effect.onError(() => connection.close))
+    }
+    yield* Effect.forkScoped(supervise(first, {
+      schedule: restart,
+      states,
+      reopen: Effect.tap(open, recover),
+      onRestart: (restarts, cause) => router.publish(restartedNotification(restarts, cause), syncBatch),
+      onExhausted: (error) => close(error, syncBatch)
+    }))
+    // Pending requests fail at once, and not when the process has ended.
+    yield* Effect.addFinalizer(() => Effect.sync(() => close(scopeClosed(), syncBatch)))
+  }
+
+  return {
+    metadata: first.metadata,
+    requestTimeout,
+    experimentalApi,
+    ...makeClient(clock, {
+      peer: () => states.peer,
+      acquirePeer: states.acquirePeer,
+      reconnects: () => restart !== false && states.current._tag !== "Closed",
+      defaultTimeoutMillis,
+      withVersions
+    }),
+    acquireClient: Effect.map(states.acquirePeer, clientFor),
+    state: Effect.sync(() => states.current),
+    states: states.stream,
+    notifications: fromSubscription(() => router.subscribe(), (buffer) => router.unsubscribe(buffer)),
+    handle: makeHandle(router),
+    redact: (text) => redact(text),
+    checkLogin: Effect.flatMap(states.acquirePeer, (peer) =>
+      peer.request(
+        new Request({
+          method: loginCheck.method,
+          params: "{}",
+          deadline: clock.currentTimeMillisUnsafe() + defaultTimeoutMillis,
+          timeoutMillis: defaultTimeoutMillis,
+          bypassLimit: true,
+          reservedId: loginCheck.id,
+          onSend: undefined
+        })
+      )),
+    pendingServerRequests: () => states.peer?.pendingServerRequests() ?? [],
+    addThreadListener: (threadId, listener) => router.addThreadListener(threadId, listener),
+    addNotificationHandler: (method, handler) =>
+      registerScoped(() =>
+        router.addNotificationHandler(method, (event) => {
+          if (event.method === method) handler((event as Protocol.Notification<typeof method>).params)
+        })
+      ),
+    addRawNotificationHandler: (method, handler) =>
+      registerScoped(() => router.addNotificationHandler(method, handler)),
+    addSettledHandler: (handler) => addScoped(settledHandlers, handler),
+    addRestartHandler: (handler) => addScoped(restartHandlers, handler)
+  }
+})

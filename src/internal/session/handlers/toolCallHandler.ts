@@ -1,0 +1,65 @@
+/** Runs the tools that the model calls. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as Protocol from "../../../Protocol.ts"
+import { NotHandled } from "../../connection/notHandled.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { timeoutTo } from "../../handlers/timeoutTo.ts"
+import type { HandlerRegistry } from "./handlerRegistry.ts"
+import type { ThreadTools } from "./threadTools.ts"
+
+const failed = (text: string): Protocol.DynamicToolCallResponse => ({
+  success: false,
+  contentItems: [{ type: "inputText", text }]
+})
+
+const runTool = (
+  { tools, semaphore }: ThreadTools,
+  { arguments: args, callId, threadId, tool: name, turnId }: Protocol.DynamicToolCallParams
+): Effect.Effect<Protocol.DynamicToolCallResponse, NotHandled> => {
+  const tool = tools.get(name)
+  if (tool === undefined) {
+    return Effect.fail(
+      new NotHandled({ why: `No handler is registered for tool ${name}; pass it in the thread's \`tools\`` })
+    )
+  }
+  const { timeout } = tool
+  const run = Effect.map(tool.run(args, { threadId, turnId, callId }), ({ content, success }) => ({
+    success,
+    contentItems: content
+  }))
+  const limited = timeout === undefined ? run : timeoutTo(
+    run,
+    timeout,
+    () => failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`)
+  )
+  return limited.pipe(
+    Effect.catchCause((cause) =>
+      Effect.as(
+        Effect.logError(`Tool ${name} failed (thread ${threadId}, turn ${turnId}, call ${callId})`, cause),
+        failed(`${name} failed unexpectedly`)
+      )
+    ),
+    Effect.withSpan(`Tool.${name}`, { attributes: { threadId, turnId, callId } }),
+    semaphore.withPermit
+  )
+}
+
+/** Handles the tool calls of the server, until the scope closes. */
+export const handleToolCalls = (
+  server: ServerConnection,
+  registry: HandlerRegistry
+): Effect.Effect<void, never, Scope.Scope> =>
+  server.handle(
+    "item/tool/call",
+    (params) =>
+      Effect.flatMap(registry.getTools(params.threadId), (tools) =>
+        tools === undefined
+          ? Effect.fail(
+            new NotHandled({
+              why: `No handler is registered for tool ${params.tool}; pass it in the thread's \`tools\``
+            })
+          )
+          : runTool(tools, params))
+  )

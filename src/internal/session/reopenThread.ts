@@ -1,0 +1,136 @@
+/** Resumes and forks threads, with the settings, handlers and tools that the program gave them before. */
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import type { SandboxConflictError } from "../../ApprovalMode.ts"
+import type { AppServerError } from "../../AppServerError.ts"
+import type * as Protocol from "../../Protocol.ts"
+import type { ThreadHandlers } from "./handlers/handlerRegistry.ts"
+import { contextHandlers, type Handlers } from "./handlers/handlers.ts"
+import { copyForThread, mergeForReopen, type ThreadTools } from "./handlers/threadTools.ts"
+import { type Options, type Resolved, resolveOpenOptions } from "./openOptions.ts"
+import type { SessionState } from "./sessionState.ts"
+import { mergeConfig } from "./settings/threadConfig.ts"
+import { fromOpened, getInstructions } from "./settings/threadSettings.ts"
+import { openKept, refuseIgnored, verifyKept } from "./threads/keptSettings.ts"
+import { OpenThread } from "./threads/openThread.ts"
+import type { ThreadOpened } from "./threads/responses.ts"
+import { canonicalId } from "./threads/threadId.ts"
+import { orNotStored } from "./threads/threadNotFound.ts"
+import type { ThreadRecord } from "./threads/threadRecords.ts"
+import { findActive } from "./turns/recoverTurns.ts"
+
+export type Method = "thread/resume" | "thread/fork"
+
+type ReopenOptions = Options<"thread/resume"> & Options<"thread/fork">
+
+type Fields = Protocol.ThreadResumeOptions & Protocol.ThreadForkOptions
+
+interface Reopen extends Resolved<Fields> {
+  readonly method: Method
+  readonly id: string
+  /** The record of the thread with the id, unless a `path` or a `history` is opened in its place. */
+  readonly known: ThreadRecord | undefined
+  readonly isOther: boolean
+}
+
+/** Sends the request. Fails if the thread has other settings afterwards than it had, or than the options ask for. */
+const open = Effect.fnUntraced(function*(
+  { records, server }: SessionState,
+  { fields, id, isOther, known, method }: Reopen
+): Effect.fn.Return<{ readonly response: ThreadOpened; readonly record: ThreadRecord | undefined }, AppServerError> {
+  const response = yield* Effect.catch(
+    openKept(server, method, id, known, fields),
+    (error) => {
+      // The server has loaded the thread with other settings.
+      if (method === "thread/resume" && error.reason._tag === "SettingsNotApplied") known?.unload()
+      return orNotStored(server, error)
+    }
+  )
+  const { forkedFromId, id: openedId } = response.thread
+  const otherId = method === "thread/fork" ? forkedFromId : openedId
+  const other = isOther && Predicate.isString(otherId) ? records.get(otherId) : undefined
+  if (other !== undefined) {
+    yield* Effect.onError(
+      verifyKept(method, openedId, other, fields, fromOpened(response)),
+      () => Effect.sync(() => records.get(openedId)?.unload())
+    )
+  }
+  return { response, record: known ?? other }
+})
+
+/** The tools of the thread that was opened: those of the options, or those that the program passed before. */
+const openedTools = (
+  { server }: SessionState,
+  { id, method, tools }: Reopen,
+  before: ThreadTools | undefined,
+  response: ThreadOpened
+): Effect.Effect<ThreadTools | undefined, AppServerError> =>
+  tools !== undefined
+    ? mergeForReopen(server, method, id, tools, before, response)
+    : Effect.succeed(method === "thread/fork" ? before && copyForThread(before) : before)
+
+/** Opens the thread, and notes its settings, handlers and tools. */
+const openNoted = (
+  session: SessionState,
+  reopen: Reopen,
+  now: ThreadHandlers,
+  before: ThreadHandlers | undefined
+): Effect.Effect<OpenThread, AppServerError> => {
+  const { handlers: registry, records, server, turns } = session
+  const { fields, id, isOther, method } = reopen
+  return records.collect((updates) =>
+    Effect.gen(function*() {
+      const { record: previous, response } = yield* open(session, reopen)
+      const instructions = isOther ? {} : records.get(id)?.instructions
+      const record = records.note(response, updates, mergeConfig(previous?.config, fields.config))
+      record.instructions = { ...instructions, ...getInstructions(fields) }
+      if (method === "thread/resume") yield* findActive(server, turns, response)
+      else turns.usages.forgetTotals(record.id)
+      const tools = yield* openedTools(session, reopen, before?.tools, response)
+      registry.setThread(record.id, { ...now, tools })
+      return new OpenThread(record, records)
+    })
+  )
+}
+
+/** `layer` are the handlers of the context in which the `Codex` layer was built. */
+export const reopenThread = Effect.fnUntraced(function*(
+  session: SessionState,
+  layer: Handlers,
+  method: Method,
+  threadId: string,
+  options: ReopenOptions = {}
+): Effect.fn.Return<OpenThread, AppServerError | SandboxConflictError> {
+  const { handlers: registry, records, server } = session
+  const resolved: Resolved<Fields> = yield* resolveOpenOptions(server, method, options)
+  const { fields, handlers, tools } = resolved
+  const id = canonicalId(threadId)
+  const isOther = Predicate.isNotNullish(fields.path) || Predicate.isNotNullish(fields.history)
+  const known = isOther ? undefined : records.get(id)
+  const before = registry.getThread(id)
+  const now: ThreadHandlers = {
+    options: {
+      approvals: handlers.approvals ?? before?.options.approvals,
+      questions: handlers.questions ?? before?.options.questions
+    },
+    context: yield* contextHandlers,
+    layer,
+    tools: tools ?? before?.tools
+  }
+  const reopen: Reopen = { ...resolved, method, id, known, isOther }
+  if (method === "thread/fork") return yield* openNoted(session, reopen, now, before)
+
+  yield* refuseIgnored(server, id, known?.config, records.get(id)?.instructions, fields)
+  // The server replays the requests that a resumed thread still waits for, before its response.
+  registry.setThread(id, now)
+  return yield* openNoted(session, reopen, now, before).pipe(
+    Effect.onError(() =>
+      Effect.sync(() => {
+        // Another fiber that resumes the thread may have set other handlers meanwhile.
+        if (registry.getThread(id) !== now) return
+        if (before === undefined) registry.removeThread(id)
+        else registry.setThread(id, before)
+      })
+    )
+  )
+})

@@ -1,0 +1,17 @@
+/** What the threads and turns of one server share. */
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type * as Approvals from "../approvals/model.ts"
+import type { ServerConnection } from "../connection/serverConnection.ts"
+import type { HandlerRegistry } from "./handlers/handlerRegistry.ts"
+import type { ThreadRecords } from "./threads/threadRecords.ts"
+import type { TurnRegistry } from "./turns/turnRegistry.ts"
+
+export interface SessionState {
+  readonly server: ServerConnection
+  readonly scope: Scope.Scope
+  readonly records: ThreadRecords
+  readonly turns: TurnRegistry
+  readonly handlers: HandlerRegistry
+  readonly audit: Stream.Stream<Approvals.AuditEntry>
+}
