@@ -1,7 +1,8 @@
 /**
- * Ratios for `npm test`, which holds the speed of this package to them: processor time against that of the hand-written loop, in
- * one process and without a server, the two taking turns. The least times of some rounds hardly depend on what else the machine
- * does.
+ * Measures the ratios that `test/performance.test.ts` limits: CPU time of this package to CPU time of a hand-written loop.
+ *
+ * Both run alternately in one process, without a server process. The minimum of several rounds hardly depends on the load of the
+ * machine.
  */
 import { AppServer, Codex, Transport } from "effect-codex"
 import * as Effect from "effect/Effect"
@@ -19,37 +20,37 @@ interface Message {
   readonly params?: { readonly threadId?: string }
 }
 
-/** A server in memory, whose flood is a matter of handing out prepared bytes. */
+/** A server in memory. It delivers prepared bytes, so that its own cost is small. */
 class Server {
   private threads = 0
   private onLines: (lines: ReadonlyArray<string>) => void = () => {}
   private readonly splitter = makeLineSplitter()
-  /** The turns that were started. */
+  /** The ids of the started turns, in order. */
   readonly turns: Array<{ readonly threadId: string; readonly turnId: string }> = []
 
   readonly layer = Layer.succeed(Transport.Transport, {
     connect: Effect.succeed({
       incoming: Stream.never,
-      send: (line: string) => Effect.sync(() => this.answer(line)),
+      send: (line: string) => Effect.sync(() => this.respond(line)),
       direct: {
         receive: (onLines: (lines: ReadonlyArray<string>) => void) =>
           Effect.suspend(() => {
             this.onLines = onLines
             return Effect.never
           }),
-        send: (lines: ReadonlyArray<string>) => lines.forEach((line) => this.answer(line))
+        send: (lines: ReadonlyArray<string>) => lines.forEach((line) => this.respond(line))
       }
     })
   })
 
-  private answer(line: string): void {
+  private respond(line: string): void {
     const { id, method, params } = JSON.parse(line) as Message
     if (id === undefined) return
-    const answer = this.resultOf(method, params?.threadId ?? "")
-    queueMicrotask(() => this.onLines([JSON.stringify({ id, result: answer })]))
+    const result = this.makeResult(method, params?.threadId ?? "")
+    queueMicrotask(() => this.onLines([JSON.stringify({ id, result })]))
   }
 
-  private resultOf(method: string, threadId: string): object {
+  private makeResult(method: string, threadId: string): object {
     switch (method) {
       case "initialize":
         return { userAgent: "guard/0.169.0", codexHome: "/", platformFamily: "unix", platformOs: "linux" }
@@ -69,7 +70,7 @@ class Server {
     }
   }
 
-  /** The deltas of the last turns, that many, which take turns, as the chunks in which a pipe would bring them. */
+  /** Deltas of the last `count` turns, alternating, in chunks of the size that a pipe delivers. */
   flood(count: number): ReadonlyArray<Uint8Array> {
     const running = this.turns.slice(-count)
     const lines = Array.from({ length: deltas }, (_, i) =>
@@ -85,7 +86,7 @@ class Server {
     )
   }
 
-  /** Hands out a chunk, and lets others have their turn, as it is between two reads. */
+  /** Delivers chunks. It yields to other fibers after each, as between two reads. */
   readonly play = Effect.fnUntraced(function*(this: Server, chunks: ReadonlyArray<Uint8Array>) {
     for (const chunk of chunks) {
       this.onLines(this.splitter.push(chunk))
@@ -110,7 +111,7 @@ const cpuMs = (): number => {
   return (system + user) / 1000
 }
 
-/** The processor time that an effect takes, in milliseconds. */
+/** Measures the CPU time of an effect, in milliseconds. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
     const before = cpuMs()
@@ -118,7 +119,7 @@ const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return cpuMs() - before
   })
 
-/** The same work by hand: the chunks split, each line parsed, its text counted for its turn. */
+/** The hand-written loop: splits chunks, parses lines, and counts characters by turn. */
 const byHand = Effect.fnUntraced(function*(chunks: ReadonlyArray<Uint8Array>) {
   const splitter = makeLineSplitter()
   const characters = new Map<string, number>()
@@ -131,7 +132,7 @@ const byHand = Effect.fnUntraced(function*(chunks: ReadonlyArray<Uint8Array>) {
   }
 })
 
-const ratioOf = Effect.fnUntraced(function*(server: Server, turns: number, isRead: boolean) {
+const measureTurns = Effect.fnUntraced(function*(server: Server, turns: number, isRead: boolean) {
   const codex = yield* Codex.Codex
   const least = { ours: Infinity, hand: Infinity }
   for (let round = 0; round < rounds; round++) {
@@ -164,8 +165,8 @@ const ratioOf = Effect.fnUntraced(function*(server: Server, turns: number, isRea
   return least.ours / least.hand
 }, Effect.scoped)
 
-/** What a request costs on its way out and back, against a table of promises. */
-const requestRatio = Effect.fnUntraced(function*() {
+/** Compares a request and its response with a map of promises. */
+const measureRequests = Effect.fnUntraced(function*() {
   const server = yield* AppServer.AppServer
   const list = server.request("model/list", {})
   const many = Array.from({ length: 1000 }, () => list)
@@ -174,12 +175,12 @@ const requestRatio = Effect.fnUntraced(function*() {
   const listByHand = () =>
     new Promise((resolve) => {
       pending.set(++id, resolve)
-      const answer = JSON.stringify({
+      const response = JSON.stringify({
         id: JSON.parse(JSON.stringify({ id, method: "model/list", params: {} })).id,
         result: {}
       })
       queueMicrotask(() => {
-        const message = JSON.parse(answer)
+        const message = JSON.parse(response)
         pending.get(message.id)!(message.result)
         pending.delete(message.id)
       })
@@ -208,10 +209,10 @@ const server = new Server()
 
 const program = Effect.gen(function*() {
   return {
-    stream: yield* ratioOf(server, 1, true),
-    interleaved: yield* ratioOf(server, 100, true),
-    run: yield* ratioOf(server, 1, false),
-    requests: yield* requestRatio()
+    stream: yield* measureTurns(server, 1, true),
+    interleaved: yield* measureTurns(server, 100, true),
+    run: yield* measureTurns(server, 1, false),
+    requests: yield* measureRequests()
   }
 })
 

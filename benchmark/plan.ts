@@ -1,4 +1,4 @@
-/** What a run is about: what the server does, and what the client has to do and to show for it. */
+/** The plan of a run, which the client and the server share, and the measurement that the client prints. */
 import { readFileSync } from "node:fs"
 import { performance } from "node:perf_hooks"
 import { fileURLToPath } from "node:url"
@@ -6,40 +6,48 @@ import { texts } from "./texts.ts"
 
 export interface Plan {
   /**
-   * What the server does once all turns have started: deltas as fast as they are read, or one write each at a pace, or long
-   * lines. With `real` the server is Codex.
+   * What the server sends after all turns have started.
+   *
+   * - `flood`: deltas, as fast as the client reads
+   * - `paced`: deltas at a fixed rate, one write each
+   * - `big`: long lines
+   * - `real`: the server is Codex
    */
   readonly kind: "flood" | "paced" | "big" | "real"
   /**
-   * What the client does: it takes each turn's events in arrays or one by one, slowly or as they come, its text, or only its
-   * result; or it makes requests, one after the other or a thousand at once.
+   * What the client does.
+   *
+   * - `arrays`, `each`, `slow`: reads the events of each turn in arrays, one by one, or slowly
+   * - `text`: reads the text of each turn
+   * - `run`: waits for the result of each turn only
+   * - `sequential`, `concurrent`: sends requests, one at a time or a thousand at once
    */
   readonly mode?: "arrays" | "each" | "text" | "run" | "slow" | "sequential" | "concurrent"
-  /** How many turns run at once, each on a thread of its own; messages take turns among them. */
+  /** The number of concurrent turns, each in its own thread. Their messages alternate. */
   readonly turns: number
-  /** How many messages all turns have together, or how many requests are made; with `real`, how many turns a thread has. */
+  /** The number of messages of all turns together, or of requests. With `real`, the number of turns of a thread. */
   readonly messages: number
-  /** With `paced`: messages a second, and whether the server sleeps between them instead of watching the clock. */
+  /** With `paced`: the number of messages per second, and whether the server sleeps between messages instead of spinning. */
   readonly rate?: number
   readonly sleep?: boolean
-  /** With `paced`: whether a text is the time at which it was written, in nanoseconds. */
+  /** With `paced`: whether the text of a message is the time of its write, in nanoseconds. */
   readonly stamped?: boolean
-  /** With `big`: the length of a line. */
+  /** With `big`: the length of a line, in bytes. */
   readonly lineBytes?: number
-  /** How often the whole is repeated, with new threads. */
+  /** The number of repetitions, each with new threads. */
   readonly rounds?: number
-  /** With `real`: the binary, and whether only the first answer is waited for. */
+  /** With `real`: the binary, and whether the client stops after the first response. */
   readonly binary?: string
   readonly first?: boolean
 }
 
-/** The plan that a client was started with. */
+/** The plan of this client, from its arguments. */
 export const plan: Plan = JSON.parse(process.argv[2] ?? "{}")
 
-/** How a client starts the server of its plan. */
+/** The command and the environment that start the server. */
 export const server = {
   command: plan.binary ?? fileURLToPath(new URL("server.mjs", import.meta.url)),
-  /** `jsonrpc` is for clients that want the member which this protocol leaves out. */
+  /** `jsonrpc` adds the member `jsonrpc` to each message, which some clients require. Codex omits it. */
   env: (jsonrpc = false): NodeJS.ProcessEnv => ({
     ...process.env,
     BENCHMARK_PLAN: JSON.stringify({ ...plan, texts, jsonrpc })
@@ -54,20 +62,20 @@ let wall = 0
 let cpu: NodeJS.CpuUsage | undefined
 let measured: Record<string, number> = {}
 
-/** What is measured begins. */
+/** Starts the measurement. */
 export const begin = (): void => {
   wall = performance.now()
   cpu = process.cpuUsage()
 }
 
-/** What is measured has ended; `more` goes with it. */
+/** Ends the measurement. `more` is added to it. */
 export const end = (more: Measurement = {}): void => {
   const wallMs = performance.now() - wall
   const { system, user } = process.cpuUsage(cpu)
   measured = { wallMs, cpuMs: (user + system) / 1000, rssMb: process.resourceUsage().maxRSS / 1024, ...more }
 }
 
-/** CPU of this process and of those that it has started and that have ended, in milliseconds, where the system tells. */
+/** The CPU time of this process and of its exited children, in milliseconds. Linux only. */
 const treeCpuMs = (): number | undefined => {
   try {
     const fields = readFileSync("/proc/self/stat", "utf8").split(") ")[1]!.split(" ")
@@ -82,7 +90,7 @@ process.on("exit", () => {
   process.stdout.write(JSON.stringify({ ...measured, ...(treeMs === undefined ? {} : { treeMs }) }))
 })
 
-/** What a consumer does with the events of a turn: it counts them, and adds up the lengths of their texts. */
+/** The work of a consumer: counts the events of a turn and sums the lengths of their texts. */
 export class Totals {
   private messages = 0
   private characters = 0
@@ -94,23 +102,23 @@ export class Totals {
     if (plan.stamped) this.delays.push(Number(process.hrtime.bigint() - BigInt(delta)) / 1000)
   }
 
-  /** As `add`, for a reader that is given several deltas as one. */
+  /** As `add`, for text that may be several coalesced deltas. */
   addText(text: string): void {
     this.characters += text.length
   }
 
-  /** Nothing may be missing. */
+  /** Fails if a message or a character is missing. */
   check(): Measurement {
     const messages = plan.messages * (plan.rounds ?? 1)
     if (!plan.stamped && (plan.kind === "flood" || plan.kind === "paced")) {
       let characters = 0
-      for (let i = 0; i < plan.messages; i++) characters += textOf(i).length
+      for (let i = 0; i < plan.messages; i++) characters += getText(i).length
       characters *= plan.rounds ?? 1
       if (this.characters !== characters) throw new Error(`${this.characters} of ${characters} characters`)
     }
     if (this.messages !== 0 && this.messages !== messages) throw new Error(`${this.messages} of ${messages} messages`)
     if (this.delays.length === 0) return {}
-    // The first ones are those of a cold start.
+    // The first quarter is the cold start.
     const delays = this.delays.slice(this.delays.length / 4).sort((a, b) => a - b)
     const percentile = (p: number) => delays[Math.floor(delays.length * p)]!
     return { p50Us: percentile(0.5), p99Us: percentile(0.99) }
@@ -119,5 +127,5 @@ export class Totals {
 
 const perBlock = plan.turns * Math.max(1, Math.ceil(4096 / plan.turns))
 
-/** The text of the nth message, as the server prepares it. */
-const textOf = (n: number): string => texts[(plan.kind === "flood" ? n % perBlock : n) % texts.length]!
+/** The text of the nth message. The server chooses it in the same way. */
+const getText = (n: number): string => texts[(plan.kind === "flood" ? n % perBlock : n) % texts.length]!

@@ -1,4 +1,4 @@
-/** What is asked, of whom, and what the answer should be. */
+/** The questions of the benchmark: their clients, plans, figures and targets. */
 import type { Plan } from "./plan.ts"
 
 export type Client = "count" | "raw" | "readline" | "vscodeJsonrpc" | "acp" | "codexSdk" | "naiveEffect" | "effectCodex"
@@ -8,7 +8,11 @@ export interface Case {
   readonly name: string
   readonly client: Client
   readonly plan: Plan
-  /** As what the client is run. TypeScript takes Node some 50 ms; `bundle` is all that it imports in one file. Default: `source`. */
+  /**
+   * How the client runs. Node.js takes about 50 ms to load TypeScript; `bundle` is one file with all its imports.
+   *
+   * @default "source"
+   */
   readonly form?: Form
 }
 
@@ -17,17 +21,17 @@ export type Form = "source" | "javascript" | "bundle"
 export interface Question {
   readonly id: string
   readonly title: string
-  /** What is compared, by its name in a measurement, and per how many of what. */
+  /** The compared members of a measurement, each divided by `per`. */
   readonly figures: ReadonlyArray<{
     readonly of: string
     readonly label: string
     readonly per?: number
-    /** At most this times the baseline, for this package. */
+    /** The maximum ratio of this package to the baseline. */
     readonly target?: number
   }>
-  /** The first case is what the others are compared with. */
+  /** The first case is the baseline. */
   readonly cases: ReadonlyArray<Case>
-  /** How often each case is run. Default: as often as all are. */
+  /** The number of runs of each case, if fewer than for other questions. */
   readonly rounds?: number
 }
 
@@ -81,7 +85,7 @@ export const questions: ReadonlyArray<Question> = [
   })),
   {
     id: "run",
-    title: "A delta of a turn that nobody streams (`run`)",
+    title: "A delta of a turn without a subscriber (`run`)",
     figures: [micros("CPU, µs per delta", 1_000_000, 0.6)],
     cases: [
       one("raw", names.raw, { ...flood, messages: 1_000_000 }),
@@ -192,8 +196,8 @@ export const questions: ReadonlyArray<Question> = [
     figures: [{ of: "heapGrowthMb", label: "MB" }],
     rounds: 3,
     cases: [
-      one("effectCodex", "1,000,000 deltas that nobody reads", { ...flood, messages: 1_000_000, mode: "run" }),
-      one("effectCodex", "1,000,000 deltas, a reader 100 times too slow", {
+      one("effectCodex", "1,000,000 deltas without a subscriber", { ...flood, messages: 1_000_000, mode: "run" }),
+      one("effectCodex", "1,000,000 deltas, a subscriber 100 times too slow", {
         ...flood,
         messages: 1_000_000,
         mode: "slow"

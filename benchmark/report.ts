@@ -1,4 +1,4 @@
-/** From measurements to figures, tables and plots. */
+/** Computes figures from measurements, and renders them as tables and plots. */
 import * as Plot from "@observablehq/plot"
 import { parseHTML } from "linkedom"
 import type { Measurement } from "./plan.ts"
@@ -10,7 +10,7 @@ export interface Figure {
   readonly rows: ReadonlyArray<Row>
 }
 
-/** A client's figure: its median, least and greatest, and the median, least and greatest of its ratios to the baseline. */
+/** The figure of one case, and its ratio to the baseline. */
 export interface Row {
   readonly name: string
   readonly client: string
@@ -64,7 +64,7 @@ const verdict = (figure: Figure, row: Row): string => {
   return `${row.ratio.median <= figure.target ? "≤" : "above"} ${figure.target}`
 }
 
-/** A question's answer as a Markdown table for each figure. */
+/** Renders each figure of a question as a Markdown table. */
 export const table = ({ figures, title }: Result): string =>
   [
     `### ${title}`,
@@ -83,7 +83,7 @@ export const table = ({ figures, title }: Result): string =>
 
 const { document } = parseHTML("<html><body></body></html>")
 
-/** A bar for each row, with its spread, and a line at the baseline. */
+/** Renders a figure as bars with their spread, and a line at the baseline. */
 const plot = (title: string, { label, rows }: Figure): string => {
   const data = rows.map(({ client, name, ratio }) => ({
     name,
@@ -112,7 +112,7 @@ const plot = (title: string, { label, rows }: Figure): string => {
   return `${svg.outerHTML}\n`
 }
 
-/** The files of the report, by their names below `docs`. */
+/** Renders the files of the report. Names are relative to `docs`. */
 export const report = (
   results: ReadonlyArray<Result>,
   machine: string,

@@ -1,12 +1,12 @@
 /**
- * Asks all questions and writes `benchmark/results.json`, `docs/benchmark.md` and its plots.
+ * Runs the benchmark and writes `benchmark/results.json`, `docs/benchmark.md` and its plots.
  *
- *     npm run bench                              all of it, some minutes
- *     npm run bench -- --only stream,run         some questions, and nothing is written
- *     npm run bench -- --rounds 3                fewer rounds than 7
+ *     npm run bench                              everything; takes some minutes
+ *     npm run bench -- --only stream,run         only these questions, without writing files
+ *     npm run bench -- --rounds 3                3 rounds instead of 7
  *
- * In each round all cases of a question are run one after the other, each in a process of its own, beginning with another one
- * each time; a ratio is that of two runs of the same round.
+ * A round runs each case of a question once, each in a new process. Each round starts with another case. A ratio compares two
+ * runs of the same round.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
@@ -22,7 +22,7 @@ import { cpus } from "node:os"
 import { performance } from "node:perf_hooks"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import { build, fileOf, remove } from "./forms.ts"
+import { build, getFile, remove } from "./forms.ts"
 import { measureImports } from "./imports.ts"
 import type { Measurement } from "./plan.ts"
 import { type Case, type Question, questions } from "./questions.ts"
@@ -34,7 +34,7 @@ const { values: options } = parseArgs({
   options: { only: { type: "string" }, rounds: { type: "string", default: "7" } }
 })
 
-const pathOf = (name: string) => fileURLToPath(new URL(name, import.meta.url))
+const getPath = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 
 const codexBinary = (): string => {
   const require = createRequire(createRequire(import.meta.url).resolve("@openai/codex/package.json"))
@@ -44,7 +44,7 @@ const codexBinary = (): string => {
   return fileURLToPath(new URL(`${target}/bin/codex`, vendor))
 }
 
-/** The memory that a process and its descendants have of their own, in megabytes, where the system tells. */
+/** The proportional memory (PSS) of a process and its descendants, in megabytes. Linux only. */
 const treeMb = (root: number): number => {
   const children = new Map<number, Array<number>>()
   for (const name of readdirSync("/proc")) {
@@ -53,7 +53,7 @@ const treeMb = (root: number): number => {
       const parent = Number(readFileSync(`/proc/${name}/stat`, "utf8").split(") ")[1]!.split(" ")[1])
       children.set(parent, [...children.get(parent) ?? [], Number(name)])
     } catch {
-      // It has ended meanwhile.
+      // The process has exited.
     }
   }
   const sum = (pid: number): number => {
@@ -61,14 +61,14 @@ const treeMb = (root: number): number => {
     try {
       pss = Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1] ?? 0) / 1024
     } catch {
-      // It has ended meanwhile.
+      // The process has exited.
     }
     return (children.get(pid) ?? []).reduce((total, child) => total + sum(child), pss)
   }
   return sum(root)
 }
 
-/** Runs a case in a process of its own. */
+/** Runs a case in a new process. */
 const runCase = (each: Case, needsMemory: boolean, environment: NodeJS.ProcessEnv, cwd: string) =>
   Effect.callback<Measurement, ClientFailed>((resume) => {
     const { client, plan } = each
@@ -78,7 +78,7 @@ const runCase = (each: Case, needsMemory: boolean, environment: NodeJS.ProcessEn
       process.execPath,
       [
         ...(plan.mode === "slow" || plan.mode === "run" && needsMemory ? ["--expose-gc"] : []),
-        fileOf(each),
+        getFile(each),
         JSON.stringify({ ...plan, ...binary })
       ],
       { cwd, env: { ...process.env, ...environment }, maxBuffer: 1e8 },
@@ -114,7 +114,7 @@ const ask = Effect.fnUntraced(function*(question: Question, most: number) {
 
 const program = Effect.gen(function*() {
   const model = yield* ModelServer.ModelServer
-  yield* model.respond(() => ModelServer.text("Forty-two, as far as anybody knows."))
+  yield* model.respond(() => ModelServer.text("Forty-two, as far as anyone knows."))
   const only = options.only?.split(",")
   const rounds = Number(options.rounds)
   const results: Array<Result> = []
@@ -140,12 +140,12 @@ const program = Effect.gen(function*() {
     cpus()[0]?.model.trim()
   }, ${cpus().length} processors, ${process.platform}, Node ${process.version}`
   yield* files.writeFileString(
-    pathOf("results.json"),
+    getPath("results.json"),
     `${JSON.stringify({ machine, rounds, results }, undefined, 2).replaceAll(home === "" ? "\0" : home, "~")}\n`
   )
-  yield* files.makeDirectory(pathOf("../docs/benchmark"), { recursive: true })
+  yield* files.makeDirectory(getPath("../docs/benchmark"), { recursive: true })
   for (const [name, content] of report(results, machine, rounds)) {
-    yield* files.writeFileString(pathOf(`../docs/${name}`), content)
+    yield* files.writeFileString(getPath(`../docs/${name}`), content)
   }
 })
 

@@ -1,6 +1,8 @@
 /**
- * `npm run build`, or `node scripts/build.ts FOLDER` for another folder than `dist`: writes the declarations of each module, and the code of all that `effect-codex` consists of as one file. To
- * find and load sixty files takes longer than what is in them.
+ * Builds the package: the declarations of each module, and the code of all modules of the root as one chunk. Resolving and
+ * loading sixty files would take longer than running them.
+ *
+ *     node scripts/build.ts [FOLDER]       the folder is `dist` by default
  */
 import { execFileSync } from "node:child_process"
 import { readdirSync, rmSync } from "node:fs"
@@ -37,12 +39,12 @@ const bundle = await rolldown({
   external: (id) => !id.startsWith(".") && !isAbsolute(id),
   plugins: [{
     name: "protocol",
-    // The thousand names of the protocol are a namespace of their own module. As an object they would be made at each start.
+    // Keep `Protocol` a module namespace. As an object of the chunk, its thousand names would be created at each start.
     resolveId: (id, importer) =>
       id === "./Protocol.ts" && importer === join(source, "index.ts") ? { id: "./Protocol.js", external: true } : null
   }],
   platform: "node",
-  // An import of this package has no effects, but what is in it may be used in any way.
+  // A program may use any export, so the build removes none.
   treeshake: false
 })
 await bundle.write({

@@ -1,6 +1,6 @@
 /**
- * Runs the suite on the oldest supported server, which npm downloads when it is first needed, and compares the tests that fail with
- * the table in `test/floor.ts`.
+ * Runs the test suite with the oldest supported server and compares the failing tests with the table in `test/floor.ts`. npm
+ * downloads the server on the first run.
  *
  *     node scripts/floor.ts [arguments of vitest]
  */
@@ -29,7 +29,7 @@ const program = Effect.gen(function*() {
   const path = yield* Path.Path
   const spawner = yield* ChildProcessSpawner
   const root = path.join(import.meta.dirname, "..")
-  // Not in the way of `npm ci`, which removes it, nor of git.
+  // Git ignores this folder, and `npm ci` removes it.
   const cache = path.join(root, "node_modules", ".cache", "effect-codex", `codex-${floor}`)
   const run = (command: string, args: ReadonlyArray<string>, cwd: string, env: Record<string, string> = {}) =>
     spawner.exitCode(
@@ -49,7 +49,7 @@ const program = Effect.gen(function*() {
     yield* fs.writeFileString(path.join(cache, "package.json"), JSON.stringify({ private: true }))
     yield* run("npm", ["install", "--no-audit", "--no-fund", `@openai/codex@${floor}`], cache)
   }
-  // npm installs the package of this platform only.
+  // npm installs only the package of this platform.
   const name = (yield* fs.readDirectory(packages)).find((name) => name.startsWith("codex-"))
   const vendor = path.join(packages, name ?? "", "vendor")
   const [target] = name === undefined ? [] : yield* fs.readDirectory(vendor)
@@ -74,17 +74,17 @@ const program = Effect.gen(function*() {
   const failed = new Set(tests.filter(({ status }) => status === "failed").map(({ name }) => name))
   const broken = testResults.filter(({ assertionResults, message }) => assertionResults.length === 0 && message !== "")
   const unexpected = [
-    ...broken.map(({ message, name }) => `${path.relative(root, name)} cannot be run: ${message}`),
+    ...broken.map(({ message, name }) => `${path.relative(root, name)} cannot run: ${message}`),
     ...[...failed].filter((name) => !Object.hasOwn(differences, name)).map((name) => `fails: ${name}`),
     ...Object.keys(differences).filter((name) => !ran.has(name) && process.argv.length === 2).map((name) =>
-      `is in test/floor.ts, but was not run: ${name}`
+      `is in test/floor.ts, but did not run: ${name}`
     )
   ]
   yield* Console.log(`\nCodex ${floor}: ${ran.size - failed.size} of ${ran.size} tests pass`)
   for (const name of failed) {
     if (Object.hasOwn(differences, name)) yield* Console.log(`- expected to fail: ${name}\n  ${differences[name]}`)
   }
-  // Some depend on the time that the machine takes.
+  // Not a failure: some of these tests depend on the speed of the machine.
   for (const name of Object.keys(differences)) {
     if (ran.has(name) && !failed.has(name)) yield* Console.log(`- passes, though it is in test/floor.ts: ${name}`)
   }

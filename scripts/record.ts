@@ -1,4 +1,4 @@
-/** `npm run record`: records the cassettes of the tests from the real app-server, with the scripted model. */
+/** `npm run record`: records the cassettes of the tests from the real app-server with a scripted model. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { AppServer, Codex } from "effect-codex"
 import { Cassette, ModelServer, TestCodex } from "effect-codex/testing"

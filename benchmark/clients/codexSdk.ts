@@ -1,4 +1,4 @@
-/** OpenAI's SDK for TypeScript, which runs `codex exec` for each turn. */
+/** Client: OpenAI's SDK for TypeScript. It starts a `codex exec` process for each turn. */
 import { Codex } from "@openai/codex-sdk"
 import { begin, end, plan } from "../plan.ts"
 
@@ -9,7 +9,7 @@ const run = async (): Promise<void> => {
   await Promise.all(Array.from({ length: plan.turns }, async () => {
     const thread = codex.startThread({ skipGitRepoCheck: true, sandboxMode: "read-only" })
     for (let i = 0; i < plan.messages; i++) {
-      // eslint-disable-next-line no-await-in-loop -- The turns of a thread come one after the other.
+      // eslint-disable-next-line no-await-in-loop -- The turns of a thread are sequential.
       await thread.run("go")
     }
   }))

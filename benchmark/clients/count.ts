@@ -1,4 +1,4 @@
-/** The floor: reads what the server sends and counts its lines. It knows how many there will be. */
+/** Client: the lower bound. It counts newlines, and knows how many to expect. */
 import { spawn } from "node:child_process"
 import { begin, end, plan, server } from "../plan.ts"
 

@@ -1,4 +1,4 @@
-/** This package, as its users use it. */
+/** Client: this package, through its public API. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { AppServer, Codex, type Thread } from "effect-codex"
 import * as Effect from "effect/Effect"
@@ -8,7 +8,7 @@ import { begin, end, plan, server, Totals } from "../plan.ts"
 
 const totals = new Totals()
 
-/** What the heap holds after a collection, in megabytes. It needs `--expose-gc`. */
+/** The size of the heap after a garbage collection, in megabytes. Requires `--expose-gc`. */
 const heapMb = (): number => {
   globalThis.gc!()
   globalThis.gc!()
@@ -35,7 +35,7 @@ const consume = Effect.fnUntraced(function*(thread: Thread.Thread) {
     case "each":
       return yield* Stream.runForEach(thread.stream("go"), (event) => Effect.sync(() => add(event)))
     case "slow":
-      // Each event is put in the place of the one before it, and takes a hundred times as long as it took to arrive.
+      // Processing an event takes a hundred times as long as receiving it.
       return yield* Stream.runForEachArray(
         thread.stream("go"),
         (events) => Effect.andThen(Effect.sync(() => events.forEach(add)), Effect.sleep(events.length / 10))
@@ -86,10 +86,10 @@ const runRequests = Effect.gen(function*() {
   end()
 })
 
-const firstAnswer = AppServer.AppServer.use((appServer) => Effect.asVoid(appServer.request("model/list", {})))
+const firstResponse = AppServer.AppServer.use((appServer) => Effect.asVoid(appServer.request("model/list", {})))
 
 const program: Effect.Effect<void, unknown, AppServer.AppServer | Codex.Codex> = plan.first
-  ? firstAnswer
+  ? firstResponse
   : plan.mode === "sequential" || plan.mode === "concurrent"
   ? runRequests
   : runTurns

@@ -1,4 +1,4 @@
-/** The hand-written loop: chunks split at line ends, `JSON.parse`, a table. No library. */
+/** Client: a hand-written loop without a library. It splits chunks at newlines, calls `JSON.parse` and looks ids up in a map. */
 import { spawn } from "node:child_process"
 import { server } from "../plan.ts"
 import { Pending, receive, run } from "./session.ts"

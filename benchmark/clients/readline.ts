@@ -1,4 +1,4 @@
-/** Node's own `readline`, as many clients read such a server, and `JSON.parse`. */
+/** Client: Node's `readline` and `JSON.parse`, a common choice for line-delimited JSON. */
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { server } from "../plan.ts"

@@ -1,4 +1,4 @@
-/** `vscode-jsonrpc`, with a reader and a writer for one message a line, as its own are for `Content-Length`. */
+/** Client: `vscode-jsonrpc`, with a reader and a writer of lines. Its own expect `Content-Length` headers. */
 import { spawn } from "node:child_process"
 import {
   AbstractMessageReader,

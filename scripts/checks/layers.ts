@@ -1,0 +1,60 @@
+/** `npm run check:layers`: imports of `src` point downwards, and only the testing kit imports Node.js modules. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Effect from "effect/Effect"
+import { checkImports, type Layer } from "./imports.ts"
+import { report } from "./report.ts"
+import { readFiles } from "./source.ts"
+
+/** The layers, the lowest first. A module imports only modules of its own row and of the rows before it. */
+const layers: ReadonlyArray<Layer> = [
+  {
+    name: "vocabulary",
+    modules: [
+      "Protocol.ts",
+      "AppServerError.ts",
+      "ApprovalMode.ts",
+      "Input.ts",
+      "Metadata.ts",
+      "Sandbox.ts",
+      "Transport.ts",
+      "Usage.ts",
+      "internal/*.ts",
+      "internal/protocol/**",
+      "internal/approvals/**",
+      "internal/tools/**"
+    ]
+  },
+  { name: "jsonrpc", modules: ["internal/jsonrpc/**"] },
+  { name: "connection", modules: ["internal/connection/**"] },
+  { name: "session", modules: ["internal/session/**", "internal/handlers/**"] },
+  { name: "transport", modules: ["StdioTransport.ts", "internal/stdio/**"] },
+  { name: "connection (public)", modules: ["AppServer.ts"] },
+  {
+    name: "programs",
+    modules: [
+      "ApprovalPolicy.ts",
+      "Approvals.ts",
+      "Codex.ts",
+      "Questions.ts",
+      "Thread.ts",
+      "Tool.ts",
+      "Turn.ts",
+      "internal/terminal/**"
+    ]
+  },
+  { name: "areas", modules: ["AiToolkit.ts", "testing/**", "internal/testing/**"] },
+  { name: "entry points", modules: ["index.ts", "testing.ts"] }
+]
+
+const program = Effect.gen(function*() {
+  const files = yield* readFiles(["src"], (file) => file.endsWith(".ts"))
+  return yield* report(checkImports(files, {
+    folder: "src",
+    packageName: "effect-codex",
+    layers,
+    node: ["testing/**", "internal/testing/**"]
+  }))
+})
+
+program.pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)
