@@ -3,25 +3,25 @@ import { SyncQueue } from "../syncQueue.ts"
 
 export class OutgoingLines {
   private text = ""
-  private readonly handoff = new SyncQueue<string>(() => {
+  private readonly queue = new SyncQueue<string>(() => {
     const { text } = this
     this.text = ""
     return text === "" ? [] : [text]
   })
 
   /** The text of the lines, for the writer. */
-  readonly stream = this.handoff.stream
+  readonly stream = this.queue.stream
 
   /** What is sent in one go is one write. */
   push(lines: ReadonlyArray<string>): void {
-    if (this.handoff.isEnded) return
+    if (this.queue.isEnded) return
     for (const line of lines) this.text += line + "\n"
-    this.handoff.notify()
+    this.queue.notify()
   }
 
   /** Nothing more is sent. */
   end(): void {
-    this.handoff.end()
-    this.handoff.notify()
+    this.queue.end()
+    this.queue.notify()
   }
 }

@@ -138,8 +138,11 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           const output = yield* run(elsewhere.folder, yield* write("main.cjs", bundles.commonJs))
           assert.include(output, "`codexPath`")
           assert.include(output, "from this package: its path is unknown")
-          assert.include(output, `from the entry script (${folder}/main.cjs): \`@openai/codex\` is not installed`)
-          assert.include(output, `from the working directory (${elsewhere.folder}): \`@openai/codex\` is not installed`)
+          assert.include(output, `from the entry script (\`${folder}/main.cjs\`): \`@openai/codex\` is not installed`)
+          assert.include(
+            output,
+            `from the working directory (\`${elsewhere.folder}\`): \`@openai/codex\` is not installed`
+          )
         }))
 
       it.effect("where the package of the platform is left out", () =>
