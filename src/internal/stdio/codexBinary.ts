@@ -48,11 +48,6 @@ const defaultRoots = Effect.fnUntraced(function*({ argv, execPath }: NodeJS.Proc
   return roots
 })
 
-const withAncestors = (path: Path.Path, from: string): ReadonlyArray<string> => {
-  const parent = path.dirname(from)
-  return parent === from ? [from] : [from, ...withAncestors(path, parent)]
-}
-
 const exists = Effect.fnUntraced(function*(file: string) {
   const fs = yield* FileSystem.FileSystem
   return yield* Effect.orElseSucceed(fs.exists(file), () => false)
@@ -63,23 +58,27 @@ const realPath = Effect.fnUntraced(function*(file: string) {
   return yield* Effect.orElseSucceed(fs.realPath(file), () => file)
 })
 
-/** Resolves the directory of a package as Node.js does: from `node_modules` of each directory upwards, through links. */
-const resolvePackage = Effect.fnUntraced(function*(name: string, from: string) {
+/**
+ * Resolves the directory of a package. Only the runtime's own resolution knows every layout, such as Yarn's Plug'n'Play, and
+ * `import.meta.resolve` resolves from this module alone.
+ */
+const resolvePackage = Effect.fnUntraced(function*(host: NodeJS.Process, name: string, from: string) {
   const path = yield* Path.Path
-  const directories = withAncestors(path, from).map((directory) => path.join(directory, "node_modules", name))
-  const found = yield* Effect.findFirst(directories, (directory) => exists(path.join(directory, "package.json")))
-  return Option.isSome(found) ? Option.some(yield* realPath(found.value)) : found
+  return yield* Effect.option(Effect.try(() => {
+    const { createRequire } = host.getBuiltinModule("module")
+    return path.dirname(createRequire(path.join(from, "_")).resolve(`${name}/package.json`))
+  }))
 })
 
 /** Finds the binary from one root, or fails with the reason. */
-const findFrom = Effect.fnUntraced(function*(root: string, platform: string, target: string) {
+const findFrom = Effect.fnUntraced(function*(host: NodeJS.Process, root: string, target: string) {
   const path = yield* Path.Path
   // A program may be started through a link, such as those in `node_modules/.bin`.
-  const codex = yield* resolvePackage("@openai/codex", yield* realPath(root))
+  const codex = yield* resolvePackage(host, "@openai/codex", yield* realPath(root))
   if (Option.isNone(codex)) return yield* Effect.fail("`@openai/codex` is not installed")
-  const nativeName = `@openai/codex-${platform.replace("android", "linux")}`
-  const native = yield* resolvePackage(nativeName, codex.value)
-  const file = platform.startsWith("win32") ? "codex.exe" : "codex"
+  const nativeName = `@openai/codex-${host.platform.replace("android", "linux")}-${host.arch}`
+  const native = yield* resolvePackage(host, nativeName, codex.value)
+  const file = host.platform === "win32" ? "codex.exe" : "codex"
   // Up to 0.98, `@openai/codex` itself contains the binaries of all platforms. Up to 0.130, the folder is `codex`.
   const candidates = [...Option.toArray(native), codex.value].flatMap((directory) =>
     ["bin", "codex"].map((folder) => path.join(directory, "vendor", target, folder, file))
@@ -107,7 +106,7 @@ export const findBinary = Effect.fnUntraced(function*(roots?: ReadonlyArray<Sear
   for (const { name, path } of roots ?? (yield* defaultRoots(hostProcess))) {
     const found = path === undefined
       ? Result.fail("its path is unknown")
-      : yield* Effect.result(findFrom(path, platform, target))
+      : yield* Effect.result(findFrom(hostProcess, path, target))
     if (Result.isSuccess(found)) return found.success
     failures.push(`- from ${name}${path === undefined ? "" : ` (\`${path}\`)`}: ${found.failure}`)
   }

@@ -15,7 +15,7 @@ import { codexBinary, findBinary } from "../../../src/internal/stdio/codexBinary
 const root = fileURLToPath(new URL("../../..", import.meta.url))
 const nativeName = `codex-${process.platform}-${process.arch}`
 
-/** Folders to install packages in; none of those above has `node_modules`. */
+/** A directory to install packages in. None of its ancestors has `node_modules`. */
 const project = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -25,15 +25,21 @@ const project = Effect.gen(function*() {
     yield* fs.writeFileString(path.join(folder, file), text)
     return path.join(folder, file)
   })
+  const symlink = Effect.fnUntraced(function*(target: string, from: string) {
+    yield* fs.makeDirectory(path.dirname(path.join(folder, from)), { recursive: true })
+    yield* fs.symlink(path.join(folder, target), path.join(folder, from))
+  })
   /** Links a package of this repository. */
   const link = Effect.fnUntraced(function*(name: string) {
     yield* fs.makeDirectory(path.join(folder, "node_modules/@openai"), { recursive: true })
     yield* fs.symlink(path.join(root, "node_modules/@openai", name), path.join(folder, "node_modules/@openai", name))
   })
-  return { folder, write, link }
+  return { folder, write, symlink, link }
 })
 
 const target = Effect.map(codexBinary, (path) => path.split(/[\\/]/).at(-3) ?? "")
+
+const executable = process.platform === "win32" ? "codex.exe" : "codex"
 
 /** The program of `fixtures/bundled.ts` in one file. */
 const bundle = (format: "cjs" | "esm", importMeta: "kept" | "empty") =>
@@ -123,11 +129,36 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
           yield* write(`${owner}/package.json`, "{}")
-          const file = process.platform === "win32" ? "codex.exe" : "codex"
-          const binary = yield* write(`${owner}/vendor/${yield* target}/${directory}/${file}`, "")
+          const binary = yield* write(`${owner}/vendor/${yield* target}/${directory}/${executable}`, "")
           assert.strictEqual(yield* findBinary([{ name: "the test", path: `${folder}/src/deep/main.js` }]), binary)
         }))
     })
+
+    it.effect("is found in the layout of pnpm, where each package is a link to a directory next to its dependencies", () =>
+      Effect.gen(function*() {
+        const { folder, symlink, write } = yield* project
+        const store = "node_modules/.pnpm/codex@1/node_modules/@openai"
+        yield* write(`${store}/codex/package.json`, "{}")
+        yield* write(`${store}/${nativeName}/package.json`, "{}")
+        const binary = yield* write(`${store}/${nativeName}/vendor/${yield* target}/bin/${executable}`, "")
+        yield* write("node_modules/.pnpm/effect-codex@1/node_modules/effect-codex/dist/index.js", "")
+        yield* symlink(`${store}/codex`, "node_modules/.pnpm/effect-codex@1/node_modules/@openai/codex")
+        yield* symlink("node_modules/.pnpm/effect-codex@1/node_modules/effect-codex", "node_modules/effect-codex")
+        const path = `${folder}/node_modules/effect-codex/dist/index.js`
+        assert.strictEqual(yield* findBinary([{ name: "the test", path }]), binary)
+      }))
+
+    it.effect("is found in the root of a workspace, from a member that is a link in another member", () =>
+      Effect.gen(function*() {
+        const { folder, symlink, write } = yield* project
+        yield* write("node_modules/@openai/codex/package.json", "{}")
+        yield* write(`node_modules/@openai/${nativeName}/package.json`, "{}")
+        const binary = yield* write(`node_modules/@openai/${nativeName}/vendor/${yield* target}/bin/${executable}`, "")
+        yield* write("packages/library/dist/index.js", "")
+        yield* symlink("packages/library", "apps/program/node_modules/library")
+        const path = `${folder}/apps/program/node_modules/library/dist/index.js`
+        assert.strictEqual(yield* findBinary([{ name: "the test", path }]), binary)
+      }))
 
     describe("is missing: the error says where it was looked for, and why each place failed", () => {
       it.effect("to a bundle without any package", () =>
