@@ -1,4 +1,4 @@
-/** Lines on their way to a writer, which takes all that there are. */
+/** Buffers lines until the writer takes them. */
 import { SyncQueue } from "../syncQueue.ts"
 
 export class OutgoingLines {
@@ -9,17 +9,17 @@ export class OutgoingLines {
     return text === "" ? [] : [text]
   })
 
-  /** The text of the lines, for the writer. */
+  /** The text of all buffered lines in one piece, for one writer. */
   readonly stream = this.queue.stream
 
-  /** What is sent in one go is one write. */
+  /** Sends lines. After `end`, it does nothing. */
   push(lines: ReadonlyArray<string>): void {
     if (this.queue.isEnded) return
     for (const line of lines) this.text += line + "\n"
     this.queue.notify()
   }
 
-  /** Nothing more is sent. */
+  /** Ends the stream after the buffered lines. */
   end(): void {
     this.queue.end()
     this.queue.notify()

@@ -51,7 +51,7 @@ export const makeStdoutReader = <E>(stdout: Stream.Stream<Uint8Array, E>, option
       }).pipe(
         Effect.raceFirst(awaitDrained),
         Effect.andThen(Effect.sync(() => {
-          const remainder = splitter.rest()
+          const remainder = splitter.remainder()
           if (remainder !== "") onLines([remainder])
         }))
       )

@@ -41,7 +41,7 @@ const target = Effect.map(codexBinary, (path) => path.split(/[\\/]/).at(-3) ?? "
 
 const executable = process.platform === "win32" ? "codex.exe" : "codex"
 
-/** The program of `fixtures/bundled.ts` in one file. */
+/** Bundles `fixtures/bundled.ts` into one file. */
 const bundle = (format: "cjs" | "esm", importMeta: "kept" | "empty") =>
   Effect.promise(async () => {
     const built = await rolldown({
@@ -84,9 +84,9 @@ const descriptionOf = (from: string) =>
   Effect.map(Effect.flip(findBinary([{ name: "the test", path: from }])), ({ message }) => message)
 
 layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: true, timeout: "60 seconds" })(
-  "the binary of npm",
+  "codexBinary",
   (it) => {
-    describe("is found by a bundle that runs in another folder", () => {
+    describe("finds the binary from a bundle that runs in another directory", () => {
       it.effect.each(
         [
           ["CommonJS without import.meta", "commonJs", "main.cjs"],
@@ -104,7 +104,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           assert.include(yield* run(elsewhere.folder, main), "started 0.169.0")
         }))
 
-      it.effect("a program without an entry script, from the folder that it runs in", () =>
+      it.effect("a program without an entry script, from its working directory", () =>
         Effect.gen(function*() {
           const bundles = yield* Bundles
           const { folder, link, write } = yield* project
@@ -113,12 +113,12 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           yield* link(nativeName)
           yield* write("sub/file", "")
           const main = yield* elsewhere.write("main.cjs", bundles.commonJs)
-          // Loaded as by a compiled executable: neither `import.meta` nor the arguments say where the program is.
+          // As in a compiled executable, neither `import.meta` nor the arguments locate the program.
           assert.include(yield* run(`${folder}/sub`, "--eval", `require(${JSON.stringify(main)})`), "started 0.169.0")
         }))
     })
 
-    describe("is found in the layouts of npm", () => {
+    describe("finds the binary in the layouts of npm", () => {
       it.effect.each([
         ["from 0.131 on", `node_modules/@openai/${nativeName}`, "bin"],
         ["up to 0.130", `node_modules/@openai/${nativeName}`, "codex"],
@@ -134,7 +134,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
         }))
     })
 
-    it.effect("is found in the layout of pnpm, where each package is a link to a directory next to its dependencies", () =>
+    it.effect("finds the binary in the layout of pnpm, where packages are links", () =>
       Effect.gen(function*() {
         const { folder, symlink, write } = yield* project
         const store = "node_modules/.pnpm/codex@1/node_modules/@openai"
@@ -148,7 +148,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
         assert.strictEqual(yield* findBinary([{ name: "the test", path }]), binary)
       }))
 
-    it.effect("is found in the root of a workspace, from a member that is a link in another member", () =>
+    it.effect("finds the binary in the root of a workspace, from a linked member", () =>
       Effect.gen(function*() {
         const { folder, symlink, write } = yield* project
         yield* write("node_modules/@openai/codex/package.json", "{}")
@@ -160,8 +160,8 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
         assert.strictEqual(yield* findBinary([{ name: "the test", path }]), binary)
       }))
 
-    describe("is missing: the error says where it was looked for, and why each place failed", () => {
-      it.effect("to a bundle without any package", () =>
+    describe("fails with each search root and the reason why it failed", () => {
+      it.effect("when a bundle runs without any package", () =>
         Effect.gen(function*() {
           const bundles = yield* Bundles
           const { folder, write } = yield* project
@@ -176,7 +176,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           )
         }))
 
-      it.effect("where the package of the platform is left out", () =>
+      it.effect("when the package of the platform is not installed", () =>
         Effect.gen(function*() {
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
@@ -185,7 +185,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           assert.include(description, `comes without \`@openai/${nativeName}\``)
         }))
 
-      it.effect("where the package of the platform has another layout", () =>
+      it.effect("when the package of the platform has an unknown layout", () =>
         Effect.gen(function*() {
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
