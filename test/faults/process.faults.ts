@@ -57,7 +57,7 @@ const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) =
 
 const environment = TestCodex.layerEnvironment()
 
-describe.skipIf(process.platform !== "linux")("no process is left", () => {
+describe.skipIf(process.platform !== "linux")("leaves no process", () => {
   it.live("after the host was killed", () =>
     Effect.gen(function*() {
       const { duration } = yield* withHost(2, (pid) => process.kill(pid, "SIGKILL"))
