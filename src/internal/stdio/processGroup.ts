@@ -49,9 +49,7 @@ const readZombies = Effect.fnUntraced(function*(group: number) {
 
 /** Whether a process group exists. Signal 0 only checks. */
 const groupExists = (group: number): Effect.Effect<boolean> =>
-  Effect.try({ try: () => hostProcess?.kill(-group, 0) ?? false, catch: () => false }).pipe(
-    Effect.orElseSucceed(() => false)
-  )
+  Effect.orElseSucceed(Effect.try(() => hostProcess?.kill(-group, 0) === true), () => false)
 
 /** Whether a process group exists and contains only zombies: processes that have ended, and that no parent has reaped. */
 export const hasOnlyZombies = Effect.fnUntraced(function*(group: number) {
