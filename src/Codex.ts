@@ -25,8 +25,10 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
+import type * as Path from "effect/Path"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as RcRef from "effect/RcRef"
 import type * as Schema from "effect/Schema"
@@ -304,7 +306,7 @@ export interface StdioOptions extends StdioTransport.Options, AppServer.Options 
 
 /**
  * Codex on a `codex app-server` process of its own, which lives as long as the layer. Provide the platform's
- * `ChildProcessSpawner`, on Node.js with `NodeServices.layer`.
+ * services, on Node.js, Bun and Deno with `NodeServices.layer`.
  *
  * **Gotchas**
  *
@@ -315,7 +317,11 @@ export interface StdioOptions extends StdioTransport.Options, AppServer.Options 
  */
 export const layerStdio = (
   options?: StdioOptions
-): Layer.Layer<Codex | AppServer.AppServer | AppServer.Session, AppServerError, ChildProcessSpawner> =>
+): Layer.Layer<
+  Codex | AppServer.AppServer | AppServer.Session,
+  AppServerError,
+  ChildProcessSpawner | FileSystem.FileSystem | Path.Path
+> =>
   layer.pipe(
     Layer.provideMerge(AppServer.layer(options)),
     Layer.provide(StdioTransport.layer(options))

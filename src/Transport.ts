@@ -1,8 +1,8 @@
 /**
- * The way messages travel: lines of text, both ways, and nothing about what is in them.
+ * The service that carries messages to and from a server as lines of text. It knows nothing of their contents.
  *
- * A transport is a service, so the same program runs on a process, on a socket, in memory or on a recording: provide
- * another layer and nothing else changes.
+ * The same program runs on a process, on a socket, in memory or on a recording: provide another layer, and nothing else
+ * changes.
  *
  * @since 0.1.0
  */
@@ -13,38 +13,42 @@ import type * as Stream from "effect/Stream"
 import type { AppServerError } from "./AppServerError.ts"
 
 /**
- * One open connection to a server.
+ * An open connection to a server.
+ *
+ * **Details**
+ *
+ * `incoming` and `send` are enough. A transport whose lines arrive and leave without waiting may add `direct`, which saves a
+ * fiber for each line. A transport that wraps another connection passes `redact` on.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Connection {
   /**
-   * The lines that the server sends, without their line end, in order. It is run once, by the client. It ends or fails
-   * when the connection has ended: a failure says why.
+   * The lines that the server sends, in order and without their line ends. The client runs the stream once. It ends or fails
+   * with the connection, and the failure is the reason.
    */
   readonly incoming: Stream.Stream<string, AppServerError>
   /**
-   * Sends one line, given without its line end. Lines are sent whole and in the order of the calls. Sending on a
-   * connection that has ended does nothing: the end is reported by `incoming`.
+   * Sends one line, given without its line end. Lines are sent whole and in the order of the calls. On a connection that has
+   * ended it does nothing: `incoming` reports the end.
    */
   readonly send: (line: string) => Effect.Effect<void>
   /**
-   * The same two, at once, for a transport that need not wait: they spare each line a fiber. It is used in place of `incoming`,
-   * and lines that are sent either way are in one order.
+   * Synchronous forms of `incoming` and `send`. If present, the client runs `receive` in place of `incoming`. Lines that are
+   * sent either way keep one order.
    */
   readonly direct?: {
     /**
-     * Calls a function with the lines that the server sends, as many as there are at a time, until the connection has ended,
-     * and fails with why.
+     * Calls a function with each batch of lines that arrives, until the connection has ended. Fails with the reason of the end.
      */
     readonly receive: (onLines: (lines: ReadonlyArray<string>) => void) => Effect.Effect<never, AppServerError>
-    /** Sends lines, in one go. */
+    /** Sends lines in one write. */
     readonly send: (lines: ReadonlyArray<string>) => void
   } | undefined
   /**
-   * Removes from a text the secrets that the server was given, which it may repeat. It is used for the server's own words where they
-   * become part of an error or a recording. Whoever wraps a connection passes it on.
+   * Removes the secrets that the server was given from a text, because the server may repeat them. The client applies it to
+   * messages of the server that become part of an error or a recording.
    */
   readonly redact?: ((text: string) => string) | undefined
 }
@@ -57,8 +61,8 @@ export interface Connection {
  */
 export class Transport extends Context.Service<Transport, {
   /**
-   * Opens a connection that lives as long as the scope. When the scope closes, whatever is behind the connection (a
-   * process, a socket) is gone before the scope has closed.
+   * Opens a connection for the lifetime of the scope. The resource behind it, such as a process or a socket, is released
+   * before the scope has closed.
    */
   readonly connect: Effect.Effect<Connection, AppServerError, Scope.Scope>
 }>()("effect-codex/Transport") {}

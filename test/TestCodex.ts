@@ -8,8 +8,10 @@ import { type CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-cod
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Queue from "effect/Queue"
@@ -86,7 +88,7 @@ export const layerProcess = (
 ): Layer.Layer<
   Codex.Codex | AppServer.AppServer | AppServer.Session | Wire,
   AppServerError.AppServerError,
-  CodexEnvironment.CodexEnvironment | ChildProcessSpawner
+  CodexEnvironment.CodexEnvironment | ChildProcessSpawner | FileSystem.FileSystem | Path.Path
 > =>
   Layer.fresh(
     Codex.layer.pipe(

@@ -22,12 +22,12 @@ const node = Effect.fnUntraced(function*(script: string, ...args: ReadonlyArray<
 })
 
 describe("the package", () => {
-  it("knows its version", () => {
+  it("exports the version of package.json", () => {
     assert.strictEqual(packageVersion, manifest.version)
   })
 
   it.live(
-    "is built with all that its source has, and with declarations that stand by themselves",
+    "builds modules with the exports of the source, and declarations that compile alone",
     () =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem

@@ -160,7 +160,7 @@ describe("the environment of the process", () => {
         assert.strictEqual(reason.detail, "bad key <redacted>")
         assert.deepStrictEqual(reason.data, { "<redacted>": ["<redacted>"] })
         assert.notInclude(JSON.stringify(reason), key)
-        yield* Effect.sync(() => logs.join("\n").includes("in colour")).pipe(
+        yield* Effect.sync(() => logs.join("\n").includes("in color")).pipe(
           Effect.repeat({ until: (heard) => heard, schedule: Schedule.spaced("10 millis") }),
           Effect.timeout("10 seconds")
         )

@@ -1,2 +1,2 @@
-/** This package's version; a test holds it against package.json. */
+/** The version of this package. A test compares it with `package.json`. */
 export const packageVersion = "0.1.0"

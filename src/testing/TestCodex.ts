@@ -29,7 +29,9 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
+import type * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import type * as AppServer from "../AppServer.ts"
@@ -73,8 +75,11 @@ export interface Options extends Codex.StdioOptions {
  */
 export const layerTransport = (
   options?: StdioTransport.Options
-): Layer.Layer<Transport, never, CodexEnvironment.CodexEnvironment | ChildProcessSpawner> =>
-  Layer.unwrap(Effect.map(inHome(options), (options) => StdioTransport.layer(options)))
+): Layer.Layer<
+  Transport,
+  never,
+  CodexEnvironment.CodexEnvironment | ChildProcessSpawner | FileSystem.FileSystem | Path.Path
+> => Layer.unwrap(Effect.map(inHome(options), (options) => StdioTransport.layer(options)))
 
 /**
  * One process in the home at hand, with its workspace as working directory. Each use is a process of its own, so that a
@@ -88,7 +93,7 @@ export const layerProcess = (
 ): Layer.Layer<
   Codex.Codex | AppServer.AppServer | AppServer.Session,
   AppServerError,
-  CodexEnvironment.CodexEnvironment | ChildProcessSpawner
+  CodexEnvironment.CodexEnvironment | ChildProcessSpawner | FileSystem.FileSystem | Path.Path
 > => Layer.fresh(Layer.unwrap(Effect.map(inHome(options), (options) => Codex.layerStdio(options))))
 
 /**

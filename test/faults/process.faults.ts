@@ -15,7 +15,7 @@ import * as TestCodex from "../TestCodex.ts"
 
 const host = fileURLToPath(new URL("../fixtures/host.ts", import.meta.url))
 
-/** The processes that have a text in their environment, as those that belong to a home have the home. */
+/** The processes with a text in their environment. The processes of a home have its path there. */
 const processesOf = (marker: string): ReadonlyArray<number> =>
   readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
     try {
@@ -33,7 +33,7 @@ const awaitNone = (marker: string) =>
     )
   )
 
-/** Runs the host in a home of its own until it has said so many lines, and then does something to it. */
+/** Runs the host in a temporary home until it has printed a number of lines, and then acts on it. */
 const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) => void) {
   const { env, root } = yield* CodexEnvironment.CodexEnvironment
   const child = spawn(process.execPath, ["--conditions=@effect-codex/source", host], {
@@ -42,10 +42,10 @@ const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) =
   })
   const exited = new Promise<number | null>((resolve) => child.on("exit", resolve))
   yield* Effect.callback<void>((resume) => {
-    let said = ""
+    let output = ""
     child.stdout.on("data", (chunk) => {
-      said += String(chunk)
-      if (said.split("\n").length > lines) resume(Effect.void)
+      output += String(chunk)
+      if (output.split("\n").length > lines) resume(Effect.void)
     })
   })
   assert.isNotEmpty(processesOf(root))
@@ -57,7 +57,7 @@ const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) =
 
 const environment = TestCodex.layerEnvironment()
 
-describe.skipIf(process.platform !== "linux")("no process is left", () => {
+describe.skipIf(process.platform !== "linux")("leaves no process", () => {
   it.live("after the host was killed", () =>
     Effect.gen(function*() {
       const { duration } = yield* withHost(2, (pid) => process.kill(pid, "SIGKILL"))
@@ -104,20 +104,20 @@ describe.skipIf(process.platform !== "linux")("no process is left", () => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) => {
-  it.effect("answers 5,000 requests at once, each once", () =>
+  it.effect("responds to each of 5,000 concurrent requests once", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const [duration, answers] = yield* Effect.timed(Effect.forEach(
+      const [duration, responses] = yield* Effect.timed(Effect.forEach(
         Array.from({ length: 5000 }),
         () => Stream.runCount(codex.models()),
         { concurrency: "unbounded" }
       ))
-      assert.lengthOf(answers, 5000)
-      assert.isTrue(answers.every((count) => count > 0))
+      assert.lengthOf(responses, 5000)
+      assert.isTrue(responses.every((count) => count > 0))
       console.log(`5,000 model/list at once: ${duration}`)
     }))
 
-  it.effect("completes a thousand turns on ten threads, and mixes up none", () =>
+  it.effect("completes a thousand turns on ten threads, each with its own response", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -135,19 +135,19 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
       console.log(`1,000 turns on ten threads: ${duration}`)
     }))
 
-  it.effect("does not report the end of a turn to a client that has unsubscribed; the turn has its result all the same", () =>
+  it.effect("does not report the end of a turn to a client that has unsubscribed, and the turn still has its result", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
       const thread = yield* codex.startThread()
-      yield* TestCodex.script(thread, ModelServer.text("before"), ModelServer.text("unheard"))
+      yield* TestCodex.script(thread, ModelServer.text("before"), ModelServer.text("unreported"))
       yield* thread.run("one")
       yield* server.request("thread/unsubscribe", { threadId: thread.id })
       const { finalResponse } = yield* Effect.timeout(thread.run("two"), "20 seconds")
-      assert.strictEqual(finalResponse, "unheard")
+      assert.strictEqual(finalResponse, "unreported")
     }).pipe(Effect.provide(TestCodex.layerProcess({ config: { thread_unload_delay_secs: 1800 } }))))
 
-  it.effect("may unload a thread while a turn of it is being started: the run ends all the same", () =>
+  it.effect("may unload a thread while its turn starts, and the run still ends", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -178,8 +178,8 @@ const closedPort = Effect.callback<number>((resume) => {
   })
 })
 
-describe("a model that nobody serves", () => {
-  it.live("is given up at the deadline, or when nothing is heard, though the server would try for ever", () =>
+describe("a model without a server", () => {
+  it.live("ends the run at the deadline or the idle timeout, although the server retries without limit", () =>
     Effect.gen(function*() {
       const environment = yield* CodexEnvironment.CodexEnvironment
       yield* environment.writeConfig({
@@ -190,7 +190,7 @@ describe("a model that nobody serves", () => {
         const codex = yield* Codex.Codex
         for (const options of [{ deadline: "1 second" }, { idleTimeout: "1 second" }] as const) {
           const thread = yield* codex.startThread()
-          const error = yield* Effect.flip(thread.run("anybody there?", options)).pipe(Effect.timeout("20 seconds"))
+          const error = yield* Effect.flip(thread.run("hello?", options)).pipe(Effect.timeout("20 seconds"))
           assert(AppServerError.isAppServerError(error))
           assert.deepInclude(error.reason, { _tag: "TurnTimeout", threadId: thread.id, timeoutMillis: 1000 })
         }
@@ -198,8 +198,8 @@ describe("a model that nobody serves", () => {
     }).pipe(Effect.provide(environment)))
 })
 
-describe("a disk that is full, or may not be written", () => {
-  it.live("is told by a typed error, with the server's own words", () =>
+describe("a home that does not exist", () => {
+  it.live("fails with ConnectionClosed and the message of the server", () =>
     Effect.gen(function*() {
       const { codexHome } = yield* CodexEnvironment.CodexEnvironment
       rmSync(codexHome, { recursive: true })

@@ -1,8 +1,11 @@
 /** Finds the native binary that npm installed with `@openai/codex`. */
 import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
 import * as Result from "effect/Result"
-import { make, SpawnFailed } from "../../AppServerError.ts"
-import { type Builtins, builtins } from "./builtins.ts"
+import { make as appServerError, SpawnFailed } from "../../AppServerError.ts"
+import { hostProcess } from "./hostProcess.ts"
 
 const targets: Record<string, string> = {
   "linux-x64": "x86_64-unknown-linux-musl",
@@ -15,89 +18,106 @@ const targets: Record<string, string> = {
   "win32-arm64": "aarch64-pc-windows-msvc"
 }
 
-const failed = (description: string) => make(new SpawnFailed({ command: undefined, cwd: undefined, description }))
+const spawnFailed = (description: string) =>
+  appServerError(new SpawnFailed({ command: undefined, cwd: undefined, description }))
 
-/** A place to look from: a directory or a file. Packages are looked up in it and in all directories above. */
-export interface Place {
+/** A file or directory to resolve packages from. */
+export interface SearchRoot {
   readonly name: string
-  /** `undefined` where the place does not exist, as a bundle may have no `import.meta.url`. */
+  /** `undefined` if the root does not exist: a bundle may have no `import.meta.url`. */
   readonly path: string | undefined
 }
 
-/** Whether the executable is a runtime, and not the program itself. Where a runtime is installed says nothing of the program. */
+/** A runtime's own location does not say where the program is. A compiled executable's does. */
 const isRuntime = (name: string): boolean => /^(?:node|nodejs|bun|deno)(?:\.exe)?$/i.test(name)
 
-/** This module or the bundle that it is part of, the program, a compiled executable, and the working directory. */
-const places = ({ path: { basename }, url: { fileURLToPath } }: Builtins): ReadonlyArray<Place> => {
-  // Bundles in CommonJS replace `import.meta` with an empty object.
+/** This module or the bundle that contains it, the program, a compiled executable, and the working directory. */
+const defaultRoots = Effect.fnUntraced(function*({ argv, execPath }: NodeJS.Process) {
+  const path = yield* Path.Path
+  // CommonJS bundles replace `import.meta` with an empty object.
   const url: string | undefined = import.meta.url
-  return [
-    { name: "this package", path: url?.startsWith("file:") === true ? fileURLToPath(url) : undefined },
-    { name: "the entry script", path: process.argv[1] },
-    ...isRuntime(basename(process.execPath)) ? [] : [{ name: "the executable", path: process.execPath }],
-    { name: "the working directory", path: process.cwd() }
+  const thisModule = url?.startsWith("file:") === true
+    ? Option.getOrUndefined(yield* Effect.option(path.fromFileUrl(new URL(url))))
+    : undefined
+  const roots: ReadonlyArray<SearchRoot> = [
+    { name: "this package", path: thisModule },
+    { name: "the entry script", path: argv[1] },
+    ...isRuntime(path.basename(execPath)) ? [] : [{ name: "the executable", path: execPath }],
+    { name: "the working directory", path: path.resolve() }
   ]
-}
+  return roots
+})
 
-/** The directory of a package as it is resolved from a file or a directory. */
-const resolvePackage = ({ module: { createRequire }, path: { dirname, join } }: Builtins, name: string, from: string) =>
-  Result.try(() => dirname(createRequire(join(from, "_")).resolve(`${name}/package.json`)))
+const exists = Effect.fnUntraced(function*(file: string) {
+  const fs = yield* FileSystem.FileSystem
+  return yield* Effect.orElseSucceed(fs.exists(file), () => false)
+})
 
-/** The binary that can be seen from a place, or why there is none. */
-const findFrom = (
-  node: Builtins,
-  path: string,
-  host: string,
-  target: string
-): Result.Result<string, string> => {
-  // A program may be started through a link, as those in `node_modules/.bin` are.
-  const real = Result.getOrElse(Result.try(() => node.fs.realpathSync(path)), () => path)
-  const codex = resolvePackage(node, "@openai/codex", real)
-  if (Result.isFailure(codex)) return Result.fail("`@openai/codex` is not installed")
-  const packageName = `@openai/codex-${host.replace("android", "linux")}`
-  // The package of the platform is a dependency of `@openai/codex`. Up to 0.98 there was none.
-  const native = resolvePackage(node, packageName, codex.success)
-  const roots = [...Result.isSuccess(native) ? [native.success] : [], codex.success]
-  const file = host.startsWith("win32") ? "codex.exe" : "codex"
-  const candidates = roots.flatMap((root) =>
-    ["bin", "codex"].map((folder) => node.path.join(root, "vendor", target, folder, file))
-  )
-  const found = candidates.find(node.fs.existsSync)
-  if (found !== undefined) return Result.succeed(found)
-  return Result.fail(
-    Result.isSuccess(native)
-      ? `\`${packageName}\` has no binary at ${candidates.slice(0, 2).join(" or ")}`
-      : `\`@openai/codex\` at ${codex.success} comes without \`${packageName}\`, its optional dependency that has the binary`
-  )
-}
-
-/** Finds the binary from the first place that leads to one. */
-export const findBinary = (from?: ReadonlyArray<Place>) =>
-  Effect.suspend(() => {
-    const node = builtins()
-    if (node === undefined) return Effect.fail(failed("this platform has no processes; use another transport"))
-    const host = `${process.platform}-${process.arch}`
-    const target = targets[host]
-    if (target === undefined) {
-      return Effect.fail(failed(`@openai/codex has no binary for ${host}; set the option \`codexPath\``))
-    }
-    const failures: Array<string> = []
-    for (const { name, path } of from ?? places(node)) {
-      const found = path === undefined
-        ? Result.fail("its path is unknown")
-        : findFrom(node, path, host, target)
-      if (Result.isSuccess(found)) return Effect.succeed(found.success)
-      failures.push(`- from ${name}${path === undefined ? "" : ` (${path})`}: ${found.failure}`)
-    }
-    return Effect.fail(failed(
-      `no codex binary was found; install \`@openai/codex\` with its optional dependencies, or set the option \`codexPath\`\n${
-        failures.join("\n")
-      }`
-    ))
-  })
+const realPath = Effect.fnUntraced(function*(file: string) {
+  const fs = yield* FileSystem.FileSystem
+  return yield* Effect.orElseSucceed(fs.realPath(file), () => file)
+})
 
 /**
- * The path of the native binary. The package's own `bin/codex.js` is passed by: it would be a second process between us
- * and the server.
+ * Resolves the directory of a package. Only the runtime's own resolution knows every layout, such as Yarn's Plug'n'Play, and
+ * `import.meta.resolve` resolves from this module alone.
+ */
+const resolvePackage = Effect.fnUntraced(function*(host: NodeJS.Process, name: string, from: string) {
+  const path = yield* Path.Path
+  return yield* Effect.option(Effect.try(() => {
+    const { createRequire } = host.getBuiltinModule("module")
+    return path.dirname(createRequire(path.join(from, "_")).resolve(`${name}/package.json`))
+  }))
+})
+
+/** Finds the binary from one root, or fails with the reason. */
+const findFrom = Effect.fnUntraced(function*(host: NodeJS.Process, root: string, target: string) {
+  const path = yield* Path.Path
+  // A program may be started through a link, such as those in `node_modules/.bin`.
+  const codex = yield* resolvePackage(host, "@openai/codex", yield* realPath(root))
+  if (Option.isNone(codex)) return yield* Effect.fail("`@openai/codex` is not installed")
+  const nativeName = `@openai/codex-${host.platform.replace("android", "linux")}-${host.arch}`
+  const native = yield* resolvePackage(host, nativeName, codex.value)
+  const file = host.platform === "win32" ? "codex.exe" : "codex"
+  // Up to 0.98, `@openai/codex` itself contains the binaries of all platforms. Up to 0.130, the folder is `codex`.
+  const candidates = [...Option.toArray(native), codex.value].flatMap((directory) =>
+    ["bin", "codex"].map((folder) => path.join(directory, "vendor", target, folder, file))
+  )
+  const binary = yield* Effect.findFirst(candidates, exists)
+  if (Option.isSome(binary)) return binary.value
+  return yield* Effect.fail(
+    Option.isSome(native)
+      ? `\`${nativeName}\` has no binary at ${candidates.slice(0, 2).map((file) => `\`${file}\``).join(" or ")}`
+      : `\`@openai/codex\` at \`${codex.value}\` comes without \`${nativeName}\`, its optional dependency with the binary`
+  )
+})
+
+/** Finds the binary from the first root that leads to one. */
+export const findBinary = Effect.fnUntraced(function*(roots?: ReadonlyArray<SearchRoot>) {
+  if (hostProcess === undefined) {
+    return yield* spawnFailed("this platform does not run processes. Use another transport.")
+  }
+  const platform = `${hostProcess.platform}-${hostProcess.arch}`
+  const target = targets[platform]
+  if (target === undefined) {
+    return yield* spawnFailed(`\`@openai/codex\` has no binary for \`${platform}\`. Set the option \`codexPath\`.`)
+  }
+  const failures: Array<string> = []
+  for (const { name, path } of roots ?? (yield* defaultRoots(hostProcess))) {
+    const found = path === undefined
+      ? Result.fail("its path is unknown")
+      : yield* Effect.result(findFrom(hostProcess, path, target))
+    if (Result.isSuccess(found)) return found.success
+    failures.push(`- from ${name}${path === undefined ? "" : ` (\`${path}\`)`}: ${found.failure}`)
+  }
+  return yield* spawnFailed(
+    "no `codex` binary was found. Install `@openai/codex` with its optional dependencies, or set the option `codexPath`.\n" +
+      failures.join("\n")
+  )
+})
+
+/**
+ * The path of the native binary. The package's own `bin/codex.js` is not used: it would add a process between the client and
+ * the server.
  */
 export const codexBinary = findBinary()

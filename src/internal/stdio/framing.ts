@@ -1,6 +1,6 @@
 /**
- * Splits bytes into lines at `\n` and nowhere else (U+2028 is data), in time linear in the bytes: a line that spans
- * chunks is joined once, when its end arrives.
+ * Splits bytes into lines at `\n` only: U+2028 is data. It takes time linear in the bytes, because a line that spans chunks is
+ * joined once, when its end arrives.
  */
 import * as Arr from "effect/Array"
 import * as Stream from "effect/Stream"
@@ -19,15 +19,15 @@ const concat = (parts: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
 }
 
 export interface LineSplitter {
-  /** The lines that the chunk completes. */
+  /** Returns the lines that the chunk completes. */
   readonly push: (chunk: Uint8Array) => Array<string>
-  /** What is left after the last line end, as when a writer is killed half-way through a line. */
-  readonly rest: () => string
-  /** How many of the lines that the last chunk completed came before one that was dropped for its length, if one was. */
+  /** Takes the bytes after the last line end. A writer that is killed leaves half a line. */
+  readonly remainder: () => string
+  /** The index in the last chunk's lines at which the first line over the limit was dropped, if one was. */
   readonly droppedAfter: () => number | undefined
 }
 
-/** A splitter whose lines may be `maxLineBytes` long. A longer one is dropped as it arrives, so it never takes memory. */
+/** Makes a splitter. A line of more than `maxLineBytes` is dropped while it arrives, so that it takes no memory. */
 export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
   let carry: Array<Uint8Array> = []
@@ -37,7 +37,7 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
 
   const decode = (bytes: Uint8Array): string => decoder.decode(bytes)
 
-  const keep = (bytes: Uint8Array, linesBefore = 0) => {
+  const append = (bytes: Uint8Array, linesBefore = 0) => {
     if (dropping) return
     if (carried + bytes.length > maxLineBytes) {
       carry = []
@@ -50,7 +50,7 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
     carried += bytes.length
   }
 
-  const take = (): Uint8Array => {
+  const takeLine = (): Uint8Array => {
     const line = carry.length === 1 ? carry[0]! : concat(carry, carried)
     carry = []
     carried = 0
@@ -62,19 +62,19 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
       droppedAfter = undefined
       const last = chunk.lastIndexOf(newline)
       if (last === -1) {
-        keep(chunk)
+        append(chunk)
         return []
       }
       let lines: Array<string> = []
       let start = 0
       if (carried > 0 || dropping) {
         start = chunk.indexOf(newline) + 1
-        keep(chunk.subarray(0, start - 1))
+        append(chunk.subarray(0, start - 1))
         if (dropping) dropping = false
-        else lines.push(stripCarriageReturn(decode(take())))
+        else lines.push(stripCarriageReturn(decode(takeLine())))
       }
       if (start <= last) {
-        // One decode for all whole lines of the chunk; `\n` cannot be part of a longer UTF-8 sequence.
+        // All whole lines of the chunk are decoded at once: `\n` is never part of a longer UTF-8 sequence.
         const bytes = chunk.subarray(start, last)
         const text = decode(bytes)
         const whole = text.split("\n")
@@ -87,28 +87,28 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
           }
         }
       }
-      if (last + 1 < chunk.length) keep(chunk.subarray(last + 1), lines.length)
+      if (last + 1 < chunk.length) append(chunk.subarray(last + 1), lines.length)
       return lines
     },
-    rest: () => dropping ? "" : decode(take()),
+    remainder: () => dropping ? "" : decode(takeLine()),
     droppedAfter: () => droppedAfter
   }
 }
 
-/** A UTF-16 unit takes at most three bytes, so most lines need no measuring. */
+/** Most lines need not be encoded: a UTF-16 unit takes at most three bytes. */
 const isLonger = (line: string, maxBytes: number): boolean =>
   line.length * 3 > maxBytes && new TextEncoder().encode(line).length > maxBytes
 
 const stripCarriageReturn = (line: string): string =>
   line.charCodeAt(line.length - 1) === carriageReturn ? line.slice(0, -1) : line
 
-/** The lines of a stream of bytes. Lines longer than `maxLineBytes` are left out. */
+/** Splits a stream of bytes into lines. Lines of more than `maxLineBytes` are dropped. */
 export const linesOf = <E>(bytes: Stream.Stream<Uint8Array, E>, maxLineBytes?: number): Stream.Stream<string, E> =>
   Stream.suspend(() => {
     const splitter = makeLineSplitter(maxLineBytes)
     const last = Stream.suspend(() => {
-      const rest = splitter.rest()
-      return rest === "" ? Stream.empty : Stream.make(rest)
+      const remainder = splitter.remainder()
+      return remainder === "" ? Stream.empty : Stream.make(remainder)
     })
     return bytes.pipe(
       Stream.map(splitter.push),

@@ -1,27 +1,27 @@
-/** Lines on their way to a writer, which takes all that there are. */
+/** Buffers lines until the writer takes them. */
 import { SyncQueue } from "../syncQueue.ts"
 
 export class OutgoingLines {
   private text = ""
-  private readonly handoff = new SyncQueue<string>(() => {
+  private readonly queue = new SyncQueue<string>(() => {
     const { text } = this
     this.text = ""
     return text === "" ? [] : [text]
   })
 
-  /** The text of the lines, for the writer. */
-  readonly stream = this.handoff.stream
+  /** The text of all buffered lines in one piece, for one writer. */
+  readonly stream = this.queue.stream
 
-  /** What is sent in one go is one write. */
+  /** Sends lines. After `end`, it does nothing. */
   push(lines: ReadonlyArray<string>): void {
-    if (this.handoff.isEnded) return
+    if (this.queue.isEnded) return
     for (const line of lines) this.text += line + "\n"
-    this.handoff.notify()
+    this.queue.notify()
   }
 
-  /** Nothing more is sent. */
+  /** Ends the stream after the buffered lines. */
   end(): void {
-    this.handoff.end()
-    this.handoff.notify()
+    this.queue.end()
+    this.queue.notify()
   }
 }

@@ -1,43 +1,62 @@
-/** What is left of a process group, as Linux tells it. */
-import { type Builtins, builtins } from "./builtins.ts"
+/** Inspects what is left of a process group on Linux. */
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import { hostProcess } from "./hostProcess.ts"
 
-/** The zombies of a group, or `undefined` if any of its members is alive. Throws where there is no `/proc`. */
-const zombiesOf = ({ readdirSync, readFileSync }: Builtins["fs"], group: number): string | undefined => {
-  const zombies: Array<string> = []
-  for (const name of readdirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue
-    let stat: string
-    try {
-      stat = readFileSync(`/proc/${name}/stat`, "utf8")
-    } catch {
-      // It has gone in the meantime.
-      continue
-    }
-    // The second field is the name of the program in parentheses, which may have anything in it.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-    const [state, , pgrp] = fields
-    if (pgrp !== String(group)) continue
-    // The first thread of a process may have ended before the others.
-    const threads = Number(fields[17])
-    if (state !== "Z" || threads > 1) return undefined
-    zombies.push(name)
-  }
-  return zombies.join()
+/** Open files at a time while `/proc` is read. */
+const maxOpenFiles = 16
+
+interface Member {
+  readonly pid: string
+  readonly group: string
+  readonly isZombie: boolean
 }
 
-/**
- * Whether there is a process group, and nothing in it but zombies: processes that have ended, and that nobody has asked about.
- * `false` if that cannot be told.
- */
-export const hasOnlyZombies = (group: number): boolean => {
-  const fs = builtins()?.fs
-  if (fs === undefined || process.platform !== "linux") return false
-  try {
-    process.kill(-group, 0)
-    const zombies = zombiesOf(fs, group)
-    // A process that was seen too late may have started one that was not seen. Of such two, another look shows a zombie more.
-    return zombies !== undefined && zombies !== "" && zombies === zombiesOf(fs, group)
-  } catch {
-    return false
-  }
+const parseStat = (pid: string, stat: string): Member => {
+  // The second field is the program's name in parentheses. It may contain any character.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  const [state, , group = ""] = fields
+  // The main thread of a process may end before the others do.
+  const threads = Number(fields[17])
+  return { pid, group, isZombie: state === "Z" && threads <= 1 }
 }
+
+const readMembers = Effect.fnUntraced(function*(group: number) {
+  const fs = yield* FileSystem.FileSystem
+  const names = yield* fs.readDirectory("/proc")
+  const processes = yield* Effect.forEach(
+    names.filter((name) => /^\d+$/.test(name)),
+    (pid) =>
+      fs.readFileString(`/proc/${pid}/stat`).pipe(
+        Effect.map((stat) => parseStat(pid, stat)),
+        // The process has ended since the directory was read.
+        Effect.option
+      ),
+    { concurrency: maxOpenFiles }
+  )
+  return Arr.getSomes(processes).filter((process) => process.group === String(group))
+})
+
+/** The pids of a group's zombies, or none if the group is empty or has a live member. */
+const readZombies = Effect.fnUntraced(function*(group: number) {
+  const members = yield* readMembers(group)
+  return members.length > 0 && members.every(({ isZombie }) => isZombie)
+    ? Option.some(members.map(({ pid }) => pid).join())
+    : Option.none()
+})
+
+/** Whether a process group exists. Signal 0 only checks. */
+const groupExists = (group: number): Effect.Effect<boolean> =>
+  Effect.orElseSucceed(Effect.try(() => hostProcess?.kill(-group, 0) === true), () => false)
+
+/** Whether a process group exists and contains only zombies: processes that have ended, and that no parent has reaped. */
+export const hasOnlyZombies = Effect.fnUntraced(function*(group: number) {
+  if (hostProcess?.platform !== "linux" || !(yield* groupExists(group))) return false
+  const zombies = yield* readZombies(group)
+  if (Option.isNone(zombies)) return false
+  // A process that ends while `/proc` is read may have started another one unseen. A second read then shows one more member.
+  const again = yield* readZombies(group)
+  return Option.isSome(again) && again.value === zombies.value
+}, Effect.orElseSucceed(() => false))

@@ -1,4 +1,4 @@
-/** Removes secrets, and what looks like a credential, from text that ends up in errors, logs and recordings. */
+/** Removes secrets, and text that looks like a credential, from errors, logs and recordings. */
 import * as Base64 from "effect/encoding/Base64"
 import * as Predicate from "effect/Predicate"
 
@@ -18,18 +18,18 @@ const patterns: ReadonlyArray<readonly [RegExp, string]> = [
   ]
 ]
 
-/** Terminal colours. */
+/** The escape sequences of terminal colors. */
 // oxlint-disable-next-line no-control-regex
-const colours = /\u001b\[[0-9;]*m/g
+const ansiColors = /\u001b\[[0-9;]*m/g
 
-/** A part of a secret this short could be anything. */
-const shortestPart = 8
+/** Minimum length of a line of a secret that is removed on its own. Shorter ones may be ordinary text. */
+const minSecretPartLength = 8
 
-/** Text as it stands within a string of JSON. */
+/** Escapes text for a string of JSON. */
 const escaped = (text: string): string => JSON.stringify(text).slice(1, -1)
 
-/** A secret as it is, and as it is written in JSON, in JSON that is within JSON, in URLs and in headers. */
-const formsOf = (secret: string): ReadonlyArray<string> => [
+/** The secret itself, and how it is written in JSON, in JSON within JSON, in URLs and in headers. */
+const encodings = (secret: string): ReadonlyArray<string> => [
   secret,
   escaped(secret),
   escaped(escaped(secret)),
@@ -37,25 +37,25 @@ const formsOf = (secret: string): ReadonlyArray<string> => [
   Base64.encode(secret)
 ]
 
-/** A function that removes these secrets, also those that come line by line, and changes nothing else. */
+/** Makes a function that removes secrets, whole or line by line, and leaves all other text unchanged. */
 export const makeRemoveSecrets = (secrets: ReadonlyArray<string>): (text: string) => string => {
   const known = secrets.flatMap((secret) => {
     const lines = secret.split(/\r?\n/)
-    return lines.length === 1 ? [secret] : [secret, ...lines.filter((line) => line.length >= shortestPart)]
-  }).filter((secret) => secret.length > 0).flatMap(formsOf)
-    // One may be a part of another.
+    return lines.length === 1 ? [secret] : [secret, ...lines.filter((line) => line.length >= minSecretPartLength)]
+  }).filter((secret) => secret.length > 0).flatMap(encodings)
+    // The longest first, because one may be part of another.
     .sort((a, b) => b.length - a.length)
   if (known.length === 0) return (text) => text
   return (text) => {
-    // Colours may be in the middle of one.
-    const plain = text.replace(colours, "")
+    // A color sequence may split a secret.
+    const plain = text.replace(ansiColors, "")
     let removed = plain
     for (const secret of known) removed = removed.replaceAll(secret, redacted)
     return removed === plain ? text : removed
   }
 }
 
-/** Redacts all strings of a JSON value, which may be nested as deep as it likes and is changed in place. */
+/** Redacts all keys and strings of a JSON value in place, without recursion: the value may be nested to any depth. */
 export const redactInJson = (json: unknown, redact: (text: string) => string): unknown => {
   const root: Record<string, unknown> = { json }
   const holders = [root]
@@ -70,11 +70,11 @@ export const redactInJson = (json: unknown, redact: (text: string) => string): u
   return root["json"]
 }
 
-/** A function that removes these secrets, credentials in general, and colours. */
+/** Makes a function that removes secrets, text that looks like a credential, and terminal colors. */
 export const makeRedact = (secrets: ReadonlyArray<string>): (text: string) => string => {
   const removeSecrets = makeRemoveSecrets(secrets)
   return (text) => {
-    let clean = removeSecrets(text).replace(colours, "")
+    let clean = removeSecrets(text).replace(ansiColors, "")
     for (const [pattern, replacement] of patterns) clean = clean.replace(pattern, replacement)
     return clean
   }

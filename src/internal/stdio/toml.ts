@@ -1,9 +1,10 @@
 /** Writes configuration as TOML, and as `-c key=value` overrides. */
+import * as Predicate from "effect/Predicate"
 import { type ConfigTable, configTree, isTable, type TomlValue } from "../configTree.ts"
 
 export type { TomlValue }
 
-// JSON strings are TOML basic strings, but for DEL, which TOML wants escaped.
+// A JSON string is a TOML basic string, except for DEL, which TOML requires to be escaped.
 const string = (value: string): string => JSON.stringify(value.toWellFormed()).replaceAll("\u007f", "\\u007f")
 
 const number = (value: number): string =>
@@ -13,7 +14,7 @@ const isBare = (name: string): boolean => /^[\w-]+$/.test(name)
 
 const key = (name: string): string => isBare(name) ? name : string(name)
 
-const entriesOf = (table: object): ReadonlyArray<[string, unknown]> =>
+const definedEntries = <A>(table: { readonly [name: string]: A }): ReadonlyArray<[string, A]> =>
   Object.entries(table).filter(([, value]) => value !== undefined)
 
 export const encodeToml = (value: unknown): string => {
@@ -25,35 +26,34 @@ export const encodeToml = (value: unknown): string => {
     case "boolean":
       return String(value)
     default:
-      if (typeof value !== "object" || value === null) {
-        throw new TypeError(`TOML has no ${value === null ? "null" : typeof value}`)
+      if (Array.isArray(value)) return `[${value.map(encodeToml).join(", ")}]`
+      if (Predicate.isObject(value)) {
+        return `{ ${definedEntries(value).map(([name, inner]) => `${key(name)} = ${encodeToml(inner)}`).join(", ")} }`
       }
-      return Array.isArray(value)
-        ? `[${value.map(encodeToml).join(", ")}]`
-        : `{ ${entriesOf(value).map(([name, inner]) => `${key(name)} = ${encodeToml(inner)}`).join(", ")} }`
+      throw new TypeError(`TOML has no ${value === null ? "null" : typeof value}`)
   }
 }
 
-/** A whole document, one line a top-level entry. */
-export const encodeTomlDocument = (table: object): string =>
-  entriesOf(table).map(([name, value]) => `${key(name)} = ${encodeToml(value)}\n`).join("")
+/** Encodes a whole document, with one line for each top-level entry. */
+export const encodeTomlDocument = (table: { readonly [name: string]: unknown }): string =>
+  definedEntries(table).map(([name, value]) => `${key(name)} = ${encodeToml(value)}\n`).join("")
 
 /**
- * `key=value` for each entry of a tree. The server cuts such a key at every dot and knows no quotes, so a table with a key that
- * needs them is written as a value.
+ * Writes `key=value` for each entry of a tree. The server splits such a key at every dot and has no quotes, so a table with a
+ * key that needs quotes is written as a value.
  */
 const overrides = (path: string, node: ConfigTable[string]): ReadonlyArray<string> => {
   if (!isTable(node)) return [`${path}=${encodeToml(node)}`]
-  const entries = entriesOf(node) as ReadonlyArray<[string, ConfigTable[string]]>
+  const entries = definedEntries(node)
   return entries.length > 0 && entries.every(([name]) => isBare(name))
     ? entries.flatMap(([name, inner]) => overrides(`${path}.${name}`, inner))
     : [`${path}=${encodeToml(node)}`]
 }
 
 /**
- * The overrides to pass as `-c`, of a configuration whose keys may be dotted paths.
+ * Returns the overrides to pass as `-c` for a configuration whose keys may be dotted paths.
  *
- * @throws TypeError which names the key that cannot be written
+ * @throws TypeError that names the key that cannot be written
  */
 export const tomlOverrides = (config: { readonly [key: string]: unknown }): ReadonlyArray<string> =>
-  entriesOf(configTree(config)).flatMap(([name, node]) => overrides(name, node as ConfigTable[string]))
+  definedEntries(configTree(config)).flatMap(([name, node]) => overrides(name, node))

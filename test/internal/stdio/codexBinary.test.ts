@@ -15,7 +15,7 @@ import { codexBinary, findBinary } from "../../../src/internal/stdio/codexBinary
 const root = fileURLToPath(new URL("../../..", import.meta.url))
 const nativeName = `codex-${process.platform}-${process.arch}`
 
-/** Folders to install packages in; none of those above has `node_modules`. */
+/** A directory to install packages in. None of its ancestors has `node_modules`. */
 const project = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -25,17 +25,23 @@ const project = Effect.gen(function*() {
     yield* fs.writeFileString(path.join(folder, file), text)
     return path.join(folder, file)
   })
+  const symlink = Effect.fnUntraced(function*(target: string, from: string) {
+    yield* fs.makeDirectory(path.dirname(path.join(folder, from)), { recursive: true })
+    yield* fs.symlink(path.join(folder, target), path.join(folder, from))
+  })
   /** Links a package of this repository. */
   const link = Effect.fnUntraced(function*(name: string) {
     yield* fs.makeDirectory(path.join(folder, "node_modules/@openai"), { recursive: true })
     yield* fs.symlink(path.join(root, "node_modules/@openai", name), path.join(folder, "node_modules/@openai", name))
   })
-  return { folder, write, link }
+  return { folder, write, symlink, link }
 })
 
 const target = Effect.map(codexBinary, (path) => path.split(/[\\/]/).at(-3) ?? "")
 
-/** The program of `fixtures/bundled.ts` in one file. */
+const executable = process.platform === "win32" ? "codex.exe" : "codex"
+
+/** Bundles `fixtures/bundled.ts` into one file. */
 const bundle = (format: "cjs" | "esm", importMeta: "kept" | "empty") =>
   Effect.promise(async () => {
     const built = await rolldown({
@@ -78,9 +84,9 @@ const descriptionOf = (from: string) =>
   Effect.map(Effect.flip(findBinary([{ name: "the test", path: from }])), ({ message }) => message)
 
 layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: true, timeout: "60 seconds" })(
-  "the binary of npm",
+  "codexBinary",
   (it) => {
-    describe("is found by a bundle that runs in another folder", () => {
+    describe("finds the binary from a bundle that runs in another directory", () => {
       it.effect.each(
         [
           ["CommonJS without import.meta", "commonJs", "main.cjs"],
@@ -98,7 +104,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           assert.include(yield* run(elsewhere.folder, main), "started 0.169.0")
         }))
 
-      it.effect("a program without an entry script, from the folder that it runs in", () =>
+      it.effect("a program without an entry script, from its working directory", () =>
         Effect.gen(function*() {
           const bundles = yield* Bundles
           const { folder, link, write } = yield* project
@@ -107,12 +113,12 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           yield* link(nativeName)
           yield* write("sub/file", "")
           const main = yield* elsewhere.write("main.cjs", bundles.commonJs)
-          // Loaded as by a compiled executable: neither `import.meta` nor the arguments say where the program is.
+          // As in a compiled executable, neither `import.meta` nor the arguments locate the program.
           assert.include(yield* run(`${folder}/sub`, "--eval", `require(${JSON.stringify(main)})`), "started 0.169.0")
         }))
     })
 
-    describe("is found in the layouts of npm", () => {
+    describe("finds the binary in the layouts of npm", () => {
       it.effect.each([
         ["from 0.131 on", `node_modules/@openai/${nativeName}`, "bin"],
         ["up to 0.130", `node_modules/@openai/${nativeName}`, "codex"],
@@ -123,14 +129,39 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
           yield* write(`${owner}/package.json`, "{}")
-          const file = process.platform === "win32" ? "codex.exe" : "codex"
-          const binary = yield* write(`${owner}/vendor/${yield* target}/${directory}/${file}`, "")
+          const binary = yield* write(`${owner}/vendor/${yield* target}/${directory}/${executable}`, "")
           assert.strictEqual(yield* findBinary([{ name: "the test", path: `${folder}/src/deep/main.js` }]), binary)
         }))
     })
 
-    describe("is missing: the error says where it was looked for, and why each place failed", () => {
-      it.effect("to a bundle without any package", () =>
+    it.effect("finds the binary in the layout of pnpm, where packages are links", () =>
+      Effect.gen(function*() {
+        const { folder, symlink, write } = yield* project
+        const store = "node_modules/.pnpm/codex@1/node_modules/@openai"
+        yield* write(`${store}/codex/package.json`, "{}")
+        yield* write(`${store}/${nativeName}/package.json`, "{}")
+        const binary = yield* write(`${store}/${nativeName}/vendor/${yield* target}/bin/${executable}`, "")
+        yield* write("node_modules/.pnpm/effect-codex@1/node_modules/effect-codex/dist/index.js", "")
+        yield* symlink(`${store}/codex`, "node_modules/.pnpm/effect-codex@1/node_modules/@openai/codex")
+        yield* symlink("node_modules/.pnpm/effect-codex@1/node_modules/effect-codex", "node_modules/effect-codex")
+        const path = `${folder}/node_modules/effect-codex/dist/index.js`
+        assert.strictEqual(yield* findBinary([{ name: "the test", path }]), binary)
+      }))
+
+    it.effect("finds the binary in the root of a workspace, from a linked member", () =>
+      Effect.gen(function*() {
+        const { folder, symlink, write } = yield* project
+        yield* write("node_modules/@openai/codex/package.json", "{}")
+        yield* write(`node_modules/@openai/${nativeName}/package.json`, "{}")
+        const binary = yield* write(`node_modules/@openai/${nativeName}/vendor/${yield* target}/bin/${executable}`, "")
+        yield* write("packages/library/dist/index.js", "")
+        yield* symlink("packages/library", "apps/program/node_modules/library")
+        const path = `${folder}/apps/program/node_modules/library/dist/index.js`
+        assert.strictEqual(yield* findBinary([{ name: "the test", path }]), binary)
+      }))
+
+    describe("fails with each search root and the reason why it failed", () => {
+      it.effect("when a bundle runs without any package", () =>
         Effect.gen(function*() {
           const bundles = yield* Bundles
           const { folder, write } = yield* project
@@ -138,11 +169,14 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           const output = yield* run(elsewhere.folder, yield* write("main.cjs", bundles.commonJs))
           assert.include(output, "`codexPath`")
           assert.include(output, "from this package: its path is unknown")
-          assert.include(output, `from the entry script (${folder}/main.cjs): \`@openai/codex\` is not installed`)
-          assert.include(output, `from the working directory (${elsewhere.folder}): \`@openai/codex\` is not installed`)
+          assert.include(output, `from the entry script (\`${folder}/main.cjs\`): \`@openai/codex\` is not installed`)
+          assert.include(
+            output,
+            `from the working directory (\`${elsewhere.folder}\`): \`@openai/codex\` is not installed`
+          )
         }))
 
-      it.effect("where the package of the platform is left out", () =>
+      it.effect("when the package of the platform is not installed", () =>
         Effect.gen(function*() {
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
@@ -151,7 +185,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           assert.include(description, `comes without \`@openai/${nativeName}\``)
         }))
 
-      it.effect("where the package of the platform has another layout", () =>
+      it.effect("when the package of the platform has an unknown layout", () =>
         Effect.gen(function*() {
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")

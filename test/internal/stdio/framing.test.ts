@@ -15,8 +15,8 @@ const splitAt = (bytes: Uint8Array, sizes: ReadonlyArray<number>): Array<Uint8Ar
   return chunks
 }
 
-describe("framing", () => {
-  it.prop("gives back the lines however the bytes are cut", {
+describe("makeLineSplitter", () => {
+  it.prop("returns the same lines for any chunks of the bytes", {
     lines: Schema.Array(Schema.String),
     sizes: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 7 })))
   }, ({ lines, sizes }) => {
@@ -24,10 +24,10 @@ describe("framing", () => {
     const splitter = makeLineSplitter()
     const seen = splitAt(encode(clean.map((line) => line + "\n").join("")), sizes).flatMap(splitter.push)
     assert.deepStrictEqual(seen, clean)
-    assert.strictEqual(splitter.rest(), "")
+    assert.strictEqual(splitter.remainder(), "")
   })
 
-  it("cuts a message at every byte and still gives it back", () => {
+  it("returns a line that is cut at any byte", () => {
     const line = JSON.stringify({ text: "é😀\u2028\u2029 end" })
     const bytes = encode(`${line}\n${line}\n`)
     for (let at = 1; at < bytes.length; at++) {
@@ -37,18 +37,18 @@ describe("framing", () => {
     }
   })
 
-  it("takes U+2028, U+2029 and U+0085 as data, and a carriage return before the line end as part of it", () => {
+  it("treats U+2028, U+2029 and U+0085 as data, and removes a carriage return before the line end", () => {
     const splitter = makeLineSplitter()
     assert.deepStrictEqual(splitter.push(encode("a\u2028b\u2029c\u0085d\r\n")), ["a\u2028b\u2029c\u0085d"])
   })
 
-  it("keeps a half line for the end", () => {
+  it("returns half a line as the remainder", () => {
     const splitter = makeLineSplitter()
     assert.deepStrictEqual(splitter.push(encode("one\ntw")), ["one"])
-    assert.strictEqual(splitter.rest(), "tw")
+    assert.strictEqual(splitter.remainder(), "tw")
   })
 
-  it("drops a line over the limit without keeping it, and tells where", () => {
+  it("drops a line over the limit, and reports its position", () => {
     const splitter = makeLineSplitter(10)
     const push = (text: string) => [splitter.push(encode(text)), splitter.droppedAfter()]
     assert.deepStrictEqual(push("short\n0123"), [["short"], undefined])
@@ -60,7 +60,7 @@ describe("framing", () => {
     assert.deepStrictEqual(push("\nfive\n"), [["five"], undefined])
   })
 
-  it("reads a line of 20 MB that comes in many chunks", () => {
+  it("joins a line of 20 MB once, when its end arrives", () => {
     const chunk = new Uint8Array(65_536).fill(0x61)
     let joins = 0
     const splitter = makeLineSplitter()

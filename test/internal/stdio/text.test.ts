@@ -3,7 +3,7 @@ import { makeRedact, makeRemoveSecrets, redactInJson } from "../../../src/intern
 import { encodeToml } from "../../../src/internal/stdio/toml.ts"
 
 describe("encodeToml", () => {
-  it("writes every kind of value", () => {
+  it("encodes every kind of value", () => {
     assert.strictEqual(encodeToml("plain"), "\"plain\"")
     assert.strictEqual(encodeToml("q\"uo\\te\n\u0001\u007f é"), "\"q\\\"uo\\\\te\\n\\u0001\\u007f é\"")
     assert.strictEqual(encodeToml(1.5), "1.5")
@@ -14,14 +14,14 @@ describe("encodeToml", () => {
   })
 })
 
-describe("redaction", () => {
-  it("removes a secret of several lines, whole and line by line", () => {
+describe("redact", () => {
+  it("removes a secret of several lines line by line", () => {
     const redact = makeRedact(["-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n-----END KEY-----"])
     assert.strictEqual(redact("MIIEvQIBADANBg"), "<redacted>")
     assert.strictEqual(redact("key: kqhkiG9w0BAQEF"), "key: <redacted>")
   })
 
-  it("removes a secret in whatever way it is written, and one of which another is a part", () => {
+  it("removes a secret in each encoding, and a secret that contains another one", () => {
     const redact = makeRedact(["se/c \"ret\"", "se/c \"ret\"-and-more"])
     const secret = "se/c \"ret\""
     for (const text of [secret, JSON.stringify(secret).slice(1, -1), encodeURIComponent(secret), btoa(secret)]) {
@@ -31,20 +31,20 @@ describe("redaction", () => {
     assert.strictEqual(redact("se/\u001b[31mc \"ret\""), "<redacted>")
   })
 
-  it("of known secrets only changes nothing else", () => {
+  it("leaves credentials and colors unchanged when it removes known secrets only", () => {
     const removeSecrets = makeRemoveSecrets(["correct horse"])
     const text = "\u001b[31mred\u001b[0m Authorization: Bearer abc.DEF-123"
     assert.strictEqual(removeSecrets(text), text)
     assert.strictEqual(removeSecrets("a correct horse"), "a <redacted>")
   })
 
-  it("removes a secret as it stands in JSON within JSON", () => {
+  it("removes a secret that is escaped in JSON within JSON", () => {
     const redact = makeRedact(["a \"quoted\\ \tkey"])
     const once = JSON.stringify({ of: "a \"quoted\\ \tkey" })
     assert.strictEqual(redact(JSON.stringify(once)), JSON.stringify("{\"of\":\"<redacted>\"}"))
   })
 
-  it("removes secrets from the names and strings of JSON of any depth, and leaves the rest", () => {
+  it("removes secrets from the keys and strings of JSON of any depth", () => {
     const redact = makeRemoveSecrets(["a \"secret\""])
     const json = {
       "its a \"secret\"": ["a \u001b[1m\"secret\"", 1, null, "\u001b[1mbold"],
@@ -58,13 +58,13 @@ describe("redaction", () => {
     assert.isArray(redactInJson(JSON.parse("[".repeat(100_000) + "]".repeat(100_000)), redact))
   })
 
-  it("takes time linear in the text", () => {
+  it("takes linear time", () => {
     const redact = makeRedact([])
     const text = "eyJ-".repeat(50_000)
     assert.strictEqual(redact(text), text)
   })
 
-  it("removes given secrets and what looks like a credential, and nothing else", () => {
+  it("removes given secrets and text that looks like a credential, and nothing else", () => {
     const redact = makeRedact(["correct horse", ""])
     assert.strictEqual(redact("open correct horse now"), "open <redacted> now")
     assert.strictEqual(redact("Authorization: Bearer abc.DEF-123"), "Authorization: <redacted> <redacted>")
