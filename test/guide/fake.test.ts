@@ -49,7 +49,7 @@ describe("Reviewer", () => {
       yield* TestClock.adjust("2 minutes")
       assert.include((yield* Fiber.join(failure)).reason, "timed out")
       yield* fake.awaitSent("turn/interrupt")
-    }).pipe(Effect.provide(reviewer(() => FakeAppServer.silence))))
+    }).pipe(Effect.provide(reviewer(() => FakeAppServer.never))))
 
   it.effect("fails when the server dies in the middle of a message", () =>
     Effect.gen(function*() {

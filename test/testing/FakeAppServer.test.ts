@@ -137,7 +137,7 @@ describe("FakeAppServer", () => {
         const { turns } = yield* thread.read({ includeTurns: true })
         assert.deepStrictEqual(turns.map(({ status }) => status), ["interrupted"])
       })
-    ).pipe(Effect.provide(layer(() => FakeAppServer.silence))))
+    ).pipe(Effect.provide(layer(() => FakeAppServer.never))))
 
   it.effect("hands steering to the script", () =>
     withThread((thread) =>
@@ -159,7 +159,7 @@ describe("FakeAppServer", () => {
 
   describe("asks the client", () => {
     const ask = (
-      step: FakeAppServer.Step,
+      step: FakeAppServer.Action,
       register: (server: AppServer.AppServer["Service"]) => Effect.Effect<void, never, any>
     ) => {
       const heard = Deferred.makeUnsafe<unknown>()
@@ -333,14 +333,14 @@ describe("FakeAppServer", () => {
     it.effect("all events before the answer to turn/start", () =>
       Effect.gen(function*() {
         assert.strictEqual(
-          (yield* run(() => FakeAppServer.text("early"), { eventsBeforeAnswer: true })).finalResponse,
+          (yield* run(() => FakeAppServer.text("early"), { eventsBeforeResponse: true })).finalResponse,
           "early"
         )
       }))
 
     it.effect("all events before the answer, also when the turn waits for the client", () =>
       Effect.gen(function*() {
-        const options = { eventsBeforeAnswer: true }
+        const options = { eventsBeforeResponse: true }
         const { items } = yield* run(() => FakeAppServer.command("ls", { approval: true }), options)
         assert.deepInclude(items[1], { type: "commandExecution", status: "declined" })
         yield* withThread((thread) =>
@@ -352,14 +352,14 @@ describe("FakeAppServer", () => {
             yield* server.request("turn/interrupt", { threadId: thread.id, turnId: "" })
             assert.strictEqual((yield* Fiber.join(running)).status, "interrupted")
           })
-        ).pipe(Effect.provide(layer(() => FakeAppServer.silence, options)))
+        ).pipe(Effect.provide(layer(() => FakeAppServer.never, options)))
       }))
 
     it.effect("a scripted answer that throws is a refusal, and the fake goes on", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("thread/list", () => {
+        yield* fake.respond("thread/list", () => {
           throw new Error("a bug in the test")
         })
         const { reason } = yield* Effect.flip(server.request("thread/list", {}))
@@ -372,7 +372,7 @@ describe("FakeAppServer", () => {
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("model/list", FakeAppServer.silent, { times: 1 })
+        yield* fake.respond("model/list", FakeAppServer.noResponse, { times: 1 })
         const failure = yield* Effect.forkChild(Effect.flip(server.request("model/list")))
         yield* fake.awaitSent("model/list")
         yield* TestClock.adjust("60 seconds")
@@ -384,7 +384,7 @@ describe("FakeAppServer", () => {
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("model/list", FakeAppServer.overloaded, { times: 2 })
+        yield* fake.respond("model/list", FakeAppServer.overloaded, { times: 2 })
         const models = yield* Effect.forkChild(server.request("model/list"))
         for (const attempt of [1, 2]) {
           yield* fake.awaitSent("model/list", attempt)
@@ -393,7 +393,7 @@ describe("FakeAppServer", () => {
         assert.strictEqual((yield* Fiber.join(models)).data.length, 1)
         assert.strictEqual((yield* fake.sent).filter(({ method }) => method === "model/list").length, 3)
 
-        yield* fake.answer("thread/start", FakeAppServer.rejected("failed to load configuration"))
+        yield* fake.respond("thread/start", FakeAppServer.rejected("failed to load configuration"))
         const { reason } = yield* Effect.flip(server.request("thread/start", {}))
         assert(reason._tag === "RequestRejected")
         assert.strictEqual(reason.detail, "failed to load configuration")
@@ -403,7 +403,7 @@ describe("FakeAppServer", () => {
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("model/list", FakeAppServer.result({ data: [], nextCursor: null, addedLater: 1 }))
+        yield* fake.respond("model/list", FakeAppServer.result({ data: [], nextCursor: null, addedLater: 1 }))
         assert.deepStrictEqual<unknown>(yield* server.request("model/list"), {
           data: [],
           nextCursor: null,
@@ -416,7 +416,7 @@ describe("FakeAppServer", () => {
         const fake = yield* FakeAppServer.FakeAppServer
         const codex = yield* Codex.Codex
         const [model] = yield* Stream.runCollect(codex.models())
-        yield* fake.answer("model/list", FakeAppServer.result({ data: [{ id: "odd" }, model], nextCursor: "here" }))
+        yield* fake.respond("model/list", FakeAppServer.result({ data: [{ id: "odd" }, model], nextCursor: "here" }))
         const models = yield* Stream.runCollect(codex.models())
         assert.deepStrictEqual(models.map(({ id }) => id), ["fake-model", "fake-model"])
       }).pipe(Effect.provide(layer())))
@@ -437,7 +437,7 @@ describe("FakeAppServer", () => {
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.stall
+        yield* fake.pause
         const models = yield* Effect.forkChild(server.request("model/list"))
         yield* TestClock.adjust("30 seconds")
         assert.isFalse((yield* fake.sent).some(({ method }) => method === "model/list"))
@@ -496,7 +496,7 @@ describe("FakeAppServer", () => {
       yield* Effect.yieldNow
       yield* fake.notify("skills/changed", {})
       assert.strictEqual(Option.getOrThrow(yield* Fiber.join(seen)).method, "skills/changed")
-      const { error } = yield* fake.ask("attestation/generate", {})
+      const { error } = yield* fake.request("attestation/generate", {})
       assert.strictEqual(error.code, -32601)
     }).pipe(Effect.provide(layer())))
 
@@ -523,8 +523,8 @@ describe("FakeAppServer", () => {
       assert.notInclude(fake.methods, "skills/list")
       const { reason } = yield* Effect.flip(server.request("skills/list", {}))
       assert(reason._tag === "RequestRejected")
-      assert.include(reason.detail, `fake.answer("skills/list", FakeAppServer.result(`)
-      yield* fake.answer("skills/list", FakeAppServer.result({ data: [] }))
+      assert.include(reason.detail, `fake.respond("skills/list", FakeAppServer.result(`)
+      yield* fake.respond("skills/list", FakeAppServer.result({ data: [] }))
       assert.deepStrictEqual((yield* server.request("skills/list", {})).data, [])
     }).pipe(Effect.provide(layer())))
 })

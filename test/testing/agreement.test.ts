@@ -117,7 +117,7 @@ const conversations: Record<string, Conversation> = {
   },
   "a turn that is interrupted once it has started": {
     replies: [ModelServer.hang()],
-    script: () => FakeAppServer.silence,
+    script: () => FakeAppServer.never,
     program: Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread()
@@ -275,7 +275,7 @@ const conversations: Record<string, Conversation> = {
   },
   "joining a turn": {
     replies: [ModelServer.hang()],
-    script: () => FakeAppServer.silence,
+    script: () => FakeAppServer.never,
     program: Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread()

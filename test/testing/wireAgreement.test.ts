@@ -297,7 +297,7 @@ const tool = {
 const asking = (
   method: string,
   item: ModelServer.Item,
-  step: FakeAppServer.Step,
+  step: FakeAppServer.Action,
   response: object,
   params: object = { approvalPolicy: "untrusted" }
 ): Scenario => ({
@@ -432,7 +432,7 @@ const scenarios: Record<string, Scenario> = {
         case "three":
           return FakeAppServer.fail("it broke", "internalServerError")
         case "four":
-          return FakeAppServer.silence
+          return FakeAppServer.never
         default:
           return Effect.andThen(
             FakeAppServer.text(turn.text),
@@ -648,7 +648,7 @@ const scenarios: Record<string, Scenario> = {
             status: "inProgress",
             commandActions: [{ type: "unknown", command: "sleep 60" }]
           }),
-          FakeAppServer.silence
+          FakeAppServer.never
         ),
     program: Effect.fnUntraced(function*({ awaitMessage, call, runTurn, startThread, startTurn }) {
       const threadId = yield* startThread({ sandbox: "danger-full-access" })
