@@ -51,14 +51,14 @@ import { anything, assertOptions, boolean, duration, type Kinds, number } from "
 import { describeIssue } from "../internal/schemaIssue.ts"
 import { linesOf } from "../internal/stdio/framing.ts"
 import { makeRedact } from "../internal/stdio/redact.ts"
-import { type Client, type ClientMessage, makeClients } from "../internal/testing/fake/clients.ts"
+import { type Client, type ClientMessage, type Clients, makeClients } from "../internal/testing/fake/clients.ts"
 import { type Methods, type Outcome, reject, type Rejection } from "../internal/testing/fake/methods.ts"
 import { serverMethods } from "../internal/testing/fake/serverMethods.ts"
 import { makeThreadEvents } from "../internal/testing/fake/threadEvents.ts"
 import { fileMethods, openMethods, readMethods } from "../internal/testing/fake/threadMethods.ts"
 import { makeThreadStore } from "../internal/testing/fake/threadStore.ts"
 import { terminalMethods, turnMethods } from "../internal/testing/fake/turnMethods.ts"
-import { makeTurnPlayer } from "../internal/testing/fake/turnPlayer.ts"
+import { makeTurnPlayer, type TurnPlayer } from "../internal/testing/fake/turnPlayer.ts"
 import * as Protocol from "../Protocol.ts"
 import { type Connection, Transport } from "../Transport.ts"
 import { type ExitOptions, type Script, text } from "./TurnScript.ts"
@@ -254,6 +254,8 @@ const makeScriptedResponses = () => {
   }
 }
 
+type ScriptedResponses = ReturnType<typeof makeScriptedResponses>
+
 /** Runs a method of the fake, after a check of its params that is as strict as the encoding of the SDK. */
 const runMethod = (
   methods: Methods,
@@ -278,6 +280,38 @@ const runMethod = (
     : run(params ?? {}, client)
 }
 
+/** Sends the scripted response to a request, or else that of the fake. */
+const respond = Effect.fnUntraced(function*(
+  fake: {
+    readonly clients: Clients
+    readonly player: TurnPlayer
+    readonly methods: Methods
+    readonly responses: ScriptedResponses
+  },
+  client: Client,
+  method: string,
+  request: ClientMessage
+) {
+  const { clients, methods, player, responses } = fake
+  const { id, params } = request
+  const sendError = (code: number, message: string, data?: unknown) =>
+    clients.send(client, { error: data === undefined ? { code, message } : { code, message, data }, id })
+  yield* Response.$match(responses.take(method, request), {
+    Default: () =>
+      Effect.matchEffect(runMethod(methods, client, method, params), {
+        onFailure: ({ code, message }) => sendError(code, message),
+        onSuccess: ({ after, before, result }) => {
+          const send = Effect.andThen(clients.send(client, { id, result }), after ?? Effect.void)
+          // `before` may wait for this client, so it must not keep the server from reading.
+          return before === undefined ? send : Effect.sync(() => player.fork(Effect.andThen(before, send)))
+        }
+      }),
+    Result: ({ result }) => clients.send(client, { id, result }),
+    Rejected: ({ code, data, message }) => sendError(code, message, data),
+    None: () => Effect.void
+  })
+})
+
 const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: Options) {
   assertOptions("FakeAppServer.layer", kinds, options)
   const clients = makeClients(options)
@@ -288,13 +322,10 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       Effect.andThen(Effect.sync(() => store.unloadAll())),
       Effect.andThen(Effect.suspend(() => player.stopAll))
     )
-  const player = yield* makeTurnPlayer({
-    clients,
-    store,
-    events,
-    exit,
-    eventsBeforeResponse: options.eventsBeforeResponse === true
-  })
+  const player: TurnPlayer = yield* makeTurnPlayer(
+    { clients, store, events, exit },
+    options.eventsBeforeResponse === true
+  )
   let script = initialScript
   const fake = { clients, store, events, player, script: () => script }
   const methods: Methods = {
@@ -334,31 +365,11 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     exit
   }
 
-  const respond = Effect.fnUntraced(function*(client: Client, method: string, request: ClientMessage) {
-    const { id, params } = request
-    const sendError = (code: number, message: string, data?: unknown) =>
-      clients.send(client, { error: data === undefined ? { code, message } : { code, message, data }, id })
-    yield* Response.$match(responses.take(method, request), {
-      Default: () =>
-        Effect.matchEffect(runMethod(methods, client, method, params), {
-          onFailure: ({ code, message }) => sendError(code, message),
-          onSuccess: ({ after, before, result }) => {
-            const send = Effect.andThen(clients.send(client, { id, result }), after ?? Effect.void)
-            // `before` may wait for this client, so it must not keep the server from reading.
-            return before === undefined ? send : Effect.sync(() => player.fork(Effect.andThen(before, send)))
-          }
-        }),
-      Result: ({ result }) => clients.send(client, { id, result }),
-      Rejected: ({ code, data, message }) => sendError(code, message, data),
-      None: () => Effect.void
-    })
-  })
-
   const receive = Effect.fnUntraced(function*(client: Client, message: ClientMessage) {
     yield* reading.await
     yield* SubscriptionRef.update(sent, (messages) => [...messages, message])
     if (message.method === undefined) yield* clients.settle(message)
-    else if (message.id !== undefined) yield* respond(client, message.method, message)
+    else if (message.id !== undefined) yield* respond({ ...fake, methods, responses }, client, message.method, message)
   })
 
   const connect = Effect.gen(function*() {

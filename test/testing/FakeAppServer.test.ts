@@ -497,7 +497,7 @@ describe("FakeAppServer", () => {
       yield* fake.notify("skills/changed", {})
       assert.strictEqual(Option.getOrThrow(yield* Fiber.join(seen)).method, "skills/changed")
       const { error } = yield* fake.request("attestation/generate", {})
-      assert.strictEqual(error.code, -32601)
+      assert.strictEqual(error?.code, -32601)
     }).pipe(Effect.provide(layer())))
 
   it.effect("refuses what the protocol does not have, as the real server does", () =>

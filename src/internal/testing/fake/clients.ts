@@ -11,9 +11,9 @@ import type { AppServerError } from "../../../AppServerError.ts"
 export interface ClientMessage {
   readonly id?: string | number
   readonly method?: string
-  readonly params?: any
-  readonly result?: any
-  readonly error?: any
+  readonly params?: { readonly [name: string]: unknown }
+  readonly result?: unknown
+  readonly error?: { readonly code: number; readonly message: string; readonly data?: unknown }
 }
 
 /** An open connection, from the server's side. */
