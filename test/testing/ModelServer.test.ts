@@ -19,10 +19,11 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as CodexEnvironment from "../../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../../src/testing/ModelServer.ts"
+import * as TestCodex from "../../src/testing/TestCodex.ts"
 import * as RawAppServer from "./RawAppServer.ts"
 
 const CodexLayer = CodexEnvironment.layer().pipe(
-  Layer.provideMerge(ModelServer.layer),
+  Layer.provideMerge(TestCodex.layerModelServer),
   Layer.provideMerge(NodeServices.layer)
 )
 
@@ -374,7 +375,7 @@ describe("ModelServer over plain HTTP", () => {
       const client = yield* HttpClient.HttpClient
       const scope = yield* Scope.make()
       const model = Context.get(
-        yield* Layer.buildWithScope(ModelServer.layer, scope),
+        yield* Layer.buildWithScope(TestCodex.layerModelServer, scope),
         ModelServer.ModelServer
       )
       yield* Effect.flatMap(client.get(`${model.url}/models`), (response) => response.text)
@@ -397,7 +398,7 @@ describe("ModelServer over plain HTTP", () => {
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 })
 
-const HttpLayer = Layer.mergeAll(ModelServer.layer, FetchHttpClient.layer)
+const HttpLayer = Layer.mergeAll(TestCodex.layerModelServer, FetchHttpClient.layer)
 
 const post = (url: string, body: unknown) =>
   HttpClientRequest.bodyJsonUnsafe(HttpClientRequest.post(`${url}/responses`), body)

@@ -36,7 +36,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
 
   for (
     const [scheme, message] of [
-      ["http", "A test connects to loopback only, not to codex.invalid"],
+      ["http", "A test connects to loopback only, not to `codex.invalid`"],
       // A tunnel that the proxy closes has no message.
       ["https", "Connection failed"]
     ] as const
