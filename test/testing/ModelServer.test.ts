@@ -1,4 +1,3 @@
-import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it, layer } from "@effect/vitest"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -22,17 +21,12 @@ import * as ModelServer from "../../src/testing/ModelServer.ts"
 import * as TestCodex from "../../src/testing/TestCodex.ts"
 import * as RawAppServer from "./RawAppServer.ts"
 
-const CodexLayer = CodexEnvironment.layer().pipe(
-  Layer.provideMerge(TestCodex.layerModelServer),
-  Layer.provideMerge(NodeServices.layer)
-)
-
 const isDelta = (text: string) => (message: RawAppServer.Message) => message.params?.["delta"] === text
 
 const addFile = (name: string) => `*** Begin Patch\n*** Add File: ${name}\n+patched\n*** End Patch`
 
-layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-server", (it) => {
-  it.effect("a script that has no more replies says so, and what to do", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ModelServer with codex app-server", (it) => {
+  it.effect("fails a turn without a reply, and names the remedy", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.reset
@@ -45,7 +39,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.include(String(error?.["message"]), "ModelServer.enqueue")
     }).pipe(Effect.scoped))
 
-  it.effect("a function that throws, or an Effect of it that dies, fails the turn with its error", () =>
+  it.effect("fails a turn with the error of a function that throws or whose Effect dies", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -63,7 +57,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       yield* model.reset
     }).pipe(Effect.scoped))
 
-  it.effect("a whole message reaches the turn, and the request is kept", () =>
+  it.effect("sends a message to the turn, and keeps the request", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -105,7 +99,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual(request?.body["model"], "mock-model")
     }))
 
-  it.effect("one reply holds reasoning, commentary and a final answer in pieces", () =>
+  it.effect("sends reasoning, commentary and a final answer in one reply", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -133,7 +127,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       )
     }))
 
-  it.effect("a stream of pieces puts the test in control of the model", () =>
+  it.effect("sends the parts of a stream as the test offers them", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -152,7 +146,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual((yield* app.items).at(-1)?.["text"], "onetwo")
     }))
 
-  it.effect("function calls and custom tool calls run, and their outputs come back", () =>
+  it.effect("returns the outputs of function calls and custom tool calls", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const fs = yield* FileSystem.FileSystem
@@ -188,7 +182,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.isUndefined(last?.functionCallOutput("call_unknown"))
     }))
 
-  it.effect("every way to fail reaches the turn as an error of its own", () =>
+  it.effect("fails a turn with the error info of each kind of failure", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -215,7 +209,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual(yield* errorOf(ModelServer.cut([ModelServer.message("half")])), "other")
     }))
 
-  it.effect("interrupting a turn that hangs ends its response, and the next turn works", () =>
+  it.effect("ends the response of a turn that is interrupted", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -233,7 +227,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual((yield* app.runTurn(threadId, "go on")).status, "completed")
     }))
 
-  it.effect("computed replies tell concurrent threads and their images apart", () =>
+  it.effect("computes replies for concurrent threads, and reads their images", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -255,8 +249,8 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
     }))
 })
 
-layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
-  it.effect("serves two processes, one after the other", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("CodexEnvironment", (it) => {
+  it.effect("serves two processes in sequence", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.enqueue(ModelServer.text("one"), ModelServer.text("two"))
@@ -274,7 +268,7 @@ layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["one"])
     }))
 
-  it.effect("merges configuration over its defaults, and knows the model", () =>
+  it.effect("overrides its default configuration, and has the model in its catalog", () =>
     Effect.gen(function*() {
       const notify = ["say", "a \"quoted\" \\ word"]
       const environment = yield* CodexEnvironment.make({
@@ -295,7 +289,7 @@ layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
       assert.deepStrictEqual(yield* app.paramsOf("warning"), [])
     }))
 
-  it.effect("lives in the directory given, and is removed with its scope", () =>
+  it.effect("creates its directories in the given one, and removes them with the scope", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -311,7 +305,7 @@ layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
 })
 
 describe("ModelServer over plain HTTP", () => {
-  it.effect("answers the catalogue with an empty list, and nothing else", () =>
+  it.effect("responds to models with an empty list, and rejects other paths", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -323,7 +317,7 @@ describe("ModelServer over plain HTTP", () => {
       assert.deepStrictEqual(yield* model.requests, [])
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.effect("takes queued replies in order, and one value as often as it is queued", () =>
+  it.effect("takes queued replies in order, with new ids for each use of a value", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -346,7 +340,7 @@ describe("ModelServer over plain HTTP", () => {
       assert.strictEqual((yield* model.requests).length, 1)
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.effect("waits for the requests asked for", () =>
+  it.effect("waits for a number of requests", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -357,7 +351,7 @@ describe("ModelServer over plain HTTP", () => {
       assert.deepStrictEqual((yield* Fiber.join(two)).map((request) => request.body), [{ n: 1 }, { n: 2 }])
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.effect("a client that goes away in mid-stream leaves nothing behind", () =>
+  it.effect("is idle after clients disconnect during a response", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -370,7 +364,7 @@ describe("ModelServer over plain HTTP", () => {
       assert.strictEqual((yield* client.get(`${model.url}/models`)).status, 200)
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.live("closing drops at once whatever is still open", () =>
+  it.live("drops open connections at once when it closes", () =>
     Effect.gen(function*() {
       const client = yield* HttpClient.HttpClient
       const scope = yield* Scope.make()
