@@ -19,9 +19,10 @@ import * as Stream from "effect/Stream"
 import * as CodexEnvironment from "../../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../../src/testing/ModelServer.ts"
 import * as TestCodex from "../../src/testing/TestCodex.ts"
+import type { Message } from "./jsonClient.ts"
 import * as RawAppServer from "./RawAppServer.ts"
 
-const isDelta = (text: string) => (message: RawAppServer.Message) => message.params?.["delta"] === text
+const isDelta = (text: string) => (message: Message) => message.params?.delta === text
 
 const addFile = (name: string) => `*** Begin Patch\n*** Add File: ${name}\n+patched\n*** End Patch`
 
@@ -77,7 +78,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ModelServer 
       assert.strictEqual(turn.status, "completed")
       assert.strictEqual((yield* app.items).at(-1)?.["text"], "hello")
 
-      const [usage] = yield* app.paramsOf("thread/tokenUsage/updated")
+      const [usage] = yield* app.getParams("thread/tokenUsage/updated")
       assert.deepInclude(usage?.["tokenUsage"], {
         last: {
           totalTokens: 120,
@@ -117,12 +118,12 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ModelServer 
       assert.deepInclude(commentary, { type: "agentMessage", text: "working", phase: "commentary" })
       assert.deepInclude(answer, { type: "agentMessage", text: "hello", phase: "final_answer" })
       assert.deepStrictEqual(
-        (yield* app.paramsOf("item/agentMessage/delta")).filter((params) => params["itemId"] === answer?.["id"])
+        (yield* app.getParams("item/agentMessage/delta")).filter((params) => params["itemId"] === answer?.["id"])
           .map((params) => params["delta"]),
         ["he", "llo"]
       )
       assert.deepStrictEqual(
-        (yield* app.paramsOf("item/reasoning/summaryTextDelta")).map((params) => params["delta"]),
+        (yield* app.getParams("item/reasoning/summaryTextDelta")).map((params) => params["delta"]),
         ["first", "second"]
       )
     }))
@@ -286,7 +287,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("CodexEnviron
       const { features } = config as { readonly features: object }
       assert.deepInclude(features, { shell_snapshot: true, plugins: false })
       yield* app.startThread()
-      assert.deepStrictEqual(yield* app.paramsOf("warning"), [])
+      assert.deepStrictEqual(yield* app.getParams("warning"), [])
     }))
 
   it.effect("creates its directories in the given one, and removes them with the scope", () =>
