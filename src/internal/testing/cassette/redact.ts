@@ -31,6 +31,12 @@ export const mapEntries = (
   f: (key: string, value: Schema.Json) => readonly [string, Schema.Json]
 ): Schema.JsonObject => Object.fromEntries(Object.entries(object).map(([key, value]) => f(key, value)))
 
+/** Maximum length of a cached text, in characters. Names, ids and methods are short and repeat. */
+const maxCachedLength = 64
+
+/** Maximum number of cached texts. A full cache is cleared. */
+const maxCachedTexts = 1000
+
 /** Makes a redaction of fields and secrets. `removeSecrets` removes those that only the transport knows. */
 export const makeJsonRedact = (
   fields: ReadonlyArray<string>,
@@ -64,15 +70,14 @@ export const makeJsonRedact = (
     return result === text.replace(ansiColors, "") ? text : result
   }
 
-  // Names, ids and methods repeat, so cache short texts.
-  const known = new Map<string, string>()
+  const cache = new Map<string, string>()
   const text = (text: string): string => {
-    if (text.length > 64) return clean(text)
-    let result = known.get(text)
+    if (text.length > maxCachedLength) return clean(text)
+    let result = cache.get(text)
     if (result === undefined) {
       result = clean(text)
-      if (known.size >= 1000) known.clear()
-      known.set(text, result)
+      if (cache.size >= maxCachedTexts) cache.clear()
+      cache.set(text, result)
     }
     return result
   }

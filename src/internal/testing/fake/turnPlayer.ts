@@ -115,6 +115,7 @@ const start = Effect.fnUntraced(function*(store: ThreadStore, thread: StoredThre
 })
 
 export const makeTurnPlayer = Effect.fnUntraced(function*(fake: Fake, eventsBeforeResponse: boolean) {
+  const scope = yield* Effect.scope
   const turns = yield* FiberSet.make()
   const fork = yield* FiberSet.runtime(turns)()
 
@@ -141,7 +142,7 @@ export const makeTurnPlayer = Effect.fnUntraced(function*(fake: Fake, eventsBefo
     }),
     fork,
     /** Interrupts every turn. A script may call it from its own turn, so it does not wait for them. */
-    stopAll: Effect.asVoid(Effect.forkDetach(FiberSet.clear(turns)))
+    stopAll: Effect.asVoid(Effect.forkIn(FiberSet.clear(turns), scope))
   }
 })
 
