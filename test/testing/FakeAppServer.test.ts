@@ -126,6 +126,32 @@ describe("FakeAppServer", () => {
       )
     ))))
 
+  it.effect("sends any notification and request of a script", () =>
+    withThread((thread) =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        yield* server.handle(
+          "item/tool/call",
+          ({ tool, turnId }) =>
+            Effect.succeed(
+              { success: true, contentItems: [{ type: "inputText", text: `${tool} in ${turnId}` }] } as const
+            )
+        )
+        const turn = yield* thread.turn("hi")
+        const events = yield* Stream.runCollect(turn.events)
+        assert.includeMembers(methods(events), ["item/plan/delta", "turn/invented"])
+        assert.strictEqual((yield* turn.result).finalResponse, `weather in ${turn.id}`)
+      }).pipe(Effect.scoped)
+    ).pipe(Effect.provide(layer((turn) =>
+      Effect.gen(function*() {
+        yield* turn.emit("item/plan/delta", { itemId: "p", delta: "first" })
+        yield* turn.notify("turn/invented", {})
+        const call = { callId: "c", tool: "weather", namespace: null, arguments: {} }
+        const { contentItems: [content] } = yield* turn.request("item/tool/call", call)
+        yield* FakeAppServer.text(content?.type === "inputText" ? content.text : "")
+      })
+    ))))
+
   it.effect("interrupts a turn", () =>
     withThread((thread) =>
       Effect.gen(function*() {

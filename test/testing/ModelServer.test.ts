@@ -1,6 +1,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -9,7 +10,10 @@ import * as FileSystem from "effect/FileSystem"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import * as HttpServer from "effect/http/HttpServer"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Layer from "effect/Layer"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
@@ -306,6 +310,31 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("CodexEnviron
 })
 
 describe("ModelServer over plain HTTP", () => {
+  it.effect("serves on the HttpServer of its environment", () =>
+    Effect.gen(function*() {
+      const served = yield* Deferred.make<(request: Request) => Effect.Effect<number, unknown, Scope.Scope>>()
+      const server = HttpServer.make({
+        address: NetAddress.inetAddressFromIpStringUnsafe("127.0.0.1", 4100),
+        serve: (app) =>
+          Effect.asVoid(Deferred.succeed(served, (request) =>
+            Effect.map(
+              Effect.provideService(app, HttpServerRequest.HttpServerRequest, HttpServerRequest.fromWeb(request)),
+              ({ status }) => status
+            )))
+      })
+      const context = yield* Layer.build(
+        Layer.provide(ModelServer.layer, Layer.succeed(HttpServer.HttpServer, server))
+      )
+      const model = Context.get(context, ModelServer.ModelServer)
+      assert.strictEqual(model.url, "http://127.0.0.1:4100/v1")
+      yield* model.enqueue(ModelServer.httpError(418))
+      const getStatus = yield* Deferred.await(served)
+      const headers = { host: "127.0.0.1:4100" }
+      const request = new Request(`${model.url}/responses`, { method: "POST", headers, body: "{}" })
+      assert.strictEqual(yield* getStatus(request), 418)
+      assert.lengthOf(yield* model.requests, 1)
+    }).pipe(Effect.scoped))
+
   it.effect("responds to models with an empty list, and rejects other paths", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
