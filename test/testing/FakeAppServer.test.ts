@@ -219,7 +219,7 @@ describe("FakeAppServer", () => {
         const action = FakeAppServer.fileChange([{ path: "a.txt", kind: "add", diff: "+a" }], { approval: true })
         const declined = yield* play(action)
         assert.strictEqual(declined.result, "decline")
-        const cancelled = yield* withThread((thread) =>
+        const canceled = yield* withThread((thread) =>
           Effect.gen(function*() {
             const server = yield* AppServer.AppServer
             yield* server.handle(
@@ -229,7 +229,7 @@ describe("FakeAppServer", () => {
             return yield* thread.run("hi")
           })
         ).pipe(Effect.scoped, Effect.provide(layer(() => action)))
-        assert.strictEqual(cancelled.status, "interrupted")
+        assert.strictEqual(canceled.status, "interrupted")
       }))
 
     it.effect("returns the labels that the user chose", () =>

@@ -195,15 +195,15 @@ const toTitle = ({ error, id, method, params }: Message): string =>
     }`
 
 const errorDifferences = (fake: Message, real: Message, title: string, names: Names): ReadonlyArray<string> => {
-  const fakeSequences = fake.error?.message
-  const realSequences = real.error?.message
-  if (fakeSequences === undefined || realSequences === undefined || rename(fakeSequences, names) === realSequences) {
+  const fakeMessage = fake.error?.message
+  const realMessage = real.error?.message
+  if (fakeMessage === undefined || realMessage === undefined || rename(fakeMessage, names) === realMessage) {
     return []
   }
   // The two explain invalid params in other words.
-  return [fakeSequences, realSequences].every((message) => message.startsWith("Invalid request:"))
+  return [fakeMessage, realMessage].every((message) => message.startsWith("Invalid request:"))
     ? []
-    : [`${title}: the fake says ${JSON.stringify(fakeSequences)}, the real server ${JSON.stringify(realSequences)}`]
+    : [`${title}: the fake sends ${JSON.stringify(fakeMessage)}, the real server ${JSON.stringify(realMessage)}`]
 }
 
 const compare = (

@@ -1,5 +1,6 @@
 /** Finds the recorded counterpart of each message that the program sends. */
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import type * as Schema from "effect/Schema"
 import { compareMessages, type Comparison, describeDifferences, type Renaming, Renamings } from "./compare.ts"
 import { CassetteMismatch, decodeJson } from "./format.ts"
@@ -88,8 +89,8 @@ export const makeMatcher = (recording: {
     unmatched,
     /** Renames the paths and ids of a recorded message to those of this run. */
     toActual: (message: Schema.Json, line: number) => renamings.toActual(message, line),
-    /** Matches a line of the program, and returns its counterpart or a mismatch. */
-    match: (line: string): ExpectedMessage | CassetteMismatch => {
+    /** Matches a line of the program with its counterpart. */
+    match: (line: string): Result.Result<ExpectedMessage, CassetteMismatch> => {
       const decoded = decodeJson(line)
       const message = Option.match(decoded, { onNone: () => redact.text(line), onSome: redact.json })
       const kind = Option.isNone(decoded) ? "text" : getKind(message)
@@ -101,11 +102,11 @@ export const makeMatcher = (recording: {
         if (best === undefined || comparison.cost < best.comparison.cost) best = { candidate, comparison }
         if (comparison.cost === 0) break
       }
-      if (best === undefined) return toMismatch(kind, message)
+      if (best === undefined) return Result.fail(toMismatch(kind, message))
       renamings = renamings.with(best.comparison.renamings)
       best.candidate.matched = { id: Option.isSome(decoded) ? getId(decoded.value) : undefined }
       for (const thread of threads.keys()) if (mentions(message, thread)) used.add(thread)
-      return best.candidate
+      return Result.succeed(best.candidate)
     }
   }
 }

@@ -6,11 +6,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type AppServerError, ConnectionClosed, make as appServerError } from "../../../AppServerError.ts"
 import type { Connection } from "../../../Transport.ts"
 import { isLoginCheck } from "../../connection/loginCheck.ts"
+import type { Renaming } from "./compare.ts"
 import { type Cassette, CassetteMismatch, decodeJson } from "./format.ts"
 import { makeMatcher, type Matcher } from "./matcher.ts"
 import { isJsonObject } from "./redact.ts"
@@ -42,6 +44,8 @@ export interface ReplayOptions {
   readonly paths?: { readonly [name: string]: string } | undefined
 }
 
+type Paths = { readonly [name: string]: string }
+
 /** Time after which the replay reports a program that does not send an expected message. */
 const stallTimeout = Duration.seconds(2)
 
@@ -68,6 +72,13 @@ const toClosed = (error: {
 /** The error of a connection that the recording does not have. */
 export const noConnectionLeft = (path: string, recorded: number): AppServerError =>
   toClosed({ description: `Cassette ${path} has ${recorded} connection(s), and the program opened one more` })
+
+/** Pairs the paths of the recording with those of this run, by name. */
+const toRenamings = (recordedPaths: Paths, actualPaths: Paths = {}): ReadonlyArray<Renaming> =>
+  Object.entries(actualPaths).flatMap(([name, actual]) => {
+    const recorded = Object.hasOwn(recordedPaths, name) ? recordedPaths[name] : undefined
+    return recorded === undefined ? [] : [{ recorded, actual, from: 0 }]
+  })
 
 /** Finds the response that the program waits for, and that the recording has only after an expected message. */
 const findStall = (path: string, { expected: all }: Timeline, expected: ExpectedMessage) => {
@@ -107,10 +118,7 @@ export const play = Effect.fnUntraced(function*(
     timeline,
     redacted: header.redacted,
     ignore: new Set(options.ignore),
-    renamings: Object.entries(options.paths ?? {}).flatMap(([name, actual]) => {
-      const recorded = Object.hasOwn(header.paths, name) ? header.paths[name] : undefined
-      return recorded === undefined ? [] : [{ recorded, actual, from: 0 }]
-    })
+    renamings: toRenamings(header.paths, options.paths)
   })
   const toClient = yield* Queue.unbounded<string, AppServerError | Cause.Done>()
   let ended = false
@@ -125,8 +133,10 @@ export const play = Effect.fnUntraced(function*(
     Effect.suspend((): Effect.Effect<unknown> => {
       if (ended || Option.exists(decodeJson(line), isLoginCheck)) return Effect.void
       received++
-      const match = matcher.match(line)
-      return match instanceof CassetteMismatch ? fail(match) : Deferred.succeed(match.arrived, undefined)
+      return Result.match(matcher.match(line), {
+        onFailure: fail,
+        onSuccess: ({ arrived }) => Deferred.succeed(arrived, undefined)
+      })
     }).pipe(Effect.asVoid)
 
   /** Waits until the program sends the counterpart of a recorded message. */
