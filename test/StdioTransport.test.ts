@@ -16,7 +16,7 @@ import * as AppServer from "../src/AppServer.ts"
 import type { AppServerError } from "../src/AppServerError.ts"
 import * as StdioTransport from "../src/StdioTransport.ts"
 import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
-import * as ModelServer from "../src/testing/ModelServer.ts"
+import * as Kit from "../src/testing/TestCodex.ts"
 import { codexPath, version } from "./TestCodex.ts"
 
 const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
@@ -34,7 +34,7 @@ const real = (options: StdioTransport.Options & AppServer.Options = {}) =>
       layer({ cwd: workspace, codexPath, ...options, env }))
   ).pipe(
     Layer.provide(Layer.orDie(CodexEnvironment.layer())),
-    Layer.provide(ModelServer.layer),
+    Layer.provide(Kit.layerModelServer),
     Layer.provide(NodeServices.layer)
   )
 

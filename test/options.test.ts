@@ -96,7 +96,10 @@ describe("the options of layers", () => {
       const build = (built: Layer.Layer<any, any, any>) =>
         defectOf(Effect.scoped(Layer.build(built as unknown as Layer.Layer<never, unknown>)))
       const environment = (options: object) =>
-        CodexEnvironment.layer(js(options)).pipe(Layer.provide(ModelServer.layer), Layer.provide(NodeServices.layer))
+        CodexEnvironment.layer(js(options)).pipe(
+          Layer.provide(Kit.layerModelServer),
+          Layer.provide(NodeServices.layer)
+        )
       assert.include(yield* build(environment({ directry: "/x" })), "did you mean `directory`?")
       assert.include(yield* build(environment({ directory: 5 })), "`directory` is 5; expected a string")
       assert.include(yield* build(FakeAppServer.layer(undefined, js({ latncy: 5 }))), "did you mean `latency`?")

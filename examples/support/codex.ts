@@ -4,7 +4,7 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Codex } from "effect-codex"
-import { CodexEnvironment, ModelServer } from "effect-codex/testing"
+import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
 import * as Config from "effect/Config"
 import * as Console from "effect/Console"
 import * as Context from "effect/Context"
@@ -32,7 +32,7 @@ const scripted = (script: Script) =>
     })
   ).pipe(
     Layer.provide(CodexEnvironment.layer()),
-    Layer.provide(ModelServer.layer),
+    Layer.provide(TestCodex.layerModelServer),
     Layer.provide(NodeServices.layer)
   )
 

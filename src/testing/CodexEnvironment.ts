@@ -1,10 +1,16 @@
 /**
- * A hermetic home for `codex app-server`: temporary directories, a configuration whose only model provider is the
- * {@link ModelServer}, and the environment variables that point Codex at them. Nothing on the machine is read, and no
- * connection leaves it: the proxy of all other hosts is the model server, which refuses them.
+ * A hermetic home for `codex app-server`: temporary directories, a configuration with the {@link ModelServer} as its only model
+ * provider, and the environment variables that name them.
  *
- * Processes may share an environment one after the other, which is how a thread is resumed by a second process. Each
- * must have ended before the environment does: provide the layer around the scope of the process, not inside it.
+ * **Details**
+ *
+ * - Codex reads no configuration or login of the machine, and no connection leaves it. The model server is the proxy of all other
+ *   hosts, and rejects them.
+ * - Processes may share an environment one after the other, so that a second process can resume a thread of the first.
+ *
+ * **Gotchas**
+ *
+ * A process must end before its environment. Provide this layer around the scope of the process, not inside it.
  *
  * @since 0.1.0
  */
@@ -22,8 +28,11 @@ import { encodeTomlDocument, type TomlValue } from "../internal/stdio/toml.ts"
 import { ModelServer } from "./ModelServer.ts"
 
 /**
- * Entries of `config.toml`, nested as objects or with dotted paths as keys. Names are those of the file (`approval_policy`);
- * `undefined` removes an entry.
+ * Entries of `config.toml`, as nested objects or with dotted paths as keys.
+ *
+ * **Details**
+ *
+ * Names are those of the file, such as `approval_policy`. `undefined` removes an entry.
  *
  * @category models
  * @since 0.1.0
@@ -41,18 +50,23 @@ export interface Config {
 export type ConfigValue = string | number | boolean | ReadonlyArray<TomlValue> | Config
 
 /**
- * What a {@link CodexEnvironment} may differ in.
+ * The options of a {@link CodexEnvironment}.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options {
-  /** Entries merged over the defaults. */
+  /** Entries that override the defaults. */
   readonly config?: Config | undefined
 
   /**
-   * Where to make the temporary directory; the system's own by default. The `workspace-write` sandbox allows writes to
-   * `/tmp`, so a test about what lies outside the workspace needs another place.
+   * The parent of the temporary directory.
+   *
+   * **Gotchas**
+   *
+   * The `workspace-write` sandbox allows writes to `/tmp`. A test of writes outside the workspace needs another parent.
+   *
+   * @default the system's temporary directory
    */
   readonly directory?: string | undefined
 }
@@ -60,33 +74,33 @@ export interface Options {
 const kinds: Kinds<Options> = { config: object, directory: string }
 
 /**
- * Directories and environment variables for `codex app-server`, removed with the scope.
+ * The directories and environment variables of `codex app-server`. The scope removes them.
  *
  * @category services
  * @since 0.1.0
  */
 export class CodexEnvironment extends Context.Service<CodexEnvironment, {
-  /** The temporary directory that holds all others. */
+  /** The temporary directory that contains the others. */
   readonly root: string
 
   /** `CODEX_HOME`, with `config.toml`. */
   readonly codexHome: string
 
-  /** `HOME`, empty. */
+  /** `HOME`, an empty directory. */
   readonly home: string
 
-  /** An empty directory for threads to work in. */
+  /** An empty working directory for threads. */
   readonly workspace: string
 
-  /** Variables to set over the parent's environment. */
+  /** Variables that override the parent's environment. */
   readonly env: Readonly<Record<string, string | undefined>>
 
-  /** Merges entries over `config.toml`. A process that runs already may not see them. */
+  /** Overrides entries of `config.toml`. A running process may not read them. */
   readonly writeConfig: (config: Config) => Effect.Effect<void, PlatformError.PlatformError>
 }>()("effect-codex/testing/CodexEnvironment") {}
 
 /**
- * Makes a {@link CodexEnvironment} for the {@link ModelServer} at hand.
+ * Makes a {@link CodexEnvironment} for the {@link ModelServer} of the environment.
  *
  * @category constructors
  * @since 0.1.0
@@ -106,7 +120,7 @@ export const make: (options?: Options) => Effect.Effect<
       // A sandbox compares real paths, and a system's temporary directory can be a symbolic link.
       Effect.flatMap(fs.realPath)
     ),
-    // A command that outlives its process may still be writing.
+    // A command that outlives its process may still write.
     (root) =>
       fs.remove(root, { recursive: true, force: true }).pipe(
         Effect.retry({ times: 3 }),
@@ -138,33 +152,33 @@ export const make: (options?: Options) => Effect.Effect<
     home,
     workspace,
     env: {
-      ...withoutOthers(),
+      ...clearOthers(),
       CODEX_HOME: codexHome,
       CODEX_SQLITE_HOME: codexHome,
       HOME: home,
       USERPROFILE: home,
       CODEX_APP_SERVER_DISABLE_MANAGED_CONFIG: "1",
       RUST_LOG: "warn",
-      ...closedProxy(server.url)
+      ...rejectingProxy(server.url)
     },
     writeConfig
   })
 })
 
-/** What a process needs of its parent's environment to run at all, and to speak as the tests expect. */
+/** Names of the variables that a process inherits: those that it needs to run, and its locale. */
 const inherited = /^(?:path|pathext|comspec|systemroot|windir|tmp|temp|tmpdir|lang|lc_\w+|tz|term|shell|user|logname)$/i
 
-/** Removes the rest: the developer's own Codex, keys and proxies are no business of a test. */
-const withoutOthers = (): Readonly<Record<string, undefined>> =>
+/** Removes the other variables, such as the developer's keys and proxies. */
+const clearOthers = (): Readonly<Record<string, undefined>> =>
   Object.fromEntries(
     Object.keys(process.env).filter((name) => !inherited.test(name)).map((name) => [name, undefined])
   )
 
 /**
- * Sends every connection that is not to loopback to the model server, which refuses to be a proxy. Settings turn off the features
- * that are known to connect elsewhere, but which these are differs from version to version.
+ * Sends every connection to another host to the model server, which rejects it. Settings turn off the features that connect to other
+ * hosts, but these features differ between versions.
  */
-const closedProxy = (url: string): Readonly<Record<string, string>> => {
+const rejectingProxy = (url: string): Readonly<Record<string, string>> => {
   const variables = { http_proxy: url, https_proxy: url, all_proxy: url, no_proxy: "127.0.0.1,localhost,::1" }
   return Object.fromEntries(
     Object.entries(variables).flatMap(([name, value]) => [[name, value], [name.toUpperCase(), value]])
@@ -182,7 +196,7 @@ export const layer = (
 ): Layer.Layer<CodexEnvironment, PlatformError.PlatformError, ModelServer | FileSystem.FileSystem | Path.Path> =>
   Layer.effect(CodexEnvironment, make(options))
 
-// Fast and deterministic: no retries, and nothing that connects elsewhere or runs a command that no reply asked for.
+// Fast and deterministic: no retries, no connection to another host, and no command that a reply does not call.
 const defaultConfig = (baseUrl: string, modelCatalog: string): Table => ({
   model: mockModel.slug,
   model_provider: "mock_provider",
@@ -212,11 +226,11 @@ const defaultConfig = (baseUrl: string, modelCatalog: string): Table => ({
     apps: false,
     goals: false, // continues turns on its own
     shell_snapshot: false, // runs a login shell for each thread
-    unbounded_connection_retries: false // keeps a turn alive for ever when the model server is gone
+    unbounded_connection_retries: false // retries without end when the model server is gone
   }
 })
 
-// The least that a catalog entry must say on any version, and `apply_patch_tool_type`, without which there is no `apply_patch`.
+// The fields that some version requires, and `apply_patch_tool_type`, which enables `apply_patch`.
 const mockModel = {
   slug: "mock-model",
   display_name: "Mock",
@@ -228,7 +242,7 @@ const mockModel = {
   context_window: 272_000,
   priority: 1,
   support_verbosity: false,
-  supports_image_detail_original: false, // required up to 0.147, like the next two
+  supports_image_detail_original: false, // required up to 0.147, as the next two are
   supports_parallel_tool_calls: true,
   supports_reasoning_summaries: true,
   truncation_policy: { mode: "bytes", limit: 10_000 },

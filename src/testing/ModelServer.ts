@@ -1,9 +1,14 @@
 /**
- * A scripted model server: it plays OpenAI's Responses API on loopback, so that the real `codex app-server` can be
- * driven without an account, a network or a model.
+ * A scripted model server: it implements OpenAI's Responses API on loopback, so that a test can run the real `codex app-server`.
  *
- * Replies are values. `enqueue` lines them up and each `POST /v1/responses` takes the next one; `respond` computes them
- * from the request. Everything that Codex sent is kept in `requests`.
+ * **When to use**
+ *
+ * To test your program with the real server, without an account, a network or a model. `TestCodex` sets it up.
+ *
+ * **Details**
+ *
+ * Replies are values. `enqueue` queues them, and each `POST /v1/responses` takes the next one. `respond` computes them from the
+ * request. `requests` has all that Codex sent.
  *
  * **Example** (A whole turn)
  *
@@ -31,7 +36,6 @@
  *
  * @since 0.1.0
  */
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Array from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -47,7 +51,6 @@ import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import * as Http from "node:http"
 import { assertOptions, boolean, duration, type Kind, object, string } from "../internal/options.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -55,7 +58,7 @@ import { assertOptions, boolean, duration, type Kind, object, string } from "../
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * One event of a response stream: its `type` names the server-sent event, the whole object is its data.
+ * One event of a response stream. Its `type` names the server-sent event, and the object is its data.
  *
  * @category models
  * @since 0.1.0
@@ -66,9 +69,11 @@ export interface Event {
 }
 
 /**
- * One output item of a reply, as the events that carry it.
+ * One output item of a reply, as its events.
  *
- * `events` runs once per reply; `nextId("msg")` gives an id that is unique on this server.
+ * **Details**
+ *
+ * `events` runs once per reply. `nextId("msg")` creates an id that is unique on this server.
  *
  * @category models
  * @since 0.1.0
@@ -79,7 +84,7 @@ export interface Item {
 }
 
 /**
- * What a message is: said along the way, or the answer that the turn ends with.
+ * Whether a message is commentary, or the final answer that ends the turn.
  *
  * @category models
  * @since 0.1.0
@@ -98,14 +103,14 @@ const assistantMessage = (id: string, text: string, phase: Phase | undefined) =>
   ...(phase === undefined ? {} : { phase })
 })
 
-/** What a constructor returns, once its options are known to be right. */
+/** Checks the options of a constructor, and returns what it made. */
 const checked = <A>(name: string, kinds: Readonly<Record<string, Kind>>, options: unknown, made: A): A => {
   assertOptions(`ModelServer.${name}`, kinds, options)
   return made
 }
 
 /**
- * An assistant message that arrives whole, without deltas.
+ * An assistant message without deltas.
  *
  * @category items
  * @since 0.1.0
@@ -120,14 +125,14 @@ export const message = (
   })
 
 /**
- * An assistant message that arrives in pieces, one `output_text.delta` each.
+ * An assistant message in parts, with one `output_text.delta` each.
  *
  * **Details**
  *
- * - `pace` is slept before each piece, on the `Clock` of the fiber that built the layer.
- * - A `Stream` of pieces puts a test in control of the model: feed it from a queue, or end it with `Stream.never` for a
- *   message that stays half-written.
- * - `unfinished` leaves out the event that completes the message.
+ * - `pace` sleeps before each part, on the `Clock` of the fiber that built the layer.
+ * - A `Stream` of parts lets a test control the model: feed it from a queue, or end it with `Stream.never` for a message that stays
+ *   incomplete.
+ * - `unfinished` omits the event that completes the message.
  *
  * @category items
  * @since 0.1.0
@@ -147,11 +152,11 @@ export const deltas = (
       Stream.suspend(() => {
         const id = options?.id ?? nextId("msg")
         const pace = options?.pace
-        const pieces = Stream.isStream(parts) ? parts : Stream.fromIterable(parts)
+        const deltas = Stream.isStream(parts) ? parts : Stream.fromIterable(parts)
         let text = ""
         return Stream.make(added(assistantMessage(id, "", options?.phase))).pipe(
           Stream.concat(
-            (pace === undefined ? pieces : Stream.tap(pieces, () => Effect.sleep(pace))).pipe(
+            (pace === undefined ? deltas : Stream.tap(deltas, () => Effect.sleep(pace))).pipe(
               Stream.map((delta): Event => {
                 text += delta
                 return { type: "response.output_text.delta", item_id: id, delta }
@@ -168,7 +173,7 @@ export const deltas = (
   })
 
 /**
- * A reasoning item: one summary part per string, and optionally the raw reasoning text.
+ * A reasoning item with one summary part per string, and optionally the raw reasoning text.
  *
  * @category items
  * @since 0.1.0
@@ -205,10 +210,12 @@ export const reasoning = (
   })
 
 /**
- * A call of one of the functions that Codex offered: `exec_command`, a dynamic tool, an MCP tool, ….
+ * A call of a function that Codex offers, such as `exec_command`, a dynamic tool or an MCP tool.
  *
- * Arguments are sent as JSON; a string is sent as it is, which allows malformed ones. Codex answers in a second request
- * (see {@link ModelRequest.functionCallOutput}), so the next reply must be ready too.
+ * **Details**
+ *
+ * - The arguments are sent as JSON. A string is sent unchanged, so that a test can send malformed arguments.
+ * - Codex sends the output in a second request (see {@link ModelRequest.functionCallOutput}), which needs a reply, too.
  *
  * @category items
  * @since 0.1.0
@@ -233,7 +240,7 @@ export const functionCall = (
   })
 
 /**
- * A call of a custom (freeform) tool, such as `apply_patch`, whose input is plain text.
+ * A call of a custom (freeform) tool with plain text as input, such as `apply_patch`.
  *
  * @category items
  * @since 0.1.0
@@ -250,7 +257,7 @@ export const customToolCall = (
   })
 
 /**
- * Events given word for word, for what the other constructors do not cover.
+ * An item of arbitrary events, for the cases that the other constructors do not cover.
  *
  * @category items
  * @since 0.1.0
@@ -265,8 +272,12 @@ export const events = (...events: ReadonlyArray<Event>): Item => ({
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * Token counts of one response. `totalTokens` defaults to the sum of input and output, everything else to 0, and the
- * input and output of a reply without usage to 1.
+ * Token counts of one response.
+ *
+ * **Details**
+ *
+ * `totalTokens` is by default the sum of input and output. Other counts default to 0. A reply without usage has one input token and
+ * one output token.
  *
  * @category models
  * @since 0.1.0
@@ -281,7 +292,7 @@ export interface Usage {
 }
 
 /**
- * How a streamed response ends, after its items.
+ * How a streamed response ends after its items.
  *
  * @category models
  * @since 0.1.0
@@ -296,7 +307,7 @@ export type Ending = Data.TaggedEnum<{
 const Ending = Data.taggedEnum<Ending>()
 
 /**
- * The answer to one `POST /v1/responses`. A lone item is a completed response that holds this item.
+ * The response to one `POST /v1/responses`. An item alone is a completed response with this item.
  *
  * @category models
  * @since 0.1.0
@@ -307,7 +318,7 @@ export type Reply =
   | { readonly _tag: "HttpError"; readonly status: number; readonly body: Schema.Json }
 
 /**
- * A completed response that holds these items, in order.
+ * A completed response with these items, in order.
  *
  * @category replies
  * @since 0.1.0
@@ -320,7 +331,7 @@ export const reply = (items: ReadonlyArray<Item>, options?: { readonly usage?: U
   })
 
 /**
- * A completed response that holds one message: `reply([message(text)])`.
+ * A completed response with one message: `reply([message(text)])`.
  *
  * @category replies
  * @since 0.1.0
@@ -334,10 +345,12 @@ export const text = (
 }
 
 /**
- * A response that ends with `response.failed`, after the given items.
+ * A response that ends with `response.failed` after these items.
  *
- * The code decides what Codex makes of it: `rate_limit_exceeded`, `context_length_exceeded`, `insufficient_quota`,
- * `server_error`, ….
+ * **Details**
+ *
+ * Codex maps the code to its own error. Examples are `rate_limit_exceeded`, `context_length_exceeded`, `insufficient_quota` and
+ * `server_error`.
  *
  * @category replies
  * @since 0.1.0
@@ -348,7 +361,7 @@ export const failed = (
 ): Reply => ({ _tag: "Response", items, ending: Ending.Failed(error) })
 
 /**
- * A response whose stream ends after the given items, without `response.completed`.
+ * A response whose stream ends after these items without `response.completed`.
  *
  * @category replies
  * @since 0.1.0
@@ -356,7 +369,7 @@ export const failed = (
 export const cut = (items: ReadonlyArray<Item> = []): Reply => ({ _tag: "Response", items, ending: Ending.Cut() })
 
 /**
- * A response that falls silent after the given items, until the client goes away or the server closes.
+ * A response that stays open after these items, until the client disconnects or the server closes.
  *
  * @category replies
  * @since 0.1.0
@@ -364,7 +377,7 @@ export const cut = (items: ReadonlyArray<Item> = []): Reply => ({ _tag: "Respons
 export const hang = (items: ReadonlyArray<Item> = []): Reply => ({ _tag: "Response", items, ending: Ending.Hang() })
 
 /**
- * An HTTP error instead of a stream. Without a body it is an error object that repeats the status.
+ * An HTTP error instead of a stream. The default body is an error object with the status.
  *
  * @category replies
  * @since 0.1.0
@@ -405,7 +418,7 @@ const texts = (content: ReadonlyArray<typeof ContentItem.Type>): ReadonlyArray<s
   content.flatMap((item) => item.text === undefined ? [] : [item.text])
 
 /**
- * A request that Codex sent to the model.
+ * A request of Codex to the model.
  *
  * @category models
  * @since 0.1.0
@@ -413,11 +426,11 @@ const texts = (content: ReadonlyArray<typeof ContentItem.Type>): ReadonlyArray<s
 export class ModelRequest extends Data.Class<{
   readonly method: string
   readonly path: string
-  /** Names are in lower case. */
+  /** Headers by name in lower case. */
   readonly headers: { readonly [name: string]: string | undefined }
   readonly body: Schema.JsonObject
 }> {
-  /** The items of the conversation so far: messages, tool calls and their outputs. */
+  /** The items of the conversation: messages, tool calls and their outputs. */
   get input(): ReadonlyArray<Schema.Json> {
     return Option.getOrElse(decodeInput(this.body["input"]), () => [])
   }
@@ -427,22 +440,22 @@ export class ModelRequest extends Data.Class<{
     return this.content(role).flatMap(texts)
   }
 
-  /** The URLs of all images in messages with this role; local images are `data:` URLs. */
+  /** The URLs of all images in messages with this role. Local images are `data:` URLs. */
   imageUrls(role: string): ReadonlyArray<string> {
     return this.content(role).flat().flatMap((item) => item.image_url === undefined ? [] : [item.image_url])
   }
 
-  /** `messageTexts("user")`. Codex's own context, such as `<environment_context>`, comes first. */
+  /** The texts of user messages. Codex's own context, such as `<environment_context>`, is first. */
   get userTexts(): ReadonlyArray<string> {
     return this.messageTexts("user")
   }
 
-  /** What the user said last. */
+  /** The text of the last user message. */
   get lastUserText(): string | undefined {
     return this.userTexts.at(-1)
   }
 
-  /** The text that Codex returned for a function call or custom tool call. */
+  /** The output text of a function call or custom tool call. */
   functionCallOutput(callId: string): string | undefined {
     for (const item of this.input) {
       const decoded = decodeOutput(item)
@@ -454,12 +467,12 @@ export class ModelRequest extends Data.Class<{
     return undefined
   }
 
-  /** The value of a header; the case of its name does not matter. */
+  /** The value of a header. The case of the name does not matter. */
   header(name: string): string | undefined {
     return this.headers[name.toLowerCase()]
   }
 
-  /** The id of the thread that asks. */
+  /** The id of the thread that sent the request. */
   get promptCacheKey(): string | undefined {
     const key = this.body["prompt_cache_key"]
     return typeof key === "string" ? key : undefined
@@ -478,7 +491,7 @@ export class ModelRequest extends Data.Class<{
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * The scripted model server.
+ * Scripts the model's replies, and reads the requests of Codex.
  *
  * @category services
  * @since 0.1.0
@@ -487,62 +500,83 @@ export class ModelServer extends Context.Service<ModelServer, {
   /** The base URL for a Codex model provider: `http://127.0.0.1:PORT/v1`. */
   readonly url: string
 
-  /** Lines up replies; each request takes the next one. */
+  /** Queues replies. Each request takes the next one. */
   readonly enqueue: (...replies: ReadonlyArray<Reply>) => Effect.Effect<void>
 
   /**
-   * Computes the reply of every request that finds the queue empty. Until it is called, these get HTTP 400, which fails the turn with
-   * a message that says so. So does a function that throws.
+   * Computes the reply to every request that finds the queue empty.
+   *
+   * **Details**
+   *
+   * Without it, such a request gets HTTP 400 with a message that names the remedy. The turn fails with that message. A function that
+   * throws fails the turn, too.
    */
   readonly respond: (f: (request: ModelRequest) => Reply | Effect.Effect<Reply>) => Effect.Effect<void>
 
-  /** Forgets replies, `respond` and requests, as between the tests that share a server. */
+  /** Clears replies, `respond` and requests, for tests that share a server. */
   readonly reset: Effect.Effect<void>
 
-  /** Every request so far, oldest first. */
+  /** All requests, oldest first. */
   readonly requests: Effect.Effect<ReadonlyArray<ModelRequest>>
 
-  /** Waits until `n` requests have arrived, and returns all that have. */
+  /** Waits for `n` requests, and returns all requests. */
   readonly awaitRequests: (n: number) => Effect.Effect<ReadonlyArray<ModelRequest>>
 
   /**
-   * Waits until no response is being written: each has ended, or its client has gone away. After `awaitRequests` this
-   * shows that a client hung up; before any request it returns at once.
+   * Waits until every response has ended or its client has disconnected.
+   *
+   * **Details**
+   *
+   * After `awaitRequests` it shows that a client disconnected. Before the first request it returns at once.
    */
   readonly awaitIdle: Effect.Effect<void>
 }>()("effect-codex/testing/ModelServer") {}
 
-/** Of a 400 Codex shows the body; for a 500 it has words of its own. */
-const refused = (message: string): Reply => httpError(400, { error: { type: "error", code: null, message } })
+/** Codex shows the body of a 400. For a 500 it has its own message. */
+const badRequest = (message: string): Reply => httpError(400, { error: { type: "error", code: null, message } })
 
 const unscripted = (number: number): Reply =>
-  refused(
-    `The scripted model has no reply to request ${number}. Add one with ModelServer.enqueue, or compute replies with respond. ` +
+  badRequest(
+    `The scripted model has no reply to request ${number}. Add one with \`ModelServer.enqueue\`, or compute replies with \`respond\`. ` +
       "Codex sends one request for a turn, and one more after each round of tool calls."
   )
 
-/** What went wrong in the function of a test, which Codex would hide behind words of its own. */
-const broken = (defect: unknown): Reply =>
-  refused(`The function that was given to ModelServer.respond died: ${Cause.pretty(Cause.die(defect))}`)
+/** The defect of a test's function. Codex would show its own message instead of another status. */
+const defectReply = (defect: unknown): Reply =>
+  badRequest(`The function that \`ModelServer.respond\` got died: ${Cause.pretty(Cause.die(defect))}`)
+
+type Responder = (request: ModelRequest) => Reply | Effect.Effect<Reply>
+
+/** Runs the function of a test. */
+const computeReply = (respond: Responder, request: ModelRequest): Effect.Effect<Reply> =>
+  Effect.suspend(() => {
+    const reply = respond(request)
+    return Effect.isEffect(reply) ? reply : Effect.succeed(reply)
+  }).pipe(Effect.catchDefect((defect) => Effect.succeed(defectReply(defect))))
 
 /**
- * Starts a {@link ModelServer} on a free port of the loopback interface. Closing it drops the responses still open.
+ * Serves a {@link ModelServer} on the `HttpServer` of the environment.
+ *
+ * **Details**
+ *
+ * The `HttpServer` must listen on loopback. `TestCodex.layerModelServer` provides Node's, on a free port.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<ModelServer> = Layer.effect(
+export const layer: Layer.Layer<ModelServer, never, HttpServer.HttpServer> = Layer.effect(
   ModelServer,
   Effect.gen(function*() {
+    const httpServer = yield* HttpServer.HttpServer
     const queue = yield* Ref.make<ReadonlyArray<Reply>>([])
-    const responder = yield* Ref.make<((request: ModelRequest) => Reply | Effect.Effect<Reply>) | undefined>(undefined)
+    const responder = yield* Ref.make<Responder | undefined>(undefined)
     const requests = yield* SubscriptionRef.make<ReadonlyArray<ModelRequest>>([])
-    const open = yield* SubscriptionRef.make(0)
+    const inFlight = yield* SubscriptionRef.make(0)
 
     let lastId = 0
     const nextId = (prefix: string) => `${prefix}_${++lastId}`
 
-    const answer = Effect.fnUntraced(function*(incoming: HttpServerRequest.HttpServerRequest) {
+    const respond = Effect.fnUntraced(function*(incoming: HttpServerRequest.HttpServerRequest) {
       const body = yield* HttpServerRequest.schemaBodyJson(Schema.JsonObject)
       const request = new ModelRequest({
         method: incoming.method,
@@ -551,54 +585,33 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
         body
       })
       yield* Effect.acquireRelease(
-        SubscriptionRef.update(open, (n) => n + 1),
-        () => SubscriptionRef.update(open, (n) => n - 1)
+        SubscriptionRef.update(inFlight, (n) => n + 1),
+        () => SubscriptionRef.update(inFlight, (n) => n - 1)
       )
       const queued = yield* Ref.modify(queue, (replies) => [replies[0], replies.slice(1)])
       const compute = yield* Ref.get(responder)
       const { length } = yield* SubscriptionRef.updateAndGet(requests, Array.append(request))
-      if (queued !== undefined) return toResponse(queued, nextId)
-      if (compute === undefined) return toResponse(unscripted(length), nextId)
-      const computed = yield* Effect.suspend(() => {
-        const reply = compute(request)
-        return Effect.isEffect(reply) ? reply : Effect.succeed(reply)
-      }).pipe(Effect.catchDefect((defect) => Effect.succeed(broken(defect))))
-      return toResponse(computed, nextId)
+      const reply = queued ?? (compute === undefined ? unscripted(length) : yield* computeReply(compute, request))
+      return toResponse(reply, nextId)
     })
-
-    const server = Http.createServer()
-    const httpServer = yield* NodeHttpServer.make(() => server, {
-      host: "127.0.0.1",
-      port: 0,
-      disablePreemptiveShutdown: true
-    }).pipe(Effect.orDie)
 
     yield* httpServer.serve(Effect.gen(function*() {
       const incoming = yield* HttpServerRequest.HttpServerRequest
       // `CodexEnvironment` names this server as the proxy of all other hosts.
       const host = incoming.headers["host"] ?? ""
       if (!/^(?:127\.0\.0\.1|localhost)(?::|$)/.test(host)) {
-        return toResponse(refused(`A test connects to loopback only, not to ${host}`), nextId)
+        return toResponse(badRequest(`A test connects to loopback only, not to \`${host}\``), nextId)
       }
       const [path] = incoming.url.split("?", 1)
       switch (`${incoming.method} ${path}`) {
         case "POST /v1/responses":
-          return yield* answer(incoming)
+          return yield* respond(incoming)
         case "GET /v1/models":
           return HttpServerResponse.jsonUnsafe({ object: "list", data: [] })
         default:
           return HttpServerResponse.empty({ status: 404 })
       }
     }))
-
-    // Without this, a connection that has sent half a request would hold the server back. It listens no more before the
-    // connections are closed, or a new one could slip in between.
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        server.close()
-        server.closeAllConnections()
-      })
-    )
 
     return ModelServer.of({
       url: `${HttpServer.formatAddress(httpServer.address)}/v1`,
@@ -610,7 +623,7 @@ export const layer: Layer.Layer<ModelServer> = Layer.effect(
       ),
       requests: SubscriptionRef.get(requests),
       awaitRequests: (n) => first(requests, (seen) => seen.length >= n),
-      awaitIdle: Effect.asVoid(first(open, (n) => n === 0))
+      awaitIdle: Effect.asVoid(first(inFlight, (n) => n === 0))
     })
   })
 )
@@ -623,7 +636,7 @@ const first = <A>(ref: SubscriptionRef.SubscriptionRef<A>, predicate: (a: A) => 
   SubscriptionRef.changes(ref).pipe(
     Stream.filter(predicate),
     Stream.runHead,
-    // The changes of a reference never end.
+    // The stream of changes never ends.
     Effect.flatMap(Option.match({ onNone: () => Effect.never, onSome: Effect.succeed }))
   )
 

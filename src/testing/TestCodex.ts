@@ -1,9 +1,15 @@
 /**
- * Codex for a test: the real `codex app-server` with a scripted model, in a home of its own that is removed afterwards. It
- * needs no login and makes no connection that leaves the machine.
+ * Codex for a test: the real `codex app-server` with a scripted model, in its own temporary home.
  *
- * The process is the binary of `codexPath`, else the one that the environment variable `CODEX_TEST_PATH` names, else the one that
- * npm installed with this package.
+ * **When to use**
+ *
+ * To test what the real server does with your program: sandbox, tools, history. It needs no login, and no connection leaves the
+ * machine.
+ *
+ * **Details**
+ *
+ * The binary is `codexPath`, or the value of the environment variable `CODEX_TEST_PATH`, or the one that npm installed with this
+ * package, in this order.
  *
  * ```ts
  * import { assert, layer } from "@effect/vitest"
@@ -12,7 +18,7 @@
  * import { ModelServer, TestCodex } from "effect-codex/testing"
  *
  * layer(TestCodex.layer(), { excludeTestServices: true })("my program", (it) => {
- *   it.effect("answers", () =>
+ *   it.effect("returns the final response", () =>
  *     Effect.gen(function*() {
  *       const model = yield* ModelServer.ModelServer
  *       yield* model.enqueue(ModelServer.text("42"))
@@ -26,14 +32,17 @@
  *
  * @since 0.1.0
  */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
+import * as HttpServer from "effect/http/HttpServer"
 import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as Http from "node:http"
 import type * as AppServer from "../AppServer.ts"
 import type { AppServerError } from "../AppServerError.ts"
 import * as Codex from "../Codex.ts"
@@ -42,7 +51,7 @@ import type { Transport } from "../Transport.ts"
 import * as CodexEnvironment from "./CodexEnvironment.ts"
 import * as ModelServer from "./ModelServer.ts"
 
-/** The binary that `CODEX_TEST_PATH` names, so that one suite runs on several versions of Codex. */
+/** Reads `CODEX_TEST_PATH`, so that one suite runs on several versions of Codex. */
 const testedBinary = Effect.orDie(
   Config.String("CODEX_TEST_PATH").pipe(
     Config.map((codexPath): StdioTransport.Options => ({ codexPath })),
@@ -50,25 +59,31 @@ const testedBinary = Effect.orDie(
   )
 )
 
-/** What starts a process in the home at hand. */
-const inHome = Effect.fnUntraced(function*<Options extends StdioTransport.Options>(options: Options | undefined) {
-  const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
-  return { cwd: workspace, ...yield* testedBinary, ...options, env: { ...env, ...options?.env } }
-})
+/** Adds the environment to the options of a process. */
+const inEnvironment = Effect.fnUntraced(
+  function*<Options extends StdioTransport.Options>(options: Options | undefined) {
+    const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
+    return { cwd: workspace, ...yield* testedBinary, ...options, env: { ...env, ...options?.env } }
+  }
+)
 
 /**
- * How the process is started, and what its home differs in.
+ * The options of the process and of its home.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options extends Codex.StdioOptions {
+  /** The options of the environment, such as entries of `config.toml`. */
   readonly home?: CodexEnvironment.Options | undefined
 }
 
 /**
- * The transport to a process in the home at hand, for what stands between it and the `AppServer`, such as
- * `Cassette.record`.
+ * Provides the transport to a process in a {@link CodexEnvironment}.
+ *
+ * **When to use**
+ *
+ * To wrap the transport, for example with `Cassette.record`.
  *
  * @category layers
  * @since 0.1.0
@@ -79,11 +94,14 @@ export const layerTransport = (
   Transport,
   never,
   CodexEnvironment.CodexEnvironment | ChildProcessSpawner | FileSystem.FileSystem | Path.Path
-> => Layer.unwrap(Effect.map(inHome(options), (options) => StdioTransport.layer(options)))
+> => Layer.unwrap(Effect.map(inEnvironment(options), (options) => StdioTransport.layer(options)))
 
 /**
- * One process in the home at hand, with its workspace as working directory. Each use is a process of its own, so that a
- * test can go on in a second one where the first has stopped.
+ * Starts a process in a {@link CodexEnvironment}, with its workspace as working directory.
+ *
+ * **Details**
+ *
+ * Each use starts another process, so that a test can resume a thread in a second process.
  *
  * @category layers
  * @since 0.1.0
@@ -94,10 +112,46 @@ export const layerProcess = (
   Codex.Codex | AppServer.AppServer | AppServer.Session,
   AppServerError,
   CodexEnvironment.CodexEnvironment | ChildProcessSpawner | FileSystem.FileSystem | Path.Path
-> => Layer.fresh(Layer.unwrap(Effect.map(inHome(options), (options) => Codex.layerStdio(options))))
+> => Layer.fresh(Layer.unwrap(Effect.map(inEnvironment(options), (options) => Codex.layerStdio(options))))
+
+/** Node's HTTP server on a free port of the loopback interface. */
+const layerHttpServer = Layer.effect(
+  HttpServer.HttpServer,
+  Effect.gen(function*() {
+    const server = Http.createServer()
+    const httpServer = yield* NodeHttpServer.make(() => server, {
+      host: "127.0.0.1",
+      port: 0,
+      disablePreemptiveShutdown: true
+    })
+    // Ends connections that have sent half a request, for which the finalizer of `make` would wait. The server stops listening first,
+    // so that no connection opens in between.
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        server.close()
+        server.closeAllConnections()
+      })
+    )
+    return httpServer
+  })
+)
 
 /**
- * A home and a model for processes that a test starts itself, with {@link layerProcess}.
+ * Starts a `ModelServer` with Node's HTTP server, on a free port of the loopback interface.
+ *
+ * **Details**
+ *
+ * Its end drops the responses that are in flight.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerModelServer: Layer.Layer<ModelServer.ModelServer> = ModelServer.layer.pipe(
+  Layer.provide(Layer.orDie(layerHttpServer))
+)
+
+/**
+ * Provides the home and the model of processes that a test starts with {@link layerProcess}.
  *
  * @category layers
  * @since 0.1.0
@@ -109,12 +163,12 @@ export const layerEnvironment = (
   PlatformError.PlatformError
 > =>
   CodexEnvironment.layer(options).pipe(
-    Layer.provideMerge(ModelServer.layer),
+    Layer.provideMerge(layerModelServer),
     Layer.provideMerge(NodeServices.layer)
   )
 
 /**
- * A ready Codex on the real binary, and the scripted model behind it.
+ * Provides Codex on the real binary, with its scripted model.
  *
  * @category layers
  * @since 0.1.0

@@ -5,7 +5,7 @@ export class ReviewFailed extends Schema.TaggedError<ReviewFailed>()("ReviewFail
   reason: Schema.String
 }) {}
 
-/** Has Codex review a change, without any right to touch the code. */
+/** Reviews a change with Codex, which may not write files or send requests for approval. */
 export class Reviewer extends Context.Service<Reviewer, {
   readonly review: (diff: string) => Effect.Effect<string, ReviewFailed>
   readonly thoughts: (diff: string) => Stream.Stream<string, ReviewFailed>

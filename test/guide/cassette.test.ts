@@ -8,7 +8,7 @@ import { Reviewer } from "./Reviewer.ts"
 
 const path = fileURLToPath(new URL("review.jsonl", import.meta.url))
 
-/** `RECORD=1` records the session anew, with your own Codex login. */
+/** With `RECORD=1` it records the session again, with your own Codex login. */
 const transport = process.env["RECORD"] === "1"
   ? Cassette.record(path).pipe(Layer.provide(StdioTransport.layer()))
   : Cassette.replay(path)
@@ -20,14 +20,14 @@ const reviewer = Reviewer.layer.pipe(
   Layer.provide(NodeServices.layer)
 )
 
-describe("Reviewer, as it was recorded", () => {
-  it.live("finds the variable that never changes", () =>
+describe("Reviewer on a recording", () => {
+  it.live("finds a variable that never changes", () =>
     Effect.gen(function*() {
       const { review } = yield* Reviewer
       assert.include(yield* review("+ let x = 1"), "const")
     }).pipe(Effect.provide(reviewer)))
 
-  it.live("fails on a question that was not recorded, and shows what differs", () =>
+  it.live("fails with the difference if the recording has another prompt", () =>
     Effect.gen(function*() {
       const { review } = yield* Reviewer
       const { reason } = yield* Effect.flip(review("+ var x = 1"))

@@ -5,7 +5,7 @@ import { FakeAppServer } from "effect-codex/testing"
 import { TestClock } from "effect/testing"
 import { Reviewer } from "./Reviewer.ts"
 
-/** The service on a scripted app-server in memory. */
+/** Provides the service on a scripted app-server in memory. */
 const reviewer = (script: FakeAppServer.Script) =>
   Reviewer.layer.pipe(
     Layer.provide(Codex.layer),
@@ -14,7 +14,7 @@ const reviewer = (script: FakeAppServer.Script) =>
   )
 
 describe("Reviewer", () => {
-  it.effect("gives the final answer, not the commentary", () =>
+  it.effect("returns the final answer without the commentary", () =>
     Effect.gen(function*() {
       const { review } = yield* Reviewer
       assert.strictEqual(yield* review("+ let x"), "Use const")
@@ -26,7 +26,7 @@ describe("Reviewer", () => {
       )
     ))))
 
-  it.effect("streams what the model thinks", () =>
+  it.effect("streams the reasoning of the model", () =>
     Effect.gen(function*() {
       const { thoughts } = yield* Reviewer
       assert.deepStrictEqual(yield* Stream.runCollect(thoughts("+ let x")), ["A variable", "It never changes"])
@@ -34,13 +34,13 @@ describe("Reviewer", () => {
       Effect.andThen(FakeAppServer.reasoning("A variable"), FakeAppServer.reasoning("It never changes"))
     ))))
 
-  it.effect("tells why there is no review", () =>
+  it.effect("fails with the reason of the failed turn", () =>
     Effect.gen(function*() {
       const { review } = yield* Reviewer
       assert.strictEqual((yield* Effect.flip(review("+ let x"))).reason, "usageLimitExceeded")
     }).pipe(Effect.provide(reviewer(() => FakeAppServer.fail("Come back tomorrow", "usageLimitExceeded")))))
 
-  it.effect("gives up after two minutes, and stops the turn", () =>
+  it.effect("fails after two minutes, and interrupts the turn", () =>
     Effect.gen(function*() {
       const { review } = yield* Reviewer
       const fake = yield* FakeAppServer.FakeAppServer
@@ -49,15 +49,15 @@ describe("Reviewer", () => {
       yield* TestClock.adjust("2 minutes")
       assert.include((yield* Fiber.join(failure)).reason, "timed out")
       yield* fake.awaitSent("turn/interrupt")
-    }).pipe(Effect.provide(reviewer(() => FakeAppServer.silence))))
+    }).pipe(Effect.provide(reviewer(() => FakeAppServer.never))))
 
-  it.effect("fails when the server dies in the middle of a message", () =>
+  it.effect("fails when the server exits within a message", () =>
     Effect.gen(function*() {
       const { review } = yield* Reviewer
       assert.include((yield* Effect.flip(review("+ let x"))).reason, "killed by SIGKILL")
     }).pipe(Effect.provide(reviewer(() => FakeAppServer.exit({ signal: "SIGKILL", midLine: "{\"method\":\"item/" })))))
 
-  it.effect("asks for no rights", () =>
+  it.effect("starts a thread without permissions", () =>
     Effect.gen(function*() {
       const { review } = yield* Reviewer
       const fake = yield* FakeAppServer.FakeAppServer

@@ -3,11 +3,11 @@ import { Effect, Layer } from "effect"
 import { ModelServer, TestCodex } from "effect-codex/testing"
 import { Reviewer } from "./Reviewer.ts"
 
-/** The service on the real app-server, which asks a scripted model. */
+/** Provides the service on the real app-server with a scripted model. */
 const reviewer = Reviewer.layer.pipe(Layer.provideMerge(TestCodex.layer()))
 
-layer(reviewer, { excludeTestServices: true })("Reviewer, on the real app-server", (it) => {
-  it.effect("shows the change to the model, and gives its answer", () =>
+layer(reviewer, { excludeTestServices: true })("Reviewer on the real app-server", (it) => {
+  it.effect("sends the change to the model, and returns its response", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.enqueue(ModelServer.text("Use const"))
@@ -17,7 +17,7 @@ layer(reviewer, { excludeTestServices: true })("Reviewer, on the real app-server
       assert.strictEqual(request?.lastUserText, "Review this change:\n+ let x")
     }))
 
-  it.effect("cannot write, whatever the model wants", () =>
+  it.effect("denies writes of the model", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.respond((request) => {
@@ -30,7 +30,7 @@ layer(reviewer, { excludeTestServices: true })("Reviewer, on the real app-server
       assert.notMatch(yield* review("+ let x"), /^x$/m)
     }))
 
-  it.effect("tells why there is no review", () =>
+  it.effect("fails with the reason of the failed turn", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.enqueue(ModelServer.httpError(503, { error: { code: "server_is_overloaded" } }))

@@ -33,7 +33,7 @@ const header = {
 const client = (message: Json, at = 0) => ({ direction: "client", at, message })
 const server = (message: Json, at = 0) => ({ direction: "server", at, message })
 
-/** A file in a directory that is removed with the scope. */
+/** A file path in a temporary directory. */
 const temporaryFile = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -57,7 +57,7 @@ const readLines = Effect.fnUntraced(function*(path: string) {
   return (yield* fs.readFileString(path)).trimEnd().split("\n").map((line) => JSON.parse(line))
 })
 
-/** A connection as a list: what has come, and the end. */
+/** Opens a connection whose lines a test takes one by one. */
 const open = Effect.gen(function*() {
   const transport = yield* Transport.Transport
   const connection = yield* transport.connect
@@ -75,7 +75,7 @@ const open = Effect.gen(function*() {
     sendLine: connection.send,
     take: Effect.map(Queue.take(lines), (line): any => JSON.parse(line)),
     takeLine: Queue.take(lines),
-    /** What is there when nothing more comes by itself. */
+    /** Takes all lines, after every fiber that can run has run. */
     rest: Effect.andThen(Effect.repeat(Effect.yieldNow, { times: 50 }), Queue.clear(lines)).pipe(
       Effect.map((all) => all.map((line): any => JSON.parse(line)))
     ),
@@ -87,8 +87,8 @@ const open = Effect.gen(function*() {
   }
 })
 
-/** The end of every connection that these lines do not end. */
-const endsOf = (lines: ReadonlyArray<string | object>): ReadonlyArray<object> => {
+/** Makes an end for every connection that the lines leave open. */
+const closeConnections = (lines: ReadonlyArray<string | object>): ReadonlyArray<object> => {
   const connections = new Set<number>()
   const ended = new Set<number>()
   for (const line of lines) {
@@ -105,24 +105,24 @@ const endsOf = (lines: ReadonlyArray<string | object>): ReadonlyArray<object> =>
   }))
 }
 
-/** Plays lines that the test has written. */
-const playing = Effect.fnUntraced(function*(
+/** Replays the lines of a test. */
+const replayLines = Effect.fnUntraced(function*(
   lines: ReadonlyArray<string | object>,
   options?: Cassette.ReplayOptions
 ) {
-  const path = yield* writeLines(header, ...lines, ...endsOf(lines))
+  const path = yield* writeLines(header, ...lines, ...closeConnections(lines))
   const context = yield* Layer.build(Cassette.replay(path, options))
   return yield* open.pipe(Effect.provide(context))
 })
 
-const mismatch = (reason: AppServerError.AppServerErrorReason): Cassette.CassetteMismatch => {
+const toMismatch = (reason: AppServerError.AppServerErrorReason): Cassette.CassetteMismatch => {
   assert(reason._tag === "ConnectionClosed")
   assert.instanceOf(reason.cause, Cassette.CassetteMismatch)
   assert.include(reason.description, reason.cause.diff)
   return reason.cause
 }
 
-const warnings = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+const collectLogs = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const seen: Array<string> = []
     return effect.pipe(
@@ -139,7 +139,7 @@ const turnStart = (id: number, threadId: string, text: string) =>
   request(id, "turn/start", { threadId, input: [{ type: "text", text }] })
 
 // ---------------------------------------------------------------------------------------------------------------------
-// A transport that says what the test wants
+// A transport whose server side is the test
 // ---------------------------------------------------------------------------------------------------------------------
 
 class Scripted extends Context.Service<Scripted, {
@@ -157,31 +157,31 @@ const layerScripted = Layer.effectContext(Effect.gen(function*() {
   }))
 }))
 
-type Said = { readonly by: "client" | "server"; readonly line: string }
+type SentLine = { readonly by: "client" | "server"; readonly line: string }
 
-/** Records a conversation, one line after the other. */
-const recording = Effect.fnUntraced(function*(
+/** Records messages one by one, and returns those that the client received. */
+const recordMessages = Effect.fnUntraced(function*(
   path: string,
-  said: ReadonlyArray<Said>,
+  messages: ReadonlyArray<SentLine>,
   options?: Cassette.RecordOptions,
   end?: (scripted: Scripted["Service"]) => Effect.Effect<void>
 ) {
   return yield* Effect.gen(function*() {
     const scripted = yield* Scripted
     const connection = yield* open
-    const heard: Array<string> = []
-    for (const { by, line } of said) {
+    const received: Array<string> = []
+    for (const { by, line } of messages) {
       if (by === "client") yield* connection.sendLine(line)
       else {
         yield* scripted.emit(line)
-        heard.push(yield* connection.takeLine)
+        received.push(yield* connection.takeLine)
       }
     }
     if (end !== undefined) {
       yield* end(scripted)
       yield* Effect.exit(connection.takeLine)
     }
-    return heard
+    return received
   }).pipe(
     Effect.scoped,
     Effect.provide(Layer.provideMerge(Cassette.record(path, options), Layer.fresh(layerScripted)))
@@ -189,7 +189,7 @@ const recording = Effect.fnUntraced(function*(
 })
 
 layer(NodeServices.layer)("Cassette.record", (it) => {
-  it.effect("writes a header and a line for every message, with who sent it and when", () =>
+  it.effect("writes a header, and a line with direction and time for every message", () =>
     Effect.gen(function*() {
       const path = yield* temporaryFile
       const userAgent = "test/0.169.0 (Debian) xterm (test; 1)"
@@ -230,12 +230,12 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
       Schema.decodeUnknownSync(Cassette.Header)(first)
     }))
 
-  it.effect("keeps secrets off the disk, wherever they stand", () =>
+  it.effect("redacts secrets in every position before it writes", () =>
     Effect.gen(function*() {
       const path = yield* temporaryFile
       const secret = (name: string) => `SENTINEL${name}`
       const quoted = "SENTINEL\"quoted"
-      const said: ReadonlyArray<Said> = [
+      const messages: ReadonlyArray<SentLine> = [
         request(1, "account/login/start", { type: "apiKey", apiKey: secret("1") }),
         request(2, "account/login/start", { accessToken: secret("2"), nested: { refresh_token: secret("3") } }),
         request(3, "turn/start", { input: [{ type: "text", text: `Authorization: Bearer ${secret("4")}` }] }),
@@ -247,11 +247,11 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
         request(9, "x", { text: `token=\u001b[31m${secret("12")}\u001b[0m` }),
         { id: 9, error: { code: 1, message: `password: ${secret("13")}` } }
       ].map((message) => ({ by: "client", line: JSON.stringify(message) }))
-      yield* recording(
+      yield* recordMessages(
         path,
         [
-          ...said,
-          ...said.map(({ line }): Said => ({ by: "server", line })),
+          ...messages,
+          ...messages.map(({ line }): SentLine => ({ by: "server", line })),
           { by: "server", line: `{"apiKey":"${secret("14")}` },
           { by: "client", line: `{"pet": "${secret("15")} with more` }
         ],
@@ -277,7 +277,7 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
       assert.include(text, "<redacted>")
     }))
 
-  it.effect("leaves what is no secret as it is: token counts, ids, colours", () =>
+  it.effect("keeps token counts, ids and colors", () =>
     Effect.gen(function*() {
       const path = yield* temporaryFile
       const message = notification("x", {
@@ -287,11 +287,11 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
         apiKey: null,
         text: "tokens: 5"
       })
-      yield* recording(path, [{ by: "server", line: JSON.stringify(message) }])
+      yield* recordMessages(path, [{ by: "server", line: JSON.stringify(message) }])
       assert.deepStrictEqual((yield* readLines(path))[1].message, message)
     }))
 
-  it.effect("has every line on disk when the connection's scope has closed, also when interrupted", () =>
+  it.effect("has every line on disk when the connection's scope closes, also by interruption", () =>
     Effect.gen(function*() {
       const path = yield* temporaryFile
       const context = yield* Layer.build(Layer.provideMerge(Cassette.record(path), layerScripted))
@@ -306,7 +306,7 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
       assert.deepInclude(lines.at(-1), { direction: "end", by: "client" })
     }))
 
-  it.effect("fails with a typed error if the file cannot be opened", () =>
+  it.effect("fails with CassetteError if the file cannot be opened", () =>
     Effect.gen(function*() {
       const file = yield* writeLines("in the way")
       const error = yield* Layer.build(Cassette.record(`${file}/below.jsonl`).pipe(Layer.provide(layerScripted))).pipe(
@@ -314,10 +314,10 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
         Effect.flip
       )
       assert.strictEqual(error._tag, "CassetteError")
-      assert.include(error.message, "it cannot be written")
+      assert.include(error.message, "The file cannot be written")
     }))
 
-  it.effect("reports a disk that is full and lets the connection go on", () =>
+  it.effect("logs a full disk and keeps the connection open", () =>
     Effect.gen(function*() {
       const path = yield* temporaryFile
       const fs = yield* FileSystem.FileSystem
@@ -327,9 +327,9 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
         method: "writeAll",
         description: "ENOSPC"
       })
-      const [heard, seen] = yield* recording(
+      const [received, seen] = yield* recordMessages(
         path,
-        Array.makeBy(20, (n): Said => ({ by: n % 2 === 0 ? "client" : "server", line: `{"n":${n}}` }))
+        Array.makeBy(20, (n): SentLine => ({ by: n % 2 === 0 ? "client" : "server", line: `{"n":${n}}` }))
       ).pipe(
         Effect.provideService(FileSystem.FileSystem, {
           ...fs,
@@ -339,9 +339,9 @@ layer(NodeServices.layer)("Cassette.record", (it) => {
                 get: (target, key) => key === "writeAll" ? () => Effect.fail(full) : Reflect.get(target, key, target)
               }))
         }),
-        warnings
+        collectLogs
       )
-      assert.lengthOf(heard, 10)
+      assert.lengthOf(received, 10)
       assert.lengthOf(seen, 1)
       assert.include(seen[0], "ENOSPC")
     }))
@@ -352,9 +352,9 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
   const method = Schema.Literals(["x", "initialize", "turn/start"])
 
   it.effect.prop(
-    "plays back what was recorded (law)",
+    "replays every recorded conversation (law)",
     {
-      said: Schema.Array(Schema.Struct({
+      messages: Schema.Array(Schema.Struct({
         by: Schema.Literals(["client", "server"]),
         message: Schema.Union([
           Schema.Struct({ id: messageId, method, params: Schema.Json }),
@@ -364,28 +364,28 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
         ])
       }))
     },
-    ({ said }) =>
+    ({ messages }) =>
       Effect.gen(function*() {
         const path = yield* temporaryFile
-        const lines = said.map(({ by, message }): Said => ({ by, line: JSON.stringify(message) }))
-        const heard = yield* recording(path, lines)
+        const lines = messages.map(({ by, message }): SentLine => ({ by, line: JSON.stringify(message) }))
+        const received = yield* recordMessages(path, lines)
         const replayed = yield* Effect.gen(function*() {
           const connection = yield* open
-          const heard: Array<string> = []
+          const received: Array<string> = []
           for (const { by, line } of lines) {
             if (by === "client") yield* connection.sendLine(line)
-            else heard.push(yield* connection.takeLine)
+            else received.push(yield* connection.takeLine)
           }
-          return heard
+          return received
         }).pipe(Effect.scoped, Effect.provide(Cassette.replay(path)))
-        assert.deepStrictEqual(replayed.map((line) => JSON.parse(line)), heard.map((line) => JSON.parse(line)))
+        assert.deepStrictEqual(replayed.map((line) => JSON.parse(line)), received.map((line) => JSON.parse(line)))
       }).pipe(Effect.scoped),
     { arbitrary: { runs: 100 } }
   )
 
-  it.effect("sends nothing before the program has sent what came before it", () =>
+  it.effect("sends a message only after the program has sent what precedes it", () =>
     Effect.gen(function*() {
-      const { rest, send } = yield* playing([
+      const { rest, send } = yield* replayLines([
         server(notification("first")),
         client(request(1, "a")),
         server({ id: 1, result: "a" }),
@@ -400,9 +400,9 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       assert.deepStrictEqual(yield* rest, [notification("between"), { id: 2, result: "b" }])
     }))
 
-  it.effect("answers under the program's own ids, and keeps those of the server's requests", () =>
+  it.effect("responds with the program's request ids, and keeps the ids of server requests", () =>
     Effect.gen(function*() {
-      const { rest, send } = yield* playing([
+      const { rest, send } = yield* replayLines([
         client(request(1, "a")),
         client(request(2, "b")),
         server({ id: 2, result: "b" }),
@@ -422,9 +422,9 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       assert.deepStrictEqual(yield* rest, [{ id: 1, result: "again" }])
     }))
 
-  it.effect("takes equal requests in the recorded order", () =>
+  it.effect("matches equal requests in the recorded order", () =>
     Effect.gen(function*() {
-      const { rest, send } = yield* playing([
+      const { rest, send } = yield* replayLines([
         client(request(1, "read")),
         server({ id: 1, result: "before" }),
         client(request(2, "read")),
@@ -435,9 +435,9 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       assert.deepStrictEqual(yield* rest, [{ id: 1, result: "before" }, { id: 2, result: "after" }])
     }))
 
-  it.effect("is lenient where two runs differ by nature: client info, redactions, the turn of an interrupt", () =>
+  it.effect("matches other client info, redacted values and an empty turn id of an interrupt", () =>
     Effect.gen(function*() {
-      const { rest, send } = yield* playing([
+      const { rest, send } = yield* replayLines([
         client(request(1, "initialize", { clientInfo: { name: "old", version: "0.0.1" }, capabilities: null })),
         client(request(2, "account/login/start", { type: "apiKey", apiKey: "<redacted>" })),
         client(turnStart(3, "t", "my name is <redacted>, hello")),
@@ -451,9 +451,9 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       assert.deepStrictEqual(yield* rest, [notification("end")])
     }))
 
-  it.effect("ignores what it is told to ignore, and has the program's own names in what the server sends", () =>
+  it.effect("matches ignored properties, and renames their values in server messages", () =>
     Effect.gen(function*() {
-      const { rest, send } = yield* playing([
+      const { rest, send } = yield* replayLines([
         client(request(1, "process/spawn", { processHandle: "handle-1234", at: 1, command: ["ls"] })),
         server(notification("process/outputDelta", { processHandle: "handle-1234" }))
       ], { ignore: ["processHandle", "at"] })
@@ -461,10 +461,10 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       assert.deepStrictEqual(yield* rest, [notification("process/outputDelta", { processHandle: "handle-9876" })])
     }))
 
-  describe("paths", () => {
-    it.effect("are the program's own in what the server sends", () =>
+  describe("paths of another run", () => {
+    it.effect("renames recorded paths in server messages to those of the program", () =>
       Effect.gen(function*() {
-        const { rest, send } = yield* playing([
+        const { rest, send } = yield* replayLines([
           client(request(1, "thread/start", { cwd: "/tmp/codex-abc/workspace" })),
           server({
             id: 1,
@@ -494,7 +494,7 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
         assert.deepStrictEqual(yield* rest, [notification("end")])
       }))
 
-    it.effect("cannot be two others at once", () =>
+    it.effect("rejects two paths for one recorded path", () =>
       Effect.gen(function*() {
         const start = (id: number, cwd: string) => request(id, "thread/start", { cwd })
         const cases = [
@@ -503,13 +503,13 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
           { recorded: ["/a/one", "/a/one"], actual: ["/a/one", "/b/one"] }
         ]
         for (const { actual, recorded } of cases) {
-          const { failure, send } = yield* playing(recorded.map((cwd, id) => client(start(id, cwd))))
+          const { failure, send } = yield* replayLines(recorded.map((cwd, id) => client(start(id, cwd))))
           for (const [id, cwd] of actual.entries()) yield* send(start(id, cwd))
-          assert.include(mismatch(yield* failure).diff, "params.cwd")
+          assert.include(toMismatch(yield* failure).diff, "params.cwd")
         }
       }))
 
-    it.effect("are found by name where nothing was sent of them before", () =>
+    it.effect("renames named paths that the program has not sent before", () =>
       Effect.gen(function*() {
         const path = yield* writeLines(
           { ...header, paths: { root: "/tmp/abc", workspace: "/tmp/abc/ws" } },
@@ -524,7 +524,7 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       }))
   })
 
-  describe("threads that run at once", () => {
+  describe("concurrent threads", () => {
     const names = ["a", "b", "c"]
     const threads = ["t-1", "t-2", "t-3"]
     const lines = [
@@ -542,43 +542,43 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
     ]
 
     for (const order of [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]) {
-      it.effect(`may come in any order, as ${order.map((n) => names[n]).join(", ")}`, () =>
+      it.effect(`match in the order ${order.map((n) => names[n]).join(", ")}`, () =>
         Effect.gen(function*() {
-          const { rest, send, take } = yield* playing(lines)
+          const { rest, send, take } = yield* replayLines(lines)
           for (const n of order) yield* send(request(100 + n, "thread/start"))
-          const held = new Map<string, string>()
+          const threadIds = new Map<string, string>()
           for (const n of order) {
             const { id, result } = yield* take
             assert.strictEqual(id, 100 + n)
-            held.set(names[n]!, result.thread.id)
+            threadIds.set(names[n]!, result.thread.id)
             yield* send(turnStart(200 + n, result.thread.id, names[n]!))
           }
-          const heard = yield* rest
+          const received = yield* rest
           assert.deepStrictEqual(
-            heard.flatMap(({ method, params }) => method === "thread/started" ? [params.thread.id] : []).sort(),
+            received.flatMap(({ method, params }) => method === "thread/started" ? [params.thread.id] : []).sort(),
             threads
           )
           assert.deepStrictEqual(
-            heard.flatMap(({ method, params }) => method === "said" ? [[params.text, params.threadId]] : []),
-            names.map((name) => [name, held.get(name)])
+            received.flatMap(({ method, params }) => method === "said" ? [[params.text, params.threadId]] : []),
+            names.map((name) => [name, threadIds.get(name)])
           )
         }))
     }
 
-    it.effect("are not mixed up once they are told apart", () =>
+    it.effect("rejects a swap of threads that the program has used", () =>
       Effect.gen(function*() {
         for (const message of [turnStart(13, "t-1", "b"), turnStart(13, "t-2", "more")]) {
-          const { failure, send } = yield* playing([...lines, client(turnStart(13, "t-1", "more"))])
+          const { failure, send } = yield* replayLines([...lines, client(turnStart(13, "t-1", "more"))])
           for (const n of [0, 1, 2]) yield* send(request(n, "thread/start"))
           yield* send(turnStart(10, "t-1", "a"))
           yield* send(message)
-          assert.deepStrictEqual(mismatch(yield* failure).actual, message)
+          assert.deepStrictEqual(toMismatch(yield* failure).actual, message)
         }
       }))
 
-    it.effect("are told apart by what they were opened with", () =>
+    it.effect("rejects a swap of threads with other params", () =>
       Effect.gen(function*() {
-        const { failure, send } = yield* playing([
+        const { failure, send } = yield* replayLines([
           client(request(1, "thread/start", { model: "small" })),
           client(request(2, "thread/start", { model: "large" })),
           server(opened(1, "t-1")),
@@ -589,100 +589,101 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
         yield* send(request(1, "thread/start", { model: "small" }))
         yield* send(request(2, "thread/start", { model: "large" }))
         yield* send(turnStart(3, "t-2", "a"))
-        assert.include(mismatch(yield* failure).diff, "params.threadId")
+        assert.include(toMismatch(yield* failure).diff, "params.threadId")
       }))
   })
 
-  describe("a message that was not recorded", () => {
-    it.effect("ends the connection with what differs from the closest one", () =>
+  describe("an unrecorded message", () => {
+    it.effect("shows the difference from the closest recorded message", () =>
       Effect.gen(function*() {
-        const { failure, send } = yield* playing([
+        const { failure, send } = yield* replayLines([
           client(turnStart(1, "t", "Hello")),
           client(request(2, "turn/start", { threadId: "u", input: [], effort: "high" }))
         ])
         yield* send(turnStart(1, "t", "Goodbye"))
-        const { actual, diff, expected, method } = mismatch(yield* failure)
+        const { actual, diff, expected, method } = toMismatch(yield* failure)
         assert.strictEqual(method, "turn/start")
         assert.deepStrictEqual(expected, turnStart(1, "t", "Hello"))
         assert.deepStrictEqual(actual, turnStart(1, "t", "Goodbye"))
         assert.strictEqual(
           diff,
           [
-            "the program sent request turn/start, which is not in the recording. Closest is line 2 (- recorded, + sent):",
+            "The program sent request `turn/start` with other content than the recording. Record the cassette again if " +
+            "the change is intended. The closest message is on line 2 (- recorded, + sent):",
             "  params.input[0].text",
             "    - \"Hello\"",
             "    + \"Goodbye\""
           ].join("\n")
         )
-        // It is over: what comes later changes nothing.
+        // The connection has ended, so later messages have no effect.
         yield* send(turnStart(1, "t", "Hello"))
       }))
 
-    it.effect("ends it with what is still to be sent if nothing is close", () =>
+    it.effect("lists the messages still expected if none is close", () =>
       Effect.gen(function*() {
-        const { failure, send } = yield* playing([client(request(1, "a")), client(request(2, "b"))])
+        const { failure, send } = yield* replayLines([client(request(1, "a")), client(request(2, "b"))])
         yield* send(request(1, "a"))
         yield* send(request(2, "a"))
-        assert.include(mismatch(yield* failure).diff, "does not have any more. Still to be sent are request b (line 3)")
+        assert.include(toMismatch(yield* failure).diff, "does not have again. Still expected: request `b` (line 3)")
       }))
 
-    it.effect("may be another answer to a request of the server", () =>
+    it.effect("compares responses to server requests", () =>
       Effect.gen(function*() {
-        const { failure, send, take } = yield* playing([
+        const { failure, send, take } = yield* replayLines([
           server({ method: "item/commandExecution/requestApproval", id: 0, params: {} }),
           client({ id: 0, result: { decision: "accept" } })
         ])
         const { id } = yield* take
         yield* send({ id, result: { decision: "decline" } })
-        const { diff, method } = mismatch(yield* failure)
+        const { diff, method } = toMismatch(yield* failure)
         assert.strictEqual(method, "item/commandExecution/requestApproval")
         assert.include(diff, "- \"accept\"")
         assert.include(diff, "+ \"decline\"")
       }))
 
-    it.effect("shows no secrets", () =>
+    it.effect("omits secrets", () =>
       Effect.gen(function*() {
-        const { failure, send } = yield* playing([client(request(1, "a", { text: "x" }))])
+        const { failure, send } = yield* replayLines([client(request(1, "a", { text: "x" }))])
         yield* send(request(1, "a", { text: "Bearer abcdefg", apiKey: "hijklmn" }))
-        const error = mismatch(yield* failure)
+        const error = toMismatch(yield* failure)
         assert.notMatch(JSON.stringify(error) + error.message, /abcdefg|hijklmn/)
       }))
 
-    it.effect("or not there, ends it when the program waits for what comes after, also under a test clock", () =>
+    it.effect("fails when the program waits for a response after a message it does not send, also under TestClock", () =>
       Effect.gen(function*() {
-        const { failure, send } = yield* playing([
+        const { failure, send } = yield* replayLines([
           client(request(1, "thread/name/set")),
           server({ id: 1, result: {} }),
           client(request(2, "turn/start")),
           server({ id: 2, result: {} })
         ])
         yield* send(request(1, "turn/start"))
-        const { diff, method } = mismatch(yield* failure)
+        const { diff, method } = toMismatch(yield* failure)
         assert.strictEqual(method, "turn/start")
-        assert.include(diff, "has not sent what was sent before it: request thread/name/set (line 2)")
+        assert.include(diff, "has not sent what precedes it: request `thread/name/set` (line 2)")
       }))
   })
 
-  it.effect("warns of what was not sent when the connection is closed", () =>
+  it.effect("warns of unsent messages when the connection closes", () =>
     Effect.gen(function*() {
       const lines = [client(request(1, "a")), client(request(2, "b"))]
-      const path = yield* writeLines(header, ...lines, ...endsOf(lines))
+      const path = yield* writeLines(header, ...lines, ...closeConnections(lines))
       const [, seen] = yield* Effect.gen(function*() {
         const { send } = yield* open
         yield* send(request(1, "a"))
-      }).pipe(Effect.scoped, Effect.provide(Cassette.replay(path)), warnings)
+      }).pipe(Effect.scoped, Effect.provide(Cassette.replay(path)), collectLogs)
       assert.lengthOf(seen, 1)
-      assert.include(seen[0], "1 recorded message(s) of the program were not sent, the first is request b (line 3)")
+      assert.include(seen[0], "did not send 1 recorded message(s). The first is request `b` (line 3)")
     }))
 
-  it.effect("lets the recorded time pass if asked to", () =>
+  it.effect("waits for the recorded time with timing: recorded", () =>
     Effect.gen(function*() {
       const lines = [
         client(request(1, "a"), 100),
         server({ id: 1, result: {} }, 350),
         server(notification("later"), 5350)
       ]
-      const { rest, send } = yield* playing(lines, { timing: "recorded" })
+      const { rest, send } = yield* replayLines(lines, { timing: "recorded" })
       yield* send(request(1, "a"))
       yield* TestClock.adjust("249 millis")
       assert.lengthOf(yield* rest, 0)
@@ -693,12 +694,12 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       yield* TestClock.adjust("1 millis")
       assert.lengthOf(yield* rest, 1)
 
-      const atOnce = yield* playing(lines)
+      const atOnce = yield* replayLines(lines)
       yield* atOnce.send(request(1, "a"))
       assert.lengthOf(yield* atOnce.rest, 2)
     }))
 
-  it.effect("ends as the recorded connection ended", () =>
+  it.effect("ends with the failure of the recorded connection", () =>
     Effect.gen(function*() {
       const closed = new AppServerError.ConnectionClosed({
         description: "the server exited with code 3",
@@ -708,7 +709,7 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       })
       for (const error of [AppServerError.make(closed), undefined]) {
         const path = yield* temporaryFile
-        yield* recording(
+        yield* recordMessages(
           path,
           [{ by: "client", line: "{\"method\":\"a\"}" }, { by: "server", line: "{\"half\": a line" }],
           {},
@@ -721,12 +722,12 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
         const end = yield* Effect.flip(connection.takeLine)
         if (AppServerError.isAppServerError(end)) assert.deepStrictEqual(end.reason, closed)
         else assert.isUndefined(error)
-        // What is sent after the end goes nowhere, as on any transport.
+        // As on any transport, a message after the end is dropped.
         yield* connection.send({ method: "b" })
       }
     }))
 
-  it.effect("plays several connections one after the other, and no more than there are", () =>
+  it.effect("replays connections in order, and rejects one more", () =>
     Effect.gen(function*() {
       const path = yield* temporaryFile
       const context = yield* Layer.build(Layer.provideMerge(Cassette.record(path), layerScripted))
@@ -736,36 +737,36 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       yield* Effect.gen(function*() {
         for (const method of ["a", "b"]) yield* Effect.scoped(Effect.flatMap(open, ({ send }) => send({ method })))
         const error = yield* Effect.flip(Effect.scoped(open))
-        assert.include(error.message, "has 2 connection(s), and this is one more")
+        assert.include(error.message, "has 2 connection(s), and the program opened one more")
       }).pipe(Effect.provide(Cassette.replay(path)))
     }))
 
-  it.effect("says what is wrong with a file that it cannot play", () =>
+  it.effect("fails with the line and the reason for an invalid file", () =>
     Effect.gen(function*() {
       const whole = JSON.stringify(client(request(1, "a"))) + "\n"
       const cases = [
-        { lines: [{ ...header, cassette: 2 }], line: 1, says: "it has version 2 of the format" },
-        { lines: ["{\"id\":1}\n"], line: 1, says: "not the header of a cassette" },
-        { lines: [], line: 1, says: "not the header of a cassette" },
-        { lines: [{ cassette: 1 }], line: 1, says: "not the header of a cassette" },
-        { lines: [header, whole, whole.slice(0, 40)], line: 3, says: "not a line of a cassette" },
-        { lines: [header, { direction: "up", at: 0, message: {} }], line: 2, says: "not a line of a cassette" },
-        { lines: [header, client(request(1, "a"))], line: 2, says: "stops here, before the end of the recording" }
+        { lines: [{ ...header, cassette: 2 }], line: 1, reason: "The file has version `2` of the format" },
+        { lines: ["{\"id\":1}\n"], line: 1, reason: "not the header of a cassette" },
+        { lines: [], line: 1, reason: "not the header of a cassette" },
+        { lines: [{ cassette: 1 }], line: 1, reason: "not the header of a cassette" },
+        { lines: [header, whole, whole.slice(0, 40)], line: 3, reason: "not an entry of a cassette" },
+        { lines: [header, { direction: "up", at: 0, message: {} }], line: 2, reason: "not an entry of a cassette" },
+        { lines: [header, client(request(1, "a"))], line: 2, reason: "stops before the end of the recording" }
       ]
-      for (const { line, lines, says } of cases) {
+      for (const { line, lines, reason } of cases) {
         const path = yield* writeLines(...lines)
         const error = yield* Effect.flip(Effect.scoped(Layer.build(Cassette.replay(path))))
         assert.strictEqual(error._tag, "CassetteError")
         assert.strictEqual(error.line, line)
-        assert.include(error.message, says)
+        assert.include(error.message, reason)
       }
       const missing = yield* Effect.flip(Effect.scoped(Layer.build(Cassette.replay("/no/such/file.jsonl"))))
-      assert.include(missing.message, "there is no such file")
+      assert.include(missing.message, "The file does not exist")
     }))
 })
 
-layer(NodeServices.layer, { excludeTestServices: true })("A session of the real app-server", (it) => {
-  it.effect("replays with equal results, every time, in any directory", () =>
+layer(NodeServices.layer, { excludeTestServices: true })("Cassette of the real app-server", (it) => {
+  it.effect("replays with equal results in any directory", () =>
     Effect.gen(function*() {
       const play = (cwd: string) => scenario(cwd).pipe(Effect.provide(layerReplay(cassette)))
       const first = yield* play("/tmp/here/workspace")
@@ -784,19 +785,19 @@ layer(NodeServices.layer, { excludeTestServices: true })("A session of the real 
       )
     }))
 
-  it.effect("replays when its fibers come in another order", () =>
+  it.effect("replays when fibers run in another order", () =>
     Effect.gen(function*() {
       const { together: [b, a] } = yield* scenario("/w/x", ["b", "a"]).pipe(Effect.provide(layerReplay(cassette)))
       assert.include(JSON.stringify(a), "You said: I am a")
       assert.include(JSON.stringify(b), "You said: I am b")
     }))
 
-  it.effect("shows the program the same as when it was recorded", () =>
+  it.effect("shows the program what it observed during the recording", () =>
     Effect.gen(function*() {
       const path = yield* temporaryFile
       const recorded = yield* recordScenario(path)
       const replayed = yield* scenario(recorded.read.cwd).pipe(Effect.provide(layerReplay(path)))
-      // What comes by itself at the start comes before the program listens, or after.
+      // Notifications at the start may arrive before or after the program subscribes.
       const without = (observed: typeof recorded) => ({
         ...observed,
         notifications: observed.notifications.filter(({ method }) =>

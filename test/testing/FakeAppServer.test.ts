@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AppServer, Codex, Input, type Protocol, Sandbox, type Thread } from "effect-codex"
+import { AppServer, Codex, Input, Sandbox, type Thread } from "effect-codex"
 import { FakeAppServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -7,14 +7,13 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
+import { layerCodex } from "./layerCodex.ts"
 
 const layer = (script?: FakeAppServer.Script, options?: FakeAppServer.Options) =>
-  Codex.layer.pipe(
-    Layer.provideMerge(AppServer.layer()),
-    Layer.provideMerge(FakeAppServer.layer(script, options))
-  )
+  layerCodex(FakeAppServer.layer(script, options))
 
 const withThread = <A, E, R>(
   use: (thread: Thread.Thread, codex: Codex.Codex["Service"]) => Effect.Effect<A, E, R>
@@ -30,7 +29,7 @@ const run = (script: FakeAppServer.Script, options?: FakeAppServer.Options) =>
 const methods = (events: ReadonlyArray<{ readonly method: unknown }>) => events.map(({ method }) => method)
 
 describe("FakeAppServer", () => {
-  it.effect("echoes without a script", () =>
+  it.effect("echoes the input without a script", () =>
     withThread((thread) =>
       Effect.gen(function*() {
         assert.strictEqual((yield* thread.run("hello")).finalResponse, "hello")
@@ -38,7 +37,7 @@ describe("FakeAppServer", () => {
       })
     ).pipe(Effect.provide(layer())))
 
-  it.effect("plays an Effect of steps, and says them in the protocol's order", () =>
+  it.effect("plays an Effect of actions, and sends events in the protocol's order", () =>
     withThread((thread) =>
       Effect.gen(function*() {
         const events = yield* Stream.runCollect(thread.stream("hi"))
@@ -62,14 +61,14 @@ describe("FakeAppServer", () => {
       })
     ).pipe(Effect.provide(layer((turn) =>
       Effect.gen(function*() {
-        yield* FakeAppServer.reasoning(`Someone says ${turn.text}`)
+        yield* FakeAppServer.reasoning(`The user wrote ${turn.text}`)
         yield* FakeAppServer.plan([{ step: "greet", status: "inProgress" }])
         yield* FakeAppServer.deltas(["he", "llo"])
         yield* FakeAppServer.usage({ inputTokens: 3, outputTokens: 2 })
       })
     ))))
 
-  it.effect("plays a Stream of steps", () =>
+  it.effect("plays a Stream of actions", () =>
     Effect.gen(function*() {
       const { finalResponse, items } = yield* run(() =>
         Stream.make(
@@ -87,7 +86,7 @@ describe("FakeAppServer", () => {
       ])
     }))
 
-  it.effect("fails a turn with any error info", () =>
+  it.effect("fails a turn with an error info or a defect", () =>
     Effect.gen(function*() {
       const failed = yield* Effect.flip(
         run(() => Effect.andThen(FakeAppServer.text("so far"), FakeAppServer.fail("no more", "usageLimitExceeded")))
@@ -104,7 +103,7 @@ describe("FakeAppServer", () => {
       assert.include(bug.message, "bug in the script")
     }))
 
-  it.effect("adds up the usage of requests, over turns and forks", () =>
+  it.effect("adds the usage of requests, over turns and forks", () =>
     withThread((thread, codex) =>
       Effect.gen(function*() {
         const reported = (thread: Thread.Thread) =>
@@ -127,7 +126,33 @@ describe("FakeAppServer", () => {
       )
     ))))
 
-  it.effect("is interrupted", () =>
+  it.effect("sends any notification and request of a script", () =>
+    withThread((thread) =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        yield* server.handle(
+          "item/tool/call",
+          ({ tool, turnId }) =>
+            Effect.succeed(
+              { success: true, contentItems: [{ type: "inputText", text: `${tool} in ${turnId}` }] } as const
+            )
+        )
+        const turn = yield* thread.turn("hi")
+        const events = yield* Stream.runCollect(turn.events)
+        assert.includeMembers(methods(events), ["item/plan/delta", "turn/invented"])
+        assert.strictEqual((yield* turn.result).finalResponse, `weather in ${turn.id}`)
+      }).pipe(Effect.scoped)
+    ).pipe(Effect.provide(layer((turn) =>
+      Effect.gen(function*() {
+        yield* turn.emit("item/plan/delta", { itemId: "p", delta: "first" })
+        yield* turn.notify("turn/invented", {})
+        const call = { callId: "c", tool: "weather", namespace: null, arguments: {} }
+        const { contentItems: [content] } = yield* turn.request("item/tool/call", call)
+        yield* FakeAppServer.text(content?.type === "inputText" ? content.text : "")
+      })
+    ))))
+
+  it.effect("interrupts a turn", () =>
     withThread((thread) =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
@@ -137,9 +162,9 @@ describe("FakeAppServer", () => {
         const { turns } = yield* thread.read({ includeTurns: true })
         assert.deepStrictEqual(turns.map(({ status }) => status), ["interrupted"])
       })
-    ).pipe(Effect.provide(layer(() => FakeAppServer.silence))))
+    ).pipe(Effect.provide(layer(() => FakeAppServer.never))))
 
-  it.effect("hands steering to the script", () =>
+  it.effect("passes steering to the script", () =>
     withThread((thread) =>
       Effect.gen(function*() {
         const turn = yield* thread.turn("hi")
@@ -157,46 +182,44 @@ describe("FakeAppServer", () => {
       })
     ))))
 
-  describe("asks the client", () => {
-    const ask = (
-      step: FakeAppServer.Step,
-      register: (server: AppServer.AppServer["Service"]) => Effect.Effect<void, never, any>
-    ) => {
-      const heard = Deferred.makeUnsafe<unknown>()
-      return Effect.gen(function*() {
+  describe("requests to the client", () => {
+    /** Plays an action, and returns its result with the turn's items. */
+    const play = Effect.fnUntraced(function*(
+      action: FakeAppServer.Action,
+      register: (server: AppServer.AppServer["Service"]) => Effect.Effect<void, never, Scope.Scope> = () => Effect.void
+    ) {
+      const returned = yield* Deferred.make<unknown>()
+      const script = () => Effect.tap(action, (result) => Deferred.succeed(returned, result))
+      const { items } = yield* Effect.gen(function*() {
         yield* register(yield* AppServer.AppServer)
-        const result = yield* withThread((thread) => thread.run("hi"))
-        return { heard: yield* Deferred.await(heard), status: result.status, items: result.items }
-      }).pipe(
-        Effect.scoped,
-        Effect.provide(layer(() => step.pipe(Effect.tap((answer) => Deferred.succeed(heard, answer)))))
-      ) as Effect.Effect<{ heard: unknown; status: string; items: ReadonlyArray<Protocol.ThreadItem> }, unknown>
-    }
-    const nobody = () => Effect.void
+        return yield* withThread((thread) => thread.run("hi"))
+      }).pipe(Effect.scoped, Effect.provide(layer(script)))
+      return { items, result: yield* Deferred.await(returned) }
+    })
 
-    it.effect("for approval of a command", () =>
+    it.effect("sends an approval request for a command", () =>
       Effect.gen(function*() {
-        const step = FakeAppServer.command("rm x", { approval: true, output: "gone" })
-        const accepted = yield* ask(step, (server) =>
+        const action = FakeAppServer.command("rm x", { approval: true, output: "gone" })
+        const accepted = yield* play(action, (server) =>
           server.handle("item/commandExecution/requestApproval", () =>
             Effect.succeed({ decision: "accept" } as const)))
-        assert.strictEqual(accepted.heard, "accept")
+        assert.strictEqual(accepted.result, "accept")
         assert.deepInclude(accepted.items[1], {
           type: "commandExecution",
           status: "completed",
           aggregatedOutput: "gone"
         })
-        const declined = yield* ask(step, nobody)
-        assert.strictEqual(declined.heard, "decline")
+        const declined = yield* play(action)
+        assert.strictEqual(declined.result, "decline")
         assert.deepInclude(declined.items[1], { type: "commandExecution", status: "declined" })
       }))
 
-    it.effect("for approval of a file change, which may cancel the turn", () =>
+    it.effect("sends an approval request for a file change, which may cancel the turn", () =>
       Effect.gen(function*() {
-        const step = FakeAppServer.fileChange([{ path: "a.txt", kind: "add", diff: "+a" }], { approval: true })
-        const declined = yield* ask(step, nobody)
-        assert.strictEqual(declined.heard, "decline")
-        const cancelled = yield* withThread((thread) =>
+        const action = FakeAppServer.fileChange([{ path: "a.txt", kind: "add", diff: "+a" }], { approval: true })
+        const declined = yield* play(action)
+        assert.strictEqual(declined.result, "decline")
+        const canceled = yield* withThread((thread) =>
           Effect.gen(function*() {
             const server = yield* AppServer.AppServer
             yield* server.handle(
@@ -205,34 +228,34 @@ describe("FakeAppServer", () => {
             )
             return yield* thread.run("hi")
           })
-        ).pipe(Effect.scoped, Effect.provide(layer(() => step)))
-        assert.strictEqual(cancelled.status, "interrupted")
+        ).pipe(Effect.scoped, Effect.provide(layer(() => action)))
+        assert.strictEqual(canceled.status, "interrupted")
       }))
 
-    it.effect("for the user's choice", () =>
+    it.effect("returns the labels that the user chose", () =>
       Effect.gen(function*() {
-        const step = FakeAppServer.userInput([{ id: "q", question: "Which?", options: ["a", "b"] }])
-        const { heard } = yield* ask(step, (server) =>
+        const action = FakeAppServer.userInput([{ id: "q", question: "Which?", options: ["a", "b"] }])
+        const { result } = yield* play(action, (server) =>
           server.handle("item/tool/requestUserInput", ({ questions }) =>
             Effect.succeed({ answers: { q: { answers: [questions[0]!.options![1]!.label] } } })))
-        assert.deepStrictEqual(heard, { q: ["b"] })
+        assert.deepStrictEqual(result, { q: ["b"] })
       }))
 
-    it.effect("to run a tool", () =>
+    it.effect("calls a tool of the client", () =>
       Effect.gen(function*() {
-        const step = FakeAppServer.toolCall("weather", { city: "Oslo" })
-        const { heard } = yield* ask(step, (server) =>
+        const action = FakeAppServer.toolCall("weather", { city: "Oslo" })
+        const { result } = yield* play(action, (server) =>
           server.handle("item/tool/call", ({ arguments: args }) =>
             Effect.succeed(
               { success: true, contentItems: [{ type: "inputText", text: JSON.stringify(args) }] } as const
             )))
-        assert.deepStrictEqual(heard, {
+        assert.deepStrictEqual(result, {
           success: true,
           contentItems: [{ type: "inputText", text: "{\"city\":\"Oslo\"}" }]
         })
       }))
 
-    it.effect("and fails the turn if the script needed an answer that it did not get", () =>
+    it.effect("fails the turn if the client rejects a request", () =>
       Effect.gen(function*() {
         const failed = yield* Effect.flip(run(() => FakeAppServer.userInput([{ id: "q", question: "Which?" }])))
         assert(failed._tag === "TurnFailed")
@@ -240,8 +263,8 @@ describe("FakeAppServer", () => {
       }))
   })
 
-  describe("keeps threads", () => {
-    it.effect("as the real server does: stored once they have run a turn", () =>
+  describe("threads", () => {
+    it.effect("stores a thread once it has run a turn, as the real server does", () =>
       withThread((thread, codex) =>
         Effect.gen(function*() {
           const ids = (options?: Codex.ListOptions) =>
@@ -268,7 +291,7 @@ describe("FakeAppServer", () => {
         })
       ).pipe(Effect.provide(layer())))
 
-    it.effect("with their rights, and ignores other rights for a loaded one", () =>
+    it.effect("keeps permissions, and ignores other permissions for a loaded thread", () =>
       withThread((thread, codex) =>
         Effect.gen(function*() {
           yield* thread.run("hi", { approvalMode: "deny_all", sandboxPolicy: Sandbox.workspaceWrite() })
@@ -281,7 +304,7 @@ describe("FakeAppServer", () => {
         })
       ).pipe(Effect.provide(layer())))
 
-    it.effect("for the next connection", () =>
+    it.effect("keeps a thread for the next connection", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const process = Codex.layer.pipe(Layer.provide(AppServer.layer()))
@@ -295,8 +318,8 @@ describe("FakeAppServer", () => {
       }).pipe(Effect.provide(FakeAppServer.layer())))
   })
 
-  describe("goes wrong on demand:", () => {
-    it.effect("junk, half lines and unknown notifications between the events", () =>
+  describe("faults", () => {
+    it.effect("sends junk, partial lines and unknown notifications between events", () =>
       Effect.gen(function*() {
         const { finalResponse, items } = yield* run(() =>
           Stream.make(
@@ -311,7 +334,7 @@ describe("FakeAppServer", () => {
         assert.deepStrictEqual<unknown>(items[1], { type: "hologram", id: "h", depth: 3 })
       }))
 
-    it.effect("each byte by itself", () =>
+    it.effect("sends each byte alone", () =>
       Effect.gen(function*() {
         assert.strictEqual(
           (yield* run(() => FakeAppServer.text("é😀\u2028"), { splitAtEveryByte: true })).finalResponse,
@@ -319,7 +342,7 @@ describe("FakeAppServer", () => {
         )
       }))
 
-    it.effect("each message twice", () =>
+    it.effect("sends each message twice", () =>
       Effect.gen(function*() {
         const { items } = yield* run(() => FakeAppServer.text("a"), { duplicateMessages: true })
         assert.deepStrictEqual(items.map(({ type }) => type), [
@@ -330,17 +353,17 @@ describe("FakeAppServer", () => {
         ])
       }))
 
-    it.effect("all events before the answer to turn/start", () =>
+    it.effect("sends all events before the response to turn/start", () =>
       Effect.gen(function*() {
         assert.strictEqual(
-          (yield* run(() => FakeAppServer.text("early"), { eventsBeforeAnswer: true })).finalResponse,
+          (yield* run(() => FakeAppServer.text("early"), { eventsBeforeResponse: true })).finalResponse,
           "early"
         )
       }))
 
-    it.effect("all events before the answer, also when the turn waits for the client", () =>
+    it.effect("sends all events before the response, also if the turn waits for the client", () =>
       Effect.gen(function*() {
-        const options = { eventsBeforeAnswer: true }
+        const options = { eventsBeforeResponse: true }
         const { items } = yield* run(() => FakeAppServer.command("ls", { approval: true }), options)
         assert.deepInclude(items[1], { type: "commandExecution", status: "declined" })
         yield* withThread((thread) =>
@@ -352,14 +375,14 @@ describe("FakeAppServer", () => {
             yield* server.request("turn/interrupt", { threadId: thread.id, turnId: "" })
             assert.strictEqual((yield* Fiber.join(running)).status, "interrupted")
           })
-        ).pipe(Effect.provide(layer(() => FakeAppServer.silence, options)))
+        ).pipe(Effect.provide(layer(() => FakeAppServer.never, options)))
       }))
 
-    it.effect("a scripted answer that throws is a refusal, and the fake goes on", () =>
+    it.effect("rejects a request whose scripted response throws", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("thread/list", () => {
+        yield* fake.respond("thread/list", () => {
           throw new Error("a bug in the test")
         })
         const { reason } = yield* Effect.flip(server.request("thread/list", {}))
@@ -368,11 +391,11 @@ describe("FakeAppServer", () => {
         assert.strictEqual((yield* server.request("model/list")).data.length, 1)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("an answer that never comes, in virtual time", () =>
+    it.effect("sends no response, in virtual time", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("model/list", FakeAppServer.silent, { times: 1 })
+        yield* fake.respond("model/list", FakeAppServer.noResponse, { times: 1 })
         const failure = yield* Effect.forkChild(Effect.flip(server.request("model/list")))
         yield* fake.awaitSent("model/list")
         yield* TestClock.adjust("60 seconds")
@@ -380,11 +403,11 @@ describe("FakeAppServer", () => {
         assert.strictEqual((yield* server.request("model/list")).data.length, 1)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("overload that passes, and refusals", () =>
+    it.effect("rejects requests as overloaded a number of times, or with a message", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("model/list", FakeAppServer.overloaded, { times: 2 })
+        yield* fake.respond("model/list", FakeAppServer.overloaded, { times: 2 })
         const models = yield* Effect.forkChild(server.request("model/list"))
         for (const attempt of [1, 2]) {
           yield* fake.awaitSent("model/list", attempt)
@@ -393,17 +416,17 @@ describe("FakeAppServer", () => {
         assert.strictEqual((yield* Fiber.join(models)).data.length, 1)
         assert.strictEqual((yield* fake.sent).filter(({ method }) => method === "model/list").length, 3)
 
-        yield* fake.answer("thread/start", FakeAppServer.rejected("failed to load configuration"))
+        yield* fake.respond("thread/start", FakeAppServer.rejected("failed to load configuration"))
         const { reason } = yield* Effect.flip(server.request("thread/start", {}))
         assert(reason._tag === "RequestRejected")
         assert.strictEqual(reason.detail, "failed to load configuration")
       }).pipe(Effect.provide(layer())))
 
-    it.effect("a result of a newer protocol", () =>
+    it.effect("sends a result of a newer protocol", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.answer("model/list", FakeAppServer.result({ data: [], nextCursor: null, addedLater: 1 }))
+        yield* fake.respond("model/list", FakeAppServer.result({ data: [], nextCursor: null, addedLater: 1 }))
         assert.deepStrictEqual<unknown>(yield* server.request("model/list"), {
           data: [],
           nextCursor: null,
@@ -411,17 +434,17 @@ describe("FakeAppServer", () => {
         })
       }).pipe(Effect.provide(layer())))
 
-    it.effect("one odd entry in a list, and a cursor that leads nowhere", () =>
+    it.effect("sends a malformed list entry, and a cursor without a page", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const codex = yield* Codex.Codex
         const [model] = yield* Stream.runCollect(codex.models())
-        yield* fake.answer("model/list", FakeAppServer.result({ data: [{ id: "odd" }, model], nextCursor: "here" }))
+        yield* fake.respond("model/list", FakeAppServer.result({ data: [{ id: "odd" }, model], nextCursor: "here" }))
         const models = yield* Stream.runCollect(codex.models())
         assert.deepStrictEqual(models.map(({ id }) => id), ["fake-model", "fake-model"])
       }).pipe(Effect.provide(layer())))
 
-    it.effect("the end of the process in the middle of a line", () =>
+    it.effect("ends the process within a line", () =>
       Effect.gen(function*() {
         const failed = yield* Effect.flip(run(() =>
           Stream.make(
@@ -433,11 +456,11 @@ describe("FakeAppServer", () => {
         assert.deepInclude(failed.reason, { exitCode: 3, stderrTail: "boom" })
       }))
 
-    it.effect("a server that stops reading for a while", () =>
+    it.effect("pauses reading", () =>
       Effect.gen(function*() {
         const fake = yield* FakeAppServer.FakeAppServer
         const server = yield* AppServer.AppServer
-        yield* fake.stall
+        yield* fake.pause
         const models = yield* Effect.forkChild(server.request("model/list"))
         yield* TestClock.adjust("30 seconds")
         assert.isFalse((yield* fake.sent).some(({ method }) => method === "model/list"))
@@ -445,7 +468,7 @@ describe("FakeAppServer", () => {
         assert.strictEqual((yield* Fiber.join(models)).data.length, 1)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("latency, in virtual time", () =>
+    it.effect("delays messages, in virtual time", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const opening = yield* Effect.forkChild(codex.startThread())
@@ -455,13 +478,11 @@ describe("FakeAppServer", () => {
         yield* Fiber.join(opening)
       }).pipe(Effect.provide(
         Codex.layer.pipe(
-          Layer.provide(Layer.effect(
-            AppServer.AppServer,
+          Layer.provide(Layer.effectContext(
             Effect.gen(function*() {
               const building = yield* Effect.forkScoped(Layer.build(AppServer.layer()))
               yield* TestClock.adjust("1 second")
-              const context = yield* Fiber.join(building)
-              return yield* Effect.provideContext(AppServer.AppServer, context)
+              return yield* Fiber.join(building)
             })
           )),
           Layer.provide(FakeAppServer.layer(undefined, { latency: "100 millis" }))
@@ -469,7 +490,7 @@ describe("FakeAppServer", () => {
       )))
   })
 
-  it.effect("records everything that the client sent", () =>
+  it.effect("records all messages of the client", () =>
     withThread((thread) =>
       Effect.gen(function*() {
         yield* thread.run("hello", { model: "m" })
@@ -496,11 +517,11 @@ describe("FakeAppServer", () => {
       yield* Effect.yieldNow
       yield* fake.notify("skills/changed", {})
       assert.strictEqual(Option.getOrThrow(yield* Fiber.join(seen)).method, "skills/changed")
-      const { error } = yield* fake.ask("attestation/generate", {})
-      assert.strictEqual(error.code, -32601)
+      const { error } = yield* fake.request("attestation/generate", {})
+      assert.strictEqual(error?.code, -32601)
     }).pipe(Effect.provide(layer())))
 
-  it.effect("refuses what the protocol does not have, as the real server does", () =>
+  it.effect("rejects unknown methods and threads, as the real server does", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const refused = (request: Effect.Effect<unknown, { readonly reason: { readonly _tag: string } }>) =>
@@ -516,15 +537,15 @@ describe("FakeAppServer", () => {
       )
     }).pipe(Effect.provide(layer())))
 
-  it.effect("says how to script a method that it does not know", () =>
+  it.effect("rejects a method that it does not implement, and names the remedy", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const fake = yield* FakeAppServer.FakeAppServer
       assert.notInclude(fake.methods, "skills/list")
       const { reason } = yield* Effect.flip(server.request("skills/list", {}))
       assert(reason._tag === "RequestRejected")
-      assert.include(reason.detail, `fake.answer("skills/list", FakeAppServer.result(`)
-      yield* fake.answer("skills/list", FakeAppServer.result({ data: [] }))
+      assert.include(reason.detail, `fake.respond("skills/list", FakeAppServer.result(`)
+      yield* fake.respond("skills/list", FakeAppServer.result({ data: [] }))
       assert.deepStrictEqual((yield* server.request("skills/list", {})).data, [])
     }).pipe(Effect.provide(layer())))
 })

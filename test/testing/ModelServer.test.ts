@@ -1,7 +1,7 @@
-import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it, layer } from "@effect/vitest"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -10,7 +10,10 @@ import * as FileSystem from "effect/FileSystem"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import * as HttpServer from "effect/http/HttpServer"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Layer from "effect/Layer"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
@@ -19,19 +22,16 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as CodexEnvironment from "../../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../../src/testing/ModelServer.ts"
+import * as TestCodex from "../../src/testing/TestCodex.ts"
+import type { Message } from "./jsonClient.ts"
 import * as RawAppServer from "./RawAppServer.ts"
 
-const CodexLayer = CodexEnvironment.layer().pipe(
-  Layer.provideMerge(ModelServer.layer),
-  Layer.provideMerge(NodeServices.layer)
-)
-
-const isDelta = (text: string) => (message: RawAppServer.Message) => message.params?.["delta"] === text
+const isDelta = (text: string) => (message: Message) => message.params?.delta === text
 
 const addFile = (name: string) => `*** Begin Patch\n*** Add File: ${name}\n+patched\n*** End Patch`
 
-layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-server", (it) => {
-  it.effect("a script that has no more replies says so, and what to do", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ModelServer with codex app-server", (it) => {
+  it.effect("fails a turn without a reply, and names the remedy", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.reset
@@ -44,7 +44,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.include(String(error?.["message"]), "ModelServer.enqueue")
     }).pipe(Effect.scoped))
 
-  it.effect("a function that throws, or an Effect of it that dies, fails the turn with its error", () =>
+  it.effect("fails a turn with the error of a function that throws or whose Effect dies", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -62,7 +62,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       yield* model.reset
     }).pipe(Effect.scoped))
 
-  it.effect("a whole message reaches the turn, and the request is kept", () =>
+  it.effect("sends a message to the turn, and keeps the request", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -82,7 +82,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual(turn.status, "completed")
       assert.strictEqual((yield* app.items).at(-1)?.["text"], "hello")
 
-      const [usage] = yield* app.paramsOf("thread/tokenUsage/updated")
+      const [usage] = yield* app.getParams("thread/tokenUsage/updated")
       assert.deepInclude(usage?.["tokenUsage"], {
         last: {
           totalTokens: 120,
@@ -104,7 +104,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual(request?.body["model"], "mock-model")
     }))
 
-  it.effect("one reply holds reasoning, commentary and a final answer in pieces", () =>
+  it.effect("sends reasoning, commentary and a final answer in one reply", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -122,17 +122,17 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.deepInclude(commentary, { type: "agentMessage", text: "working", phase: "commentary" })
       assert.deepInclude(answer, { type: "agentMessage", text: "hello", phase: "final_answer" })
       assert.deepStrictEqual(
-        (yield* app.paramsOf("item/agentMessage/delta")).filter((params) => params["itemId"] === answer?.["id"])
+        (yield* app.getParams("item/agentMessage/delta")).filter((params) => params["itemId"] === answer?.["id"])
           .map((params) => params["delta"]),
         ["he", "llo"]
       )
       assert.deepStrictEqual(
-        (yield* app.paramsOf("item/reasoning/summaryTextDelta")).map((params) => params["delta"]),
+        (yield* app.getParams("item/reasoning/summaryTextDelta")).map((params) => params["delta"]),
         ["first", "second"]
       )
     }))
 
-  it.effect("a stream of pieces puts the test in control of the model", () =>
+  it.effect("sends the parts of a stream as the test offers them", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -151,7 +151,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual((yield* app.items).at(-1)?.["text"], "onetwo")
     }))
 
-  it.effect("function calls and custom tool calls run, and their outputs come back", () =>
+  it.effect("returns the outputs of function calls and custom tool calls", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const fs = yield* FileSystem.FileSystem
@@ -187,7 +187,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.isUndefined(last?.functionCallOutput("call_unknown"))
     }))
 
-  it.effect("every way to fail reaches the turn as an error of its own", () =>
+  it.effect("fails a turn with the error info of each kind of failure", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -214,7 +214,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual(yield* errorOf(ModelServer.cut([ModelServer.message("half")])), "other")
     }))
 
-  it.effect("interrupting a turn that hangs ends its response, and the next turn works", () =>
+  it.effect("ends the response of a turn that is interrupted", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -232,7 +232,7 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
       assert.strictEqual((yield* app.runTurn(threadId, "go on")).status, "completed")
     }))
 
-  it.effect("computed replies tell concurrent threads and their images apart", () =>
+  it.effect("computes replies for concurrent threads, and reads their images", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const app = yield* RawAppServer.make
@@ -254,8 +254,8 @@ layer(CodexLayer, { excludeTestServices: true })("ModelServer with codex app-ser
     }))
 })
 
-layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
-  it.effect("serves two processes, one after the other", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("CodexEnvironment", (it) => {
+  it.effect("serves two processes in sequence", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.enqueue(ModelServer.text("one"), ModelServer.text("two"))
@@ -273,7 +273,7 @@ layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["one"])
     }))
 
-  it.effect("merges configuration over its defaults, and knows the model", () =>
+  it.effect("overrides its default configuration, and has the model in its catalog", () =>
     Effect.gen(function*() {
       const notify = ["say", "a \"quoted\" \\ word"]
       const environment = yield* CodexEnvironment.make({
@@ -291,10 +291,10 @@ layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
       const { features } = config as { readonly features: object }
       assert.deepInclude(features, { shell_snapshot: true, plugins: false })
       yield* app.startThread()
-      assert.deepStrictEqual(yield* app.paramsOf("warning"), [])
+      assert.deepStrictEqual(yield* app.getParams("warning"), [])
     }))
 
-  it.effect("lives in the directory given, and is removed with its scope", () =>
+  it.effect("creates its directories in the given one, and removes them with the scope", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -310,7 +310,32 @@ layer(CodexLayer, { excludeTestServices: true })("CodexEnvironment", (it) => {
 })
 
 describe("ModelServer over plain HTTP", () => {
-  it.effect("answers the catalogue with an empty list, and nothing else", () =>
+  it.effect("serves on the HttpServer of its environment", () =>
+    Effect.gen(function*() {
+      const served = yield* Deferred.make<(request: Request) => Effect.Effect<number, unknown, Scope.Scope>>()
+      const server = HttpServer.make({
+        address: NetAddress.inetAddressFromIpStringUnsafe("127.0.0.1", 4100),
+        serve: (app) =>
+          Effect.asVoid(Deferred.succeed(served, (request) =>
+            Effect.map(
+              Effect.provideService(app, HttpServerRequest.HttpServerRequest, HttpServerRequest.fromWeb(request)),
+              ({ status }) => status
+            )))
+      })
+      const context = yield* Layer.build(
+        Layer.provide(ModelServer.layer, Layer.succeed(HttpServer.HttpServer, server))
+      )
+      const model = Context.get(context, ModelServer.ModelServer)
+      assert.strictEqual(model.url, "http://127.0.0.1:4100/v1")
+      yield* model.enqueue(ModelServer.httpError(418))
+      const getStatus = yield* Deferred.await(served)
+      const headers = { host: "127.0.0.1:4100" }
+      const request = new Request(`${model.url}/responses`, { method: "POST", headers, body: "{}" })
+      assert.strictEqual(yield* getStatus(request), 418)
+      assert.lengthOf(yield* model.requests, 1)
+    }).pipe(Effect.scoped))
+
+  it.effect("responds to models with an empty list, and rejects other paths", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -322,7 +347,7 @@ describe("ModelServer over plain HTTP", () => {
       assert.deepStrictEqual(yield* model.requests, [])
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.effect("takes queued replies in order, and one value as often as it is queued", () =>
+  it.effect("takes queued replies in order, with new ids for each use of a value", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -345,7 +370,7 @@ describe("ModelServer over plain HTTP", () => {
       assert.strictEqual((yield* model.requests).length, 1)
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.effect("waits for the requests asked for", () =>
+  it.effect("waits for a number of requests", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -356,7 +381,7 @@ describe("ModelServer over plain HTTP", () => {
       assert.deepStrictEqual((yield* Fiber.join(two)).map((request) => request.body), [{ n: 1 }, { n: 2 }])
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.effect("a client that goes away in mid-stream leaves nothing behind", () =>
+  it.effect("is idle after clients disconnect during a response", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const client = yield* HttpClient.HttpClient
@@ -369,12 +394,12 @@ describe("ModelServer over plain HTTP", () => {
       assert.strictEqual((yield* client.get(`${model.url}/models`)).status, 200)
     }).pipe(Effect.provide(HttpLayer)))
 
-  it.live("closing drops at once whatever is still open", () =>
+  it.live("drops open connections at once when it closes", () =>
     Effect.gen(function*() {
       const client = yield* HttpClient.HttpClient
       const scope = yield* Scope.make()
       const model = Context.get(
-        yield* Layer.buildWithScope(ModelServer.layer, scope),
+        yield* Layer.buildWithScope(TestCodex.layerModelServer, scope),
         ModelServer.ModelServer
       )
       yield* Effect.flatMap(client.get(`${model.url}/models`), (response) => response.text)
@@ -397,7 +422,7 @@ describe("ModelServer over plain HTTP", () => {
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 })
 
-const HttpLayer = Layer.mergeAll(ModelServer.layer, FetchHttpClient.layer)
+const HttpLayer = Layer.mergeAll(TestCodex.layerModelServer, FetchHttpClient.layer)
 
 const post = (url: string, body: unknown) =>
   HttpClientRequest.bodyJsonUnsafe(HttpClientRequest.post(`${url}/responses`), body)

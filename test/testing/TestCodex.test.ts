@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 
 layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
-  it.effect("takes of the parent's environment what a process needs, and nothing else", () =>
+  it.effect("inherits only the variables that a process needs", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { codexHome, home } = yield* CodexEnvironment.CodexEnvironment
@@ -15,7 +15,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
         sandboxPolicy: { type: "dangerFullAccess" }
       })
       const names = stdout.split("\n").map((line) => line.split("=", 1)[0])
-      // The test runner sets this one in its own environment, as a developer sets keys.
+      // The test runner sets this variable, as a developer sets keys.
       assert.isDefined(process.env["VITEST"])
       assert.notInclude(names, "VITEST")
       assert.include(names, "PATH")
@@ -23,7 +23,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
       assert.include(stdout, `CODEX_SQLITE_HOME=${codexHome}`)
     }))
 
-  it.effect("keeps out a variable that was set after the package was loaded", () =>
+  it.effect("removes a variable that was set after the import of the package", () =>
     Effect.gen(function*() {
       vi.stubEnv("LATE_SECRET", "s3cret")
       const { env } = yield* Layer.build(TestCodex.layerEnvironment()).pipe(
@@ -36,12 +36,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TestCodex", (it) => {
 
   for (
     const [scheme, message] of [
-      ["http", "A test connects to loopback only, not to codex.invalid"],
-      // A tunnel that the proxy closes has no message.
+      ["http", "A test connects to loopback only, not to `codex.invalid`"],
+      // A tunnel that the proxy rejects has no message.
       ["https", "Connection failed"]
     ] as const
   ) {
-    it.effect(`connects to loopback only, whatever ${scheme} host is configured`, () =>
+    it.effect(`connects to loopback only if the configuration names another ${scheme} host`, () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const model = yield* ModelServer.ModelServer

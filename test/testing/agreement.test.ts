@@ -1,29 +1,25 @@
-/**
- * The fake is honest only as far as it does what the real server does, so the same programs run on both here, and what
- * they observe is compared.
- */
+/** Runs programs on the fake and on the real server, and compares what they observe. */
 import { assert, layer } from "@effect/vitest"
-import { AppServer, Codex, type Protocol, Sandbox, type Turn } from "effect-codex"
+import { AppServer, AppServerError, Codex, type Protocol, Sandbox, type Turn } from "effect-codex"
 import { FakeAppServer, ModelServer, TestCodex } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { layerCodex } from "./layerCodex.ts"
 
 type Program = Effect.Effect<unknown, unknown, Codex.Codex | AppServer.AppServer | Scope.Scope>
 
 interface Conversation {
-  /** What the model of the real server says. */
+  /** The replies of the real server's model. */
   readonly replies: ReadonlyArray<ModelServer.Reply>
-  /** What the fake does. */
+  /** The script of the fake. */
   readonly script: FakeAppServer.Script
   readonly program: Program
 }
 
-/** An item without what differs from run to run, or what the fake does not claim to know. */
-const normaliseItem = (item: Protocol.ThreadItem): unknown => {
+/** The members of an item that do not differ between runs, and that the fake implements. */
+const normalizeItem = (item: Protocol.ThreadItem): unknown => {
   switch (item.type) {
     case "userMessage":
       return [item.type, item.content.map((input) => input.type === "text" ? input.text : input.type)]
@@ -42,17 +38,17 @@ const normaliseItem = (item: Protocol.ThreadItem): unknown => {
   }
 }
 
-const normalise = (event: Turn.TurnEvent): ReadonlyArray<unknown> => {
+const normalize = (event: Turn.TurnEvent): ReadonlyArray<unknown> => {
   switch (event.method) {
     case "turn/started":
       return [[event.method, event.params.turn.status]]
     case "turn/completed": {
       const { error, items, status } = event.params.turn
-      return [[event.method, status, error?.codexErrorInfo ?? null, items.map(normaliseItem)]]
+      return [[event.method, status, error?.codexErrorInfo ?? null, items.map(normalizeItem)]]
     }
     case "item/started":
     case "item/completed":
-      return [[event.method, normaliseItem(event.params.item)]]
+      return [[event.method, normalizeItem(event.params.item)]]
     case "item/agentMessage/delta":
     case "item/reasoning/summaryTextDelta":
       return [[event.method, event.params.delta]]
@@ -60,7 +56,7 @@ const normalise = (event: Turn.TurnEvent): ReadonlyArray<unknown> => {
       return [[event.method, event.params.error.codexErrorInfo, event.params.willRetry]]
     case "thread/tokenUsage/updated":
       return [[event.method, event.params.tokenUsage]]
-    // The real server sends the output of quick commands with the item only, and each diff three times.
+    // The real server sends the output of quick commands only with the item, and each diff three times.
     case "item/commandExecution/outputDelta":
     case "turn/diff/updated":
       return []
@@ -69,21 +65,20 @@ const normalise = (event: Turn.TurnEvent): ReadonlyArray<unknown> => {
   }
 }
 
-const eventsOf = (options?: Codex.StartOptions) =>
+const collectEvents = (options?: Codex.StartOptions) =>
   Effect.gen(function*() {
     const codex = yield* Codex.Codex
     const thread = yield* codex.startThread(options)
     const events = yield* Stream.runCollect(thread.stream("go"))
-    return events.flatMap(normalise)
+    return events.flatMap(normalize)
   })
 
-const tags = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A, E>) =>
-  Effect.map(Effect.result(effect), (result) =>
-    Result.isSuccess(result)
-      ? "ok"
-      : result.failure._tag === "AppServerError"
-      ? (result.failure as unknown as { readonly reason: { readonly _tag: string } }).reason._tag
-      : result.failure._tag)
+/** The tag of the outcome. For an `AppServerError`, the tag of its reason. */
+const getTag = (effect: Effect.Effect<unknown, { readonly _tag: string }>) =>
+  Effect.match(effect, {
+    onSuccess: () => "ok",
+    onFailure: (error) => AppServerError.isAppServerError(error) ? error.reason._tag : error._tag
+  })
 
 const usage = { inputTokens: 7, outputTokens: 3 }
 
@@ -91,7 +86,7 @@ const conversations: Record<string, Conversation> = {
   "a message in pieces": {
     replies: [ModelServer.reply([ModelServer.deltas(["he", "llo"])], { usage })],
     script: () => Effect.andThen(FakeAppServer.deltas(["he", "llo"]), FakeAppServer.usage(usage)),
-    program: eventsOf()
+    program: collectEvents()
   },
   "reasoning, commentary and a final answer": {
     replies: [
@@ -108,16 +103,16 @@ const conversations: Record<string, Conversation> = {
         FakeAppServer.text("yes", { phase: "final_answer" }),
         FakeAppServer.usage(usage)
       ),
-    program: eventsOf()
+    program: collectEvents()
   },
   "a turn that fails": {
     replies: [ModelServer.httpError(500)],
     script: () => FakeAppServer.fail("it broke", "internalServerError"),
-    program: eventsOf()
+    program: collectEvents()
   },
-  "a turn that is interrupted once it has started": {
+  "a turn that is interrupted after its start": {
     replies: [ModelServer.hang()],
-    script: () => FakeAppServer.silence,
+    script: () => FakeAppServer.never,
     program: Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread()
@@ -125,7 +120,7 @@ const conversations: Record<string, Conversation> = {
       yield* Stream.runHead(Stream.filter(turn.events, ({ method }) => method === "item/completed"))
       yield* turn.interrupt
       const { status } = yield* turn.result
-      return [status, (yield* Stream.runCollect(turn.events)).flatMap(normalise)]
+      return [status, (yield* Stream.runCollect(turn.events)).flatMap(normalize)]
     })
   },
   "a command with output": {
@@ -140,7 +135,7 @@ const conversations: Record<string, Conversation> = {
         FakeAppServer.text("done"),
         FakeAppServer.usage(usage)
       ),
-    program: eventsOf({ approvalMode: "dangerously_bypass_approvals_and_sandbox" })
+    program: collectEvents({ approvalMode: "dangerously_bypass_approvals_and_sandbox" })
   },
   "a command that is declined": {
     replies: [
@@ -161,7 +156,7 @@ const conversations: Record<string, Conversation> = {
         asked.push([command, commandActions, kind])
         return Effect.succeed({ decision: "decline" } as const)
       })
-      return [yield* eventsOf({ approvalPolicy: "untrusted", approvalsReviewer: "user" }), asked]
+      return [yield* collectEvents({ approvalPolicy: "untrusted", approvalsReviewer: "user" }), asked]
     })
   },
   "a tool of the client": {
@@ -182,7 +177,7 @@ const conversations: Record<string, Conversation> = {
         "item/tool/call",
         () => Effect.succeed({ success: true, contentItems: [{ type: "inputText", text: "ticket is open" }] } as const)
       )
-      return yield* eventsOf({
+      return yield* collectEvents({
         dynamicTools: [{
           type: "function",
           name: "lookup",
@@ -204,19 +199,19 @@ const conversations: Record<string, Conversation> = {
         FakeAppServer.text("patched"),
         FakeAppServer.usage(usage)
       ),
-    program: eventsOf({ approvalMode: "dangerously_bypass_approvals_and_sandbox" })
+    program: collectEvents({ approvalMode: "dangerously_bypass_approvals_and_sandbox" })
   },
-  "the life of a thread": {
+  "a thread from start to archive": {
     replies: ["one", "two", "three", "four"].map((text) => ModelServer.text(text)),
     script: (turn) => FakeAppServer.text(turn.text),
     program: Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ sandbox: "read-only" })
       const seen: Array<unknown> = [
-        yield* tags(codex.resumeThread(thread.id)),
-        yield* tags(codex.forkThread(thread.id)),
-        yield* tags(thread.read()),
-        yield* tags(thread.read({ includeTurns: true }))
+        yield* getTag(codex.resumeThread(thread.id)),
+        yield* getTag(codex.forkThread(thread.id)),
+        yield* getTag(thread.read()),
+        yield* getTag(thread.read({ includeTurns: true }))
       ]
       yield* thread.run("one")
       yield* thread.setName("mine")
@@ -224,8 +219,8 @@ const conversations: Record<string, Conversation> = {
         (yield* thread.read()).name,
         (yield* thread.read({ includeTurns: true })).turns.map((
           { items, status }
-        ) => [status, items.map(normaliseItem)]),
-        yield* tags(codex.resumeThread(thread.id, { approvalMode: "deny_all" }))
+        ) => [status, items.map(normalizeItem)]),
+        yield* getTag(codex.resumeThread(thread.id, { approvalMode: "deny_all" }))
       )
       yield* thread.run("two", { approvalMode: "deny_all", sandboxPolicy: Sandbox.dangerFullAccess })
       const server = yield* AppServer.AppServer
@@ -242,16 +237,16 @@ const conversations: Record<string, Conversation> = {
       )
       yield* codex.archiveThread(fork.id)
       seen.push(
-        yield* tags(codex.resumeThread(fork.id)),
-        yield* tags(fork.run("archived")),
-        yield* tags(codex.archiveThread("00000000-0000-7000-8000-000000000000"))
+        yield* getTag(codex.resumeThread(fork.id)),
+        yield* getTag(fork.run("archived")),
+        yield* getTag(codex.archiveThread("00000000-0000-7000-8000-000000000000"))
       )
       yield* codex.unarchiveThread(fork.id)
       const resumed = yield* codex.resumeThread(fork.id)
       yield* resumed.compact
       seen.push(
         (yield* resumed.read({ includeTurns: true })).turns.map(({ items }) => items.map(({ type }) => type)),
-        yield* tags(codex.resumeThread("00000000-0000-7000-8000-000000000000"))
+        yield* getTag(codex.resumeThread("00000000-0000-7000-8000-000000000000"))
       )
       return seen
     })
@@ -266,16 +261,16 @@ const conversations: Record<string, Conversation> = {
       const turn = yield* thread.turn("go")
       yield* turn.result
       return [
-        yield* tags(turn.steer("more")),
-        yield* tags(server.request("turn/interrupt", { threadId: thread.id, turnId: turn.id })),
-        yield* tags(server.request("turn/interrupt", { threadId: thread.id, turnId: "" })),
-        yield* tags(turn.interrupt)
+        yield* getTag(turn.steer("more")),
+        yield* getTag(server.request("turn/interrupt", { threadId: thread.id, turnId: turn.id })),
+        yield* getTag(server.request("turn/interrupt", { threadId: thread.id, turnId: "" })),
+        yield* getTag(turn.interrupt)
       ]
     })
   },
   "joining a turn": {
     replies: [ModelServer.hang()],
-    script: () => FakeAppServer.silence,
+    script: () => FakeAppServer.never,
     program: Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread()
@@ -289,19 +284,16 @@ const conversations: Record<string, Conversation> = {
   }
 }
 
-const fakeLayer = (script: FakeAppServer.Script) =>
-  Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provide(FakeAppServer.layer(script)))
-
-layer(TestCodex.layer(), { excludeTestServices: true })("the fake and the real server agree on", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("FakeAppServer and the real server agree on", (it) => {
   for (const [name, { program, replies, script }] of Object.entries(conversations)) {
     it.effect(name, () =>
       Effect.gen(function*() {
         const model = yield* ModelServer.ModelServer
-        // Not queued: a turn that is interrupted early may leave its reply to the next conversation.
+        // Computed, because the reply of a turn that is interrupted early must not go to the next conversation.
         const rest = replies.slice()
         yield* model.respond(() => rest.shift() ?? ModelServer.httpError(500))
         const real = yield* Effect.scoped(program)
-        const fake = yield* program.pipe(Effect.scoped, Effect.provide(fakeLayer(script)))
+        const fake = yield* program.pipe(Effect.scoped, Effect.provide(layerCodex(FakeAppServer.layer(script))))
         assert.deepStrictEqual(fake, real)
       }))
   }

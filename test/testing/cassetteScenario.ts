@@ -1,4 +1,4 @@
-/** A session that has a bit of everything. `npm run record` records it from the real app-server; tests replay it. */
+/** A session with events of each kind. `npm run record` records it from the real app-server, and tests replay it. */
 import { AppServer, Codex, type Thread } from "effect-codex"
 import * as Array from "effect/Array"
 import * as Effect from "effect/Effect"
@@ -10,15 +10,16 @@ import * as Cassette from "../../src/testing/Cassette.ts"
 import * as CodexEnvironment from "../../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../../src/testing/ModelServer.ts"
 import * as TestCodex from "../../src/testing/TestCodex.ts"
+import { layerCodex } from "./layerCodex.ts"
 
 export const cassette = "test/cassettes/session.jsonl"
 
 const usage = { inputTokens: 120, cachedInputTokens: 40, outputTokens: 30, reasoningTokens: 12 }
 
-/** What the model says to each prompt of the scenario. */
-const script: ModelServer.ModelServer["Service"]["respond"] extends (f: infer F) => unknown ? F : never = (request) => {
-  const after = (callId: string, call: ModelServer.Item, answer: ModelServer.Reply) =>
-    request.functionCallOutput(callId) === undefined ? call : answer
+/** The model's reply to each prompt of the scenario. */
+const script = (request: ModelServer.ModelRequest): ModelServer.Reply => {
+  const after = (callId: string, call: ModelServer.Item, reply: ModelServer.Reply) =>
+    request.functionCallOutput(callId) === undefined ? call : reply
   switch (request.lastUserText) {
     case "Think, then answer":
       return ModelServer.reply([
@@ -46,9 +47,9 @@ const script: ModelServer.ModelServer["Service"]["respond"] extends (f: infer F)
   }
 }
 
-const eventsOf = (thread: Thread.Thread, input: string) => Stream.runCollect(thread.stream(input))
+const collectEvents = (thread: Thread.Thread, input: string) => Stream.runCollect(thread.stream(input))
 
-/** The session, and everything that a program can observe of it. */
+/** Runs the session, and returns all that a program observes of it. */
 export const scenario = Effect.fnUntraced(function*(cwd: string, names: readonly [string, string] = ["a", "b"]) {
   const codex = yield* Codex.Codex
   const server = yield* AppServer.AppServer
@@ -68,7 +69,7 @@ export const scenario = Effect.fnUntraced(function*(cwd: string, names: readonly
     approvalPolicy: "untrusted",
     approvalsReviewer: "user"
   })
-  const answered = yield* eventsOf(thread, "Think, then answer")
+  const answered = yield* collectEvents(thread, "Think, then answer")
   const listed = yield* thread.run("List the files")
   const refused = yield* thread.run("Try something forbidden")
 
@@ -86,7 +87,10 @@ export const scenario = Effect.fnUntraced(function*(cwd: string, names: readonly
   const together = yield* Effect.forEach(
     names,
     (name) =>
-      Effect.flatMap(codex.startThread({ cwd, sandbox: "read-only" }), (thread) => eventsOf(thread, `I am ${name}`)),
+      Effect.flatMap(
+        codex.startThread({ cwd, sandbox: "read-only" }),
+        (thread) => collectEvents(thread, `I am ${name}`)
+      ),
     { concurrency: 2 }
   )
 
@@ -122,20 +126,14 @@ export const recordScenario = Effect.fnUntraced(function*(path: string) {
   yield* model.respond(script)
   return yield* scenario(environment.workspace).pipe(
     Effect.provide(
-      Codex.layer.pipe(
-        Layer.provideMerge(AppServer.layer()),
-        Layer.provide(
-          Cassette.record(path, { redact: { fields: ["installationId", "serverName"] } })
-        ),
-        Layer.provide(TestCodex.layerTransport())
+      layerCodex(
+        Cassette.record(path, { redact: { fields: ["installationId", "serverName"] } }).pipe(
+          Layer.provide(TestCodex.layerTransport())
+        )
       )
     )
   )
 }, Effect.provide(TestCodex.layerEnvironment()))
 
-/** Plays the part of the server in the scenario, or in any other program. */
-export const layerReplay = (path: string, options?: Cassette.ReplayOptions) =>
-  Codex.layer.pipe(
-    Layer.provideMerge(AppServer.layer()),
-    Layer.provide(Cassette.replay(path, options))
-  )
+/** Provides Codex on a recording. */
+export const layerReplay = (path: string) => layerCodex(Cassette.replay(path))

@@ -1,58 +1,29 @@
 /**
- * The same raw calls to the fake and to the real server. Whatever the fake says, the real server says too: each response and each
- * notification of the fake is compared, member by member, with the one at the same place. Members that only the real server sends
- * are not compared.
+ * Sends the same raw requests to the fake and to the real server. Each response and each notification of the fake is compared, member
+ * by member, with that of the real server at the same position. Members that only the real server sends are not compared.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Protocol, Transport } from "effect-codex"
 import { CodexEnvironment, FakeAppServer, ModelServer, TestCodex } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
-import * as SubscriptionRef from "effect/SubscriptionRef"
 import { version } from "../TestCodex.ts"
+import { makeJsonClient, type Message } from "./jsonClient.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
-// A client that reads and writes JSON
+// Client
 // ---------------------------------------------------------------------------------------------------------------------
 
-interface Message {
-  readonly id?: number
-  readonly method?: string
-  readonly params?: any
-  readonly result?: any
-  readonly error?: { readonly code: number; readonly message: string }
-}
-
-/** A connection, to a server whose working directory is the workspace. */
+/** Connects to a server with a working directory. */
 const connect = Effect.fnUntraced(function*(workspace: string) {
   const transport = yield* Transport.Transport
   const connection = yield* transport.connect
-  const received = yield* SubscriptionRef.make<ReadonlyArray<Message>>([])
-  yield* connection.incoming.pipe(
-    Stream.runForEach((line) => SubscriptionRef.update(received, (all) => [...all, JSON.parse(line) as Message])),
-    Effect.ignore,
-    Effect.forkScoped
-  )
-  const send = (message: object) => Effect.orDie(connection.send(JSON.stringify(message)))
+  const client = yield* makeJsonClient(connection.incoming, connection.send)
+  const { awaitMessage, received, send } = client
 
-  /** The first message from a position on that satisfies the predicate. */
-  const awaitMessage = (predicate: (message: Message) => boolean, from = 0) =>
-    SubscriptionRef.changes(received).pipe(
-      Stream.map((messages) => messages.slice(from).find(predicate)),
-      Stream.filter((message) => message !== undefined),
-      Stream.runHead,
-      Effect.map(Option.getOrThrow),
-      Effect.timeout("10 seconds")
-    )
-
-  let lastId = 0
-  /** Calls a method, and waits for a notification after it if one is to come. */
+  /** Sends a request, waits for its response, and then for a notification if the request succeeds. */
   const call = Effect.fnUntraced(function*(method: string, params: object = {}, until?: string) {
-    const id = ++lastId
-    const from = (yield* SubscriptionRef.get(received)).length
-    yield* send({ id, method, params })
-    const response = yield* awaitMessage((message) => message.id === id && message.method === undefined)
+    const from = (yield* received).length
+    const response = yield* client.call(method, params)
     if (until !== undefined && response.error === undefined) {
       yield* awaitMessage((message) => message.method === until, from)
     }
@@ -82,14 +53,9 @@ const connect = Effect.fnUntraced(function*(workspace: string) {
     yield* send({ id, ...response })
   })
 
-  yield* call("initialize", {
-    clientInfo: { name: "wire", title: null, version: "0.0.0" },
-    capabilities: { experimentalApi: true }
-  })
-  yield* send({ method: "initialized" })
   return {
     workspace,
-    received: SubscriptionRef.get(received),
+    received,
     awaitMessage,
     call,
     startThread,
@@ -103,9 +69,9 @@ const connect = Effect.fnUntraced(function*(workspace: string) {
 type Client = Effect.Success<ReturnType<typeof connect>>
 
 interface Scenario {
-  /** What the model of the real server says. */
+  /** The replies of the real server's model. */
   readonly replies?: ReadonlyArray<ModelServer.Reply>
-  /** What the fake does. */
+  /** The script of the fake. */
   readonly script?: FakeAppServer.Script
   /** Notifications that a script cannot send as the real server does. */
   readonly omit?: ReadonlyArray<string>
@@ -116,10 +82,10 @@ interface Scenario {
 // Comparison
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** What the fake and the real server call the same thing. */
+/** The real server's names by those of the fake. */
 type Names = Map<string, string>
 
-/** Members whose values differ from run to run. That both have one, or that both have none, is compared. */
+/** Members whose values differ between runs. Only their presence is compared. */
 const volatile = new Set([
   "createdAt",
   "updatedAt",
@@ -138,13 +104,13 @@ const volatile = new Set([
   "description",
   "defaultReasoningEffort",
   "supportedReasoningEfforts",
-  // What the fake does not claim to know.
+  // The fake does not implement these.
   "cursor",
   "message",
   "additionalDetails"
 ])
 
-/** Members that hold identifiers, which are compared by what they identify. */
+/** Members with identifiers. The test maps those of the fake to those of the real server. */
 const identifiers = new Set([
   "id",
   "itemId",
@@ -160,7 +126,7 @@ const identifiers = new Set([
   "backwardsCursor"
 ])
 
-const inNamesOf = (text: string, names: Names): string =>
+const rename = (text: string, names: Names): string =>
   [...names].reduce((renamed, [fake, real]) => renamed.replaceAll(fake, real), text)
 
 const differences = (fake: unknown, real: unknown, path: string, names: Names): ReadonlyArray<string> => {
@@ -187,10 +153,10 @@ const differences = (fake: unknown, real: unknown, path: string, names: Names): 
     }
     return known === String(real) ? [] : differ
   }
-  return typeof fake === "string" && inNamesOf(fake, names) === real ? [] : differ
+  return typeof fake === "string" && rename(fake, names) === real ? [] : differ
 }
 
-/** Notifications about what a fake does not have, or whose number differs from run to run. */
+/** Notifications that the fake does not implement, or whose number differs between runs. */
 const ignored = new Set([
   "configWarning",
   "warning",
@@ -199,8 +165,8 @@ const ignored = new Set([
   "turn/diff/updated"
 ])
 
-/** What is reported next to the order of all else: before or after what caused it. */
-const isAside = ({ method, params }: Message): boolean =>
+/** Notifications without a fixed order: they may precede or follow their cause. */
+const isUnordered = ({ method, params }: Message): boolean =>
   method === "thread/settings/updated" ||
   method === "thread/status/changed" && (params.status.type === "active" || params.status.type === "notLoaded")
 
@@ -215,13 +181,13 @@ const sequences = (messages: ReadonlyArray<Message>, omit: ReadonlyArray<string>
   const isStart = ({ method, result }: Message) => method === undefined && result?.turn !== undefined
   return {
     started: relevant.filter(isStart),
-    // The real server says once or twice that a thread is not loaded.
-    aside: relevant.filter(isAside).filter((message, index, all) => !isSame(all[index - 1], message)),
-    main: relevant.filter((message) => !isAside(message) && !isStart(message))
+    // The real server reports once or twice that a thread is not loaded.
+    unordered: relevant.filter(isUnordered).filter((message, index, all) => !isSame(all[index - 1], message)),
+    main: relevant.filter((message) => !isUnordered(message) && !isStart(message))
   }
 }
 
-const titleOf = ({ error, id, method, params }: Message): string =>
+const toTitle = ({ error, id, method, params }: Message): string =>
   method === undefined
     ? `response ${id}${error === undefined ? "" : ` ${error.code}`}`
     : `${method}${params?.item === undefined ? "" : ` ${params.item.type}`}${
@@ -229,13 +195,15 @@ const titleOf = ({ error, id, method, params }: Message): string =>
     }`
 
 const errorDifferences = (fake: Message, real: Message, title: string, names: Names): ReadonlyArray<string> => {
-  const ofFake = fake.error?.message
-  const ofReal = real.error?.message
-  if (ofFake === undefined || ofReal === undefined || inNamesOf(ofFake, names) === ofReal) return []
-  // A request that does not fit its type is explained in other words.
-  return [ofFake, ofReal].every((message) => message.startsWith("Invalid request:"))
+  const fakeMessage = fake.error?.message
+  const realMessage = real.error?.message
+  if (fakeMessage === undefined || realMessage === undefined || rename(fakeMessage, names) === realMessage) {
+    return []
+  }
+  // The two explain invalid params in other words.
+  return [fakeMessage, realMessage].every((message) => message.startsWith("Invalid request:"))
     ? []
-    : [`${title}: the fake says ${JSON.stringify(ofFake)}, the real server ${JSON.stringify(ofReal)}`]
+    : [`${title}: the fake sends ${JSON.stringify(fakeMessage)}, the real server ${JSON.stringify(realMessage)}`]
 }
 
 const compare = (
@@ -244,16 +212,16 @@ const compare = (
   names: Names,
   omit: ReadonlyArray<string> = []
 ) => {
-  const ofFake = sequences(fake, omit)
-  const ofReal = sequences(real, omit)
-  const kinds = ["main", "aside", "started"] as const
+  const fakeSequences = sequences(fake, omit)
+  const realSequences = sequences(real, omit)
+  const kinds = ["main", "unordered", "started"] as const
   for (const sequence of kinds) {
-    assert.deepStrictEqual(ofFake[sequence].map(titleOf), ofReal[sequence].map(titleOf))
+    assert.deepStrictEqual(fakeSequences[sequence].map(toTitle), realSequences[sequence].map(toTitle))
   }
   const all = kinds.flatMap((sequence) =>
-    ofFake[sequence].flatMap((message, index) => {
-      const other = ofReal[sequence][index]!
-      const title = titleOf(message).replaceAll(".", "_")
+    fakeSequences[sequence].flatMap((message, index) => {
+      const other = realSequences[sequence][index]!
+      const title = toTitle(message).replaceAll(".", "_")
       return [
         differences(message.params ?? message.result, other.params ?? other.result, title, names),
         errorDifferences(message, other, title, names)
@@ -276,6 +244,15 @@ const says = (text: string, ...tokens: Parameters<typeof usage>) =>
 
 const calls = (item: ModelServer.Item) => ModelServer.reply([item], { usage: usage(5, 1) })
 
+/** A message that never completes. Its delta shows that Codex reads the response of the model. */
+const halfMessage = ModelServer.hang([ModelServer.deltas(["half"], { unfinished: true })])
+const halfDelta = "item/agentMessage/delta"
+const sendHalf = Effect.fnUntraced(function*(turn: FakeAppServer.TurnContext["Service"]) {
+  const id = turn.newId("message")
+  yield* FakeAppServer.itemStarted({ type: "agentMessage", id, phase: null, text: "" })
+  yield* turn.emit(halfDelta, { itemId: id, delta: "half" })
+})
+
 /** One model request for each turn, of 7 and 3 tokens. */
 const echo: FakeAppServer.Script = (turn) =>
   Effect.andThen(FakeAppServer.text(turn.text), FakeAppServer.usage(usage(7, 3)))
@@ -293,11 +270,11 @@ const tool = {
   inputSchema: { type: "object", properties: {} }
 }
 
-/** A call that needs an approval or a result, and what the client responds. */
-const asking = (
+/** A turn that sends one request to the client, and the client's response. */
+const requesting = (
   method: string,
   item: ModelServer.Item,
-  step: FakeAppServer.Step,
+  action: FakeAppServer.Action,
   response: object,
   params: object = { approvalPolicy: "untrusted" }
 ): Scenario => ({
@@ -305,8 +282,8 @@ const asking = (
   script: () =>
     Effect.gen(function*() {
       yield* Effect.ensuring(
-        step,
-        // A turn that is canceled reports the request that asked, too.
+        action,
+        // A turn that is canceled reports its request to the model, too.
         FakeAppServer.usage(usage(5, 1))
       )
       yield* FakeAppServer.text("done")
@@ -329,7 +306,7 @@ const patchApproval = "item/fileChange/requestApproval"
 const refusal = { error: { code: -32000, message: "no" } }
 
 const scenarios: Record<string, Scenario> = {
-  "what the server knows": {
+  "the methods of the server itself": {
     program: Effect.fnUntraced(function*({ call }) {
       yield* call("initialize", { clientInfo: { name: "again", version: "1" } })
       yield* call("model/list", {})
@@ -426,13 +403,13 @@ const scenarios: Record<string, Scenario> = {
     })
   },
   "turns that complete, fail and are interrupted, in pages": {
-    replies: [says("one", 7, 3), says("two", 9, 2), ModelServer.httpError(500), ModelServer.hang(), says("five", 1, 1)],
+    replies: [says("one", 7, 3), says("two", 9, 2), ModelServer.httpError(500), halfMessage, says("five", 1, 1)],
     script: (turn) => {
       switch (turn.text) {
         case "three":
           return FakeAppServer.fail("it broke", "internalServerError")
         case "four":
-          return FakeAppServer.silence
+          return Effect.andThen(sendHalf(turn), FakeAppServer.never)
         default:
           return Effect.andThen(
             FakeAppServer.text(turn.text),
@@ -445,10 +422,9 @@ const scenarios: Record<string, Scenario> = {
       for (const text of ["one", "two", "three"]) yield* runTurn(threadId, text)
       yield* call("thread/read", { threadId })
       const turnId = yield* startTurn(threadId, "four")
-      yield* awaitMessage(({ method, params }) => method === "item/completed" && params.turnId === turnId)
+      yield* awaitMessage(({ method, params }) => method === halfDelta && params.turnId === turnId)
       yield* call("turn/interrupt", { threadId, turnId: "none" })
       yield* call("turn/steer", { threadId, input: [], expectedTurnId: "none" })
-      yield* Effect.sleep("300 millis")
       yield* call("turn/interrupt", { threadId, turnId })
       yield* completed(turnId)
       yield* runTurn(threadId, "five")
@@ -534,7 +510,7 @@ const scenarios: Record<string, Scenario> = {
       yield* reopen(client, threadId)
     })
   },
-  "a thread that is left and opened again": {
+  "a thread that is unsubscribed and resumed": {
     replies: ["one", "two", "three", "four", "five"].map((text) => says(text, 7, 3)),
     script: echo,
     program: Effect.fnUntraced(function*(client) {
@@ -545,7 +521,7 @@ const scenarios: Record<string, Scenario> = {
       yield* call("thread/unsubscribe", { threadId })
       const from = (yield* client.received).length
       yield* startTurn(threadId, "two")
-      // Of a thread that was left, only its status is reported.
+      // The server reports only the status of a thread without a subscription.
       yield* awaitMessage(
         ({ method, params }) => method === "thread/status/changed" && params.status.type === "idle",
         from
@@ -553,7 +529,7 @@ const scenarios: Record<string, Scenario> = {
       yield* call("thread/resume", { threadId, excludeTurns: true })
       yield* runTurn(threadId, "three")
       yield* call("thread/resume", { threadId }, "thread/tokenUsage/updated")
-      // Threads are listed by the second in which they were made.
+      // Threads are sorted by their creation time in seconds.
       yield* Effect.sleep("1.1 seconds")
       const { result } = yield* call("thread/fork", { threadId }, "thread/started")
       yield* runTurn(result.thread.id, "four")
@@ -571,26 +547,27 @@ const scenarios: Record<string, Scenario> = {
     })
   },
   "a turn that gets more input": {
-    replies: [says("one", 7, 3), ModelServer.hang(), says("done", 7, 3)],
+    replies: [says("one", 7, 3), halfMessage, says("done", 7, 3)],
     script: (turn) =>
       turn.text === "one"
         ? Effect.andThen(FakeAppServer.text("one"), FakeAppServer.usage(usage(7, 3)))
         : Effect.gen(function*() {
+          yield* sendHalf(turn)
           yield* turn.nextSteer
           yield* FakeAppServer.text("done")
           yield* FakeAppServer.usage(usage(7, 3))
         }),
-    program: Effect.fnUntraced(function*({ completed, runTurn, startThread, startTurn }) {
+    program: Effect.fnUntraced(function*({ awaitMessage, completed, runTurn, startThread, startTurn }) {
       const threadId = yield* startThread()
       yield* runTurn(threadId, "one")
       const turnId = yield* startTurn(threadId, "two")
-      yield* Effect.sleep("300 millis")
+      yield* awaitMessage(({ method, params }) => method === halfDelta && params.turnId === turnId)
       yield* startTurn(threadId, "more")
       yield* completed(turnId)
     })
   },
   "a turn that is interrupted while it waits for the client": {
-    // The script does not say what the request that asks has used.
+    // The script does not report the usage of the request that calls the command.
     omit: ["thread/tokenUsage/updated"],
     replies: [says("one", 5, 1), calls(touch)],
     script: (turn) =>
@@ -603,36 +580,36 @@ const scenarios: Record<string, Scenario> = {
       yield* call("turn/interrupt", { threadId, turnId }, "serverRequest/resolved")
     })
   },
-  "a command that is accepted": asking(commandApproval, touch, touching, { result: { decision: "accept" } }),
-  "a command that is declined": asking(commandApproval, touch, touching, { result: { decision: "decline" } }),
-  "a command whose approval fails": asking(commandApproval, touch, touching, refusal),
-  "a patch that is declined": asking(patchApproval, patch, patching, { result: { decision: "decline" } }),
-  "a patch whose approval fails": asking(patchApproval, patch, patching, refusal),
-  "a tool call": asking(
+  "a command that is accepted": requesting(commandApproval, touch, touching, { result: { decision: "accept" } }),
+  "a command that is declined": requesting(commandApproval, touch, touching, { result: { decision: "decline" } }),
+  "a command whose approval fails": requesting(commandApproval, touch, touching, refusal),
+  "a patch that is declined": requesting(patchApproval, patch, patching, { result: { decision: "decline" } }),
+  "a patch whose approval fails": requesting(patchApproval, patch, patching, refusal),
+  "a tool call": requesting(
     "item/tool/call",
     ModelServer.functionCall("lookup", { id: 1 }),
     FakeAppServer.toolCall("lookup", { id: 1 }),
     { result: { success: true, contentItems: [{ type: "inputText", text: "open" }] } },
     { dynamicTools: [tool] }
   ),
-  "a tool call that is refused": asking(
+  "a tool call that is rejected": requesting(
     "item/tool/call",
     ModelServer.functionCall("lookup", { id: 1 }),
     Effect.ignore(FakeAppServer.toolCall("lookup", { id: 1 })),
     refusal,
     { dynamicTools: [tool] }
   ),
-  "a tool call whose result is of another type": asking(
+  "a tool call with an invalid result": requesting(
     "item/tool/call",
     ModelServer.functionCall("lookup", { id: 1 }),
     Effect.ignore(FakeAppServer.toolCall("lookup", { id: 1 })),
     { result: { success: "yes" } },
     { dynamicTools: [tool] }
   ),
-  "a command that cancels the turn": asking(commandApproval, touch, touching, { result: { decision: "cancel" } }),
-  "a patch that cancels the turn": asking(patchApproval, patch, patching, { result: { decision: "cancel" } }),
+  "a command that cancels the turn": requesting(commandApproval, touch, touching, { result: { decision: "cancel" } }),
+  "a patch that cancels the turn": requesting(patchApproval, patch, patching, { result: { decision: "cancel" } }),
   "a command that outlives its turn": {
-    // The script does not say what the request that runs the command has used.
+    // The script does not report the usage of the request that calls the command.
     omit: ["thread/tokenUsage/updated"],
     replies: [says("one", 5, 1), calls(ModelServer.functionCall("exec_command", { cmd: "sleep 60", login: false }))],
     script: (turn) =>
@@ -648,7 +625,7 @@ const scenarios: Record<string, Scenario> = {
             status: "inProgress",
             commandActions: [{ type: "unknown", command: "sleep 60" }]
           }),
-          FakeAppServer.silence
+          FakeAppServer.never
         ),
     program: Effect.fnUntraced(function*({ awaitMessage, call, runTurn, startThread, startTurn }) {
       const threadId = yield* startThread({ sandbox: "danger-full-access" })
@@ -667,7 +644,7 @@ const scenarios: Record<string, Scenario> = {
     })
   },
   "a thread that is compacted": {
-    // The fake asks no model for the summary.
+    // The fake sends no request to a model for the summary.
     omit: ["thread/tokenUsage/updated", "account/rateLimits/updated"],
     replies: [says("one", 7, 3), says("summary", 7, 3)],
     script: echo,
@@ -682,7 +659,7 @@ const scenarios: Record<string, Scenario> = {
   }
 }
 
-const messagesOf = ({ program }: Scenario, workspace: string) =>
+const collectMessages = ({ program }: Scenario, workspace: string) =>
   Effect.gen(function*() {
     const client = yield* connect(workspace)
     yield* program(client)
@@ -690,20 +667,20 @@ const messagesOf = ({ program }: Scenario, workspace: string) =>
   }).pipe(Effect.scoped)
 
 const onFake = (scenario: Scenario) =>
-  messagesOf(scenario, "/workspace").pipe(Effect.provide(FakeAppServer.layer(scenario.script)))
+  collectMessages(scenario, "/workspace").pipe(Effect.provide(FakeAppServer.layer(scenario.script)))
 
-/** The fake keeps a thread without a subscriber, as a server does for half an hour by default. */
+/** The fake keeps a thread without a subscriber loaded, as the server does for half an hour by default. */
 const keepLoaded = { thread_unload_delay_secs: 1800 }
 
-// The fake is a server of the pinned version.
-describe.skipIf(version !== Protocol.version)("the fake says nothing that the real server does not say:", () => {
+// The fake implements the pinned version.
+describe.skipIf(version !== Protocol.version)("FakeAppServer sends only what the real server sends:", () => {
   for (const [name, scenario] of Object.entries(scenarios)) {
     it.live(name, () =>
       Effect.gen(function*() {
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
         const model = yield* ModelServer.ModelServer
         yield* model.enqueue(...scenario.replies ?? [])
-        const real = yield* messagesOf(scenario, workspace).pipe(
+        const real = yield* collectMessages(scenario, workspace).pipe(
           Effect.provide(TestCodex.layerTransport({ config: keepLoaded }))
         )
         const fake = yield* onFake(scenario)
@@ -713,14 +690,14 @@ describe.skipIf(version !== Protocol.version)("the fake says nothing that the re
   }
 })
 
-describe("the scenarios", () => {
-  it.live("call every method that the fake answers", () =>
+describe("the scenarios of wireAgreement", () => {
+  it.live("call every method that the fake implements", () =>
     Effect.gen(function*() {
       const called = new Set<string>()
       let known: ReadonlyArray<string> = []
       for (const scenario of Object.values(scenarios)) {
         yield* Effect.gen(function*() {
-          yield* messagesOf(scenario, "/workspace")
+          yield* collectMessages(scenario, "/workspace")
           const fake = yield* FakeAppServer.FakeAppServer
           known = fake.methods
           for (const { id, method } of yield* fake.sent) {

@@ -147,6 +147,65 @@ const makeHandle = (router: Router): PublicConnection["handle"] => (method, hand
       )
   )
 
+/** The handlers that sessions register, and the part of a connection that registers them. */
+const makeRegistrations = (router: Router) => {
+  const restartHandlers = new Set<(client: ServerClient) => Effect.Effect<void>>()
+  const settledHandlers = new Set<(request: IncomingRequest) => void>()
+  const members = {
+    handle: makeHandle(router),
+    addThreadListener: (threadId, listener) => router.addThreadListener(threadId, listener),
+    addNotificationHandler: (method, handler) =>
+      registerScoped(() =>
+        router.addNotificationHandler(method, (event) => {
+          if (event.method === method) handler((event as Protocol.Notification<typeof method>).params)
+        })
+      ),
+    addRawNotificationHandler: (method, handler) =>
+      registerScoped(() => router.addNotificationHandler(method, handler)),
+    addSettledHandler: (handler) => addScoped(settledHandlers, handler),
+    addRestartHandler: (handler) => addScoped(restartHandlers, handler)
+  } satisfies Partial<ServerConnection>
+  return { restartHandlers, settledHandlers, members }
+}
+
+/** Sends the messages of a peer to the router. */
+const routeMessages = (
+  router: Router,
+  settledHandlers: ReadonlySet<(request: IncomingRequest) => void>
+): Omit<PeerOptions, "maxInFlight" | "maxPermitHold" | "onClose"> => ({
+  tryLine: router.tryLine,
+  onNotification: router.onNotification,
+  onRequest: router.onRequest,
+  onSettled: (request) => {
+    for (const handler of settledHandlers) handler(request)
+  },
+  cancellation,
+  cancelledResponse: ({ method }) => fallbackResponse(method, "cancelled").response,
+  replayMethod: "thread/resume"
+})
+
+/** Runs the restart handlers on a new connection. Fails, and closes the connection, if it ends meanwhile. */
+const recover = (
+  connection: OpenConnection,
+  client: ServerClient,
+  handlers: ReadonlySet<(client: ServerClient) => Effect.Effect<void>>
+): Effect.Effect<void, AppServerError> =>
+  Effect.raceFirst(
+    Effect.forEach(handlers, (handler) => handler(client), { concurrency: "unbounded", discard: true }),
+    Effect.flatMap(connection.awaitClosed, Effect.fail)
+  ).pipe(Effect.onError(() => connection.close))
+
+const loginCheckRequest = (now: number, timeoutMillis: number): Request =>
+  new Request({
+    method: loginCheck.method,
+    params: "{}",
+    deadline: now + timeoutMillis,
+    timeoutMillis,
+    bypassLimit: true,
+    reservedId: loginCheck.id,
+    onSend: undefined
+  })
+
 /** Connects over the transport and initializes the server. */
 export const makeServerConnection = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   ServerConnection,
@@ -165,24 +224,18 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   const states = yield* ConnectionStates.make
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
   const defaultTimeoutMillis = Duration.toMillis(requestTimeout)
-  const restartHandlers = new Set<(client: ServerClient) => Effect.Effect<void>>()
-  const settledHandlers = new Set<(request: IncomingRequest) => void>()
   let redact: (text: string) => string = identity
   const router = new Router()
+  const { members, restartHandlers, settledHandlers } = makeRegistrations(router)
   logWarnings(router, (text) => redact(text))
 
   let serverVersion: string | undefined
   const withVersions = (error: AppServerError): AppServerError =>
     serverVersion === undefined ? error : addVersions(error, { serverVersion, protocolVersion: Protocol.version })
 
+  const target = { defaultTimeoutMillis, withVersions }
   const clientFor = (peer: Peer) =>
-    makeClient(clock, {
-      peer: () => peer,
-      acquirePeer: Effect.succeed(peer),
-      reconnects: () => false,
-      defaultTimeoutMillis,
-      withVersions
-    })
+    makeClient(clock, { ...target, peer: () => peer, acquirePeer: Effect.succeed(peer), reconnects: () => false })
 
   const close = (cause: AppServerError, batch: ReadBatch): void => {
     if (states.current._tag === "Closed") return
@@ -191,17 +244,9 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   }
 
   const peerOptions: PeerOptions = {
+    ...routeMessages(router, settledHandlers),
     maxInFlight,
     maxPermitHold: defaultTimeoutMillis,
-    tryLine: router.tryLine,
-    onNotification: router.onNotification,
-    onRequest: router.onRequest,
-    onSettled: (request) => {
-      for (const handler of settledHandlers) handler(request)
-    },
-    cancellation,
-    cancelledResponse: ({ method }) => fallbackResponse(method, "cancelled").response,
-    replayMethod: "thread/resume",
     onClose: (error, batch) => {
       if (restart === false) close(error, batch)
       else if (states.peer !== undefined) states.restart(error, batch)
@@ -222,17 +267,10 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   if (closed !== undefined) return yield* closed
 
   if (restart !== false) {
-    const recover = (connection: OpenConnection) => {
-      const client = clientFor(connection.peer)
-      return Effect.raceFirst(
-        Effect.forEach(restartHandlers, (handler) => handler(client), { concurrency: "unbounded", discard: true }),
-        Effect.flatMap(connection.awaitClosed, Effect.fail)
-      ).pipe(Effect.onError(() => connection.close))
-    }
     yield* Effect.forkScoped(supervise(first, {
       schedule: restart,
       states,
-      reopen: Effect.tap(open, recover),
+      reopen: Effect.tap(open, (connection) => recover(connection, clientFor(connection.peer), restartHandlers)),
       onRestart: (restarts, cause) => router.publish(restartedNotification(restarts, cause), syncBatch),
       onExhausted: (error) => close(error, syncBatch)
     }))
@@ -245,41 +283,21 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
     requestTimeout,
     experimentalApi,
     ...makeClient(clock, {
+      ...target,
       peer: () => states.peer,
       acquirePeer: states.acquirePeer,
-      reconnects: () => restart !== false && states.current._tag !== "Closed",
-      defaultTimeoutMillis,
-      withVersions
+      reconnects: () => restart !== false && states.current._tag !== "Closed"
     }),
     acquireClient: Effect.map(states.acquirePeer, clientFor),
     state: Effect.sync(() => states.current),
     states: states.stream,
     notifications: fromSubscription(() => router.subscribe(), (buffer) => router.unsubscribe(buffer)),
-    handle: makeHandle(router),
+    ...members,
     redact: (text) => redact(text),
-    checkLogin: Effect.flatMap(states.acquirePeer, (peer) =>
-      peer.request(
-        new Request({
-          method: loginCheck.method,
-          params: "{}",
-          deadline: clock.currentTimeMillisUnsafe() + defaultTimeoutMillis,
-          timeoutMillis: defaultTimeoutMillis,
-          bypassLimit: true,
-          reservedId: loginCheck.id,
-          onSend: undefined
-        })
-      )),
-    pendingServerRequests: () => states.peer?.pendingServerRequests() ?? [],
-    addThreadListener: (threadId, listener) => router.addThreadListener(threadId, listener),
-    addNotificationHandler: (method, handler) =>
-      registerScoped(() =>
-        router.addNotificationHandler(method, (event) => {
-          if (event.method === method) handler((event as Protocol.Notification<typeof method>).params)
-        })
-      ),
-    addRawNotificationHandler: (method, handler) =>
-      registerScoped(() => router.addNotificationHandler(method, handler)),
-    addSettledHandler: (handler) => addScoped(settledHandlers, handler),
-    addRestartHandler: (handler) => addScoped(restartHandlers, handler)
+    checkLogin: Effect.flatMap(
+      states.acquirePeer,
+      (peer) => peer.request(loginCheckRequest(clock.currentTimeMillisUnsafe(), defaultTimeoutMillis))
+    ),
+    pendingServerRequests: () => states.peer?.pendingServerRequests() ?? []
   }
 })

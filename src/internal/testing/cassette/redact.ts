@@ -1,11 +1,11 @@
-/** Removes secrets from messages before they are written down, and from those that are compared with what was. */
+/** Removes secrets from messages, before a cassette records them and before a replay compares them. */
 import { identity } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import { escape } from "effect/RegExp"
 import type * as Schema from "effect/Schema"
-import { makeRedact } from "../stdio/redact.ts"
+import { makeRedact } from "../../stdio/redact.ts"
 
-/** What stands where a secret was. */
+/** The replacement of a secret. */
 export const redacted = "<redacted>"
 
 export interface Redact {
@@ -13,15 +13,15 @@ export interface Redact {
   readonly json: (value: Schema.Json) => Schema.Json
 }
 
-/** Names of properties whose value is a secret whatever it looks like. Counts of tokens end in a plural. */
+/** Pattern of property names whose values are always secrets. Token counts do not match, because they have plural names. */
 const secretNames =
   "[\\w-]*(?:api[_-]?key|access[_-]?key|private[_-]?key|token|secret|password|passwd)|authorization|(?:set-)?cookie"
 
-/** In snake case, too: a configuration has its names that way. */
-const namePattern = (name: string): string => escape(name).replace(/([a-z0-9])([A-Z])/g, "$1[_-]?$2")
+/** The pattern of a name, also in snake case, which configuration uses. */
+const toNamePattern = (name: string): string => escape(name).replace(/([a-z0-9])([A-Z])/g, "$1[_-]?$2")
 
 // oxlint-disable-next-line no-control-regex
-const colours = /\u001b\[[0-9;]*m/g
+const ansiColors = /\u001b\[[0-9;]*m/g
 
 export const isJsonObject = (value: Schema.Json | undefined): value is Schema.JsonObject =>
   Predicate.isObject(value) && !Array.isArray(value)
@@ -31,15 +31,21 @@ export const mapEntries = (
   f: (key: string, value: Schema.Json) => readonly [string, Schema.Json]
 ): Schema.JsonObject => Object.fromEntries(Object.entries(object).map(([key, value]) => f(key, value)))
 
-/** `removeSecrets` knows more secrets than those that are given. */
+/** Maximum length of a cached text, in characters. Names, ids and methods are short and repeat. */
+const maxCachedLength = 64
+
+/** Maximum number of cached texts. A full cache is cleared. */
+const maxCachedTexts = 1000
+
+/** Makes a redaction of fields and secrets. `removeSecrets` removes those that only the transport knows. */
 export const makeJsonRedact = (
   fields: ReadonlyArray<string>,
   secrets: ReadonlyArray<string>,
   removeSecrets: (text: string) => string = identity
 ): Redact => {
-  const names = [secretNames, ...fields.map(namePattern)].join("|")
+  const names = [secretNames, ...fields.map(toNamePattern)].join("|")
   const isSecret = new RegExp(`^(?:${names})$`, "i")
-  // JSON within a string, such as the arguments of a tool or a line that was cut, with quotes escaped or not.
+  // A member of JSON within a string, such as tool arguments or a partial line. Its quotes may be escaped.
   const member = new RegExp(
     `(\\\\*["'])(${names})\\1(\\s*:\\s*)(\\1(?:(?!\\1)(?:\\\\.|[^]))*|-?\\d[^\\s,}\\]]*)`,
     "gi"
@@ -60,24 +66,23 @@ export const makeJsonRedact = (
       last = match.index + all.length
     }
     result += credentials(text.slice(last))
-    // Colours are no secrets, unless they were in the middle of one.
-    return result === text.replace(colours, "") ? text : result
+    // Keep colors, unless they interrupt a secret.
+    return result === text.replace(ansiColors, "") ? text : result
   }
 
-  // Names, ids and methods come again and again.
-  const known = new Map<string, string>()
+  const cache = new Map<string, string>()
   const text = (text: string): string => {
-    if (text.length > 64) return clean(text)
-    let result = known.get(text)
+    if (text.length > maxCachedLength) return clean(text)
+    let result = cache.get(text)
     if (result === undefined) {
       result = clean(text)
-      if (known.size >= 1000) known.clear()
-      known.set(text, result)
+      if (cache.size >= maxCachedTexts) cache.clear()
+      cache.set(text, result)
     }
     return result
   }
 
-  /** Keeps the shape, so that what reads a message can still read it. */
+  /** Keeps the types of the values, so that a message still decodes. */
   const blank = (value: Schema.Json): Schema.Json => {
     if (Predicate.isString(value)) return redacted
     if (Predicate.isNumber(value)) return 0

@@ -1,0 +1,138 @@
+/** The threads and turns that the fake stores. */
+import * as Clock from "effect/Clock"
+import type * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as Queue from "effect/Queue"
+import type * as Protocol from "../../../Protocol.ts"
+import type { Interrupted } from "../../../testing/TurnScript.ts"
+import { reject, type Rejection } from "./methods.ts"
+import { type OpenParams, openSettings, readConfig, type Settings } from "./settings.ts"
+
+export interface StoredTurn {
+  readonly id: string
+  status: "inProgress" | "completed" | "interrupted" | "failed"
+  error: Protocol.TurnError | null
+  readonly items: Array<Protocol.ThreadItem>
+  /** In milliseconds. */
+  readonly startedAt: number
+  completedAt: number | null
+}
+
+/** A turn in progress. */
+export interface ActiveTurn {
+  readonly stored: StoredTurn
+  readonly steers: Queue.Queue<ReadonlyArray<Protocol.UserInputParam>>
+  readonly interrupted: Deferred.Deferred<never, Interrupted>
+  /** Completed when the script has ended, by itself or by the interruption. */
+  readonly stopped: Deferred.Deferred<void>
+  /** Completed when `turn/interrupt` has its response, which precedes the end of the turn. */
+  readonly responded: Deferred.Deferred<void>
+  /** Ids of the requests that the interruption left without a response. */
+  readonly unresolved: Array<number>
+  started: boolean
+}
+
+export interface StoredThread {
+  readonly id: string
+  readonly forkedFromId: string | null
+  readonly ephemeral: boolean
+  readonly createdAt: number
+  updatedAt: number
+  name: string | null
+  preview: string
+  /** Whether the thread has a file. Its first turn, its name or its archive creates one. */
+  stored: boolean
+  archived: boolean
+  loaded: boolean
+  /** Whether the server has read the thread from its file. Only then are the turns of a thread without turns listable. */
+  reopened: boolean
+  failed: boolean
+  settings: Settings
+  usage: { readonly total: Protocol.TokenUsageBreakdown; readonly last: Protocol.TokenUsageBreakdown } | undefined
+  /** The turn that made the last request to the model. */
+  usageTurnId: string | undefined
+  readonly turns: Array<StoredTurn>
+  /** Number of turns that were copied from the thread that this one was forked from. */
+  readonly inherited: number
+  /** Commands in progress, by process id. A command that outlives its turn is a background terminal. */
+  readonly processes: Map<string, Protocol.ThreadItem & { readonly type: "commandExecution" }>
+  active: ActiveTurn | undefined
+}
+
+export const toSeconds = (millis: number): number => Math.floor(millis / 1000)
+
+export const makeThreadStore = () => {
+  const threads = new Map<string, StoredThread>()
+  let lastId = 0
+  const newId = (prefix: string) => `${prefix}-${++lastId}`
+
+  return {
+    newId,
+    find: (id: string) => threads.get(id),
+    all: (): ReadonlyArray<StoredThread> => [...threads.values()],
+
+    /** Finds a thread that is loaded. */
+    getLoaded: ({ threadId }: { readonly threadId: string }): Effect.Effect<StoredThread, Rejection> => {
+      const thread = threads.get(threadId)
+      return thread?.loaded === true ? Effect.succeed(thread) : reject(`thread not found: ${threadId}`)
+    },
+
+    /** Finds a thread that has a file, so that it can be opened again. */
+    getStored: (id: string): Effect.Effect<StoredThread, Rejection> => {
+      const thread = threads.get(id)
+      if (thread === undefined || !thread.stored) return reject(`no rollout found for thread id ${id}`)
+      return thread.archived
+        ? reject(`session ${id} is archived. Run \`codex unarchive ${id}\` to unarchive it first.`)
+        : Effect.succeed(thread)
+    },
+
+    /** Finds a thread that can be read. */
+    getReadable: (id: string): Effect.Effect<StoredThread, Rejection> => {
+      const thread = threads.get(id)
+      return thread === undefined ? reject(`thread not loaded: ${id}`) : Effect.succeed(thread)
+    },
+
+    /** Creates a thread, as a copy of `source` if it is a fork. */
+    create: Effect.fnUntraced(function*(params: OpenParams, source?: StoredThread) {
+      const now = toSeconds(yield* Clock.currentTimeMillis)
+      const config = yield* readConfig(params)
+      const thread: StoredThread = {
+        id: newId("thread"),
+        forkedFromId: source?.id ?? null,
+        ephemeral: params.ephemeral ?? false,
+        createdAt: now,
+        updatedAt: now,
+        name: source?.name ?? null,
+        preview: source?.preview ?? "",
+        stored: source !== undefined && params.ephemeral !== true,
+        archived: false,
+        loaded: true,
+        reopened: false,
+        failed: false,
+        settings: openSettings(source === undefined ? "thread/start" : "thread/fork", params, config, source?.settings),
+        usage: source?.usage,
+        usageTurnId: source?.usageTurnId,
+        turns: source?.turns.map((turn) => ({ ...turn, items: turn.items.slice() })) ?? [],
+        inherited: source?.turns.length ?? 0,
+        processes: new Map(),
+        active: undefined
+      }
+      threads.set(thread.id, thread)
+      return thread
+    }),
+
+    /** Unloads every thread and interrupts its turn, as when the process ends. */
+    unloadAll: () => {
+      for (const thread of threads.values()) {
+        thread.loaded = false
+        thread.failed = false
+        thread.processes.clear()
+        if (thread.active === undefined) continue
+        thread.active.stored.status = "interrupted"
+        thread.active = undefined
+      }
+    }
+  }
+}
+
+export type ThreadStore = ReturnType<typeof makeThreadStore>
