@@ -1,14 +1,18 @@
-/** What is asked, of whom, and what the answer should be. */
+/** The questions of the benchmark: which clients run which plan, and the target of this package. */
 import type { Plan } from "./plan.ts"
 
 export type Client = "count" | "raw" | "readline" | "vscodeJsonrpc" | "acp" | "codexSdk" | "naiveEffect" | "effectCodex"
 
-/** A client with a plan: a row of a table. */
+/** A client and its plan: one row of a table. */
 export interface Case {
   readonly name: string
   readonly client: Client
   readonly plan: Plan
-  /** As what the client is run. TypeScript takes Node some 50 ms; `bundle` is all that it imports in one file. Default: `source`. */
+  /**
+   * How the client is built. Node needs about 50 ms to strip types from `source`; `bundle` is one file with all imports.
+   *
+   * @default "source"
+   */
   readonly form?: Form
 }
 
@@ -17,17 +21,21 @@ export type Form = "source" | "javascript" | "bundle"
 export interface Question {
   readonly id: string
   readonly title: string
-  /** What is compared, by its name in a measurement, and per how many of what. */
+  /** The compared fields of a measurement, and the number by which each is divided. */
   readonly figures: ReadonlyArray<{
     readonly of: string
     readonly label: string
     readonly per?: number
-    /** At most this times the baseline, for this package. */
+    /** Maximum ratio of this package to the baseline. */
     readonly target?: number
   }>
-  /** The first case is what the others are compared with. */
+  /** The first case is the baseline of the others. */
   readonly cases: ReadonlyArray<Case>
-  /** How often each case is run. Default: as often as all are. */
+  /**
+   * Number of runs of each case.
+   *
+   * @default the option `--rounds`
+   */
   readonly rounds?: number
 }
 
@@ -75,13 +83,13 @@ export const questions: ReadonlyArray<Question> = [
     [turns, target, messages]
   ): Question => ({
     id: `interleaved-${turns}`,
-    title: `The same, ${turns.toLocaleString("en")} turns interleaved message by message`,
+    title: `The same with ${turns.toLocaleString("en")} turns interleaved message by message`,
     figures: [micros("CPU with the start of the turns, µs per delta", messages, target)],
     cases: cases(["raw", "naiveEffect", "effectCodex"], { ...flood, turns, messages })
   })),
   {
     id: "run",
-    title: "A delta of a turn that nobody streams (`run`)",
+    title: "A delta of a turn without a subscriber (`run`)",
     figures: [micros("CPU, µs per delta", 1_000_000, 0.6)],
     cases: [
       one("raw", names.raw, { ...flood, messages: 1_000_000 }),
@@ -114,7 +122,7 @@ export const questions: ReadonlyArray<Question> = [
   })),
   {
     id: "sequential",
-    title: "A request and its answer, one after the other",
+    title: "A request and its response, one after the other",
     figures: [
       { of: "wallMs", label: "wall, µs per request", per: 10, target: 1.1 },
       micros("CPU, µs per request", 10_000, 1.1)
@@ -142,7 +150,7 @@ export const questions: ReadonlyArray<Question> = [
   },
   {
     id: "start",
-    title: "From the start of the process to its first answer and its end, real binary",
+    title: "From process start to the first response and exit, real binary",
     figures: [{ of: "processMs", label: "wall, ms", target: 1.25 }],
     cases: [
       one("raw", names.raw, first, "javascript"),
@@ -188,12 +196,12 @@ export const questions: ReadonlyArray<Question> = [
   })),
   {
     id: "heap",
-    title: "The heap after a collection, above what it was before",
+    title: "Heap growth after a collection",
     figures: [{ of: "heapGrowthMb", label: "MB" }],
     rounds: 3,
     cases: [
-      one("effectCodex", "1,000,000 deltas that nobody reads", { ...flood, messages: 1_000_000, mode: "run" }),
-      one("effectCodex", "1,000,000 deltas, a reader 100 times too slow", {
+      one("effectCodex", "1,000,000 deltas without a subscriber", { ...flood, messages: 1_000_000, mode: "run" }),
+      one("effectCodex", "1,000,000 deltas, a subscriber 100 times too slow", {
         ...flood,
         messages: 1_000_000,
         mode: "slow"
