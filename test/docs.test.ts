@@ -158,5 +158,5 @@ describe("the examples in the docs", () => {
       )
       const models = Effect.flatMap(Codex.Codex, (codex) => Stream.runCollect(codex.models()))
       assert.deepStrictEqual(yield* Effect.provide(models, layerTest), [])
-    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)), 60_000)
 })
