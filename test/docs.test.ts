@@ -76,6 +76,21 @@ describe("the pages of the docs", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
+describe("the guide for contributors", () => {
+  it.effect("names files that exist", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const guide = yield* fs.readFileString(path.join(root, "AGENTS.md"))
+      const named = [...guide.matchAll(/`((?:src|test|docs|internal|testing)\/[\w/.-]*)`/g)].map(([, file]) => file!)
+      assert.isAbove(named.length, 20)
+      for (const file of named) {
+        const folder = /^(?:internal|testing)\//.test(file) ? "src" : "."
+        assert.isTrue(yield* fs.exists(path.join(root, folder, file)), file)
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+})
+
 describe("the page on reliability", () => {
   it.effect("names tests that exist", () =>
     Effect.gen(function*() {

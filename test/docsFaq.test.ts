@@ -58,7 +58,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the FAQ
         "review",
         "limited",
         "server",
-        "answerOf",
+        "respond",
         "stop",
         "withTickets",
         "pirate",
@@ -82,7 +82,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the FAQ
 
       yield* model.enqueue(ModelServer.text("Arr"))
       assert.strictEqual(yield* program(all["pirate"]), "Arr")
-      assert.include(JSON.stringify((yield* model.requests).at(-1)?.body), "Answer like a pirate.")
+      assert.include(JSON.stringify((yield* model.requests).at(-1)?.body), "Write like a pirate.")
 
       yield* model.enqueue(ModelServer.text("Hello"))
       assert.strictEqual(yield* program(all["traced"]), "Hello")
@@ -109,7 +109,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the FAQ
       assert.include(yield* fs.readFileString(`${codexHome}/auth.json`), "sk-test-not-real")
 
       yield* model.enqueue(ModelServer.text("yes"))
-      assert.strictEqual(yield* Effect.promise(() => all["answerOf"]("Does it work?")), "yes")
+      assert.strictEqual(yield* Effect.promise(() => all["respond"]("Does it work?")), "yes")
       yield* Effect.promise(() => all["stop"]())
 
       yield* model.enqueue(ModelServer.text("from theirs"))
