@@ -1,18 +1,18 @@
-/** The forms in which a client is run. */
+/** Builds the clients: TypeScript sources, JavaScript, or one bundled file. */
 import { mkdirSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { rolldown } from "rolldown"
 import type { Case } from "./questions.ts"
 
 const source = fileURLToPath(new URL("clients/", import.meta.url))
-/** Within this package, so that what is imported is found. */
+/** A directory within this package, so that imports resolve. */
 const built = fileURLToPath(new URL("built/", import.meta.url))
 
-/** The file to run for a case. */
+/** The entry file of a case. */
 export const fileOf = ({ client, form = "source" }: Case): string =>
   form === "source" ? `${source}${client}.ts` : `${built}${client}.${form}.mjs`
 
-/** Makes the files that cases need. */
+/** Builds the files of the cases. */
 export const build = async (cases: ReadonlyArray<Case>): Promise<void> => {
   mkdirSync(built, { recursive: true })
   const files = new Map(cases.map((each) => [fileOf(each), each]))

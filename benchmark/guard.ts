@@ -1,7 +1,6 @@
 /**
- * Ratios for `npm test`, which holds the speed of this package to them: processor time against that of the hand-written loop, in
- * one process and without a server, the two taking turns. The least times of some rounds hardly depend on what else the machine
- * does.
+ * Measures the ratios that `npm test` guards: the CPU time of this package relative to the hand-written loop. Both run in one process
+ * without a server, and take turns. The minimum of several rounds hardly depends on the load of the machine.
  */
 import { AppServer, Codex, Transport } from "effect-codex"
 import * as Effect from "effect/Effect"
@@ -19,12 +18,12 @@ interface Message {
   readonly params?: { readonly threadId?: string }
 }
 
-/** A server in memory, whose flood is a matter of handing out prepared bytes. */
+/** A server in memory that delivers prepared bytes as a flood. */
 class Server {
   private threads = 0
   private onLines: (lines: ReadonlyArray<string>) => void = () => {}
   private readonly splitter = makeLineSplitter()
-  /** The turns that were started. */
+  /** The started turns. */
   readonly turns: Array<{ readonly threadId: string; readonly turnId: string }> = []
 
   readonly layer = Layer.succeed(Transport.Transport, {
@@ -69,7 +68,7 @@ class Server {
     }
   }
 
-  /** The deltas of the last turns, that many, which take turns, as the chunks in which a pipe would bring them. */
+  /** The interleaved deltas of the last `count` turns, in chunks as a pipe delivers them. */
   flood(count: number): ReadonlyArray<Uint8Array> {
     const running = this.turns.slice(-count)
     const lines = Array.from({ length: deltas }, (_, i) =>
@@ -85,7 +84,7 @@ class Server {
     )
   }
 
-  /** Hands out a chunk, and lets others have their turn, as it is between two reads. */
+  /** Delivers a chunk and yields to the event loop, as between two reads. */
   readonly play = Effect.fnUntraced(function*(this: Server, chunks: ReadonlyArray<Uint8Array>) {
     for (const chunk of chunks) {
       this.onLines(this.splitter.push(chunk))
@@ -110,7 +109,7 @@ const cpuMs = (): number => {
   return (system + user) / 1000
 }
 
-/** The processor time that an effect takes, in milliseconds. */
+/** The CPU time of an effect, in milliseconds. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
     const before = cpuMs()
@@ -118,7 +117,7 @@ const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return cpuMs() - before
   })
 
-/** The same work by hand: the chunks split, each line parsed, its text counted for its turn. */
+/** The hand-written loop: splits chunks, parses each line, and counts its text for its turn. */
 const byHand = Effect.fnUntraced(function*(chunks: ReadonlyArray<Uint8Array>) {
   const splitter = makeLineSplitter()
   const characters = new Map<string, number>()
@@ -164,7 +163,7 @@ const ratioOf = Effect.fnUntraced(function*(server: Server, turns: number, isRea
   return least.ours / least.hand
 }, Effect.scoped)
 
-/** What a request costs on its way out and back, against a table of promises. */
+/** The cost of a request and its response, relative to a table of promises. */
 const requestRatio = Effect.fnUntraced(function*() {
   const server = yield* AppServer.AppServer
   const list = server.request("model/list", {})

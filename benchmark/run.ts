@@ -1,12 +1,12 @@
 /**
- * Asks all questions and writes `benchmark/results.json`, `docs/benchmark.md` and its plots.
+ * Measures all questions and writes `benchmark/results.json`, `docs/benchmark.md` and its plots.
  *
- *     npm run bench                              all of it, some minutes
- *     npm run bench -- --only stream,run         some questions, and nothing is written
+ *     npm run bench                              all questions, for some minutes
+ *     npm run bench -- --only stream,run         some questions, and no files are written
  *     npm run bench -- --rounds 3                fewer rounds than 7
  *
- * In each round all cases of a question are run one after the other, each in a process of its own, beginning with another one
- * each time; a ratio is that of two runs of the same round.
+ * In each round all cases of a question run one after the other, each in its own process. Each round starts with another case. A
+ * ratio compares two runs of the same round.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
@@ -44,7 +44,7 @@ const codexBinary = (): string => {
   return fileURLToPath(new URL(`${target}/bin/codex`, vendor))
 }
 
-/** The memory that a process and its descendants have of their own, in megabytes, where the system tells. */
+/** The proportional memory of a process and its descendants, in megabytes, where the system reports it. */
 const treeMb = (root: number): number => {
   const children = new Map<number, Array<number>>()
   for (const name of readdirSync("/proc")) {
@@ -53,7 +53,7 @@ const treeMb = (root: number): number => {
       const parent = Number(readFileSync(`/proc/${name}/stat`, "utf8").split(") ")[1]!.split(" ")[1])
       children.set(parent, [...children.get(parent) ?? [], Number(name)])
     } catch {
-      // It has ended meanwhile.
+      // The process has exited.
     }
   }
   const sum = (pid: number): number => {
@@ -61,14 +61,14 @@ const treeMb = (root: number): number => {
     try {
       pss = Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1] ?? 0) / 1024
     } catch {
-      // It has ended meanwhile.
+      // The process has exited.
     }
     return (children.get(pid) ?? []).reduce((total, child) => total + sum(child), pss)
   }
   return sum(root)
 }
 
-/** Runs a case in a process of its own. */
+/** Runs a case in its own process. */
 const runCase = (each: Case, needsMemory: boolean, environment: NodeJS.ProcessEnv, cwd: string) =>
   Effect.callback<Measurement, ClientFailed>((resume) => {
     const { client, plan } = each
@@ -114,7 +114,7 @@ const ask = Effect.fnUntraced(function*(question: Question, most: number) {
 
 const program = Effect.gen(function*() {
   const model = yield* ModelServer.ModelServer
-  yield* model.respond(() => ModelServer.text("Forty-two, as far as anybody knows."))
+  yield* model.respond(() => ModelServer.text("Forty-two, as far as science knows."))
   const only = options.only?.split(",")
   const rounds = Number(options.rounds)
   const results: Array<Result> = []

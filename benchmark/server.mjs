@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// A server that costs next to nothing: it answers what a client needs to start turns, and then writes prepared bytes as fast
-// as they are read, or at a given pace. BENCHMARK_PLAN says what (plan.ts).
+// A server with minimal cost. It responds to the requests that start turns, and then writes prepared bytes as fast as the client
+// reads, or at a given pace. BENCHMARK_PLAN has the plan (plan.ts).
 import { writeSync } from "node:fs"
 
 const plan = JSON.parse(process.env.BENCHMARK_PLAN)
@@ -11,7 +11,7 @@ const write = (bytes) => {
   for (let offset = 0; offset < bytes.length;) offset += writeSync(1, bytes, offset)
 }
 
-/** Some clients want the member that this protocol leaves out. */
+/** Some clients need the member that this protocol omits. */
 const member = plan.jsonrpc ? { jsonrpc: "2.0" } : {}
 
 const send = (message) => write(Buffer.from(JSON.stringify({ ...member, ...message }) + "\n"))
@@ -23,10 +23,10 @@ const emittedAtMs = 1_795_358_196_797
 
 let threads = 0
 let turns = 0
-/** The turns that run. */
+/** The running turns. */
 let running = []
 
-/** A delta of the nth of the turns that run. */
+/** A delta of the nth running turn. */
 const line = (n, delta) =>
   JSON.stringify({
     ...member,
@@ -51,7 +51,7 @@ const turn = (n, status) => ({
   durationMs: status === "completed" ? 1000 : null
 })
 
-/** The messages take turns among the turns. They are prepared in blocks, whose last one is cut short. */
+/** Prepares the interleaved messages of all turns in blocks. The last block may be shorter. */
 const flood = () => {
   const perBlock = plan.turns * Math.max(1, Math.ceil(4096 / plan.turns))
   const lines = Array.from({ length: perBlock }, (_, i) => line(i % plan.turns, plan.texts[i % plan.texts.length]))
@@ -61,7 +61,7 @@ const flood = () => {
   if (left > 0) write(Buffer.from(lines.slice(0, left).join("")))
 }
 
-/** One write a message, evenly spaced. The text of a message may be the time at which it was written. */
+/** Writes one message at a time, evenly spaced. The text of a message may be the time of its write. */
 const paced = () => {
   const gap = BigInt(Math.round(1e9 / plan.rate))
   const prepared = plan.texts.map((text) => Buffer.from(line(0, text)))
@@ -78,7 +78,7 @@ const paced = () => {
   }
 }
 
-/** Lines of so many bytes, each a completed item. */
+/** Writes lines of `lineBytes` bytes, each a completed item. */
 const big = () => {
   for (let i = 0; i < plan.messages; i++) {
     send({

@@ -1,4 +1,4 @@
-/** The SDK of the Agent Client Protocol, whose wire format is the same, with this protocol's methods as extensions. */
+/** The SDK of the Agent Client Protocol. It has the same wire format, and takes the methods of Codex as extensions. */
 import * as acp from "@agentclientprotocol/sdk"
 import { spawn } from "node:child_process"
 import { Readable, Writable } from "node:stream"

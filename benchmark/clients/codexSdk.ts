@@ -9,7 +9,7 @@ const run = async (): Promise<void> => {
   await Promise.all(Array.from({ length: plan.turns }, async () => {
     const thread = codex.startThread({ skipGitRepoCheck: true, sandboxMode: "read-only" })
     for (let i = 0; i < plan.messages; i++) {
-      // eslint-disable-next-line no-await-in-loop -- The turns of a thread come one after the other.
+      // eslint-disable-next-line no-await-in-loop -- The turns of a thread run sequentially.
       await thread.run("go")
     }
   }))

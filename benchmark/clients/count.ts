@@ -1,4 +1,4 @@
-/** The floor: reads what the server sends and counts its lines. It knows how many there will be. */
+/** The minimum: reads the bytes of the server and counts lines, up to the known number. */
 import { spawn } from "node:child_process"
 import { begin, end, plan, server } from "../plan.ts"
 

@@ -1,4 +1,4 @@
-/** This package, as its users use it. */
+/** This package, through its public API. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { AppServer, Codex, type Thread } from "effect-codex"
 import * as Effect from "effect/Effect"
@@ -8,7 +8,7 @@ import { begin, end, plan, server, Totals } from "../plan.ts"
 
 const totals = new Totals()
 
-/** What the heap holds after a collection, in megabytes. It needs `--expose-gc`. */
+/** The heap size after a collection, in megabytes. Needs `--expose-gc`. */
 const heapMb = (): number => {
   globalThis.gc!()
   globalThis.gc!()
@@ -35,7 +35,7 @@ const consume = Effect.fnUntraced(function*(thread: Thread.Thread) {
     case "each":
       return yield* Stream.runForEach(thread.stream("go"), (event) => Effect.sync(() => add(event)))
     case "slow":
-      // Each event is put in the place of the one before it, and takes a hundred times as long as it took to arrive.
+      // Each event replaces the previous one, and takes a hundred times as long as its arrival.
       return yield* Stream.runForEachArray(
         thread.stream("go"),
         (events) => Effect.andThen(Effect.sync(() => events.forEach(add)), Effect.sleep(events.length / 10))

@@ -1,6 +1,6 @@
 /**
- * What one writes first with Effect: a stream of lines, an effect for each, a decode by the union of all notifications, and a
- * queue for each turn.
+ * A first attempt with Effect: a stream of lines, an effect for each line, a decoder for the union of all notifications, and a queue
+ * for each turn.
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Protocol } from "effect-codex"

@@ -1,4 +1,4 @@
-/** The hand-written loop: chunks split at line ends, `JSON.parse`, a table. No library. */
+/** The hand-written loop without a library: splits chunks at line ends, parses, and looks up the turn in a table. */
 import { spawn } from "node:child_process"
 import { server } from "../plan.ts"
 import { Pending, receive, run } from "./session.ts"

@@ -1,4 +1,4 @@
-/** Node's own `readline`, as many clients read such a server, and `JSON.parse`. */
+/** Node's `readline` and `JSON.parse`, as in many clients. */
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { server } from "../plan.ts"

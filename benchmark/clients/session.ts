@@ -1,4 +1,4 @@
-/** What a client without an SDK does: the requests, and a table of who waits for what. */
+/** The work of a client without an SDK: requests, and a table of pending responses and turns. */
 import { begin, end, plan, Totals } from "../plan.ts"
 
 export interface Client {
@@ -13,10 +13,10 @@ interface Notification {
 }
 
 const totals = new Totals()
-/** What is to be done with the events of the turn of a thread. */
+/** The consumer of the events of a thread's turn. */
 const turns = new Map<string, { readonly onDelta: (delta: string) => void; readonly onEnd: () => void }>()
 
-/** Hands a notification to its turn. */
+/** Routes a notification to its turn. */
 export const route = ({ method, params }: Notification): void => {
   if (method === "item/agentMessage/delta") turns.get(params.threadId)?.onDelta(params.delta)
   else if (method === "item/completed" && plan.kind === "big") turns.get(params.threadId)?.onDelta(params.item.text)
@@ -36,7 +36,7 @@ const startThread = async (client: Client): Promise<string> => {
   return thread.id
 }
 
-/** Runs a turn. Its events may come before the answer that names it, so they are heard by thread. */
+/** Runs a turn. Its events may precede the response with its id, so they are routed by thread. */
 const runTurn = (client: Client, threadId: string): Promise<void> =>
   new Promise((resolve) => {
     turns.set(threadId, { onDelta: (delta) => totals.add(delta), onEnd: resolve })
@@ -49,7 +49,7 @@ const times = async (count: number, action: () => Promise<unknown>): Promise<voi
   return times(count - 1, action)
 }
 
-/** In a loop of its own for so many requests that a chain of promises is too long. */
+/** A loop, because a chain of promises is too long for this number of requests. */
 const inTurn = (count: number, action: () => Promise<unknown>): Promise<void> =>
   new Promise((resolve) => {
     let left = count
@@ -101,7 +101,7 @@ export const run = async (client: Client): Promise<void> => {
   client.close()
 }
 
-/** Requests that wait for an answer, by id. */
+/** Pending requests, by id. */
 export class Pending {
   private readonly waiting = new Map<number, (result: unknown) => void>()
   private nextId = 1
@@ -118,7 +118,7 @@ export class Pending {
   }
 }
 
-/** Takes a message where it belongs. */
+/** Routes a message. */
 export const receive = (pending: Pending, message: any): void => {
   if (message.method === undefined) pending.settle(message.id, message.result)
   else route(message)

@@ -1,4 +1,4 @@
-/** `vscode-jsonrpc`, with a reader and a writer for one message a line, as its own are for `Content-Length`. */
+/** `vscode-jsonrpc` with a reader and a writer for one message a line; its own ones use `Content-Length`. */
 import { spawn } from "node:child_process"
 import {
   AbstractMessageReader,
