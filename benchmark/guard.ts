@@ -1,8 +1,6 @@
 /**
- * Measures the ratios that `test/performance.test.ts` limits: CPU time of this package to CPU time of a hand-written loop.
- *
- * Both run alternately in one process, without a server process. The minimum of several rounds hardly depends on the load of the
- * machine.
+ * Measures the ratios that `npm test` guards: the CPU time of this package relative to the hand-written loop. Both run in one process
+ * without a server, and take turns. The minimum of several rounds hardly depends on the load of the machine.
  */
 import { AppServer, Codex, Transport } from "effect-codex"
 import * as Effect from "effect/Effect"
@@ -20,37 +18,37 @@ interface Message {
   readonly params?: { readonly threadId?: string }
 }
 
-/** A server in memory. It delivers prepared bytes, so that its own cost is small. */
+/** A server in memory that delivers prepared bytes as a flood. */
 class Server {
   private threads = 0
   private onLines: (lines: ReadonlyArray<string>) => void = () => {}
   private readonly splitter = makeLineSplitter()
-  /** The ids of the started turns, in order. */
+  /** The started turns. */
   readonly turns: Array<{ readonly threadId: string; readonly turnId: string }> = []
 
   readonly layer = Layer.succeed(Transport.Transport, {
     connect: Effect.succeed({
       incoming: Stream.never,
-      send: (line: string) => Effect.sync(() => this.respond(line)),
+      send: (line: string) => Effect.sync(() => this.answer(line)),
       direct: {
         receive: (onLines: (lines: ReadonlyArray<string>) => void) =>
           Effect.suspend(() => {
             this.onLines = onLines
             return Effect.never
           }),
-        send: (lines: ReadonlyArray<string>) => lines.forEach((line) => this.respond(line))
+        send: (lines: ReadonlyArray<string>) => lines.forEach((line) => this.answer(line))
       }
     })
   })
 
-  private respond(line: string): void {
+  private answer(line: string): void {
     const { id, method, params } = JSON.parse(line) as Message
     if (id === undefined) return
-    const result = this.makeResult(method, params?.threadId ?? "")
-    queueMicrotask(() => this.onLines([JSON.stringify({ id, result })]))
+    const answer = this.resultOf(method, params?.threadId ?? "")
+    queueMicrotask(() => this.onLines([JSON.stringify({ id, result: answer })]))
   }
 
-  private makeResult(method: string, threadId: string): object {
+  private resultOf(method: string, threadId: string): object {
     switch (method) {
       case "initialize":
         return { userAgent: "guard/0.169.0", codexHome: "/", platformFamily: "unix", platformOs: "linux" }
@@ -70,7 +68,7 @@ class Server {
     }
   }
 
-  /** Deltas of the last `count` turns, alternating, in chunks of the size that a pipe delivers. */
+  /** The interleaved deltas of the last `count` turns, in chunks as a pipe delivers them. */
   flood(count: number): ReadonlyArray<Uint8Array> {
     const running = this.turns.slice(-count)
     const lines = Array.from({ length: deltas }, (_, i) =>
@@ -86,7 +84,7 @@ class Server {
     )
   }
 
-  /** Delivers chunks. It yields to other fibers after each, as between two reads. */
+  /** Delivers a chunk and yields to the event loop, as between two reads. */
   readonly play = Effect.fnUntraced(function*(this: Server, chunks: ReadonlyArray<Uint8Array>) {
     for (const chunk of chunks) {
       this.onLines(this.splitter.push(chunk))
@@ -111,7 +109,7 @@ const cpuMs = (): number => {
   return (system + user) / 1000
 }
 
-/** Measures the CPU time of an effect, in milliseconds. */
+/** The CPU time of an effect, in milliseconds. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
     const before = cpuMs()
@@ -119,7 +117,7 @@ const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return cpuMs() - before
   })
 
-/** The hand-written loop: splits chunks, parses lines, and counts characters by turn. */
+/** The hand-written loop: splits chunks, parses each line, and counts its text for its turn. */
 const byHand = Effect.fnUntraced(function*(chunks: ReadonlyArray<Uint8Array>) {
   const splitter = makeLineSplitter()
   const characters = new Map<string, number>()
@@ -132,7 +130,7 @@ const byHand = Effect.fnUntraced(function*(chunks: ReadonlyArray<Uint8Array>) {
   }
 })
 
-const measureTurns = Effect.fnUntraced(function*(server: Server, turns: number, isRead: boolean) {
+const ratioOf = Effect.fnUntraced(function*(server: Server, turns: number, isRead: boolean) {
   const codex = yield* Codex.Codex
   const least = { ours: Infinity, hand: Infinity }
   for (let round = 0; round < rounds; round++) {
@@ -165,8 +163,8 @@ const measureTurns = Effect.fnUntraced(function*(server: Server, turns: number, 
   return least.ours / least.hand
 }, Effect.scoped)
 
-/** Compares a request and its response with a map of promises. */
-const measureRequests = Effect.fnUntraced(function*() {
+/** The cost of a request and its response, relative to a table of promises. */
+const requestRatio = Effect.fnUntraced(function*() {
   const server = yield* AppServer.AppServer
   const list = server.request("model/list", {})
   const many = Array.from({ length: 1000 }, () => list)
@@ -175,12 +173,12 @@ const measureRequests = Effect.fnUntraced(function*() {
   const listByHand = () =>
     new Promise((resolve) => {
       pending.set(++id, resolve)
-      const response = JSON.stringify({
+      const answer = JSON.stringify({
         id: JSON.parse(JSON.stringify({ id, method: "model/list", params: {} })).id,
         result: {}
       })
       queueMicrotask(() => {
-        const message = JSON.parse(response)
+        const message = JSON.parse(answer)
         pending.get(message.id)!(message.result)
         pending.delete(message.id)
       })
@@ -209,10 +207,10 @@ const server = new Server()
 
 const program = Effect.gen(function*() {
   return {
-    stream: yield* measureTurns(server, 1, true),
-    interleaved: yield* measureTurns(server, 100, true),
-    run: yield* measureTurns(server, 1, false),
-    requests: yield* measureRequests()
+    stream: yield* ratioOf(server, 1, true),
+    interleaved: yield* ratioOf(server, 100, true),
+    run: yield* ratioOf(server, 1, false),
+    requests: yield* requestRatio()
   }
 })
 

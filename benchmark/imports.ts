@@ -1,4 +1,4 @@
-/** Measures `import "effect-codex"`, compared with importing only the Effect modules that it needs. */
+/** Measures `import "effect-codex"` in addition to its Effect modules. */
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -9,7 +9,7 @@ import { type Result, summarize } from "./report.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-/** The modules of other packages that a module imports, also through modules of this package. */
+/** The external modules that a module imports, directly or through modules of this package. */
 const externals = (entry: string): ReadonlySet<string> => {
   const found = new Set<string>()
   const seen = new Set<string>()

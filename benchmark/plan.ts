@@ -1,4 +1,4 @@
-/** The plan of a run, which the client and the server share, and the measurement that the client prints. */
+/** The plan of a run: the work of the server and the client, and the check of the result. */
 import { readFileSync } from "node:fs"
 import { performance } from "node:perf_hooks"
 import { fileURLToPath } from "node:url"
@@ -6,48 +6,40 @@ import { texts } from "./texts.ts"
 
 export interface Plan {
   /**
-   * What the server sends after all turns have started.
-   *
-   * - `flood`: deltas, as fast as the client reads
-   * - `paced`: deltas at a fixed rate, one write each
-   * - `big`: long lines
-   * - `real`: the server is Codex
+   * The work of the server after all turns have started: deltas as fast as the client reads, one paced write for each delta, or long
+   * lines. With `real` the server is Codex.
    */
   readonly kind: "flood" | "paced" | "big" | "real"
   /**
-   * What the client does.
-   *
-   * - `arrays`, `each`, `slow`: reads the events of each turn in arrays, one by one, or slowly
-   * - `text`: reads the text of each turn
-   * - `run`: waits for the result of each turn only
-   * - `sequential`, `concurrent`: sends requests, one at a time or a thousand at once
+   * The work of the client: read the events of each turn in arrays or one by one, at once or slowly, its text, or only its result. Or
+   * send requests, sequentially or a thousand at once.
    */
   readonly mode?: "arrays" | "each" | "text" | "run" | "slow" | "sequential" | "concurrent"
-  /** The number of concurrent turns, each in its own thread. Their messages alternate. */
+  /** The number of concurrent turns, each on a thread of its own. Their messages are interleaved. */
   readonly turns: number
-  /** The number of messages of all turns together, or of requests. With `real`, the number of turns of a thread. */
+  /** The number of messages of all turns together, or of requests. With `real`: the number of turns for each thread. */
   readonly messages: number
-  /** With `paced`: the number of messages per second, and whether the server sleeps between messages instead of spinning. */
+  /** With `paced`: messages a second, and whether the server sleeps between them instead of polling the clock. */
   readonly rate?: number
   readonly sleep?: boolean
-  /** With `paced`: whether the text of a message is the time of its write, in nanoseconds. */
+  /** With `paced`: whether a text is the time of its write, in nanoseconds. */
   readonly stamped?: boolean
   /** With `big`: the length of a line, in bytes. */
   readonly lineBytes?: number
   /** The number of repetitions, each with new threads. */
   readonly rounds?: number
-  /** With `real`: the binary, and whether the client stops after the first response. */
+  /** With `real`: the binary, and whether the client waits only for the first response. */
   readonly binary?: string
   readonly first?: boolean
 }
 
-/** The plan of this client, from its arguments. */
+/** The plan of this client process. */
 export const plan: Plan = JSON.parse(process.argv[2] ?? "{}")
 
-/** The command and the environment that start the server. */
+/** The command with which a client starts the server of its plan. */
 export const server = {
   command: plan.binary ?? fileURLToPath(new URL("server.mjs", import.meta.url)),
-  /** `jsonrpc` adds the member `jsonrpc` to each message, which some clients require. Codex omits it. */
+  /** `jsonrpc` is for clients that need the member that this protocol omits. */
   env: (jsonrpc = false): NodeJS.ProcessEnv => ({
     ...process.env,
     BENCHMARK_PLAN: JSON.stringify({ ...plan, texts, jsonrpc })
@@ -68,14 +60,14 @@ export const begin = (): void => {
   cpu = process.cpuUsage()
 }
 
-/** Ends the measurement. `more` is added to it. */
+/** Ends the measurement and prints it together with `more`. */
 export const end = (more: Measurement = {}): void => {
   const wallMs = performance.now() - wall
   const { system, user } = process.cpuUsage(cpu)
   measured = { wallMs, cpuMs: (user + system) / 1000, rssMb: process.resourceUsage().maxRSS / 1024, ...more }
 }
 
-/** The CPU time of this process and of its exited children, in milliseconds. Linux only. */
+/** CPU time of this process and of its exited children, in milliseconds, where the system reports it. */
 const treeCpuMs = (): number | undefined => {
   try {
     const fields = readFileSync("/proc/self/stat", "utf8").split(") ")[1]!.split(" ")
@@ -90,7 +82,7 @@ process.on("exit", () => {
   process.stdout.write(JSON.stringify({ ...measured, ...(treeMs === undefined ? {} : { treeMs }) }))
 })
 
-/** The work of a consumer: counts the events of a turn and sums the lengths of their texts. */
+/** The consumer of a turn: counts its events, and sums the lengths of their texts. */
 export class Totals {
   private messages = 0
   private characters = 0
@@ -102,23 +94,23 @@ export class Totals {
     if (plan.stamped) this.delays.push(Number(process.hrtime.bigint() - BigInt(delta)) / 1000)
   }
 
-  /** As `add`, for text that may be several coalesced deltas. */
+  /** As `add`, for a subscriber that receives coalesced deltas. */
   addText(text: string): void {
     this.characters += text.length
   }
 
-  /** Fails if a message or a character is missing. */
+  /** Fails if a text is missing. */
   check(): Measurement {
     const messages = plan.messages * (plan.rounds ?? 1)
     if (!plan.stamped && (plan.kind === "flood" || plan.kind === "paced")) {
       let characters = 0
-      for (let i = 0; i < plan.messages; i++) characters += getText(i).length
+      for (let i = 0; i < plan.messages; i++) characters += textOf(i).length
       characters *= plan.rounds ?? 1
       if (this.characters !== characters) throw new Error(`${this.characters} of ${characters} characters`)
     }
     if (this.messages !== 0 && this.messages !== messages) throw new Error(`${this.messages} of ${messages} messages`)
     if (this.delays.length === 0) return {}
-    // The first quarter is the cold start.
+    // The first messages measure a cold start.
     const delays = this.delays.slice(this.delays.length / 4).sort((a, b) => a - b)
     const percentile = (p: number) => delays[Math.floor(delays.length * p)]!
     return { p50Us: percentile(0.5), p99Us: percentile(0.99) }
@@ -127,5 +119,5 @@ export class Totals {
 
 const perBlock = plan.turns * Math.max(1, Math.ceil(4096 / plan.turns))
 
-/** The text of the nth message. The server chooses it in the same way. */
-const getText = (n: number): string => texts[(plan.kind === "flood" ? n % perBlock : n) % texts.length]!
+/** The text of the nth message. The server prepares the same one. */
+const textOf = (n: number): string => texts[(plan.kind === "flood" ? n % perBlock : n) % texts.length]!

@@ -1,15 +1,15 @@
-/** The questions of the benchmark: their clients, plans, figures and targets. */
+/** The questions of the benchmark: which clients run which plan, and the target of this package. */
 import type { Plan } from "./plan.ts"
 
 export type Client = "count" | "raw" | "readline" | "vscodeJsonrpc" | "acp" | "codexSdk" | "naiveEffect" | "effectCodex"
 
-/** A client with a plan: a row of a table. */
+/** A client and its plan: one row of a table. */
 export interface Case {
   readonly name: string
   readonly client: Client
   readonly plan: Plan
   /**
-   * How the client runs. Node.js takes about 50 ms to load TypeScript; `bundle` is one file with all its imports.
+   * How the client is built. Node needs about 50 ms to strip types from `source`; `bundle` is one file with all imports.
    *
    * @default "source"
    */
@@ -21,17 +21,21 @@ export type Form = "source" | "javascript" | "bundle"
 export interface Question {
   readonly id: string
   readonly title: string
-  /** The compared members of a measurement, each divided by `per`. */
+  /** The compared fields of a measurement, and the number by which each is divided. */
   readonly figures: ReadonlyArray<{
     readonly of: string
     readonly label: string
     readonly per?: number
-    /** The maximum ratio of this package to the baseline. */
+    /** Maximum ratio of this package to the baseline. */
     readonly target?: number
   }>
-  /** The first case is the baseline. */
+  /** The first case is the baseline of the others. */
   readonly cases: ReadonlyArray<Case>
-  /** The number of runs of each case, if fewer than for other questions. */
+  /**
+   * Number of runs of each case.
+   *
+   * @default the option `--rounds`
+   */
   readonly rounds?: number
 }
 
@@ -79,7 +83,7 @@ export const questions: ReadonlyArray<Question> = [
     [turns, target, messages]
   ): Question => ({
     id: `interleaved-${turns}`,
-    title: `The same, ${turns.toLocaleString("en")} turns interleaved message by message`,
+    title: `The same with ${turns.toLocaleString("en")} turns interleaved message by message`,
     figures: [micros("CPU with the start of the turns, µs per delta", messages, target)],
     cases: cases(["raw", "naiveEffect", "effectCodex"], { ...flood, turns, messages })
   })),
@@ -118,7 +122,7 @@ export const questions: ReadonlyArray<Question> = [
   })),
   {
     id: "sequential",
-    title: "A request and its answer, one after the other",
+    title: "A request and its response, one after the other",
     figures: [
       { of: "wallMs", label: "wall, µs per request", per: 10, target: 1.1 },
       micros("CPU, µs per request", 10_000, 1.1)
@@ -146,7 +150,7 @@ export const questions: ReadonlyArray<Question> = [
   },
   {
     id: "start",
-    title: "From the start of the process to its first answer and its end, real binary",
+    title: "From process start to the first response and exit, real binary",
     figures: [{ of: "processMs", label: "wall, ms", target: 1.25 }],
     cases: [
       one("raw", names.raw, first, "javascript"),
@@ -192,7 +196,7 @@ export const questions: ReadonlyArray<Question> = [
   })),
   {
     id: "heap",
-    title: "The heap after a collection, above what it was before",
+    title: "Heap growth after a collection",
     figures: [{ of: "heapGrowthMb", label: "MB" }],
     rounds: 3,
     cases: [

@@ -1,4 +1,4 @@
-/** Computes figures from measurements, and renders them as tables and plots. */
+/** Converts measurements to figures, tables and plots. */
 import * as Plot from "@observablehq/plot"
 import { parseHTML } from "linkedom"
 import type { Measurement } from "./plan.ts"
@@ -10,7 +10,7 @@ export interface Figure {
   readonly rows: ReadonlyArray<Row>
 }
 
-/** The figure of one case, and its ratio to the baseline. */
+/** The figure of one client, and its ratio to the baseline: median, minimum and maximum of the rounds. */
 export interface Row {
   readonly name: string
   readonly client: string
@@ -61,16 +61,16 @@ const digits = (value: number): string => value.toFixed(Math.abs(value) >= 100 ?
 
 const verdict = (figure: Figure, row: Row): string => {
   if (row.client !== "effectCodex" || figure.target === undefined) return ""
-  return `${row.ratio.median <= figure.target ? "≤" : "above"} ${figure.target}`
+  return `≤ ${figure.target}, ${row.ratio.median <= figure.target ? "met" : "missed"}`
 }
 
-/** Renders each figure of a question as a Markdown table. */
+/** Formats a result as one Markdown table for each figure. */
 export const table = ({ figures, title }: Result): string =>
   [
     `### ${title}`,
     ...figures.map((figure) =>
       [
-        `|  | ${figure.label} | least to greatest | times the first | least to greatest | to reach |`,
+        `|  | ${figure.label} | min to max | ratio to the first row | min to max | target |`,
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         ...figure.rows.map((row) =>
           `| ${row.name} | ${digits(row.value.median)} | ${digits(row.value.min)} to ${digits(row.value.max)} | ${
@@ -83,7 +83,7 @@ export const table = ({ figures, title }: Result): string =>
 
 const { document } = parseHTML("<html><body></body></html>")
 
-/** Renders a figure as bars with their spread, and a line at the baseline. */
+/** Plots a bar for each row, with its spread, and a line at the baseline. */
 const plot = (title: string, { label, rows }: Figure): string => {
   const data = rows.map(({ client, name, ratio }) => ({
     name,
@@ -99,7 +99,7 @@ const plot = (title: string, { label, rows }: Figure): string => {
     marginBottom: 45,
     marginRight: 50,
     style: { background: "white", color: "#222", fontSize: "12px" },
-    x: { label: `${title}: ${label}, times the first`, grid: true, zero: true },
+    x: { label: `${title}: ${label}, ratio to the first row`, grid: true, zero: true },
     y: { label: null, domain: data.map(({ name }) => name) },
     marks: [
       Plot.barX(data, { x: "ratio", y: "name", fill: (row) => row.client === "effectCodex" ? "#0a7" : "#bbb" }),
@@ -112,7 +112,7 @@ const plot = (title: string, { label, rows }: Figure): string => {
   return `${svg.outerHTML}\n`
 }
 
-/** Renders the files of the report. Names are relative to `docs`. */
+/** The files of the report, with paths relative to `docs`. */
 export const report = (
   results: ReadonlyArray<Result>,
   machine: string,
@@ -125,9 +125,9 @@ export const report = (
   const drawn = new Set<string>(plots.map(([name]) => name))
   const page = [
     "# Benchmark",
-    "Written by `npm run bench`; `docs/performance.md` says what it means. Each figure is a median, and each ratio the median"
-    + " of the ratios of the rounds, in each of which all clients of a table ran one after the other.",
-    `${machine}. ${rounds} rounds.`,
+    "`npm run bench` writes this page, and [performance](performance.md) explains the figures. In a round, all clients of a table run"
+    + " one after the other. A figure is the median of the rounds. A ratio is the median of the ratios of the rounds.",
+    `Machine: ${machine}. Rounds: ${rounds}.`,
     ...results.map((result) => {
       const file = `benchmark/${result.id}.svg`
       return drawn.has(file) ? `${table(result)}\n![${result.title}](${file})\n` : table(result)

@@ -1,12 +1,12 @@
 /**
- * Runs the benchmark and writes `benchmark/results.json`, `docs/benchmark.md` and its plots.
+ * Measures all questions and writes `benchmark/results.json`, `docs/benchmark.md` and its plots.
  *
- *     npm run bench                              everything; takes some minutes
- *     npm run bench -- --only stream,run         only these questions, without writing files
- *     npm run bench -- --rounds 3                3 rounds instead of 7
+ *     npm run bench                              all questions, for some minutes
+ *     npm run bench -- --only stream,run         some questions, and no files are written
+ *     npm run bench -- --rounds 3                fewer rounds than 7
  *
- * A round runs each case of a question once, each in a new process. Each round starts with another case. A ratio compares two
- * runs of the same round.
+ * In each round all cases of a question run one after the other, each in its own process. Each round starts with another case. A
+ * ratio compares two runs of the same round.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
@@ -22,7 +22,7 @@ import { cpus } from "node:os"
 import { performance } from "node:perf_hooks"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import { build, getFile, remove } from "./forms.ts"
+import { build, fileOf, remove } from "./forms.ts"
 import { measureImports } from "./imports.ts"
 import type { Measurement } from "./plan.ts"
 import { type Case, type Question, questions } from "./questions.ts"
@@ -34,7 +34,7 @@ const { values: options } = parseArgs({
   options: { only: { type: "string" }, rounds: { type: "string", default: "7" } }
 })
 
-const getPath = (name: string) => fileURLToPath(new URL(name, import.meta.url))
+const pathOf = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 
 const codexBinary = (): string => {
   const require = createRequire(createRequire(import.meta.url).resolve("@openai/codex/package.json"))
@@ -44,7 +44,7 @@ const codexBinary = (): string => {
   return fileURLToPath(new URL(`${target}/bin/codex`, vendor))
 }
 
-/** The proportional memory (PSS) of a process and its descendants, in megabytes. Linux only. */
+/** The proportional memory of a process and its descendants, in megabytes, where the system reports it. */
 const treeMb = (root: number): number => {
   const children = new Map<number, Array<number>>()
   for (const name of readdirSync("/proc")) {
@@ -68,7 +68,7 @@ const treeMb = (root: number): number => {
   return sum(root)
 }
 
-/** Runs a case in a new process. */
+/** Runs a case in its own process. */
 const runCase = (each: Case, needsMemory: boolean, environment: NodeJS.ProcessEnv, cwd: string) =>
   Effect.callback<Measurement, ClientFailed>((resume) => {
     const { client, plan } = each
@@ -78,7 +78,7 @@ const runCase = (each: Case, needsMemory: boolean, environment: NodeJS.ProcessEn
       process.execPath,
       [
         ...(plan.mode === "slow" || plan.mode === "run" && needsMemory ? ["--expose-gc"] : []),
-        getFile(each),
+        fileOf(each),
         JSON.stringify({ ...plan, ...binary })
       ],
       { cwd, env: { ...process.env, ...environment }, maxBuffer: 1e8 },
@@ -114,7 +114,7 @@ const ask = Effect.fnUntraced(function*(question: Question, most: number) {
 
 const program = Effect.gen(function*() {
   const model = yield* ModelServer.ModelServer
-  yield* model.respond(() => ModelServer.text("Forty-two, as far as anyone knows."))
+  yield* model.respond(() => ModelServer.text("Forty-two, as far as science knows."))
   const only = options.only?.split(",")
   const rounds = Number(options.rounds)
   const results: Array<Result> = []
@@ -140,12 +140,12 @@ const program = Effect.gen(function*() {
     cpus()[0]?.model.trim()
   }, ${cpus().length} processors, ${process.platform}, Node ${process.version}`
   yield* files.writeFileString(
-    getPath("results.json"),
+    pathOf("results.json"),
     `${JSON.stringify({ machine, rounds, results }, undefined, 2).replaceAll(home === "" ? "\0" : home, "~")}\n`
   )
-  yield* files.makeDirectory(getPath("../docs/benchmark"), { recursive: true })
+  yield* files.makeDirectory(pathOf("../docs/benchmark"), { recursive: true })
   for (const [name, content] of report(results, machine, rounds)) {
-    yield* files.writeFileString(getPath(`../docs/${name}`), content)
+    yield* files.writeFileString(pathOf(`../docs/${name}`), content)
   }
 })
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// A server of minimal cost. It responds to the requests that start turns, then writes prepared bytes as fast as the client
-// reads, or at a fixed rate. The environment variable BENCHMARK_PLAN is a plan (plan.ts).
+// A server with minimal cost. It responds to the requests that start turns, and then writes prepared bytes as fast as the client
+// reads, or at a given pace. BENCHMARK_PLAN has the plan (plan.ts).
 import { writeSync } from "node:fs"
 
 const plan = JSON.parse(process.env.BENCHMARK_PLAN)
@@ -11,19 +11,19 @@ const write = (bytes) => {
   for (let offset = 0; offset < bytes.length;) offset += writeSync(1, bytes, offset)
 }
 
-/** Some clients require the member `jsonrpc`. Codex omits it. */
+/** Some clients need the member that this protocol omits. */
 const member = plan.jsonrpc ? { jsonrpc: "2.0" } : {}
 
 const send = (message) => write(Buffer.from(JSON.stringify({ ...member, ...message }) + "\n"))
 
 const id = (kind, n) => `01a203b0-03af-7c63-${kind}-${String(n).padStart(12, "0")}`
-const makeThreadId = (n) => id("b895", n)
-const makeTurnId = (n) => id("8b02", n)
+const threadIdOf = (n) => id("b895", n)
+const turnIdOf = (n) => id("8b02", n)
 const emittedAtMs = 1_795_358_196_797
 
 let threads = 0
 let turns = 0
-/** The ids of the running turns. */
+/** The running turns. */
 let running = []
 
 /** A delta of the nth running turn. */
@@ -40,8 +40,8 @@ const line = (n, delta) =>
   }) + "\n"
 
 const turn = (n, status) => ({
-  id: makeTurnId(n),
-  rootTurnId: makeTurnId(n),
+  id: turnIdOf(n),
+  rootTurnId: turnIdOf(n),
   items: [],
   itemsView: "summary",
   status,
@@ -51,7 +51,7 @@ const turn = (n, status) => ({
   durationMs: status === "completed" ? 1000 : null
 })
 
-/** Writes deltas that alternate between the turns, in prepared blocks. The last block may be shorter. */
+/** Prepares the interleaved messages of all turns in blocks. The last block may be shorter. */
 const flood = () => {
   const perBlock = plan.turns * Math.max(1, Math.ceil(4096 / plan.turns))
   const lines = Array.from({ length: perBlock }, (_, i) => line(i % plan.turns, plan.texts[i % plan.texts.length]))
@@ -61,7 +61,7 @@ const flood = () => {
   if (left > 0) write(Buffer.from(lines.slice(0, left).join("")))
 }
 
-/** Writes one delta at a time, at a fixed rate. With `stamped`, its text is the time of the write. */
+/** Writes one message at a time, evenly spaced. The text of a message may be the time of its write. */
 const paced = () => {
   const gap = BigInt(Math.round(1e9 / plan.rate))
   const prepared = plan.texts.map((text) => Buffer.from(line(0, text)))
@@ -99,7 +99,7 @@ const big = () => {
   }
 }
 
-const respond = ({ id, method, params }) => {
+const answer = ({ id, method, params }) => {
   switch (method) {
     case "initialize":
       return send({
@@ -115,7 +115,7 @@ const respond = ({ id, method, params }) => {
       return send({
         id,
         result: {
-          thread: { id: makeThreadId(threads++) },
+          thread: { id: threadIdOf(threads++) },
           approvalPolicy: "on-request",
           approvalsReviewer: "auto_review",
           sandbox: { type: "readOnly", networkAccess: false }
@@ -123,7 +123,7 @@ const respond = ({ id, method, params }) => {
       })
     case "turn/start": {
       const n = turns++
-      running.push({ threadId: params?.threadId ?? makeThreadId(n), turnId: makeTurnId(n) })
+      running.push({ threadId: params?.threadId ?? threadIdOf(n), turnId: turnIdOf(n) })
       send({ id, result: { turn: turn(n, "inProgress") } })
       if (running.length < plan.turns) return
       if (plan.kind === "paced") paced()
@@ -151,7 +151,7 @@ process.stdin.on("data", (text) => {
   rest = lines.pop()
   for (const line of lines) {
     const message = JSON.parse(line)
-    if (message.id !== undefined) respond(message)
+    if (message.id !== undefined) answer(message)
   }
 })
 process.stdin.on("end", () => process.exit(0))

@@ -1,4 +1,4 @@
-/** Deltas as models stream them, some with characters that JSON escapes. */
+/** Deltas as models produce them, some with characters that JSON escapes. */
 export const texts: ReadonlyArray<string> = [
   " the",
   " answer",

@@ -1,4 +1,4 @@
-/** What a command may do under each approval mode, and the conflict that is caught before anything is sent. */
+/** Runs a command under two approval modes, and catches the conflict between bypass and a sandbox. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { type ApprovalMode, Codex, Sandbox } from "effect-codex"
 import * as Console from "effect/Console"
@@ -25,7 +25,7 @@ const conflicting = Effect.gen(function*() {
 
 const program = Effect.gen(function*() {
   yield* tryToWrite("deny_all")
-  // The scripted model writes one file in a temporary directory. A live model may run any command on your machine.
+  // The scripted model writes one file in a temporary directory. A live model could run any command on your machine.
   yield* tryToWrite("dangerously_bypass_approvals_and_sandbox")
   yield* conflicting
 })

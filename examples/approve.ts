@@ -1,7 +1,8 @@
 /**
- * A person at the terminal decides what Codex may do: yes, always, no, or cancel the turn. What only reads is not asked about.
+ * A person at the terminal decides about each command: yes, always, no, or cancel the turn. Read-only commands are accepted
+ * without a question.
  *
- * Answer as you like, or have it answered: `printf 'a\nn\n' | npm run -s example approve`.
+ * To respond without a terminal: `printf 'a\nn\n' | npm run -s example approve`.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
@@ -30,7 +31,7 @@ const program = Effect.gen(function*() {
   const codex = yield* Codex.Codex
   yield* Effect.forkScoped(report)
   const thread = yield* codex.startThread({ approvalPolicy: "on-request", approvalsReviewer: "user" })
-  const { finalResponse, items, status } = yield* thread.run("Keep a note, and tidy up afterwards")
+  const { finalResponse, items, status } = yield* thread.run("Write a note, then delete it")
 
   yield* Console.log("")
   for (const item of items) {
@@ -39,7 +40,7 @@ const program = Effect.gen(function*() {
   yield* Console.log(`The turn is ${status}. ${finalResponse ?? ""}`)
 }).pipe(Effect.scoped)
 
-/** The model runs these one after the other, outside of its sandbox. The second time is not asked about after "always". */
+/** The model runs these in order, outside its sandbox. After "always" Codex does not ask about the second `touch`. */
 const commands = ["ls", "touch note.txt", "touch note.txt", "rm -f note.txt"]
 
 const model = layerCodex((request) => {
@@ -50,7 +51,7 @@ const model = layerCodex((request) => {
       cmd: commands[next],
       login: false,
       sandbox_permissions: "require_escalated",
-      justification: "It is part of keeping the note"
+      justification: "The command works on the note"
     },
     { callId: `command_${next}` }
   )

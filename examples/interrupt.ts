@@ -15,10 +15,10 @@ const program = Effect.gen(function*() {
   )
 
   const { turns } = yield* thread.read({ includeTurns: true })
-  yield* Console.log(`The server says that the turn was ${turns[0]?.status}`)
+  yield* Console.log(`The server reports the turn as ${turns[0]?.status}`)
 
   const { finalResponse } = yield* thread.run("Then just say hello")
-  yield* Console.log(`The thread goes on: ${finalResponse}`)
+  yield* Console.log(`The thread continues: ${finalResponse}`)
 })
 
 const model = layerCodex([hang([deltas(["1, 2, 3, "], { unfinished: true })]), text("Hello!")])

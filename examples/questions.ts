@@ -1,7 +1,7 @@
 /**
- * The model asks before it plans, and a person answers at the terminal, by number or in words of their own.
+ * The model asks before it plans, and a person at the terminal responds with a number or with free text.
  *
- * To have it answered: `printf '2\n' | npm run -s example questions`.
+ * To respond without a terminal: `printf '2\n' | npm run -s example questions`.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
@@ -13,7 +13,7 @@ import { functionCall, layerCodex, text } from "./support/codex.ts"
 const program = Effect.gen(function*() {
   const codex = yield* Codex.Codex
   const thread = yield* codex.startThread()
-  // The mode has a model of its own. Take that of the thread, so that the mode does not change it.
+  // The mode sets the model too, so pass the model of the thread.
   const { model } = yield* thread.settings
   const { finalResponse } = yield* thread.run("Plan the migration. Ask me which database to use.", {
     collaborationMode: model === undefined ? undefined : { mode: "plan", settings: { model } }
@@ -22,20 +22,20 @@ const program = Effect.gen(function*() {
 })
 
 const model = layerCodex((request) => {
-  const answer = request.functionCallOutput("question")
-  return answer === undefined
+  const output = request.functionCallOutput("question")
+  return output === undefined
     ? functionCall("request_user_input", {
       questions: [{
         id: "database",
         header: "Database",
-        question: "Where shall the data live?",
+        question: "Where should the data be stored?",
         options: [
-          { label: "PostgreSQL", description: "One server that we know" },
-          { label: "SQLite", description: "A file beside the program" }
+          { label: "PostgreSQL", description: "One server" },
+          { label: "SQLite", description: "One file" }
         ]
       }]
     }, { callId: "question" })
-    : text(`The model was told: ${answer}`)
+    : text(`The model received: ${output}`)
 })
 
 program.pipe(

@@ -1,4 +1,4 @@
-/** A thread, a turn, its text as it arrives, and its result. */
+/** Starts a thread, streams the text of a turn, and prints its result. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Codex } from "effect-codex"
 import * as Console from "effect/Console"
@@ -17,7 +17,7 @@ const program = Effect.gen(function*() {
   )
 
   const result = yield* turn.result
-  yield* Console.log(`\n\nFinal answer: ${result.finalResponse}`)
+  yield* Console.log(`\n\nFinal response: ${result.finalResponse}`)
   yield* Console.log(`Tokens: ${result.usage?.turn.inputTokens} in, ${result.usage?.turn.outputTokens} out`)
 }).pipe(Effect.scoped)
 

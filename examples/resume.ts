@@ -1,11 +1,11 @@
-/** A thread outlives the process: a second app-server goes on where the first one stopped. */
+/** A second app-server process resumes a thread of the first one. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { AppServer, Codex } from "effect-codex"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { layerOptions, layerProcess, text } from "./support/codex.ts"
 
-/** Each use starts a process of its own, and stops it. */
+/** Each use starts a separate process, and stops it. */
 const inOwnProcess = Effect.provide(layerProcess, { local: true })
 
 const processId = Effect.gen(function*() {
@@ -33,8 +33,8 @@ const second = Effect.fn(function*(id: string) {
 }, inOwnProcess)
 
 const model = layerOptions((request) => {
-  const told = request.userTexts.find((said) => said.startsWith("Remember"))
-  return text(told === request.lastUserText ? "I will remember it." : `You said: ${told}`)
+  const reminder = request.userTexts.find((input) => input.startsWith("Remember"))
+  return text(reminder === request.lastUserText ? "I will remember it." : `You said: ${reminder}`)
 })
 
 first.pipe(Effect.flatMap(second), Effect.provide(model), NodeRuntime.runMain)

@@ -1,4 +1,4 @@
-/** Every event of a turn, as the protocol sends it: reasoning, a command with its output, text, usage. */
+/** Prints the events of a turn as the protocol sends them: reasoning, a command with its output, text, usage. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Codex, type Turn } from "effect-codex"
 import * as Console from "effect/Console"

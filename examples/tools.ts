@@ -1,4 +1,4 @@
-/** A tool of the program's own, backed by a service: typed both ways, and told to the model in its own terms. */
+/** Gives the model a typed tool that uses a service, with a typed failure and with invalid arguments. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Codex, Tool } from "effect-codex"
 import * as Console from "effect/Console"
@@ -48,7 +48,7 @@ const program = Effect.gen(function*() {
   yield* Console.log(`\n${finalResponse}`)
 })
 
-// Three calls at once: one that works, one that fails, and one whose arguments are wrong.
+// Three calls in parallel: one succeeds, one fails, and one has invalid arguments.
 const model = layerCodex((request) =>
   request.functionCallOutput("first") === undefined
     ? reply([

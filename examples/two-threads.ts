@@ -1,4 +1,4 @@
-/** Two threads stream at once over one connection, and their events do not mix. */
+/** Two threads stream at the same time over one connection, and each turn receives only its own events. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Codex } from "effect-codex"
 import * as Console from "effect/Console"
@@ -6,17 +6,17 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { deltas, layerCodex, reply } from "./support/codex.ts"
 
-const tell = Effect.fn(function*(subject: string) {
+const explain = Effect.fn(function*(subject: string) {
   const codex = yield* Codex.Codex
   const thread = yield* codex.startThread({ sandbox: "read-only" })
-  const turn = yield* thread.turn(`Tell me about ${subject}`)
+  const turn = yield* thread.turn(`Explain ${subject}`)
   yield* Stream.runForEach(turn.text, (text) => Console.log(`${subject.padEnd(8)} ${text}`))
   return (yield* turn.result).finalResponse
 }, Effect.scoped)
 
 const program = Effect.gen(function*() {
-  const answers = yield* Effect.all([tell("fibers"), tell("streams")], { concurrency: "unbounded" })
-  yield* Console.log(`\n${answers.join("\n")}`)
+  const explanations = yield* Effect.all([explain("fibers"), explain("streams")], { concurrency: "unbounded" })
+  yield* Console.log(`\n${explanations.join("\n")}`)
 })
 
 const model = layerCodex((request) => {

@@ -17,6 +17,95 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const examplesOf = (text: string): ReadonlyArray<string> =>
   [...text.matchAll(/^[ *]*```ts\n([\s\S]*?)^[ *]*```$/gm)].map(([, code]) => code!.replace(/^ \* ?/gm, ""))
 
+/** The files of a directory of the repository, by their paths in it. */
+const filesIn = Effect.fnUntraced(function*(directory: string, extension: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const files = yield* fs.readDirectory(path.join(root, directory))
+  return files.filter((file) => file.endsWith(extension)).map((file) => path.join(directory, file))
+})
+
+/** The Markdown pages for users and contributors. */
+const pages = Effect.map(filesIn("docs", ".md"), (docs) => ["README.md", "AGENTS.md", "examples/README.md", ...docs])
+
+/** The anchors of a page's headings, as GitHub makes them. */
+const anchors = (text: string): ReadonlySet<string> =>
+  new Set(
+    [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
+      heading!.toLowerCase().replace(/[^\p{L}\p{N} _-]/gu, "").replaceAll(" ", "-")
+    )
+  )
+
+describe("the pages of the docs", () => {
+  it.effect("have links that lead to a file and to one of its headings", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const broken: Array<string> = []
+      let count = 0
+      for (const page of yield* pages) {
+        const text = yield* fs.readFileString(path.join(root, page))
+        for (const [, link] of text.matchAll(/\]\((?!https?:)([^)\s]+)\)/g)) {
+          count++
+          const [target, anchor] = link!.split("#", 2) as [string, string?]
+          const file = target === "" ? page : path.join(path.dirname(page), target)
+          const exists = yield* fs.exists(path.join(root, file))
+          if (
+            !exists ||
+            anchor !== undefined && !anchors(yield* fs.readFileString(path.join(root, file))).has(anchor)
+          ) {
+            broken.push(`${page}: ${link}`)
+          }
+        }
+      }
+      assert.deepStrictEqual(broken, [])
+      assert.isAbove(count, 50)
+    }).pipe(Effect.provide(NodeServices.layer)))
+
+  it.effect("are all linked from the README and from the index", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const readme = yield* fs.readFileString(path.join(root, "README.md"))
+      const index = yield* fs.readFileString(path.join(root, "docs/README.md"))
+      for (const page of yield* filesIn("docs", ".md")) {
+        if (page === "docs/README.md") continue
+        assert.include(readme, `](${page})`)
+        assert.include(index, `](${path.basename(page)})`)
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+})
+
+describe("the guide for contributors", () => {
+  it.effect("names files that exist", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const guide = yield* fs.readFileString(path.join(root, "AGENTS.md"))
+      const named = [...guide.matchAll(/`((?:src|test|docs|internal|testing)\/[\w/.-]*)`/g)].map(([, file]) => file!)
+      assert.isAbove(named.length, 20)
+      for (const file of named) {
+        const folder = /^(?:internal|testing)\//.test(file) ? "src" : "."
+        assert.isTrue(yield* fs.exists(path.join(root, folder, file)), file)
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+})
+
+describe("the page on reliability", () => {
+  it.effect("names tests that exist", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const page = yield* fs.readFileString(path.join(root, "docs/reliability.md"))
+      const tests = yield* fs.readDirectory(path.join(root, "test"), { recursive: true })
+      const modules = tests.map((file) => `/${file}`.replace(/\.(?:test|faults)\.ts$/, ""))
+      const column = page.split("\n").flatMap((line) => line.match(/^\|.*?[^|]\|.*?[^|]\|([^|]*)\|/)?.[1] ?? [])
+      const named = column.flatMap((cell) => [...cell.matchAll(/`([\w/]+)`/g)].map(([, name]) => name!))
+      assert.isAbove(named.length, 50)
+      assert.deepStrictEqual(named.filter((name) => !modules.some((module) => module.endsWith(`/${name}`))), [])
+    }).pipe(Effect.provide(NodeServices.layer)))
+})
+
 describe("the testing guide", () => {
   it.effect("shows the tests that are run here, to the letter", () =>
     Effect.gen(function*() {
@@ -45,26 +134,21 @@ describe("the examples in the docs", () => {
       const spawner = yield* ChildProcessSpawner
       // Within the package, so that `effect-codex` means its sources.
       const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
-      const modulesIn = (directory: string) =>
-        Effect.map(
-          fs.readDirectory(path.join(root, directory)),
-          (files) => files.filter((file) => file.endsWith(".ts")).map((file) => path.join(directory, file))
-        )
       const sources = [
-        "README.md",
-        "docs/questions.md",
-        ...(yield* modulesIn("src")),
-        ...(yield* modulesIn("src/testing"))
+        // `test/guide` has the programs of the testing guide.
+        ...(yield* pages).filter((page) => page !== "docs/testing.md"),
+        ...(yield* filesIn("src", ".ts")),
+        ...(yield* filesIn("src/testing", ".ts"))
       ]
       let count = 0
       for (const source of sources) {
         const examples = examplesOf(yield* fs.readFileString(path.join(root, source)))
         for (const [index, code] of examples.entries()) {
           count++
-          yield* fs.writeFileString(path.join(folder, `${path.basename(source)}-${index + 1}.ts`), code)
+          yield* fs.writeFileString(path.join(folder, `${source.replaceAll("/", "-")}-${index + 1}.ts`), code)
         }
       }
-      assert.isAbove(count, 6)
+      assert.isAbove(count, 40)
       yield* fs.writeFileString(
         path.join(folder, "tsconfig.json"),
         JSON.stringify({
@@ -89,5 +173,5 @@ describe("the examples in the docs", () => {
       )
       const models = Effect.flatMap(Codex.Codex, (codex) => Stream.runCollect(codex.models()))
       assert.deepStrictEqual(yield* Effect.provide(models, layerTest), [])
-    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)), 60_000)
 })

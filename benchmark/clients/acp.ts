@@ -1,4 +1,4 @@
-/** Client: the SDK of the Agent Client Protocol. It has the same wire format; Codex's methods are extensions to it. */
+/** The SDK of the Agent Client Protocol. It has the same wire format, and takes the methods of Codex as extensions. */
 import * as acp from "@agentclientprotocol/sdk"
 import { spawn } from "node:child_process"
 import { Readable, Writable } from "node:stream"
@@ -7,10 +7,10 @@ import { route, run } from "./session.ts"
 
 const child = spawn(server.command, ["app-server"], { env: server.env(true), stdio: ["pipe", "pipe", "inherit"] })
 
-const unchanged = { parse: (params: unknown) => params }
+const asTheyAre = { parse: (params: unknown) => params }
 const app = acp.client()
 for (const method of ["item/agentMessage/delta", "item/completed", "turn/completed"]) {
-  app.onNotification(method, unchanged, ({ params }) => route({ method, params }))
+  app.onNotification(method, asTheyAre, ({ params }) => route({ method, params }))
 }
 const connection = app.connect(acp.ndJsonStream(
   Writable.toWeb(child.stdin),

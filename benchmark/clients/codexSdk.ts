@@ -1,4 +1,4 @@
-/** Client: OpenAI's SDK for TypeScript. It starts a `codex exec` process for each turn. */
+/** OpenAI's SDK for TypeScript, which runs `codex exec` for each turn. */
 import { Codex } from "@openai/codex-sdk"
 import { begin, end, plan } from "../plan.ts"
 
@@ -9,7 +9,7 @@ const run = async (): Promise<void> => {
   await Promise.all(Array.from({ length: plan.turns }, async () => {
     const thread = codex.startThread({ skipGitRepoCheck: true, sandboxMode: "read-only" })
     for (let i = 0; i < plan.messages; i++) {
-      // eslint-disable-next-line no-await-in-loop -- The turns of a thread are sequential.
+      // eslint-disable-next-line no-await-in-loop -- The turns of a thread run sequentially.
       await thread.run("go")
     }
   }))

@@ -1,4 +1,4 @@
-/** Client: the lower bound. It counts newlines, and knows how many to expect. */
+/** The minimum: reads the bytes of the server and counts lines, up to the known number. */
 import { spawn } from "node:child_process"
 import { begin, end, plan, server } from "../plan.ts"
 

@@ -1,4 +1,4 @@
-/** Client: this package, through its public API. */
+/** This package, through its public API. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { AppServer, Codex, type Thread } from "effect-codex"
 import * as Effect from "effect/Effect"
@@ -8,7 +8,7 @@ import { begin, end, plan, server, Totals } from "../plan.ts"
 
 const totals = new Totals()
 
-/** The size of the heap after a garbage collection, in megabytes. Requires `--expose-gc`. */
+/** The heap size after a collection, in megabytes. Needs `--expose-gc`. */
 const heapMb = (): number => {
   globalThis.gc!()
   globalThis.gc!()
@@ -35,7 +35,7 @@ const consume = Effect.fnUntraced(function*(thread: Thread.Thread) {
     case "each":
       return yield* Stream.runForEach(thread.stream("go"), (event) => Effect.sync(() => add(event)))
     case "slow":
-      // Processing an event takes a hundred times as long as receiving it.
+      // Each event replaces the previous one, and takes a hundred times as long as its arrival.
       return yield* Stream.runForEachArray(
         thread.stream("go"),
         (events) => Effect.andThen(Effect.sync(() => events.forEach(add)), Effect.sleep(events.length / 10))
@@ -86,10 +86,10 @@ const runRequests = Effect.gen(function*() {
   end()
 })
 
-const firstResponse = AppServer.AppServer.use((appServer) => Effect.asVoid(appServer.request("model/list", {})))
+const firstAnswer = AppServer.AppServer.use((appServer) => Effect.asVoid(appServer.request("model/list", {})))
 
 const program: Effect.Effect<void, unknown, AppServer.AppServer | Codex.Codex> = plan.first
-  ? firstResponse
+  ? firstAnswer
   : plan.mode === "sequential" || plan.mode === "concurrent"
   ? runRequests
   : runTurns

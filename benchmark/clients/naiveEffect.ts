@@ -1,6 +1,6 @@
 /**
- * Client: the obvious Effect program. It has a stream of lines, runs an effect for each line, decodes with the union of all
- * notifications, and has a queue for each turn.
+ * A first attempt with Effect: a stream of lines, an effect for each line, a decoder for the union of all notifications, and a queue
+ * for each turn.
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Protocol } from "effect-codex"
@@ -46,10 +46,10 @@ const program = Effect.gen(function*() {
 
   let id = 0
   const request = Effect.fnUntraced(function*(method: string, params: unknown) {
-    const response = yield* Deferred.make<any>()
-    pending.set(++id, response)
+    const answer = yield* Deferred.make<any>()
+    pending.set(++id, answer)
     yield* Queue.offer(outgoing, JSON.stringify({ id, method, params }) + "\n")
-    return yield* Deferred.await(response)
+    return yield* Deferred.await(answer)
   })
   yield* request("initialize", { clientInfo: { name: "benchmark", title: null, version: "1.0.0" } })
   const threads: ReadonlyArray<string> = yield* Effect.forEach(

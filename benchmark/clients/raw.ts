@@ -1,4 +1,4 @@
-/** Client: a hand-written loop without a library. It splits chunks at newlines, calls `JSON.parse` and looks ids up in a map. */
+/** The hand-written loop without a library: splits chunks at line ends, parses, and looks up the turn in a table. */
 import { spawn } from "node:child_process"
 import { server } from "../plan.ts"
 import { Pending, receive, run } from "./session.ts"

@@ -1,4 +1,4 @@
-/** Client: Node's `readline` and `JSON.parse`, a common choice for line-delimited JSON. */
+/** Node's `readline` and `JSON.parse`, as in many clients. */
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { server } from "../plan.ts"

@@ -1,4 +1,4 @@
-/** The session of a client without an SDK: its requests, and maps of pending requests and running turns. */
+/** The work of a client without an SDK: requests, and a table of pending responses and turns. */
 import { begin, end, plan, Totals } from "../plan.ts"
 
 export interface Client {
@@ -13,7 +13,7 @@ interface Notification {
 }
 
 const totals = new Totals()
-/** The handlers of the running turns, by thread id. */
+/** The consumer of the events of a thread's turn. */
 const turns = new Map<string, { readonly onDelta: (delta: string) => void; readonly onEnd: () => void }>()
 
 /** Routes a notification to its turn. */
@@ -36,7 +36,7 @@ const startThread = async (client: Client): Promise<string> => {
   return thread.id
 }
 
-/** Runs a turn. Events are routed by thread id, because they may precede the response with the turn id. */
+/** Runs a turn. Its events may precede the response with its id, so they are routed by thread. */
 const runTurn = (client: Client, threadId: string): Promise<void> =>
   new Promise((resolve) => {
     turns.set(threadId, { onDelta: (delta) => totals.add(delta), onEnd: resolve })
@@ -49,8 +49,8 @@ const times = async (count: number, action: () => Promise<unknown>): Promise<voi
   return times(count - 1, action)
 }
 
-/** Runs an action sequentially, without a chain of promises: there can be tens of thousands of runs. */
-const sequentially = (count: number, action: () => Promise<unknown>): Promise<void> =>
+/** A loop, because a chain of promises is too long for this number of requests. */
+const inTurn = (count: number, action: () => Promise<unknown>): Promise<void> =>
   new Promise((resolve) => {
     let left = count
     const next = (): void => {
@@ -66,7 +66,7 @@ const runTurns = async (client: Client): Promise<void> => {
   if (plan.kind === "real") {
     const threadIds = await start()
     begin()
-    await Promise.all(threadIds.map((threadId) => sequentially(plan.messages, () => runTurn(client, threadId))))
+    await Promise.all(threadIds.map((threadId) => inTurn(plan.messages, () => runTurn(client, threadId))))
     return end()
   }
   const first = await start()
@@ -82,10 +82,10 @@ const runTurns = async (client: Client): Promise<void> => {
 const runRequests = async (client: Client): Promise<void> => {
   await initialize(client)
   const list = () => client.request("model/list", {})
-  await sequentially(200, list)
+  await inTurn(200, list)
   begin()
-  if (plan.mode === "sequential") await sequentially(plan.messages, list)
-  else await sequentially(plan.messages / 1000, () => Promise.all(Array.from({ length: 1000 }, list)))
+  if (plan.mode === "sequential") await inTurn(plan.messages, list)
+  else await inTurn(plan.messages / 1000, () => Promise.all(Array.from({ length: 1000 }, list)))
   end()
 }
 
@@ -101,7 +101,7 @@ export const run = async (client: Client): Promise<void> => {
   client.close()
 }
 
-/** Pending requests by id. */
+/** Pending requests, by id. */
 export class Pending {
   private readonly waiting = new Map<number, (result: unknown) => void>()
   private nextId = 1
@@ -118,7 +118,7 @@ export class Pending {
   }
 }
 
-/** Settles the pending request of a response, or routes a notification. */
+/** Routes a message. */
 export const receive = (pending: Pending, message: any): void => {
   if (message.method === undefined) pending.settle(message.id, message.result)
   else route(message)

@@ -1,4 +1,4 @@
-/** Client: `vscode-jsonrpc`, with a reader and a writer of lines. Its own expect `Content-Length` headers. */
+/** `vscode-jsonrpc` with a reader and a writer for one message a line; its own ones use `Content-Length`. */
 import { spawn } from "node:child_process"
 import {
   AbstractMessageReader,

@@ -1,6 +1,6 @@
 /**
- * Codex for the examples: the real `codex app-server`, by default with a scripted model in this process, so that no
- * account is needed. With `CODEX_LIVE=1` it is your own Codex, with your login and configuration.
+ * Codex for the examples: the real `codex app-server`, by default with a scripted model in this process, which needs no
+ * account. `CODEX_LIVE=1` selects your own Codex, with your login and configuration.
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Codex } from "effect-codex"
@@ -14,10 +14,10 @@ import * as Layer from "effect/Layer"
 
 export const { deltas, functionCall, hang, reasoning, reply, text } = ModelServer
 
-/** What the scripted model answers: replies in their order, or one for each request. */
+/** The replies of the scripted model: a list in order, or a function of the request. */
 export type Script = ReadonlyArray<ModelServer.Reply> | ((request: ModelServer.ModelRequest) => ModelServer.Reply)
 
-/** How the app-server is started. */
+/** The options of the app-server process. */
 export class CodexOptions extends Context.Service<CodexOptions, Codex.StdioOptions>()("examples/CodexOptions") {}
 
 const scripted = (script: Script) =>
@@ -36,7 +36,7 @@ const scripted = (script: Script) =>
     Layer.provide(NodeServices.layer)
   )
 
-// In an empty directory: what the model does there stays out of this clone.
+// An empty directory keeps the files of the model out of this clone.
 const live = Layer.effect(
   CodexOptions,
   Effect.gen(function*() {
@@ -49,23 +49,25 @@ const live = Layer.effect(
 
 const isLive = Config.Boolean("CODEX_LIVE").pipe(Config.withDefault(false))
 
-/** Decides between the scripted and the live model, and says which it is. */
+/** Chooses between the scripted and the live model, and prints the choice. */
 export const layerOptions = (script: Script) =>
   Layer.unwrap(Effect.map(isLive, (isLive) => isLive ? live : scripted(script)))
 
-/** One app-server process. */
+/** Codex on one app-server process. */
 export const layerProcess = Layer.unwrap(Effect.map(CodexOptions, Codex.layerStdio)).pipe(
   Layer.provide(NodeServices.layer)
 )
 
-/** Codex, on a process of its own. */
+/** Codex with the scripted or the live model. */
 export const layerCodex = (script: Script) => Layer.provide(layerProcess, layerOptions(script))
 
-/** Codex with the scripted model only. With `CODEX_LIVE=1` the program ends, and says why the example does not run on your machine. */
-export const layerScripted = (script: Script, why: string) =>
+/** Codex with the scripted model only. With `CODEX_LIVE=1` the program prints `reason` and exits. */
+export const layerScripted = (script: Script, reason: string) =>
   Layer.unwrap(Effect.gen(function*() {
     if (yield* isLive) {
-      yield* Console.error(`This example ${why}, so it runs with the scripted model only. Run it without CODEX_LIVE.`)
+      yield* Console.error(
+        `This example ${reason}, so it runs with the scripted model only. Run it without CODEX_LIVE.`
+      )
       return yield* Effect.sync(() => process.exit(1))
     }
     return Layer.provide(layerProcess, scripted(script))

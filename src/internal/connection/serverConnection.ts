@@ -206,16 +206,20 @@ const loginCheckRequest = (now: number, timeoutMillis: number): Request =>
     onSend: undefined
   })
 
+const requireOptions = (options: Options): Effect.Effect<void, AppServerError> => {
+  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, processNames)
+  return issue === undefined
+    ? Effect.void
+    : Effect.fail(appServerError(new InvalidRequest({ method: "initialize", description: issue })))
+}
+
 /** Connects over the transport and initializes the server. */
 export const makeServerConnection = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   ServerConnection,
   AppServerError,
   Transport | Scope.Scope
 > {
-  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, processNames)
-  if (issue !== undefined) {
-    return yield* appServerError(new InvalidRequest({ method: "initialize", description: issue }))
-  }
+  yield* requireOptions(options)
   const { experimentalApi = true, maxInFlight = 128, restart = false } = options
   const transport = yield* Transport
   const clock = yield* Clock.Clock
@@ -262,9 +266,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
       }))
   })
 
-  const first = yield* open
-  const closed = states.use(first)
-  if (closed !== undefined) return yield* closed
+  const first = yield* Effect.tap(open, (connection) => states.use(connection) ?? Effect.void)
 
   if (restart !== false) {
     yield* Effect.forkScoped(supervise(first, {

@@ -1,4 +1,4 @@
-/** The programs of `docs/questions.md`. That they compile is a test of `docs.test.ts`. */
+/** Runs the programs of `docs/faq.md`. `docs.test.ts` compiles them. */
 import { assert, layer } from "@effect/vitest"
 import { Codex } from "effect-codex"
 import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
@@ -12,16 +12,16 @@ import { fileURLToPath } from "node:url"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-/** What all programs of the page export, by name. */
+/** The exports of all programs of the page, by name. */
 const exportsOf = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const page = yield* fs.readFileString(path.join(root, "docs/questions.md"))
+  const page = yield* fs.readFileString(path.join(root, "docs/faq.md"))
   // Within the package, so that `effect-codex` means its sources.
   const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
   const found: Record<string, any> = {}
   for (const [index, [, code]] of [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].entries()) {
-    const file = path.join(folder, `question-${index + 1}.ts`)
+    const file = path.join(folder, `faq-${index + 1}.ts`)
     yield* fs.writeFileString(file, code!)
     Object.assign(found, yield* Effect.promise(() => import(file)))
   }
@@ -48,7 +48,7 @@ const withEnvironment = (env: Readonly<Record<string, string | undefined>>) => {
 
 const program = (value: unknown) => value as Effect.Effect<unknown, unknown, Codex.Codex>
 
-layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the questions", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the FAQ", (it) => {
   it.effect("do what the page says", () =>
     Effect.scoped(Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
@@ -58,7 +58,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the que
         "review",
         "limited",
         "server",
-        "answerOf",
+        "respond",
         "stop",
         "withTickets",
         "pirate",
@@ -82,7 +82,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the que
 
       yield* model.enqueue(ModelServer.text("Arr"))
       assert.strictEqual(yield* program(all["pirate"]), "Arr")
-      assert.include(JSON.stringify((yield* model.requests).at(-1)?.body), "Answer like a pirate.")
+      assert.include(JSON.stringify((yield* model.requests).at(-1)?.body), "Write like a pirate.")
 
       yield* model.enqueue(ModelServer.text("Hello"))
       assert.strictEqual(yield* program(all["traced"]), "Hello")
@@ -109,7 +109,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the que
       assert.include(yield* fs.readFileString(`${codexHome}/auth.json`), "sk-test-not-real")
 
       yield* model.enqueue(ModelServer.text("yes"))
-      assert.strictEqual(yield* Effect.promise(() => all["answerOf"]("Does it work?")), "yes")
+      assert.strictEqual(yield* Effect.promise(() => all["respond"]("Does it work?")), "yes")
       yield* Effect.promise(() => all["stop"]())
 
       yield* model.enqueue(ModelServer.text("from theirs"))
