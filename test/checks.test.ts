@@ -1,4 +1,10 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import { checkImports, type ImportRules } from "../scripts/checks/imports.ts"
 import { checkWords } from "../scripts/checks/prose.ts"
 
@@ -87,6 +93,46 @@ describe("check:layers", () => {
     assert.match(violation ?? "", /^src\/High\.ts:1 imports `.*`, which only testing\/\*\* may import$/)
     assert.lengthOf(others, 0)
   })
+})
+
+/** Runs oxlint with the configuration of this repository on two modules. */
+const lint = Effect.fnUntraced(function*(a: string, b: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const spawner = yield* ChildProcessSpawner
+  const root = path.join(import.meta.dirname, "..")
+  const folder = yield* fs.makeTempDirectoryScoped()
+  yield* fs.writeFileString(path.join(folder, "a.ts"), a)
+  yield* fs.writeFileString(path.join(folder, "b.ts"), b)
+  const oxlint = path.join(root, "node_modules", "oxlint", "bin", "oxlint")
+  const args = [oxlint, "--config", path.join(root, ".oxlintrc.json"), "--format=unix", folder]
+  const output = yield* spawner.string(ChildProcess.make(process.execPath, args))
+  return [...output.matchAll(/(\w\.ts):(\d+).*\((.*)\)/g)].map(([, file, line, rule]) => `${file}:${line} ${rule}`)
+    .sort()
+}, Effect.scoped)
+
+describe("the linter", () => {
+  it.live.each([
+    [
+      "imports of types",
+      `import type { B } from "./b.ts"\nexport type A = B | 1\n`,
+      `import type { A } from "./a.ts"\nexport type B = A | 2\n`
+    ],
+    [
+      "re-exports of types",
+      `export type * from "./b.ts"\nexport type A = 1\n`,
+      `import { type A } from "./a.ts"\nexport type B = A\n`
+    ]
+  ])("reports a cycle of %s", ([, a, b]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* lint(a!, b!), ["a.ts:1 no-cycle", "b.ts:1 no-cycle"])
+    }).pipe(Effect.provide(NodeServices.layer)))
+
+  it.live("rejects types that import, whose cycles it does not find", () =>
+    Effect.gen(function*() {
+      const types = yield* lint(`export type A = import("./b.ts").B\n`, "export type B = 1\n")
+      assert.deepStrictEqual(types, ["a.ts:1 consistent-type-imports"])
+    }).pipe(Effect.provide(NodeServices.layer)))
 })
 
 describe("check:words", () => {

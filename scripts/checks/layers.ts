@@ -17,34 +17,29 @@ const layers: ReadonlyArray<Layer> = [
       "Input.ts",
       "Metadata.ts",
       "Sandbox.ts",
+      "Tool.ts",
       "Transport.ts",
       "Usage.ts",
       "internal/*.ts",
       "internal/protocol/**",
+      "internal/handlers/**",
       "internal/approvals/**",
+      "internal/questions/**",
       "internal/tools/**"
     ]
   },
   { name: "jsonrpc", modules: ["internal/jsonrpc/**"] },
   { name: "connection", modules: ["internal/connection/**"] },
-  { name: "session", modules: ["internal/session/**", "internal/handlers/**"] },
+  { name: "session", modules: ["internal/session/**"] },
   { name: "transport", modules: ["StdioTransport.ts", "internal/stdio/**"] },
-  { name: "connection (public)", modules: ["AppServer.ts"] },
+  { name: "typed connection", modules: ["AppServer.ts"] },
+  { name: "turns, threads and Codex", modules: ["Turn.ts", "Thread.ts", "Codex.ts"] },
   {
-    name: "programs",
-    modules: [
-      "ApprovalPolicy.ts",
-      "Approvals.ts",
-      "Codex.ts",
-      "Questions.ts",
-      "Thread.ts",
-      "Tool.ts",
-      "Turn.ts",
-      "internal/terminal/**"
-    ]
+    name: "approvals and questions",
+    modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "internal/terminal/**"]
   },
-  { name: "areas", modules: ["AiToolkit.ts", "testing/**", "internal/testing/**"] },
-  { name: "entry points", modules: ["index.ts", "testing.ts"] }
+  { name: "areas", modules: ["ai/**", "testing/**", "internal/testing/**"] },
+  { name: "entry points", modules: ["index.ts", "ai.ts", "testing.ts"] }
 ]
 
 const program = Effect.gen(function*() {

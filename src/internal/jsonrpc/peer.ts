@@ -20,7 +20,7 @@ import {
   RequestRejected
 } from "../../AppServerError.ts"
 import type { Connection } from "../../Transport.ts"
-import { redactInJson } from "../stdio/redact.ts"
+import { redactInJson } from "../redact.ts"
 import { connectionClosed, scopeClosed } from "./connectionClosed.ts"
 import { type IncomingHandlers, IncomingRequests } from "./incomingRequests.ts"
 import { LineWriter } from "./lineWriter.ts"

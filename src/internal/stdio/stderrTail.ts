@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { makeRedact } from "../redact.ts"
 import { linesOf } from "./framing.ts"
-import { makeRedact } from "./redact.ts"
 
 /** Maximum number of lines that are kept. */
 const maxLines = 40

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { makeRedact, makeRemoveSecrets, redactInJson } from "../../../src/internal/stdio/redact.ts"
+import { makeRedact, makeRemoveSecrets, redactInJson } from "../../../src/internal/redact.ts"
 import { encodeToml } from "../../../src/internal/stdio/toml.ts"
 
 describe("encodeToml", () => {

@@ -3,7 +3,7 @@ import { identity } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import { escape } from "effect/RegExp"
 import type * as Schema from "effect/Schema"
-import { makeRedact } from "../../stdio/redact.ts"
+import { makeRedact } from "../../redact.ts"
 
 /** The replacement of a secret. */
 export const redacted = "<redacted>"
