@@ -28,7 +28,7 @@ execFileSync(process.execPath, [
   stdio: "inherit"
 })
 
-const modules = [".", "testing"].flatMap((folder) =>
+const modules = [".", "ai", "testing"].flatMap((folder) =>
   readdirSync(join(source, folder)).filter((name) => name.endsWith(".ts")).map((name) =>
     join(folder, name.slice(0, -3))
   )
@@ -55,7 +55,7 @@ await bundle.write({
   codeSplitting: {
     groups: [{
       name: "effect-codex",
-      test: (id) => !/[\\/]src[\\/](?:index|testing|internal[\\/]testing|AiToolkit)/.test(id)
+      test: (id) => !/[\\/]src[\\/](?:index|testing|internal[\\/]testing|ai[.\\/])/.test(id)
     }]
   }
 })

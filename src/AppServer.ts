@@ -23,7 +23,25 @@ export { NotHandled } from "./internal/connection/notHandled.ts"
 export type { Options, RequestOptions } from "./internal/connection/options.ts"
 export type {
   /**
-   * What `Codex.layer` uses of a connection besides {@link AppServer}. {@link layer} provides it.
+   * What {@link AppServer} offers to a program, and a fake must have.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  PublicConnection as Service
+} from "./internal/connection/serverConnection.ts"
+export type {
+  /**
+   * The threads and turns of a connection, as `Codex.layer` uses them.
+   *
+   * **Details**
+   *
+   * {@link layer} provides it together with {@link AppServer}.
+   *
+   * **Gotchas**
+   *
+   * A fake {@link AppServer} serves programs that use `AppServer` itself, and not `Codex`. To test a program that uses `Codex`, replace the
+   * transport: `FakeAppServer` of `effect-codex/testing` does.
    *
    * @category services
    * @since 0.1.0

@@ -56,11 +56,12 @@ import {
   type Policy,
   type Services
 } from "./internal/approvals/model.ts"
-import { providePolicy, toPolicy } from "./internal/approvals/toPolicy.ts"
+import { providePolicy } from "./internal/approvals/toPolicy.ts"
 import { handlerContext } from "./internal/handlers/handlerContext.ts"
 import type { NoExcessProperties } from "./internal/handlers/handlerServices.ts"
 
 export * from "./internal/approvals/model.ts"
+export type { NoExcessProperties } from "./internal/handlers/handlerServices.ts"
 
 /**
  * Makes a policy of an {@link Approver}, with the services that it needs from the current context.
@@ -75,10 +76,7 @@ export * from "./internal/approvals/model.ts"
 export const make = <const A extends Approver<any>>(
   approver: A & NoExcessProperties<A, Handlers>
 ): Effect.Effect<Policy, never, Services<A>> =>
-  Effect.suspend(() => {
-    const policy = toPolicy<Services<A>>(approver)
-    return Effect.map(handlerContext<Services<A>>(), (context) => providePolicy(policy, context))
-  })
+  Effect.map(handlerContext<Services<A>>(), (context) => providePolicy<Services<A>>(approver, context))
 
 /**
  * Provides an {@link Approver} to a program: it decides about the requests of the threads and turns that the program starts.
@@ -92,6 +90,9 @@ export const make = <const A extends Approver<any>>(
  * **Gotchas**
  *
  * A turn that joins a running turn has the handlers of the running turn.
+ *
+ * The approver decides about a thread for as long as the thread is open. Its services may be closed by then if the layer was provided to the
+ * call that opened the thread only.
  *
  * An approver that is neither a function nor an object of handlers, or that has a handler under an unknown name, is a defect: a
  * `TypeError`. As the option of a thread or a turn it fails with `InvalidRequest`.

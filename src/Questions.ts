@@ -60,6 +60,7 @@ import { type Choice, choose, notifyCancelled, show, withTerminalLock } from "./
 import { terminalLine, terminalText } from "./internal/terminal/terminalText.ts"
 import type * as Protocol from "./Protocol.ts"
 
+export type { NoExcessProperties } from "./internal/handlers/handlerServices.ts"
 export * from "./internal/questions/model.ts"
 
 /**

@@ -344,13 +344,32 @@ const close = Effect.fn("Thread.close")(function*({ session, thread }: ThreadCon
   session.turns.usages.forgetTotals(id)
 })
 
-const backgroundTerminals = ({ session: { server }, thread: { id } }: ThreadContext): BackgroundTerminals => ({
-  list: pages(server, "thread/backgroundTerminals/list", { threadId: id }, Protocol.ThreadBackgroundTerminal),
+const backgroundTerminals = (
+  { session: { server }, thread, thread: { id: threadId } }: ThreadContext
+): BackgroundTerminals => ({
+  list: pages(
+    {
+      withVersions: server.withVersions,
+      requestRaw: (method, params) =>
+        thread.request(server, method, (client, options) => client.requestRaw(method, params, options))
+    },
+    "thread/backgroundTerminals/list",
+    { threadId },
+    Protocol.ThreadBackgroundTerminal
+  ),
   terminate: Effect.fn("Thread.backgroundTerminals.terminate")(function*(processId) {
-    const { terminated } = yield* server.request("thread/backgroundTerminals/terminate", { threadId: id, processId })
+    const { terminated } = yield* thread.request(
+      server,
+      "thread/backgroundTerminals/terminate",
+      (client, options) => client.request("thread/backgroundTerminals/terminate", { threadId, processId }, options)
+    )
     return terminated
   }),
-  clean: Effect.asVoid(server.request("thread/backgroundTerminals/clean", { threadId: id }))
+  clean: Effect.asVoid(thread.request(
+    server,
+    "thread/backgroundTerminals/clean",
+    (client, options) => client.request("thread/backgroundTerminals/clean", { threadId }, options)
+  ))
 })
 
 /** @internal */

@@ -25,7 +25,7 @@
  * - Calls run at once, up to the thread's `toolConcurrency`, each in a span. They are interrupted with their turn.
  *
  * The services that handlers need are taken from where the thread is opened. A Toolkit of `effect/ai` becomes such tools with
- * `effect-codex/AiToolkit`.
+ * `effect-codex/ai`.
  *
  * @since 0.1.0
  */

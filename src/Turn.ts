@@ -141,7 +141,8 @@ export const MessageEvent = Data.taggedEnum<MessageEvent>()
  * @since 0.1.0
  */
 export interface Turn {
-  readonly [TypeId]: TurnHandle
+  /** @internal */
+  readonly [TypeId]?: TurnHandle
   readonly id: string
   readonly threadId: string
   /**
@@ -392,7 +393,7 @@ const onHandle = (
   turn: Turn,
   start: (handle: TurnHandle) => Effect.Effect<void, never, Scope.Scope>
 ): Effect.Effect<Turn, never, Scope.Scope> => {
-  const handle: TurnHandle | undefined = turn[TypeId]
+  const handle = turn[TypeId]
   return handle === undefined
     ? Effect.die(
       new TypeError("This turn was not started by a thread of effect-codex; pass the value that `thread.turn` returns")

@@ -3,9 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Approvals, AppServer, Codex, Questions } from "effect-codex"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import * as Fake from "./FakeTransport.ts"
 
 const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
@@ -156,6 +158,28 @@ describe("Approvals.layer", () => {
       assert.deepStrictEqual(yield* ask(2), { decision: "decline" })
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
+  it.effect("leaves the thread option in force when its turn was released, or has ended", () =>
+    Effect.gen(function*() {
+      const fake = yield* Fake.FakeTransport
+      const thread = yield* openThread("t", { approvals: { command: () => Effect.succeed(Approvals.accept) } })
+      const scope = yield* Scope.make()
+      yield* startTurn(thread, "u").pipe(
+        Scope.provide(scope),
+        Effect.provide(Approvals.layer(() => Effect.succeedSome(Approvals.decline)))
+      )
+      const joined = yield* Effect.forkChild(thread.run("also"))
+      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
+      yield* Effect.yieldNow
+      yield* Scope.close(scope, Exit.void)
+      yield* fake.emit(request(1))
+      assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision: "accept" } })
+      yield* endTurn("t", "u")
+      yield* Fiber.join(joined)
+      yield* fake.emit(request(2, { threadId: "sub", turnId: "s" }))
+      yield* fake.reply(yield* fake.takeMethod("thread/read"), { thread: { id: "sub", parentThreadId: "t" } })
+      assert.deepStrictEqual(yield* fake.take, { id: 2, result: { decision: "accept" } })
+    }).pipe(Effect.provide(layer)))
+
   it.effect("does not decide for a turn that joins the turn of another program", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
@@ -223,12 +247,12 @@ describe("Questions.layer", () => {
       const second = yield* Effect.forkChild(Effect.provide(codex.startThread(), naming("Bob")))
       const other = yield* fake.takeMethod("thread/start")
       yield* fake.emit(elicitation(2, "t"))
-      assert.deepInclude((yield* fake.take).result, { action: "decline" })
+      assert.deepInclude((yield* fake.take).result, { content: { name: "Layer" } })
       yield* fake.reply(start, Fake.threadResponse("t"))
       yield* fake.reply(other, Fake.threadResponse("s"))
       yield* Fiber.join(first)
       yield* Fiber.join(second)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(layer.pipe(Layer.provide(naming("Layer"))))))
 
   it.effect("interrupts its handler when the turn ends", () =>
     Effect.gen(function*() {

@@ -36,7 +36,7 @@ describe("the package", () => {
         const dist = path.join(folder, "dist")
         assert.strictEqual(yield* node("scripts/build.ts", dist), "")
         const modules = yield* Effect.forEach(
-          ["", "testing"],
+          ["", "ai", "testing"],
           (sub) =>
             Effect.map(
               fs.readDirectory(path.join(root, "src", sub)),
@@ -57,13 +57,23 @@ describe("the package", () => {
           path.join(folder, "tsconfig.json"),
           JSON.stringify({
             extends: "../tsconfig.base.json",
-            include: ["dist/*.d.ts", "dist/testing/*.d.ts"],
+            include: ["dist/*.d.ts", "dist/ai/*.d.ts", "dist/testing/*.d.ts"],
             compilerOptions: { noEmit: true, skipLibCheck: false, lib: ["ES2024", "DOM"], types: ["node"] }
           })
         )
         const errors = yield* node("node_modules/typescript/bin/tsc", "-p", folder)
         assert.deepStrictEqual(errors.split("\n").filter((line) => line.startsWith(path.basename(folder))), [])
-        assert.notInclude(yield* fs.readFileString(path.join(folder, "dist/Turn.d.ts")), "TurnState")
+        const turn = yield* fs.readFileString(path.join(folder, "dist/Turn.d.ts"))
+        assert.notMatch(turn, /TurnState|TurnHandle|TypeId/)
+        const chunks = yield* fs.readDirectory(path.join(dist, "internal"))
+        for (
+          const chunk of [
+            "index.js",
+            ...chunks.filter((name) => /^effect-codex.*\.js$/.test(name)).map((name) => `internal/${name}`)
+          ]
+        ) {
+          assert.notInclude(yield* fs.readFileString(path.join(dist, chunk)), "from \"effect/ai", chunk)
+        }
       }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
     120_000
   )

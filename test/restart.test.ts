@@ -557,6 +557,33 @@ describe("a connection that ends", () => {
       assert.isTrue(Exit.isSuccess(yield* Fiber.join(compact)))
     }).pipe(Effect.scoped))
 
+  it.effect("opens a thread again before it lists or ends its background terminals", () =>
+    Effect.gen(function*() {
+      const servers = yield* makeServers
+      const context = yield* build(servers.layer, { restart: Schedule.spaced("1 second") })
+      const codex = yield* Effect.provide(Codex.Codex, context)
+      let fake = yield* servers.next
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+      const { backgroundTerminals } = yield* Fiber.join(opening)
+      const operations = [
+        ["thread/backgroundTerminals/list", Stream.runDrain(backgroundTerminals.list), { data: [] }],
+        ["thread/backgroundTerminals/terminate", Effect.asVoid(backgroundTerminals.terminate("p")), {
+          terminated: true
+        }],
+        ["thread/backgroundTerminals/clean", backgroundTerminals.clean, {}]
+      ] as const
+      for (const [method, operation, response] of operations) {
+        yield* fake.end(killed)
+        yield* TestClock.adjust("1 second")
+        fake = yield* servers.next
+        const running = yield* Effect.forkChild(operation)
+        yield* fake.reply(yield* fake.takeMethod("thread/resume"), Fake.threadResponse("t"))
+        yield* fake.reply(yield* fake.takeMethod(method), response)
+        yield* Fiber.join(running)
+      }
+    }).pipe(Effect.scoped))
+
   it.effect("while the tools of a thread are read, that was opened before it, has that opened again", () =>
     Effect.gen(function*() {
       const servers = yield* makeServers

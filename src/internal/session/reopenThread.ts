@@ -128,8 +128,7 @@ export const reopenThread = Effect.fnUntraced(function*(
       Effect.sync(() => {
         // Another fiber that resumes the thread may have set other handlers meanwhile.
         if (registry.getThread(id) !== now) return
-        if (before === undefined) registry.removeThread(id)
-        else registry.setThread(id, before)
+        registry.setThread(id, before)
       })
     )
   )

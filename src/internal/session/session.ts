@@ -17,7 +17,7 @@ import { recoverMissedCompletions, recoverTurns } from "./turns/recoverTurns.ts"
 import { TurnRegistry } from "./turns/turnRegistry.ts"
 
 /** The session of a connection. */
-export class Session extends Context.Service<Session, RcRef.RcRef<SessionState>>()("effect-codex/Session") {}
+export class Session extends Context.Service<Session, RcRef.RcRef<SessionState>>()("effect-codex/AppServer/Session") {}
 
 const makeState = Effect.fnUntraced(function*(
   server: ServerConnection
@@ -39,8 +39,9 @@ const makeState = Effect.fnUntraced(function*(
 })
 
 /**
- * Makes the session of a connection. Its state is made when the first `Codex` layer needs it and lives as long as the connection: a
- * `Codex` layer that is built later must not widen the permissions of a thread that an earlier one has opened.
+ * Makes the session of a connection. Its state is made, with the context of the `AppServer` layer, when the first `Codex` layer needs it. It
+ * never goes idle, so it lives as long as the connection: a `Codex` layer that is built later must not widen the permissions of a thread that
+ * an earlier one has opened.
  */
 export const makeSession = (
   server: ServerConnection

@@ -36,7 +36,16 @@ export interface HandlerSource {
 /** The handlers of a turn, or those that stand for a turn whose handlers are no longer known. */
 type TurnSource = Pick<TurnHandlers, "options" | "context">
 
-const declineAllTurn: TurnSource = { options: declineAll, context: {} }
+/** Declines on the levels on which an ended turn had handlers: broader handlers must not overrule those. */
+const toEnded = ({ context, options }: TurnSource): TurnSource => ({
+  options: isEmpty(options) ? {} : declineAll,
+  context: isEmpty(context) ? {} : declineAll
+})
+
+const merge = (a: TurnSource, b: TurnSource): TurnSource => ({
+  options: isEmpty(a.options) ? b.options : a.options,
+  context: isEmpty(a.context) ? b.context : a.context
+})
 
 const toSources = (by: HandlerSource["by"], all: ReadonlyArray<Handlers>): ReadonlyArray<HandlerSource> =>
   all.filter((handlers) => !isEmpty(handlers)).map((handlers) => ({ by, handlers }))
@@ -65,7 +74,7 @@ export class HandlerRegistry {
   private readonly starting = new Set<ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
   /** The threads of which a turn with handlers of its own has ended. A sub-agent that worked for that turn may still run. */
-  private readonly ended = new Set<string>()
+  private readonly ended = new Map<string, TurnSource>()
   /** The parent thread of each sub-agent's thread. */
   private readonly parents = new Map<string, string>()
   /** The root turn of each turn of a sub-agent: the first turn in the chain of work that led to it. */
@@ -118,9 +127,10 @@ export class HandlerRegistry {
     return this.threads.get(threadId)
   }
 
-  /** Sets the handlers and tools of a thread, until it is closed. */
-  setThread(threadId: string, thread: ThreadHandlers): void {
-    this.threads.set(threadId, thread)
+  /** Sets the handlers and tools of a thread, until it is closed. `undefined` if this program has not opened it. */
+  setThread(threadId: string, thread: ThreadHandlers | undefined): void {
+    if (thread === undefined) this.threads.delete(threadId)
+    else this.threads.set(threadId, thread)
   }
 
   /** Removes the handlers and tools of a thread. */
@@ -150,7 +160,9 @@ export class HandlerRegistry {
     const entry = new TurnHandlers(options, isInherited ? {} : context, (turn) => {
       turns.delete(turn)
       if (turns.size === 0 && this.turns.get(threadId) === turns) this.turns.delete(threadId)
-      if (turn.turnId !== undefined) this.ended.add(threadId)
+      if (turn.turnId === undefined) return
+      const ended = this.ended.get(threadId)
+      this.ended.set(threadId, ended === undefined ? toEnded(turn) : merge(ended, toEnded(turn)))
     })
     this.turns.set(threadId, turns.add(entry))
     return entry
@@ -172,14 +184,18 @@ export class HandlerRegistry {
 
   /**
    * The handlers for a question that names no turn. An MCP server can ask while its thread is started, before the response to
-   * `thread/start` has named the thread; the handlers are those of that thread if no other thread is started meanwhile.
+   * `thread/start` has named the thread. The handlers are those of that thread if no other thread is started meanwhile, and else those of
+   * the contexts in which the `Codex` layers were built.
    */
   resolveStarting(threadId: string): Effect.Effect<ReadonlyArray<HandlerSource>> {
     const [thread] = this.starting
-    const isUnknown = !this.threads.has(threadId) && !this.parents.has(threadId)
-    return isUnknown && thread !== undefined && this.starting.size === 1
-      ? Effect.succeed(levelSources([], thread))
-      : this.resolve(threadId, undefined)
+    const isKnown = this.threads.has(threadId) || this.parents.has(threadId)
+    if (isKnown || thread === undefined) return this.resolve(threadId, undefined)
+    return Effect.succeed(this.starting.size === 1 ? levelSources([], thread) : this.layerSources)
+  }
+
+  private get layerSources(): ReadonlyArray<HandlerSource> {
+    return toSources("layer", this.layers.toReversed())
   }
 
   /** The handlers that respond to a request, in the order of their precedence. */
@@ -201,7 +217,7 @@ export class HandlerRegistry {
       if (parent === undefined) return [...found, { by: "thread", handlers: declineAll }]
       id = parent
     }
-    return [...found, ...toSources("layer", this.layers.toReversed())]
+    return [...found, ...this.layerSources]
   })
 
   /** The turns of a thread that respond: the turn of the request, or the turn that a sub-agent works for. */
@@ -215,7 +231,7 @@ export class HandlerRegistry {
     const isOwn = id === requestThreadId
     const wanted = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
     // A sub-agent without a root turn may work for any turn of the thread.
-    if (!isOwn && wanted === undefined) return running.length > 0 || this.ended.has(id) ? [declineAllTurn] : []
+    if (!isOwn && wanted === undefined) return [...running.map(toEnded), ...this.endedSources(id)]
     const found: Array<TurnSource> = []
     for (const turn of running) {
       // A request may arrive before the response to `turn/start` has named its turn.
@@ -225,8 +241,13 @@ export class HandlerRegistry {
     }
     if (isOwn || wanted === undefined || found.length > 0 || this.turnRegistry.isRunning(id, wanted)) return found
     // The turn that the sub-agent works for has ended, and may have been one with handlers of its own.
-    return this.ended.has(id) ? [declineAllTurn] : []
+    return this.endedSources(id)
   })
+
+  private endedSources(threadId: string): ReadonlyArray<TurnSource> {
+    const ended = this.ended.get(threadId)
+    return ended === undefined ? [] : [ended]
+  }
 
   /** Whether a request comes from a turn, or from a sub-agent that works for it. */
   private worksFor({ params }: IncomingRequest, threadId: string, turnId: string): boolean {

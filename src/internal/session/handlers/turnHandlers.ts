@@ -1,7 +1,7 @@
 /** The handlers of one turn, from before it is started until it has ended. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import { declineAll, type Handlers } from "./handlers.ts"
+import { declineAll, type Handlers, isEmpty } from "./handlers.ts"
 
 export class TurnHandlers {
   /** The handlers of the turn's options. */
@@ -28,8 +28,8 @@ export class TurnHandlers {
 
   /** Declines from now on: the handle was released. The turn may still be running, and its id may never arrive. */
   detach(): void {
-    this.options = declineAll
-    this.context = {}
+    this.options = isEmpty(this.options) ? {} : declineAll
+    this.context = isEmpty(this.context) ? {} : declineAll
     this.markResolved()
   }
 

@@ -165,7 +165,7 @@ class TurnStart {
     }
     yield* Effect.addFinalizer(() => handle.release)
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
-    const fork = (effect: Effect.Effect<void>) => runFork(Effect.forkIn(effect, session.scope))
+    const fork = (effect: Effect.Effect<void>) => Fiber.runIn(runFork(effect), session.scope)
     state.whenRejected((error) => fork(this.rejectTurn(turn, error)))
     if (!isJoined) {
       state.whenJoined(() => {
