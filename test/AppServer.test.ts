@@ -703,14 +703,14 @@ describe("AppServer", () => {
           yield* fake.emit({ method, id: index, params })
           assert.deepStrictEqual((yield* fake.take).error, {
             code: -32601,
-            message: `The client does not handle ${method}`
+            message: `The client does not handle \`${method}\``
           })
           yield* Effect.gen(function*() {
             yield* server.handle(method, () => Effect.fail("no idea"))
             yield* fake.emit({ method, id: index + 10, params })
             assert.deepStrictEqual((yield* fake.take).error, {
               code: -32603,
-              message: `The client failed to handle ${method}`
+              message: `The client failed to handle \`${method}\``
             })
           }).pipe(Effect.scoped)
         }

@@ -36,7 +36,7 @@ describe("the version of the server", () => {
         const { exit, logs } = yield* connect(version, { allowUnsupportedServer: true })
         assert.isTrue(Exit.isSuccess(exit))
         assert.lengthOf(logs, 1)
-        assert.include(logs[0], `Warn Connected to codex app-server ${version},`)
+        assert.include(logs[0], `Warn Connected to codex app-server \`${version}\`,`)
         assert.include(logs[0], "permissions")
       }))
   }

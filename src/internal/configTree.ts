@@ -1,10 +1,8 @@
-/** Reads configuration as callers write it, with nested and dotted keys, into one tree. */
+/** Converts configuration with nested and dotted keys into one tree. */
 import * as Predicate from "effect/Predicate"
 import { describe } from "./options.ts"
 
-/**
- * A value of Codex's configuration, as TOML knows it. TOML has no null; `undefined` leaves an entry out.
- */
+/** A value of Codex's configuration. TOML has no null; `undefined` leaves an entry out. */
 export type TomlValue =
   | string
   | number
@@ -12,7 +10,7 @@ export type TomlValue =
   | ReadonlyArray<TomlValue>
   | { readonly [key: string]: TomlValue | undefined }
 
-/** A table without a prototype, so that every key is only a key. */
+/** A table without a prototype, so that `__proto__` is a key like any other. */
 export interface ConfigTable {
   [key: string]: ConfigTable | string | number | boolean | ReadonlyArray<unknown> | undefined
 }
@@ -23,7 +21,7 @@ const emptyTable = (): ConfigTable => Object.create(null) as ConfigTable
 
 export const isTable = (node: unknown): node is ConfigTable => typeof node === "object" && !Array.isArray(node)
 
-/** A plain object. Class instances, such as a `Date`, a `Map` or a `Redacted`, would be written as empty tables. */
+/** Whether an object is plain. An instance of a class, such as a `Date`, a `Map` or a `Redacted`, would become an empty table. */
 const isRecord = (value: object): value is Record<string, unknown> => {
   const prototype = Object.getPrototypeOf(value)
   return prototype === null || prototype === Object.prototype
@@ -31,7 +29,7 @@ const isRecord = (value: object): value is Record<string, unknown> => {
 
 const show = (path: ReadonlyArray<string>): string => `\`${path.join(".")}\``
 
-const kindOf = (value: unknown): string =>
+const describeKind = (value: unknown): string =>
   value === null ? "null" : typeof value === "object" ? value.constructor?.name ?? "object" : typeof value
 
 const checkKey = (key: string, path: ReadonlyArray<string>): string => {
@@ -53,7 +51,9 @@ const read = (value: unknown, path: ReadonlyArray<string>, seen: ReadonlyArray<o
   }
   if (typeof value !== "object" || value === null || !(Array.isArray(value) || isRecord(value))) {
     throw new TypeError(
-      `${show(path)} cannot be written, because TOML has no ${kindOf(value)}; give a string, a number, a boolean, ` +
+      `${show(path)} cannot be written, because TOML has no ${
+        describeKind(value)
+      }; give a string, a number, a boolean, ` +
         "an array or a plain object, or leave the key out"
     )
   }
@@ -75,16 +75,13 @@ const read = (value: unknown, path: ReadonlyArray<string>, seen: ReadonlyArray<o
   return table
 }
 
-/** A segment of a dotted path: quoted as in TOML, or everything up to the next dot. */
+/** Matches a segment of a dotted path: quoted as in TOML, or everything up to the next dot. */
 const segment = /"(?:[^"\\]|\\.)*"(?=\.|$)|'[^']*'(?=\.|$)|[^."'][^.]*/y
 
-/**
- * The segments of a dotted path. A segment may be quoted as in TOML, which is how one with a dot or `=` is written. Any other
- * segment is taken as it stands.
- */
-const segmentsOf = (path: string): ReadonlyArray<string> => {
+/** Splits a dotted path into its segments. A segment with a dot or `=` must be quoted as in TOML. */
+const parsePath = (path: string): ReadonlyArray<string> => {
   const segments: Array<string> = []
-  const invalid = (why: string) => new TypeError(`the key ${JSON.stringify(path)} ${why}`)
+  const invalid = (problem: string) => new TypeError(`the key ${JSON.stringify(path)} ${problem}`)
   let from = 0
   do {
     segment.lastIndex = from
@@ -123,12 +120,12 @@ const merge = (table: ConfigTable, key: string, node: Node, path: ReadonlyArray<
 }
 
 /**
- * One tree of all entries. Their keys are dotted paths, the keys of nested objects are names.
+ * Merges all entries into one tree. The keys of the entries are dotted paths; the keys of nested objects are names.
  *
- * The server does not merge a dotted key with a table: of command-line overrides the later one replaces the earlier one, and the
- * overrides of a thread are applied in random order.
+ * The server does not merge a dotted key with a table. On the command line, the later override replaces the earlier one, and the server
+ * applies the overrides of a thread in random order.
  *
- * @throws TypeError which names the key
+ * @throws TypeError that names the key
  */
 export const configTree = (config: { readonly [key: string]: unknown }): ConfigTable => {
   if (!Predicate.isObject(config) || !isRecord(config)) {
@@ -136,10 +133,10 @@ export const configTree = (config: { readonly [key: string]: unknown }): ConfigT
   }
   const tree = emptyTable()
   for (const [path, value] of Object.entries(config)) {
-    const segments = segmentsOf(path)
+    const segments = parsePath(path)
     for (const name of segments) checkKey(name, segments)
     const [first = "", ...rest] = segments
-    // On the command line, a leading `-` would be an option of its own.
+    // On the command line, a leading `-` would start another option.
     if (first === "" || /^-|[.=]/.test(first) || first.trim() !== first) {
       throw new TypeError(
         `the key ${

@@ -1,6 +1,6 @@
 /**
- * The options of the layers that start and connect to a server. One object may have the options of both, so each layer accepts the
- * names of the other.
+ * The options of the layers that start a server and connect to it. One object may have the options of both, so each layer accepts the names
+ * of the other.
  */
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"

@@ -1,19 +1,19 @@
-/** Checks what plain JavaScript may give as options, where the compiler does not. */
+/** Checks options at run time, for programs in plain JavaScript. */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
-/** What the value of an option must be. */
+/** The values that an option can have. */
 export interface Kind {
-  /** As in "expected a string". */
+  /** The noun after "expected" in an error, such as "a string". */
   readonly expected: string
   readonly is: (value: unknown) => boolean
-  /** The name of the entry that is wrong, where a value has entries. */
+  /** Returns the name of the first invalid entry, where a value has entries. */
   readonly entry?: (value: unknown) => string | undefined
 }
 
-/** The kind of each option. Each must be there, and no others. */
+/** The kind of every option. */
 export type Kinds<Options> = { readonly [K in keyof Options]-?: Kind }
 
 export const string: Kind = { expected: "a string", is: Predicate.isString }
@@ -42,7 +42,7 @@ export const func: Kind = { expected: "a function", is: Predicate.isFunction }
 export const schema: Kind = { expected: "an Effect Schema", is: Schema.isSchema }
 export const jsonSchema: Kind = {
   expected: "a JSON Schema, such as `toCodecOpenAI(schema).jsonSchema` from `effect/ai/OpenAiStructuredOutput`",
-  // What `Schema.toJsonSchemaDocument` returns only has a JSON Schema in it.
+  // A `dialect` marks the result of `Schema.toJsonSchemaDocument`, which only contains a JSON Schema.
   is: (value) =>
     value === null || (Predicate.isObject(value) && !Schema.isSchema(value) && !Object.hasOwn(value, "dialect"))
 }
@@ -67,7 +67,7 @@ export const recordOf = (kind: Kind): Kind => {
   }
 }
 
-/** Describes a value of the wrong kind. Of a string only its kind is said: it may be a prompt or a secret. */
+/** Describes a value of the wrong kind. The content of a string is left out: it may be a prompt or a secret. */
 export const describe = (value: unknown): string => {
   if (Predicate.isNullish(value) || Predicate.isNumber(value) || Predicate.isBoolean(value)) return String(value)
   if (Array.isArray(value)) return "an array"
@@ -75,7 +75,7 @@ export const describe = (value: unknown): string => {
   return /^[aeiou]/.test(typeof value) ? `an ${typeof value}` : `a ${typeof value}`
 }
 
-/** The edits between two names, an exchange of two neighbors being one. */
+/** Returns the number of edits between two names. The exchange of two adjacent characters is one edit. */
 const distance = (from: string, to: string): number => {
   let before: Array<number> = []
   let last = Array.from({ length: to.length + 1 }, (_, index) => index)
@@ -94,7 +94,7 @@ const distance = (from: string, to: string): number => {
   return last[to.length]!
 }
 
-/** The name that was probably meant, or all that there are, if these are few. */
+/** Suggests the closest known name, or all known names if there are at most 12. */
 export const suggestion = (name: string, known: ReadonlyArray<string>): string => {
   const [closest] = known
     .map((other) => ({ other, edits: distance(name.toLowerCase(), other.toLowerCase()) }))
@@ -104,19 +104,19 @@ export const suggestion = (name: string, known: ReadonlyArray<string>): string =
   return known.length > 0 && known.length <= 12 ? `; there are ${known.map((other) => `\`${other}\``).join(", ")}` : ""
 }
 
-/** The first unknown name in a record. */
+/** Describes the first unknown name in a record. */
 export const unknownName = (what: string, options: object, known: ReadonlyArray<string>): string | undefined => {
   const name = Object.keys(options).find((name) => !known.includes(name))
   return name === undefined ? undefined : `unknown ${what} \`${name}\`${suggestion(name, known)}`
 }
 
-/** What is wrong with options that are not an object. */
+/** Describes options that are not an object. */
 export const objectIssue = (options: unknown): string | undefined =>
   Predicate.isObject(options) ? undefined : `the options are ${describe(options)}; expected an object`
 
 /**
- * The first thing that is wrong with options: a name that there is not, or a value of another kind. Options that are `undefined`
- * are left out. `others` are names that are read elsewhere.
+ * Describes the first invalid option: an unknown name, or a value of the wrong kind. An option that is `undefined` is valid. `others` are
+ * names that other code checks.
  */
 export const optionIssue = (
   kinds: Readonly<Record<string, Kind>>,
@@ -138,7 +138,7 @@ export const optionIssue = (
   return undefined
 }
 
-/** Throws for options of a function that cannot fail otherwise: what is wrong is the program. */
+/** Throws for invalid options of a function that returns no Effect. */
 export const assertOptions = (
   owner: string,
   kinds: Readonly<Record<string, Kind>>,

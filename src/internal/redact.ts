@@ -18,11 +18,11 @@ const patterns: ReadonlyArray<readonly [RegExp, string]> = [
   ]
 ]
 
-/** The escape sequences of terminal colors. */
+/** Matches the escape sequences of terminal colors. */
 // oxlint-disable-next-line no-control-regex
 const ansiColors = /\u001b\[[0-9;]*m/g
 
-/** Minimum length of a line of a secret that is removed on its own. Shorter ones may be ordinary text. */
+/** Minimum length, in UTF-16 units, of a line of a secret that is removed on its own. A shorter line may be ordinary text. */
 const minSecretPartLength = 8
 
 /** Escapes text for a string of JSON. */
@@ -43,7 +43,7 @@ export const makeRemoveSecrets = (secrets: ReadonlyArray<string>): (text: string
     const lines = secret.split(/\r?\n/)
     return lines.length === 1 ? [secret] : [secret, ...lines.filter((line) => line.length >= minSecretPartLength)]
   }).filter((secret) => secret.length > 0).flatMap(encodings)
-    // The longest first, because one may be part of another.
+    // The longest come first, because one may be part of another.
     .sort((a, b) => b.length - a.length)
   if (known.length === 0) return (text) => text
   return (text) => {

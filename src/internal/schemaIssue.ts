@@ -1,4 +1,4 @@
-/** Explains why a value does not fit a schema of the protocol, in a line. */
+/** Explains in one line why a value does not fit a schema of the protocol. */
 import * as Predicate from "effect/Predicate"
 import type * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
@@ -8,7 +8,7 @@ import { describe, suggestion } from "./options.ts"
 const show = (path: ReadonlyArray<PropertyKey>): string =>
   path.map((key, index) => typeof key === "number" ? `[${key}]` : `${index === 0 ? "" : "."}${String(key)}`).join("")
 
-const valueAt = (value: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
+const getAt = (value: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
   path.reduce<unknown>(
     (inner, key) =>
       Predicate.isObjectOrArray(inner) && Object.hasOwn(inner, key)
@@ -17,21 +17,21 @@ const valueAt = (value: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
     value
   )
 
-/** The names that an object may have. */
-const namesOf = (ast: SchemaAST.AST): ReadonlyArray<string> =>
+/** Returns the names of the fields of a struct. */
+const getFieldNames = (ast: SchemaAST.AST): ReadonlyArray<string> =>
   ast._tag === "Suspend"
-    ? namesOf(ast.thunk())
+    ? getFieldNames(ast.thunk())
     : ast._tag === "Objects"
     ? ast.propertySignatures.map(({ name }) => String(name))
     : []
 
-/** The fields of a struct. */
-export const fieldNames = (schema: Schema.Constraint): ReadonlyArray<string> => namesOf(schema.ast)
+/** Returns the names of the fields of a struct schema. */
+export const fieldNames = (schema: Schema.Constraint): ReadonlyArray<string> => getFieldNames(schema.ast)
 
-/** A variant of a tagged union, as the name of its type shows it. */
+/** Matches a variant of a tagged union in the text that Effect shows for its type. */
 const variant = /\{ readonly "(\w+)": ("[^"]*"), \.\.\. \}/g
 
-/** What is expected, and where: of a tagged union that is one of its tags. */
+/** Returns what was expected, and where. A tagged union with an unknown tag expects a tag. */
 const expectation = (
   expected: string,
   path: ReadonlyArray<PropertyKey>,
@@ -44,22 +44,22 @@ const expectation = (
     return [path, alternatives.join(" | ") || expected, value]
   }
   const tags = variants.map(([, , literal]) => literal).join(" | ")
-  const given = valueAt(value, [tag])
+  const given = getAt(value, [tag])
   return Predicate.isString(given) && !tags.includes(JSON.stringify(given))
     ? [[...path, tag], tags, given]
     : [path, `an object whose \`${tag}\` is ${tags}, with its fields`, value]
 }
 
-/** A string is shown where one of a few was expected. Any other may be a prompt or a secret. */
+/** Shows a string where a literal was expected. Any other string may be a prompt or a secret. */
 const given = (value: unknown, expected: string): string =>
   Predicate.isString(value) && value.length <= 40 && expected.startsWith("\"") ? JSON.stringify(value) : describe(value)
 
-/** The first thing that is wrong, by the name of the field, with the value if that may be shown, and with what is expected. */
+/** Describes the first issue: the field, its value if that may be shown, and what was expected. */
 export const describeIssue = (error: Schema.SchemaError, root: unknown): string => {
   let names: ReadonlyArray<string> | undefined
   const format = SchemaIssue.makeFormatterStandardSchemaV1({
     leafHook: (issue) => {
-      if (issue._tag === "UnexpectedKey") names ??= namesOf(issue.ast)
+      if (issue._tag === "UnexpectedKey") names ??= getFieldNames(issue.ast)
       return issue._tag === "UnexpectedKey" ? "unexpected" : SchemaIssue.defaultLeafHook(issue)
     }
   })
@@ -71,6 +71,6 @@ export const describeIssue = (error: Schema.SchemaError, root: unknown): string 
   }
   if (first.message === "Missing key") return `\`${show(path)}\` is missing`
   if (!first.message.startsWith("Expected ")) return first.message
-  const [at, expected, value] = expectation(first.message.slice("Expected ".length), path, valueAt(root, path))
+  const [at, expected, value] = expectation(first.message.slice("Expected ".length), path, getAt(root, path))
   return `${at.length === 0 ? "the params are" : `\`${show(at)}\` is`} ${given(value, expected)}; expected ${expected}`
 }

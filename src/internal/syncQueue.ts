@@ -1,8 +1,8 @@
 /**
- * A single-consumer queue with synchronous producers. `notify` never blocks; the consumer drains everything buffered in one pull. It is
- * simpler and faster than a `Queue` whose consumer takes one element at a time.
+ * A single-consumer queue with synchronous producers. `notify` never blocks, and the consumer drains all buffered elements in one pull. It
+ * is faster than a `Queue`, whose producers would need a fiber.
  */
-import type * as Arr from "effect/Array"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -44,7 +44,7 @@ export class SyncQueue<A, E = never> {
 
   private next(): Pull.Pull<Batch<A>, E> {
     const all = this.flush()
-    return all.length > 0 ? Effect.succeed(all as Batch<A>) : this.ended ?? this.wait
+    return Arr.isReadonlyArrayNonEmpty(all) ? Effect.succeed(all) : this.ended ?? this.wait
   }
 
   private readonly wait: Pull.Pull<Batch<A>, E> = Effect.callback((resume) => {
@@ -56,6 +56,6 @@ export class SyncQueue<A, E = never> {
     this.taker = undefined
   })
 
-  /** The elements. It can be run once. */
+  /** The elements. The stream can be run once. */
   readonly stream: Stream.Stream<A, E> = Stream.fromPull(Effect.succeed(Effect.suspend(() => this.next())))
 }

@@ -259,7 +259,7 @@ describe("FakeAppServer", () => {
       Effect.gen(function*() {
         const failed = yield* Effect.flip(run(() => FakeAppServer.userInput([{ id: "q", question: "Which?" }])))
         assert(failed._tag === "TurnFailed")
-        assert.include(failed.message, "does not handle item/tool/requestUserInput")
+        assert.include(failed.message, "does not handle `item/tool/requestUserInput`")
       }))
   })
 

@@ -1,12 +1,12 @@
 /**
- * A buffer of events in their order. When it has become long it coalesces the deltas of one text into one event, until another event
- * follows. Its size is then bounded by the texts themselves, and no text is lost.
+ * A buffer of events in their order. From a certain length on, it coalesces the deltas of one text into one event, until another event
+ * follows. No text is lost, and the texts bound the size of the buffer.
  */
 import type * as Protocol from "../../Protocol.ts"
 import { getOwn } from "../getOwn.ts"
 import { Delta, type DeltaNotification, type DeltaTemplate, isDelta } from "./delta.ts"
 
-/** Number of pieces that are joined at once. A string that grows by one piece at a time keeps every piece in memory. */
+/** Number of pieces that are joined at once. A string that grows piece by piece keeps every piece in memory. */
 const maxPendingPieces = 256
 
 /** The fields that identify the text of a delta. A reasoning item has several texts. */
@@ -26,17 +26,17 @@ interface OpenDelta {
   readonly first: string
   readonly joined: Array<string>
   readonly pieces: Array<string>
-  /** The delta with the last piece. */
+  /** The delta of the last piece. */
   last: Delta | DeltaNotification
   template: DeltaTemplate | undefined
 }
 
-/** Maximum number of texts that grow at once. */
+/** Maximum number of texts that grow at once: a turn streams few texts at a time. */
 const maxOpenDeltas = 8
 
 /**
- * Stands for an array that is not allocated yet. An empty array that survives into V8's old generation would keep the events that are pushed
- * to it later alive until a major garbage collection.
+ * Stands for an array that is not allocated yet. An empty array that survives into V8's old generation would keep later events alive until
+ * a major garbage collection.
  */
 const empty: ReadonlyArray<never> = []
 
@@ -44,13 +44,13 @@ const toEvent = (entry: Delta | DeltaNotification): DeltaNotification => entry i
 
 export class CoalescingBuffer<A extends Protocol.ServerNotification> {
   private readonly coalesceAfter: number
-  /** A `Delta` becomes an event when it is read. */
+  /** The events, and the deltas whose events are made when they are read. */
   private entries: ReadonlyArray<A | Delta>
   private openDeltas: ReadonlyArray<OpenDelta> = empty
 
   /** Coalesces deltas from the event with the number `coalesceAfter` on. */
-  constructor(joinFrom: number, events: ReadonlyArray<A> = empty) {
-    this.coalesceAfter = joinFrom
+  constructor(coalesceAfter: number, events: ReadonlyArray<A> = empty) {
+    this.coalesceAfter = coalesceAfter
     this.entries = events
   }
 
@@ -65,20 +65,20 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
       this.add(event)
       return
     }
-    const tail = this.openDeltas.find(({ last }) => isSameText(toEvent(last), event))
-    if (tail === undefined) this.open(event, event.params.delta, undefined)
-    else this.append(tail, event.params.delta, event)
+    const open = this.openDeltas.find(({ last }) => isSameText(toEvent(last), event))
+    if (open === undefined) this.open(event, event.params.delta, undefined)
+    else this.append(open, event.params.delta, event)
   }
 
-  /** As `push`, for a delta whose event need not be made. */
+  /** Pushes a delta without making its event. */
   pushDelta(delta: Delta): void {
-    for (const tail of this.openDeltas) {
-      if (tail.template === delta.template) return this.append(tail, delta.text, delta)
+    for (const open of this.openDeltas) {
+      if (open.template === delta.template) return this.append(open, delta.text, delta)
     }
-    const tail = this.openDeltas.find(({ last }) => isSameText(toEvent(last), delta.template.event))
-    if (tail === undefined) return this.open(delta, delta.text, delta.template)
-    tail.template = delta.template
-    this.append(tail, delta.text, delta)
+    const open = this.openDeltas.find(({ last }) => isSameText(toEvent(last), delta.template.event))
+    if (open === undefined) return this.open(delta, delta.text, delta.template)
+    open.template = delta.template
+    this.append(open, delta.text, delta)
   }
 
   /** Removes and returns all events. */
@@ -106,13 +106,14 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
     return this.entries.length - 1
   }
 
-  /** Appends a piece to the last event of its text, which then has the time of the piece. */
-  private append(tail: OpenDelta, piece: string, last: Delta | DeltaNotification): void {
-    tail.last = last
-    tail.pieces.push(piece)
-    if (tail.pieces.length >= maxPendingPieces) tail.joined.push(tail.pieces.splice(0).join(""))
+  /** Appends a piece to the event of its text. The event then has the time of the piece. */
+  private append(open: OpenDelta, piece: string, last: Delta | DeltaNotification): void {
+    open.last = last
+    open.pieces.push(piece)
+    if (open.pieces.length >= maxPendingPieces) open.joined.push(open.pieces.splice(0).join(""))
   }
 
+  /** Ends the coalescing of all texts. */
   private seal(): void {
     if (this.openDeltas === empty) return
     const entries = this.entries as Array<A | Delta>

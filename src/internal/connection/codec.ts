@@ -12,15 +12,15 @@ import { describeIssue } from "../schemaIssue.ts"
 
 const firstString = (...candidates: ReadonlyArray<unknown>): string | undefined => candidates.find(Predicate.isString)
 
-/** The thread that a message is about. Legacy requests call it a conversation. */
+/** Returns the id of the thread that a message is about. Legacy requests call it a conversation. */
 export const getThreadId = (params: unknown): string | undefined =>
   firstString(getOwn(params, "threadId"), getOwn(getOwn(params, "thread"), "id"), getOwn(params, "conversationId"))
 
-/** The turn that a message is about. */
+/** Returns the id of the turn that a message is about. */
 export const getTurnId = (params: unknown): string | undefined =>
   firstString(getOwn(params, "turnId"), getOwn(getOwn(params, "turn"), "id"))
 
-/** The entry of a method in a table of the protocol, if the protocol has the method. */
+/** Returns the entry of a method in a table of the protocol. `undefined` if the protocol does not have the method. */
 export const getSpec = <A extends object>(table: A, method: string): A[keyof A] | undefined =>
   Object.hasOwn(table, method) ? table[method as keyof A] : undefined
 
@@ -29,8 +29,8 @@ type Decoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
 const decoders = new WeakMap<object, Decoder>()
 
 /**
- * The decoder of what a server sent. A value of the protocol's shape is returned as it is, with its additional fields; only a
- * value that does not fit is rebuilt. Decoders are made when they are first needed.
+ * Returns the decoder of a schema. It returns a value that fits the schema unchanged, with its additional fields, and decodes any other. A
+ * decoder is made when it is first used.
  */
 export const decoderFor = (schema: Schema.ConstraintDecoder<unknown>): Decoder => {
   const existing = decoders.get(schema)
@@ -42,13 +42,13 @@ export const decoderFor = (schema: Schema.ConstraintDecoder<unknown>): Decoder =
   return decoder
 }
 
-/** Decodes a notification. One of a newer protocol is returned as it is, and one that does not decode as `malformed`. */
+/** Decodes a notification. Returns one of a newer protocol unchanged, and one that does not decode as `malformed`. */
 export const decodeNotification = (message: IncomingNotification, batch: ReadBatch): Protocol.ServerNotification => {
   const spec = getSpec(Protocol.serverNotifications, message.method)
   if (spec === undefined) return message as Protocol.UnrecognizedNotification
   const params = decoderFor(spec.params)(message.params)
   if (Result.isFailure(params)) {
-    batch.warn(`Cannot decode a ${message.method} notification: ${params.failure.message}`)
+    batch.warn(`Cannot decode a \`${message.method}\` notification: ${params.failure.message}`)
     return { method: "malformed", raw: message }
   }
   return (params.success === message.params ? message : { ...message, params: params.success }) as Protocol.Notification
@@ -58,7 +58,7 @@ type Encoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
 
 const encoders = new WeakMap<object, Encoder>()
 
-/** Whether encoding has left out no property of a value. */
+/** Whether the encoded value has all properties of the value. */
 const hasNoExcess = (value: unknown, encoded: unknown): boolean => {
   if (value === encoded) return true
   if (!Predicate.isObjectOrArray(value) || !Predicate.isObjectOrArray(encoded)) return false
@@ -72,7 +72,7 @@ const encoderFor = (schema: Schema.Codec<unknown>): Encoder => {
   const existing = encoders.get(schema)
   if (existing !== undefined) return existing
   const encode = Schema.encodeUnknownResult(schema)
-  // It names the excess property, and takes twice as long.
+  // The strict encoder names the excess property, and takes twice as long.
   const encodeStrictly = Schema.encodeUnknownResult(schema, { onExcessProperty: "error" })
   const encoder: Encoder = (value) => {
     const encoded = encode(value)
@@ -82,7 +82,7 @@ const encoderFor = (schema: Schema.Codec<unknown>): Encoder => {
   return encoder
 }
 
-/** Encodes the params of a request as JSON. Fails for what the protocol does not have. */
+/** Encodes the params of a request as JSON. Fails for fields that the protocol does not have. */
 export const encodeParams = (method: string, params: unknown): Result.Result<string | undefined, AppServerError> => {
   const spec = getSpec(Protocol.clientRequests, method)
   if (spec?.params === undefined) return stringify(params, method)

@@ -22,7 +22,7 @@ import { type ReadBatch, syncBatch } from "../jsonrpc/readBatch.ts"
 import type { OpenConnection } from "./openConnection.ts"
 
 /**
- * The state of a connection: it is being opened (again, after `cause`), it is in use, or it has ended and stays ended.
+ * The state of a connection: being opened (again, after `cause`), in use, or ended without a restart.
  *
  * @category models
  * @since 0.1.0
@@ -32,7 +32,7 @@ export type ConnectionState =
   | { readonly _tag: "Ready"; readonly metadata: Metadata }
   | { readonly _tag: "Closed"; readonly cause: AppServerError }
 
-/** Holds the state. The reader changes it within a read batch, so it is a field and not a `SubscriptionRef`. */
+/** Stores the state. It is a field and not a `SubscriptionRef`, because the reader changes it within a read batch. */
 export class ConnectionStates {
   private state: ConnectionState = { _tag: "Starting", cause: undefined }
   private readonly changes: PubSub.PubSub<ConnectionState>
@@ -67,8 +67,8 @@ export class ConnectionStates {
   })
 
   /**
-   * Uses a connection. Returns the cause if the connection has ended since it was opened: requests that wait would be sent on it
-   * again and again.
+   * Makes a connection the current one. Returns the cause instead if the connection has ended: waiting requests would retry on it in a
+   * loop.
    */
   use(connection: OpenConnection): AppServerError | undefined {
     const cause = connection.peer.closed()
@@ -78,18 +78,16 @@ export class ConnectionStates {
     return undefined
   }
 
-  /** The connection has ended, and another one is being opened. */
+  /** Changes the state when the connection has ended and another one is being opened. */
   restart(cause: AppServerError, batch: ReadBatch): void {
     this.connection = undefined
     if (this.state._tag !== "Closed") this.set({ _tag: "Starting", cause }, batch)
   }
 
-  /** Returns whether the state was another one before. */
-  close(cause: AppServerError, batch: ReadBatch): boolean {
+  /** Changes the state when the connection has ended and stays ended. */
+  close(cause: AppServerError, batch: ReadBatch): void {
     this.connection = undefined
-    if (this.state._tag === "Closed") return false
-    this.set({ _tag: "Closed", cause }, batch)
-    return true
+    if (this.state._tag !== "Closed") this.set({ _tag: "Closed", cause }, batch)
   }
 
   /** The state now, and each change, up to `Closed`. */

@@ -21,12 +21,12 @@ export type DeltaNotification = Protocol.Notification<typeof methods[number]>
 export const isDelta = (event: Protocol.ServerNotification): event is DeltaNotification =>
   deltaMethods.has(event.method)
 
-/** Handles the notifications of one thread within the read batch, so it must be quick. */
+/** Listens to the notifications of one thread. Its functions run within the read batch, so they must be quick. */
 export interface NotificationListener {
   readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, batch: ReadBatch) => void
   /** Called with a piece of text in place of its notification. */
   readonly onDelta?: ((delta: Delta, batch: ReadBatch) => void) | undefined
-  /** Called when the connection has ended and stays ended. Nothing follows. */
+  /** Called last, when the connection has ended without a restart. */
   readonly onClose: (error: AppServerError, batch: ReadBatch) => void
 }
 
@@ -35,7 +35,7 @@ export interface Listeners {
   all: ReadonlyArray<NotificationListener>
 }
 
-/** The end of a delta line after its piece of text. Many templates share one, because the time in it seldom changes in a flood. */
+/** The end of a delta line, after its piece of text. Many templates share a suffix, because the time in it seldom changes in a flood. */
 export interface Suffix {
   /** The text up to the digits of the time; `undefined` if the line does not end with its time. */
   readonly beforeTimestamp: string | undefined
@@ -57,7 +57,7 @@ export interface DeltaTemplate {
   listeners: Listeners | undefined
 }
 
-/** A piece of text. Its notification is made when a subscriber reads it. */
+/** A piece of text. For speed, its notification is made only when a subscriber reads it. */
 export class Delta {
   readonly template: DeltaTemplate
   readonly text: string

@@ -1,14 +1,13 @@
 /**
- * Parses the lines with a piece of text, which are most of what a server sends, without `JSON.parse`.
+ * Parses delta lines without `JSON.parse`. Most lines of a server are delta lines, so this saves most of the time of a flood.
  *
- * Consecutive delta lines of one text differ only in `delta` and `emittedAtMs`. Once a line was parsed, it becomes a template: a line that
- * matches the template has its meaning, except for these two values, so they are all that is read of it. `JSON.parse` reads every line
- * that differs in any other way. A line is read as `JSON.parse` would read it, or not at all.
+ * Consecutive delta lines of one text differ only in `delta` and `emittedAtMs`. The first line becomes a template. Of a line that matches a
+ * template, the parser reads these two values only. Every other line is left to `JSON.parse`. The results of both are equal.
  */
 import * as Predicate from "effect/Predicate"
 import { Delta, type DeltaNotification, type DeltaTemplate, type Suffix } from "./delta.ts"
 
-/** The templates whose lines have their turn id in the same place: those of one method, with ids of the same length. */
+/** The templates whose lines have the turn id at the same index: those of one method, with ids of the same length. */
 interface TemplateIndex {
   readonly keyStart: number
   readonly keyEnd: number
@@ -19,25 +18,26 @@ interface TemplateIndex {
 const textMark = "\"delta\":\""
 const timeMark = ",\"emittedAtMs\":"
 
-/** Number of characters at the end of a turn id that make the key of a template. The whole prefix is compared after the lookup. */
+/** Number of characters at the end of a turn id that are the key of a template. After the lookup, the whole prefix is compared. */
 const keyLength = 12
 
-/** Maximum number of texts of one turn whose lines may alternate. */
+/** Maximum number of templates of one turn: its texts alternate, and more of them are rare. */
 const maxTemplatesPerTurn = 8
 
-/** Maximum number of indexes, suffixes and templates. When there are more, the parser drops all of them and starts anew. */
+/** Maximum numbers of indexes and of suffixes, and of templates, which bound the memory. The parser drops all of them at the limit. */
 const maxIndexes = 8
 const maxTemplates = 4096
 
-/** Maximum length of a string that V8 copies when it is sliced out of another. A longer slice keeps the whole string in memory. */
+/** Maximum length of a slice that V8 copies. A longer slice keeps the whole string in memory. */
 const maxFlatLength = 12
 
+/** Copies a slice, so that it does not keep the whole string in memory. */
 const unsliced = (text: string): string => text.length <= maxFlatLength ? text : (" " + text).slice(1)
 
-/** Maximum number of short pieces with escapes that are cached. */
+/** Maximum number of short pieces with escapes that are cached. Few different ones recur. */
 const maxEscaped = 256
 
-/** The index of the quotation mark that ends the JSON string which begins at `start`. */
+/** Returns the index of the quotation mark that ends the JSON string from `start` on. */
 const endOfString = (json: string, start: number): number => {
   let end = start
   while (end < json.length && json.charCodeAt(end) !== 0x22) end += json.charCodeAt(end) === 0x5c ? 2 : 1
@@ -57,10 +57,10 @@ const isPlain = (piece: string): boolean => {
   return true
 }
 
-/** An integer that a double represents exactly, and the brace that ends its line. */
+/** Matches an integer that a double represents exactly, and the brace that ends its line. */
 const timePattern = /^(?:0|[1-9]\d{0,14})\}$/
 
-/** Whether a text matches a suffix. If it does, the suffix keeps it as its last text. */
+/** Whether a text matches a suffix, which then stores it as its last text. */
 const matchesSuffix = (suffix: Suffix, text: string): boolean => {
   if (text === suffix.text) return true
   if (suffix.beforeTimestamp === undefined || !text.startsWith(suffix.beforeTimestamp)) return false
@@ -84,7 +84,7 @@ export class DeltaParser {
   private suffixes: Array<Suffix> = []
   private size = 0
   private last: DeltaTemplate | undefined
-  /** The decoded text of short pieces with escapes. Most are line ends and quotation marks, which recur. */
+  /** The decoded texts of short pieces with escapes, by piece. Most are line ends and quotation marks, which recur. */
   private readonly escaped = new Map<string, string>()
 
   /** Parses a line that matches a registered template. */
@@ -117,7 +117,7 @@ export class DeltaParser {
     return text === undefined ? undefined : new Delta(template, text, suffix.emittedAtMs)
   }
 
-  /** Decodes a piece with escapes. `undefined` if it is no JSON string. */
+  /** Decodes a piece with escapes. Returns `undefined` if it is not a JSON string. */
   private decodeEscaped(piece: string): string | undefined {
     const isShort = piece.length <= maxFlatLength
     const known = isShort ? this.escaped.get(piece) : undefined
@@ -131,7 +131,7 @@ export class DeltaParser {
     return text
   }
 
-  /** Makes a template of a line that was parsed as `event`, if the line can have one. */
+  /** Makes a template of a line that was parsed as `event`, unless the line has another form. */
   register(line: string, event: DeltaNotification): void {
     const { turnId } = event.params
     const textStart = line.indexOf(textMark) + textMark.length
@@ -145,7 +145,7 @@ export class DeltaParser {
     const keyStart = Math.max(keyEnd - keyLength, 0)
     if (keyEnd > textStart) return
 
-    // A line with other values proves that the values are where they seem to be.
+    // Parsing the line with two other values proves that the indexes of the values are correct.
     const delta = "another text"
     const probe = parse(`${before}${delta}${beforeTime === undefined ? after : `${beforeTime}1}`}`)
     const expected = { ...event, params: { ...event.params, delta }, ...(isTimed ? { emittedAtMs: 1 } : {}) }

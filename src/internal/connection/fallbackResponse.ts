@@ -1,4 +1,4 @@
-/** The responses that grant nothing, for requests of the server that no handler has responded to. */
+/** The responses to requests of the server that no handler responds to. They grant nothing. */
 import type * as Protocol from "../../Protocol.ts"
 import type { Response } from "../jsonrpc/messages.ts"
 
@@ -27,12 +27,12 @@ const methodNotFound = -32601
 const internalError = -32603
 
 const errors: Record<FallbackCause, (method: string) => { readonly code: number; readonly message: string }> = {
-  unhandled: (method) => ({ code: methodNotFound, message: `The client does not handle ${method}` }),
-  failed: (method) => ({ code: internalError, message: `The client failed to handle ${method}` }),
-  cancelled: (method) => ({ code: internalError, message: `${method} was cancelled` })
+  unhandled: (method) => ({ code: methodNotFound, message: `The client does not handle \`${method}\`` }),
+  failed: (method) => ({ code: internalError, message: `The client failed to handle \`${method}\`` }),
+  cancelled: (method) => ({ code: internalError, message: `\`${method}\` was cancelled` })
 }
 
-/** The response, and the verb with which the log says what it does to the request. */
+/** Returns the response to a request, and a verb for the log. */
 export const fallbackResponse = (
   method: string,
   cause: FallbackCause

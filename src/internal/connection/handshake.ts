@@ -1,4 +1,4 @@
-/** Initializes a server, and refuses one that is too old. */
+/** Initializes a server. Fails if the server is too old. */
 import * as Effect from "effect/Effect"
 import {
   type AppServerError,
@@ -27,7 +27,7 @@ const toParams = (options: Options): Protocol.ClientRequests["initialize"]["para
 
 const unnamed = { userAgent: undefined, serverName: undefined, serverVersion: undefined }
 
-/** Fails if a server is too old. A difference from the version that the protocol was generated from is logged once. */
+/** Makes the check that fails for a server that is too old. It logs once if the server has another version than the protocol. */
 const makeCheckVersion = (options: Options) => {
   let isLogged = false
   return Effect.fnUntraced(function*({ serverVersion }: Metadata.Metadata): Effect.fn.Return<void, AppServerError> {
@@ -38,14 +38,16 @@ const makeCheckVersion = (options: Options) => {
     if (support === "same" || support === "unknown" || isLogged) return
     isLogged = true
     yield* Effect.logWarning(
-      `Connected to codex app-server ${serverVersion}, but this version of effect-codex was generated from ` +
-        `${Protocol.version}: what has changed between them may not work` +
-        (support === "unsupported" ? `. Before ${floor} threads lose their permissions when resumed or forked` : "")
+      `Connected to codex app-server \`${serverVersion}\`, but this version of effect-codex was generated from ` +
+        `\`${Protocol.version}\`. What has changed between them may not work.` +
+        (support === "unsupported"
+          ? ` Before \`${floor}\`, threads lose their permissions when they are resumed or forked.`
+          : "")
     )
   })
 }
 
-/** Makes the handshake of a connection, which is repeated after each restart. */
+/** Makes the handshake, which runs on each new connection. */
 export const makeHandshake = (options: Options) => {
   const checkVersion = makeCheckVersion(options)
   return Effect.fnUntraced(function*(

@@ -1,10 +1,10 @@
-/** The request with which `Codex.layer` checks whether the server is logged in. Recordings leave it out. */
+/** The request of `Codex.layer` that checks the login. Recordings leave it out. */
 import { getOwn } from "../getOwn.ts"
 
-/** The id is reserved for the check, which is sent at most once. */
+/** The check is sent at most once, with an id that no other request has. */
 export const loginCheck = { method: "account/read", id: 0 } as const
 
-/** Whether a message of the client is the check. The client responds to requests of the server with ids of the server. */
+/** Whether a message of the client is the check. The method tells it from a response of the client to a request of the server. */
 export const isLoginCheck = (message: unknown): boolean =>
   getOwn(message, "id") === loginCheck.id && getOwn(message, "method") === loginCheck.method
 

@@ -25,25 +25,23 @@ export const openConnection = (
   peerOptions: PeerOptions,
   handshake: (peer: Peer, connection: Connection) => Effect.Effect<Metadata, AppServerError>
 ): Effect.Effect<OpenConnection, AppServerError> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      const scope = yield* Scope.fork(parent)
-      const close = Scope.close(scope, Exit.void)
-      const closed = Deferred.makeUnsafe<AppServerError>()
-      const open = Effect.gen(function*() {
-        const connection = yield* transport.connect
-        const peer = yield* makePeer(connection, {
-          ...peerOptions,
-          onClose: (error, batch) => {
-            peerOptions.onClose(error, batch)
-            batch.afterBatch(() => Deferred.doneUnsafe(closed, Exit.succeed(error)))
-          }
-        })
-        return { peer, metadata: yield* handshake(peer, connection), awaitClosed: Deferred.await(closed), close }
+  Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+    const scope = yield* Scope.fork(parent)
+    const close = Scope.close(scope, Exit.void)
+    const closed = Deferred.makeUnsafe<AppServerError>()
+    const open = Effect.gen(function*() {
+      const connection = yield* transport.connect
+      const peer = yield* makePeer(connection, {
+        ...peerOptions,
+        onClose: (error, batch) => {
+          peerOptions.onClose(error, batch)
+          batch.afterBatch(() => Deferred.doneUnsafe(closed, Exit.succeed(error)))
+        }
       })
-      return yield* restore(Scope.provide(open, scope)).pipe(Effect.onError(() => close))
+      return { peer, metadata: yield* handshake(peer, connection), awaitClosed: Deferred.await(closed), close }
     })
-  )
+    return yield* restore(Scope.provide(open, scope)).pipe(Effect.onError(() => close))
+  }))
 
-/** The function that removes the secrets which a transport knows from the words of its server. */
+/** Returns the function that removes the secrets of a transport from text of its server. */
 export const getRedact = (connection: Connection): (text: string) => string => connection.redact ?? identity

@@ -1,6 +1,6 @@
 /**
- * Routes the messages of the server: notifications to listeners and subscribers, requests to handlers. It outlives a connection, so
- * all of them stay registered across restarts. Its maps are synchronous, because the reader uses them for every line.
+ * Routes the messages of the server: notifications to listeners and subscribers, requests to handlers. The router outlives a connection, so
+ * they stay registered across restarts. For speed, its maps are synchronous: the reader uses them for every line.
  */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
@@ -22,7 +22,9 @@ const decline = (request: IncomingRequest, cause: FallbackCause, reason: string)
   const threadId = getThreadId(request.params)
   const { response, verb } = fallbackResponse(request.method, cause)
   return Effect.as(
-    Effect.logWarning(`${verb} ${request.method}${threadId === undefined ? "" : ` of thread ${threadId}`}: ${reason}`),
+    Effect.logWarning(
+      `${verb} \`${request.method}\`${threadId === undefined ? "" : ` of thread \`${threadId}\``}: ${reason}`
+    ),
     response
   )
 }
@@ -91,7 +93,7 @@ export class Router {
     }
   }
 
-  /** Adds a handler of the requests of one method and returns the function that removes it. The last one is called first. */
+  /** Adds a handler of the requests of one method and returns the function that removes it. The last handler is called first. */
   addRequestHandler(method: string, handler: RequestHandler): () => void {
     this.requestHandlers.set(method, [...this.requestHandlers.get(method) ?? [], handler])
     return () => {
@@ -101,7 +103,7 @@ export class Router {
     }
   }
 
-  /** Routes a line that the delta parser knows. Most lines are such lines. */
+  /** Routes a line that the delta parser can parse, as most lines. Returns `false` for any other line. */
   readonly tryLine = (line: string, batch: ReadBatch): boolean => {
     const delta = this.deltaParser.tryParse(line)
     if (delta === undefined) return false
@@ -150,11 +152,11 @@ export class Router {
   readonly onRequest = (request: IncomingRequest): Effect.Effect<Response> => {
     const handlers = this.requestHandlers.get(request.method) ?? []
     const spec = getSpec(Protocol.serverRequests, request.method)
-    const unhandled = "No handler is registered; add one with AppServer.handle"
+    const unhandled = "no handler is registered. Add one with `AppServer.handle`."
     if (handlers.length === 0 || spec?.params === undefined) return decline(request, "unhandled", unhandled)
     const params = decoderFor(spec.params)(request.params)
     if (Result.isFailure(params)) {
-      return decline(request, "failed", `Its params do not decode: ${params.failure.message}`)
+      return decline(request, "failed", `its params do not decode: ${params.failure.message}`)
     }
     const encode = Schema.encodeUnknownEffect(spec.result as Schema.Codec<unknown>)
     const runLast = (remaining: ReadonlyArray<RequestHandler>, reason: string): Effect.Effect<Response> => {
@@ -166,8 +168,8 @@ export class Router {
         Effect.catchIf(isNotHandled, ({ why }) => runLast(remaining.slice(0, -1), why)),
         Effect.catchCause((cause) =>
           Effect.andThen(
-            Effect.logError(`The handler of ${request.method} failed`, cause),
-            decline(request, "failed", "Its handler failed")
+            Effect.logError(`The handler of \`${request.method}\` failed`, cause),
+            decline(request, "failed", "its handler failed")
           )
         )
       )
@@ -175,7 +177,7 @@ export class Router {
     return runLast(handlers, unhandled)
   }
 
-  /** Ends all listeners and subscriptions after the events that they have. */
+  /** Ends all listeners and subscriptions after their unread events. */
   close(error: AppServerError, batch: ReadBatch): void {
     if (this.closed !== undefined) return
     this.closed = error

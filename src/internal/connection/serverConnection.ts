@@ -48,16 +48,16 @@ export interface PublicConnection extends Client {
    *
    * **Details**
    *
-   * Each run is a subscription of its own. A slow subscriber never applies backpressure: the deltas of one text that it has not read yet
-   * are coalesced, until another event of any kind follows.
+   * Each run is a subscription of its own. A slow subscriber never applies backpressure. Its unread deltas of one text are coalesced, until
+   * another event follows.
    *
-   * With `restart` the stream continues on the next connection. The notifications that the server would have sent in between are
-   * lost; in their place the stream has a notification of this package, `effect-codex/restarted`.
+   * With `restart` the stream continues on the next connection. The notifications in between are lost. In their place the stream contains a
+   * notification of this package, `effect-codex/restarted`.
    */
   readonly notifications: Stream.Stream<Protocol.ServerNotification, AppServerError>
   /**
-   * Handles the server's requests of one method, until the scope closes. The handler that was registered last is called first; one that
-   * fails with `NotHandled` passes the request on.
+   * Handles the server's requests of one method, until the scope closes. The handler that was registered last is called first. A handler that
+   * fails with `NotHandled` passes the request to the previous one.
    *
    * **When to use**
    *
@@ -67,8 +67,10 @@ export interface PublicConnection extends Client {
    * **Details**
    *
    * Each request is handled in a fiber of its own, which may use this service. The fiber is interrupted when another client responds to
-   * the request, when its turn ends, and when the connection ends. A handler that fails or dies declines the request, and so
-   * does a method without a handler; where there is nothing to decline, the response is a JSON-RPC error.
+   * the request, when its turn ends, and when the connection ends.
+   *
+   * A request is declined if its method has no handler, or if the handler fails or dies. A request that cannot be declined gets a JSON-RPC
+   * error.
    */
   readonly handle: <M extends keyof Protocol.ServerRequests, E, R>(
     method: M,
@@ -83,11 +85,11 @@ export interface ServerConnection extends PublicConnection, ServerClient {
   readonly requestTimeout: Duration.Duration
   readonly experimentalApi: boolean
   /**
-   * Waits for the connection that is in use, and returns its client. When that connection ends, requests of the client fail with
-   * `ConnectionClosed`: what they rely on may not hold on the next connection.
+   * Waits for a connection, and returns its client. When that connection ends, requests of the client fail with `ConnectionClosed`: the
+   * state that they rely on may not exist on the next connection.
    */
   readonly acquireClient: Effect.Effect<ServerClient, AppServerError>
-  /** Removes the secrets that the transport knows from the words of the server. */
+  /** Removes the secrets of the transport from text of the server. */
   readonly redact: (text: string) => string
   /** Checks the login. The request needs no permit, and recordings leave it out. */
   readonly checkLogin: Effect.Effect<unknown, AppServerError>
@@ -105,7 +107,7 @@ export interface ServerConnection extends PublicConnection, ServerClient {
     method: string,
     handler: (event: Protocol.ServerNotification) => void
   ) => Effect.Effect<void, never, Scope.Scope>
-  /** Calls a handler with each request of the server that has a response, from this client or another, until the scope closes. */
+  /** Calls a handler with each request of the server that this or another client has responded to, until the scope closes. */
   readonly addSettledHandler: (
     handler: (request: IncomingRequest) => void
   ) => Effect.Effect<void, never, Scope.Scope>
@@ -118,7 +120,7 @@ export interface ServerConnection extends PublicConnection, ServerClient {
   ) => Effect.Effect<void, never, Scope.Scope>
 }
 
-/** The notification that stands for those that were lost in a restart. */
+/** Makes the notification that stands for those that were lost in a restart. */
 const restartedNotification = (restarts: number, cause: AppServerError): Protocol.UnrecognizedNotification => ({
   method: "effect-codex/restarted" as Protocol.Unrecognized,
   params: { restarts, cause: cause.message }
@@ -131,7 +133,7 @@ const addScoped = <A>(set: Set<A>, value: A): Effect.Effect<void, never, Scope.S
     () => Effect.sync(() => set.delete(value))
   )
 
-/** Runs a function that adds something, and the function that it returns when the scope closes. */
+/** Calls a function, and the function that it returns when the scope closes. */
 const registerScoped = (add: () => () => void): Effect.Effect<void, never, Scope.Scope> =>
   Effect.acquireRelease(Effect.sync(add), (remove) => Effect.sync(remove))
 
@@ -147,7 +149,7 @@ const makeHandle = (router: Router): PublicConnection["handle"] => (method, hand
       )
   )
 
-/** The handlers that sessions register, and the part of a connection that registers them. */
+/** Makes the members of a connection that register handlers, and the sets of the handlers that the router does not store. */
 const makeRegistrations = (router: Router) => {
   const restartHandlers = new Set<(client: ServerClient) => Effect.Effect<void>>()
   const settledHandlers = new Set<(request: IncomingRequest) => void>()
@@ -223,7 +225,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   const { experimentalApi = true, maxInFlight = 128, restart = false } = options
   const transport = yield* Transport
   const clock = yield* Clock.Clock
-  // Closed after the finalizers below, and the parent of the scope of each connection.
+  // The parent of the scope of each connection. It closes after the finalizers below have run.
   const scope = yield* Scope.fork(yield* Effect.scope)
   const states = yield* ConnectionStates.make
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
@@ -276,7 +278,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
       onRestart: (restarts, cause) => router.publish(restartedNotification(restarts, cause), syncBatch),
       onExhausted: (error) => close(error, syncBatch)
     }))
-    // Pending requests fail at once, and not when the process has ended.
+    // Pending requests fail at once, and not after the process has ended.
     yield* Effect.addFinalizer(() => Effect.sync(() => close(scopeClosed(), syncBatch)))
   }
 
@@ -293,7 +295,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
     acquireClient: Effect.map(states.acquirePeer, clientFor),
     state: Effect.sync(() => states.current),
     states: states.stream,
-    notifications: fromSubscription(() => router.subscribe(), (buffer) => router.unsubscribe(buffer)),
+    notifications: fromSubscription(() => router.subscribe(), (subscription) => router.unsubscribe(subscription)),
     ...members,
     redact: (text) => redact(text),
     checkLogin: Effect.flatMap(

@@ -1,14 +1,17 @@
-/** Which notifications end requests of the server that are pending. */
+/** Recognizes the notifications that end pending requests of the server. */
 import { getOwn } from "../getOwn.ts"
 import type { Cancellation, IncomingNotification } from "../jsonrpc/messages.ts"
 import { getThreadId, getTurnId } from "./codec.ts"
 
-/** These do not name their turn, which is the one that the thread runs. */
+/** Approvals that do not name their turn. It is the turn that the thread runs. */
 const legacyApprovals: ReadonlySet<string> = new Set(["applyPatchApproval", "execCommandApproval"])
 
 const threadEndMethods: ReadonlySet<string> = new Set(["thread/closed", "thread/archived", "thread/deleted"])
 
-/** A request ends when another client responds to it. It also ends with its turn or thread, and then still needs a response. */
+/**
+ * Returns which requests a notification cancels. A request ends when another client responds to it. It also ends with its turn or thread,
+ * and then still needs a response.
+ */
 export const cancellation = ({ method, params }: IncomingNotification): Cancellation | undefined => {
   if (method === "serverRequest/resolved") {
     const id = getOwn(params, "requestId")

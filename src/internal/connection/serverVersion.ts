@@ -1,4 +1,4 @@
-/** Which versions of the server this package supports. */
+/** Compares the version of a server with the versions that this package supports. */
 import { version as generatedFrom } from "../protocol/generated/methods.ts"
 
 /** The oldest server that keeps a thread's permissions when it is resumed or forked. */
@@ -6,7 +6,7 @@ export const floor = "0.166.0"
 
 type Version = readonly [major: number, minor: number, patch: number]
 
-/** A release of Codex, its pre-releases included. Builds from source and test doubles call themselves `0.0.0`. */
+/** Parses a release of Codex or one of its pre-releases. Builds from source and test doubles have the version `0.0.0`, which is unknown. */
 const parse = (version: string): Version | undefined => {
   const parts = /^(\d+)\.(\d+)\.(\d+)(?:[-+\s].*)?$/.exec(version)
   if (parts === null) return undefined
@@ -21,10 +21,7 @@ const isTooOld = (version: Version): boolean => {
   return differs !== -1 && version[differs]! < oldest[differs]!
 }
 
-/**
- * How a server's version relates to those that this package knows. A pre-release counts as the release that it precedes, and a
- * version that cannot be told counts as none.
- */
+/** Returns how this package supports a version of the server. A pre-release counts as the release that it precedes. */
 export const getSupport = (version: string): "unsupported" | "different" | "same" | "unknown" => {
   const parsed = parse(version)
   if (parsed === undefined) return "unknown"

@@ -1,4 +1,4 @@
-/** Logs what the server says to a person: warnings, deprecations, retries, and what failed in the background. */
+/** Logs the messages of the server for a person: warnings, deprecations, retries and background failures. */
 import * as Predicate from "effect/Predicate"
 import { describeTurnError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
@@ -27,7 +27,7 @@ const configWarning: Describe<"configWarning"> = ({ details, path, range, summar
   return `codex app-server warns about its configuration${place}: ${sentences(summary, details)}`
 }
 
-/** What a hook tells the user, and why it failed. Its other entries are for the model. */
+/** Describes the messages of a hook for the user, and its failure. Its other entries are for the model. */
 const hookCompleted: Describe<"hook/completed"> = ({ run, threadId }) => {
   const texts = (run.entries ?? []).flatMap(({ kind, text }) =>
     kind === "warning" || kind === "error" || kind === "stop" ? [text] : []
@@ -55,11 +55,11 @@ const worldWritable: Describe<"windows/worldWritableWarning"> = ({ extraCount, f
   )
 
 /**
- * Every notification, and how the warning in it reads. `undefined` means that it is not for a person: it reports progress, or it
- * is part of a result that a caller waits for. The compiler demands an entry for each notification of a newer protocol.
+ * Describes the warning in each notification. `undefined` marks a notification that is not for a person: it reports progress, or a caller
+ * waits for it. The compiler demands an entry for each notification of a newer protocol.
  */
 const descriptions: { readonly [M in keyof Notifications]: Describe<M> | undefined } = {
-  // An error without a retry ends the turn, and is in its `TurnFailed`.
+  // An error without a retry ends the turn, and its `TurnFailed` contains it.
   error: ({ error, threadId, turnId, willRetry }) =>
     willRetry
       ? `codex app-server retries a model request in turn ${turnId} of thread ${threadId}: ${describeTurnError(error)}`
@@ -82,7 +82,7 @@ const descriptions: { readonly [M in keyof Notifications]: Describe<M> | undefin
   "model/rerouted": ({ fromModel, reason, threadId, toModel, turnId }) =>
     `Turn ${turnId} of thread ${threadId} runs on ${toModel} instead of ${fromModel}: ${reason}`,
   "model/verification": ({ threadId, turnId, verifications }) =>
-    `The model provider asks for a verification of the account in turn ${turnId} of thread ${threadId}: ${
+    `The model provider requires a verification of the account in turn ${turnId} of thread ${threadId}: ${
       verifications.join(", ")
     }`,
   "hook/completed": hookCompleted,
@@ -175,17 +175,16 @@ const malformedText = (method: string, raw: unknown): string | undefined => {
   return text === undefined ? undefined : `codex app-server sent a ${method}: ${text}`
 }
 
-/** Maximum number of UTF-16 code units of a warning that are logged. */
+/** Maximum length of a logged warning, in UTF-16 units. */
 const maxLength = 2000
 
-/** Maximum number of warnings that are remembered, so that they are logged once. */
+/** Maximum number of warnings that are remembered, so that each is logged once. */
 const maxRemembered = 512
 
 /**
- * Logs the warnings of the server, on one connection after the other, each text once.
+ * Logs each warning of the server once, across restarts.
  *
- * An observer is called for the methods of warnings only, so other notifications are as fast as without it. The reader logs after its
- * step.
+ * Only the methods with warnings get a handler, so other notifications take no more time. The reader logs after the read batch.
  */
 export const logWarnings = (router: Router, redact: (text: string) => string): void => {
   const logged = new Set<string>()
@@ -194,11 +193,11 @@ export const logWarnings = (router: Router, redact: (text: string) => string): v
     router.addNotificationHandler(method, (event, batch) => {
       const text = event.method === "malformed" ? malformedText(method, event.raw) : describe(event.params)
       if (text === undefined) return
-      // A copy: a slice would keep the whole text alive.
+      // `JSON.stringify` copies the text: a slice would keep the whole text in memory.
       const key = JSON.stringify(text.slice(0, maxLength))
       if (logged.has(key)) return
       if (logged.add(key).size > maxRemembered) logged.delete(logged.values().next().value!)
-      // Secrets first: half of one would not be found.
+      // Secrets are removed first: a secret that is cut in two would not be recognized.
       const clean = redact(text)
       batch.warn(clean.length > maxLength ? `${clean.slice(0, maxLength)}…` : clean)
     })

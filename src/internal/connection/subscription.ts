@@ -1,4 +1,4 @@
-/** The events that a subscriber has not read yet. The reader adds events and never waits; the subscriber drains all of them in one pull. */
+/** The events that a subscriber has not read yet. The reader adds events and never waits. The subscriber drains all of them in one pull. */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { AppServerError } from "../../AppServerError.ts"
@@ -8,12 +8,12 @@ import { SyncQueue } from "../syncQueue.ts"
 import { CoalescingBuffer } from "./coalescingBuffer.ts"
 import type { Delta } from "./delta.ts"
 
-/** Number of unread events from which a subscriber lags, and its deltas are coalesced. */
+/** Number of unread events from which a subscriber lags: further deltas are coalesced. */
 export const lagThreshold = 1024
 
 /**
- * Number of unread events at which a waiting subscriber is resumed, also in a flood. The subscriber can read this many without yielding, and
- * so keeps up with a flood of its own.
+ * Number of unread events at which a waiting subscriber is resumed, also in a flood. A subscriber reads this many without yielding, and so
+ * keeps up with the flood.
  */
 const flushThreshold = 128
 
@@ -33,14 +33,14 @@ export class Subscription<A extends Protocol.ServerNotification> {
     batch.flush()
   }
 
-  /** As `offer`, for a delta whose event need not be made. */
+  /** Offers a delta without making its event. */
   offerDelta(delta: Delta, batch: ReadBatch): void {
     if (this.queue.isEnded) return
     this.unread.pushDelta(delta)
     this.notifyIn(batch)
   }
 
-  /** Ends the subscription after the events that are unread. */
+  /** Ends the subscription after the unread events. */
   close(error?: AppServerError, batch?: ReadBatch): void {
     this.queue.end(error)
     if (batch === undefined) return
@@ -50,7 +50,7 @@ export class Subscription<A extends Protocol.ServerNotification> {
 
   private notifyIn(batch: ReadBatch): void {
     if (!this.queue.hasTaker) return
-    // A subscriber that waits does not lag, so its deltas are not coalesced.
+    // Resumes a waiting subscriber before it lags, so that its deltas are not coalesced.
     if (this.unread.length === flushThreshold) batch.flush()
     if (this.isNotifying) return
     this.isNotifying = true
@@ -62,11 +62,11 @@ export class Subscription<A extends Protocol.ServerNotification> {
     this.queue.notify()
   }
 
-  /** The events. It can be run once. */
+  /** The events. The stream can be run once. */
   readonly stream: Stream.Stream<A, AppServerError> = this.queue.stream
 }
 
-/** A stream that subscribes for each run. */
+/** Makes a stream that subscribes for each run. */
 export const fromSubscription = <A extends Protocol.ServerNotification>(
   subscribe: () => Subscription<A>,
   unsubscribe: (subscription: Subscription<A>) => void

@@ -1,4 +1,4 @@
-/** Connects again when a connection has ended, on a schedule. */
+/** Replaces connections that have ended, on a schedule. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -11,7 +11,7 @@ import type { OpenConnection } from "./openConnection.ts"
 
 const defaultSchedule = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 5 }))
 
-/** A connection that has lasted this long, in milliseconds, restarts the schedule when it ends. */
+/** Minimum life of a connection, in milliseconds, after which its end restarts the schedule. */
 const stableMillis = 60_000
 
 interface Options {
@@ -19,7 +19,7 @@ interface Options {
   readonly states: ConnectionStates
   /** Opens a connection and recovers the threads and turns on it. */
   readonly reopen: Effect.Effect<OpenConnection, AppServerError>
-  /** Called with a connection that is about to be used. */
+  /** Called before the next connection is used. */
   readonly onRestart: (restarts: number, cause: AppServerError) => void
   /** Called when the schedule has ended. */
   readonly onExhausted: (error: AppServerError) => void

@@ -1,7 +1,7 @@
 /** Types that compute which services handlers need. */
 import type * as Effect from "effect/Effect"
 
-/** Services that are known. An option that is left out has the type of any handlers, whose services are unknown; it needs none. */
+/** The services `R` if they are known. An option that is left out infers unknown services, and needs none. */
 export type KnownServices<R> = unknown extends R ? never : R
 
 /** The services of the handlers in a record. */
@@ -10,5 +10,5 @@ export type HandlerServices<H> = {
     : never
 }[keyof H]
 
-/** Refuses properties that a shape does not have: a misspelled handler would never be called. */
+/** Forbids properties that a shape does not have: a misspelled handler would never be called. */
 export type NoExcessProperties<H, Shape> = { readonly [K in Exclude<keyof H, keyof Shape>]: never }

@@ -43,14 +43,16 @@ export interface IncomingHandlers {
 type RunFork = (id: RequestId, effect: Effect.Effect<void>) => Fiber.Fiber<void, unknown>
 
 export class IncomingRequests {
-  /** A response is sent by the code that removes the request from this map, so there is only one. */
+  /**
+   * Synchronous, because the reader uses it. The code that removes a request from this map sends its response, so there is only one.
+   */
   private readonly pending = new Map<RequestId, IncomingRequest>()
-  /** The pending requests whose handlers were interrupted: they are declined as soon as these have ended. */
+  /** The pending requests whose handlers were interrupted. Each is declined when its handler has ended. */
   private readonly cancelled = new WeakSet<IncomingRequest>()
   /** Number of requests for a replay that were sent, and of those that have no response yet. */
   private replays = 0
   private pendingReplays = 0
-  /** Number of replays that were over before a request was received. */
+  /** Number of replays that had ended when a request was received. */
   private readonly replaysBefore = new WeakMap<IncomingRequest, number>()
   private readonly remembered = new Set<string>()
   private readonly handlers: IncomingHandlers
@@ -111,7 +113,7 @@ export class IncomingRequests {
     }
   }
 
-  /** Notes that a request for a replay is handed to the transport. */
+  /** Notes that the transport gets a request for a replay. */
   startReplay(): void {
     this.replays++
     this.pendingReplays++
@@ -126,7 +128,7 @@ export class IncomingRequests {
     this.pending.clear()
   }
 
-  /** Runs a handler. One that ends without a response, interrupted or with a defect, has the request declined. */
+  /** Runs a handler. If the handler is interrupted or dies, declines the request. */
   private run(request: IncomingRequest, handler: Effect.Effect<void>): void {
     this.runFork(request.id, handler).addObserver((exit) => {
       if (this.pending.get(request.id) !== request) return
@@ -136,7 +138,9 @@ export class IncomingRequests {
         request.id,
         hasDefect
           ? Effect.andThen(
-            Effect.ignoreCause(Effect.logError(`The handler of ${request.method} failed`, exit.cause)),
+            Effect.ignoreCause(
+              Effect.logError(`The handler of \`${request.method}\` died, so the request is declined`, exit.cause)
+            ),
             decline
           )
           : decline
@@ -144,7 +148,7 @@ export class IncomingRequests {
     })
   }
 
-  /** Sends the response, or an error if the response is not JSON: without a response the server would wait. */
+  /** Sends the response, or an error if the response is not JSON: without one the server would wait. */
   private respond(request: IncomingRequest, response: Response): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.pending.get(request.id) !== request) return Effect.void

@@ -16,12 +16,12 @@ export class LineWriter {
     this.onFailure = onFailure
   }
 
-  /** Buffers a line. Lines that are buffered in one task are written together. */
+  /** Buffers a line. The lines of one task of the event loop are written together. */
   buffer(line: string): void {
     if (this.buffered.push(line) === 1) queueMicrotask(() => this.flush())
   }
 
-  /** Writes the buffered lines now. */
+  /** Writes the buffered lines. */
   flush(): void {
     if (this.buffered.length === 0) return
     const lines = this.buffered

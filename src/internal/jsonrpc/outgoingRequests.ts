@@ -1,7 +1,9 @@
 /**
- * The requests of this client on one connection: those that wait in a queue for a permit, because a server with too many requests
- * drops responses, and those that are pending. They are kept in synchronous maps, and one fiber watches all deadlines: a fiber or a timer
- * for each request would cost more than the request.
+ * The requests of this client on one connection. A request waits in a queue for a permit, because a server with too many requests drops
+ * responses.
+ *
+ * For speed, the requests are kept in synchronous maps, and one fiber watches all deadlines. A fiber or a timer for each request would
+ * cost more than the request.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -18,15 +20,15 @@ export interface RequestOptions {
   /** When the response must have arrived, in milliseconds of the connection's clock. */
   readonly deadline: number
   readonly timeoutMillis: number
-  /** Whether the request is sent without a permit, as an interrupt is, which must not wait behind the request that it interrupts. */
+  /** Whether the request needs no permit. An interrupt must not wait behind the request that it interrupts. */
   readonly bypassLimit: boolean
-  /** An id that no other request has. Without it the request gets the next number. */
+  /** The id of the request. By default, it is the next number. */
   readonly reservedId?: number | undefined
   /** Called just before the transport gets the request. */
   readonly onSend: (() => void) | undefined
 }
 
-/** A request of this client, from the moment it is made until it has a response or has failed. */
+/** A request of this client, until it has a response or has failed. */
 export class Request {
   readonly options: RequestOptions
   readonly method: string
@@ -35,7 +37,7 @@ export class Request {
   id: number | undefined
   isSettled: boolean
   hasPermit: boolean
-  /** When the permit is released although there is no response. */
+  /** When the permit is released without a response, in milliseconds of the clock. */
   permitUntil: number
   resume: ((outcome: Effect.Effect<unknown, AppServerError>) => void) | undefined
   onFailure: OnFailure | undefined
@@ -71,7 +73,7 @@ export type Outcome = Exit.Exit<unknown, AppServerError>
 export interface Limits {
   /** Maximum number of requests in flight. */
   readonly maxInFlight: number
-  /** Maximum time, in milliseconds, for which a request without a response keeps its permit from other requests. */
+  /** Maximum time, in milliseconds, for which a request without a response keeps its permit. */
   readonly maxPermitHold: number
 }
 
@@ -82,7 +84,7 @@ export class OutgoingRequests {
   private readonly send: Send
   private readonly clock: Clock.Clock
   private readonly runWatch: (watch: Effect.Effect<void>) => unknown
-  /** The requests that wait for a permit, from `queueHead` on. Those that are settled are skipped when it is their turn. */
+  /** The requests that wait for a permit, from `queueHead` on. Settled requests stay until `drainQueue` skips them. */
   private queue: Array<Request> = []
   private queueHead = 0
   private readonly pending = new Map<unknown, Request>()
@@ -90,7 +92,7 @@ export class OutgoingRequests {
   private nextId = 1
   private isDraining = false
   private closed: AppServerError | undefined
-  /** Until when the fiber that watches deadlines sleeps. */
+  /** When the fiber that watches deadlines wakes up. */
   private watchedUntil = Infinity
 
   private constructor(
@@ -141,7 +143,7 @@ export class OutgoingRequests {
     return request
   }
 
-  /** Fails all requests, and those that are made later. */
+  /** Fails all requests, and all later ones. */
   close(error: AppServerError, batch: ReadBatch): void {
     this.closed = error
     const outcome = Exit.fail(error)
@@ -201,7 +203,7 @@ export class OutgoingRequests {
   }
 
   private drainQueue(): void {
-    // A request that cannot be sent releases its permit at once.
+    // A request that cannot be sent releases its permit at once, and so calls this method again.
     if (this.isDraining) return
     this.isDraining = true
     while (this.queueHead < this.queue.length && this.inFlight < this.limits.maxInFlight) {
@@ -215,10 +217,10 @@ export class OutgoingRequests {
     this.isDraining = false
   }
 
-  /** Fails requests at their deadline, releases permits that were held for too long, and sleeps until the next of both. */
+  /** Fails requests at their deadline, releases permits at `permitUntil`, and sleeps until the next such time. */
   private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
     const now = this.clock.currentTimeMillisUnsafe()
-    // The requests that are sent meanwhile are considered below.
+    // A permit that is released here starts another request, whose deadline the second loop reads.
     this.watchedUntil = now
     for (const request of this.unsettled()) {
       const { deadline, method, options: { timeoutMillis }, permitUntil } = request

@@ -1,8 +1,8 @@
 /**
  * The client's end of a connection, on any transport: JSON-RPC without the `jsonrpc` member, one message a line.
  *
- * A line goes one way: `readBatch` reads it, this module parses and classifies it, and then a response completes a request
- * of `outgoingRequests`, a request starts a handler in `incomingRequests`, and a notification goes to `onNotification`.
+ * `readBatch` reads a line, and this module parses and classifies it. A response completes a request of `outgoingRequests`. A request starts
+ * a handler in `incomingRequests`. A notification goes to `onNotification`.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -32,14 +32,14 @@ export interface Peer {
   /** Sends a request and waits for the response. `onFailure` decides what a failure means to the caller. */
   readonly request: (request: Request, onFailure?: OnFailure) => Effect.Effect<unknown, AppServerError>
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
-  /** The cause of the end of the connection, once it has ended. */
+  /** Why the connection has ended. `undefined` while it is open. */
   readonly closed: () => AppServerError | undefined
   /** The requests of the server whose handlers can still respond. */
   readonly pendingServerRequests: () => ReadonlyArray<IncomingRequest>
 }
 
 export interface Options extends Limits, IncomingHandlers {
-  /** Handles a line that need not be parsed, as `onNotification` handles its message. Returns whether it has. */
+  /** Handles a line without parsing it, as `onNotification` would. Returns `false` if the line must be parsed. */
   readonly tryLine: (line: string, batch: ReadBatch) => boolean
   /** Called within a read batch: it must be quick and must not resume fibers itself. */
   readonly onNotification: (notification: IncomingNotification, batch: ReadBatch, line: string) => void
@@ -71,13 +71,16 @@ const toOutcome = (message: object, method: string, redact: Connection["redact"]
   if (!("error" in message) || message.error === undefined || message.error === null) {
     return Exit.succeed("result" in message ? message.result : undefined)
   }
-  // A transport whose `redact` throws must not leave the caller waiting.
+  // The caller must not wait if `redact` of the transport throws.
   try {
     return Exit.fail(toRejection(method, message.error, redact))
   } catch (defect) {
     return Exit.die(defect)
   }
 }
+
+const isMethodMessage = (message: object): message is IncomingNotification =>
+  "method" in message && Predicate.isString(message.method)
 
 const isRequestId = (id: unknown): id is RequestId => Predicate.isString(id) || Predicate.isNumber(id)
 
@@ -117,11 +120,12 @@ class Dispatcher {
     if (!Predicate.isObject(message)) {
       return batch.warn(`Skipped a line that is not a message (${line.length} characters)`)
     }
-    const { id, method } = message as { readonly id?: unknown; readonly method?: unknown }
-    if (Predicate.isString(method)) {
-      if (!isRequestId(id)) return this.receiveNotification(message as unknown as IncomingNotification, batch, line)
-      const params = Predicate.hasProperty(message, "params") ? message.params : undefined
-      return this.incoming.receive({ id, method, params }, batch)
+    const { id } = message
+    if (isMethodMessage(message)) {
+      const { method, params } = message
+      return isRequestId(id)
+        ? this.incoming.receive({ id, method, params }, batch)
+        : this.receiveNotification(message, batch, line)
     }
     if (isRequestId(id) && ("result" in message || "error" in message || this.outgoing.has(id))) {
       return this.receiveResponse(id, message, batch)

@@ -1,6 +1,6 @@
 /**
- * Reads lines in batches. One batch is a synchronous pass over the lines that the transport delivers at once. It runs no code of the
- * program: an action that resumes a fiber runs after the batch, and in a flood after several batches.
+ * Reads lines in batches. A batch is a synchronous pass over the lines that the transport delivers at once. It runs no code of the
+ * program. An action that resumes a fiber runs after the batch, or in a flood after several batches.
  */
 import * as Effect from "effect/Effect"
 
@@ -24,21 +24,21 @@ export const syncBatch: ReadBatch = {
   warn: () => {}
 }
 
-/** Minimum number of lines in a batch that count as a flood: more lines are probably on their way. */
+/** Minimum number of lines in a batch that starts a flood: more lines probably follow. */
 const floodLines = 64
 
-/** Maximum number of lines that are read in a flood before subscribers are resumed. */
+/** Maximum number of lines that are read in a flood before subscribers are resumed, so that they keep up. */
 const maxDeferredLines = 8192
 
 interface Options {
   readonly receive: (line: string) => void
-  /** Writes the buffered lines, so that the server can go on while fibers run. */
+  /** Writes the buffered lines, so that the server processes them while fibers run. */
   readonly flushWrites: () => void
   readonly schedule: (task: () => void) => void
   readonly runFork: (effect: Effect.Effect<void>) => unknown
 }
 
-/** The reader of one connection. Its actions are kept in synchronous arrays, which spares each line a fiber. */
+/** The reader of one connection. For speed, its actions are functions in an array, not fibers. */
 export class BatchReader implements ReadBatch {
   private readonly options: Options
   private actions: Array<() => void> = []
@@ -99,7 +99,7 @@ export class BatchReader implements ReadBatch {
     }
   }
 
-  /** A line that throws does not end the connection: JSON can be nested too deeply for the code that handles it. */
+  /** Skips a line whose handling throws, as it does for JSON that is nested too deeply. The connection stays open. */
   private receive(line: string): void {
     try {
       this.options.receive(line)
@@ -108,7 +108,7 @@ export class BatchReader implements ReadBatch {
     }
   }
 
-  /** Runs the actions when no batch has been read since, which ends a flood. */
+  /** Runs the actions once no batch has been read since, which ends the flood. */
   private runActionsLater(lastBatch: number): void {
     this.isScheduled = true
     this.options.schedule(() => {

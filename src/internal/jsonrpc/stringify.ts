@@ -1,12 +1,13 @@
-/** Writes values as the JSON that is sent. */
+/** Encodes messages as JSON. */
+import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import { describe } from "../options.ts"
 
 /**
- * A lone surrogate makes the server drop the whole message without a response, so it is replaced, as `toWellFormed` does.
- * `JSON.stringify` writes one as an escape; an escaped backslash before it is text, not an escape.
+ * Replaces lone surrogates, as `toWellFormed` does: the server drops a message with one and sends no response. `JSON.stringify` writes a
+ * lone surrogate as an escape. After an escaped backslash the same characters are text.
  */
 const wellFormed = (json: string | undefined): string | undefined =>
   json?.includes("\\ud")
@@ -14,41 +15,40 @@ const wellFormed = (json: string | undefined): string | undefined =>
       escape.length === 6 && escape[2] === "d" ? "\ufffd" : escape)
     : json
 
-/** The path of a value that JSON silently leaves out. The value must not be circular. */
-const notJson = (value: unknown, path: string): string | undefined => {
+/** Describes the first value that `JSON.stringify` leaves out without an error. The value must not be circular. */
+const findOmitted = (value: unknown, path: string): string | undefined => {
   if (typeof value === "function" || typeof value === "symbol" || Schema.isSchema(value)) {
     return `\`${path}\` is ${describe(value)}; expected JSON`
   }
-  if (typeof value !== "object" || value === null) return undefined
   if (Array.isArray(value)) {
     for (let index = 0; index < value.length; index++) {
-      const odd = notJson(value[index], `${path}[${index}]`)
-      if (odd !== undefined) return odd
+      const issue = findOmitted(value[index], `${path}[${index}]`)
+      if (issue !== undefined) return issue
     }
     return undefined
   }
-  if ("toJSON" in value) return undefined
+  if (!Predicate.isObject(value) || "toJSON" in value) return undefined
   for (const key of Object.keys(value)) {
-    const inner = (value as Record<string, unknown>)[key]
+    const inner = value[key]
     if (typeof inner === "string") continue
-    const odd = notJson(inner, path === "" ? key : `${path}.${key}`)
-    if (odd !== undefined) return odd
+    const issue = findOmitted(inner, path === "" ? key : `${path}.${key}`)
+    if (issue !== undefined) return issue
   }
   return undefined
 }
 
-/** Writes a value as JSON that the server reads. `undefined` has no JSON. */
+/** Encodes a value as JSON. `undefined` has no JSON. */
 export const stringify = (value: unknown, method: string): Result.Result<string | undefined, AppServerError> => {
   try {
     const json = JSON.stringify(value)
-    const odd = notJson(value, "")
-    return odd === undefined
+    const issue = findOmitted(value, "")
+    return issue === undefined
       ? Result.succeed(wellFormed(json))
-      : Result.fail(appServerError(new InvalidRequest({ method, description: odd })))
+      : Result.fail(appServerError(new InvalidRequest({ method, description: issue })))
   } catch (cause) {
     return Result.fail(
       appServerError(
-        new InvalidRequest({ method, description: `the params cannot be written as JSON: ${String(cause)}` })
+        new InvalidRequest({ method, description: `the params cannot be encoded as JSON: ${String(cause)}` })
       )
     )
   }

@@ -312,7 +312,7 @@ describe("a request for approval", () => {
       yield* fake.emit(commandRequest(0, { command: "echo secret", reason: "secret" }))
       assert.deepStrictEqual(yield* fake.take, declined(0))
       assert.lengthOf(lines, 1)
-      assert.match(lines[0]!, /Declined item\/commandExecution\/requestApproval of thread t: .*Approvals\.layer/)
+      assert.match(lines[0]!, /Declined `item\/commandExecution\/requestApproval` of thread `t`: .*Approvals\.layer/)
       assert.notInclude(lines[0]!, "secret")
 
       yield* openThread("t", { approvals: { fileChange: () => Effect.succeed(Approvals.accept) } })
