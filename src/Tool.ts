@@ -36,7 +36,7 @@ import * as Schema from "effect/Schema"
 import type { KnownServices } from "./internal/handlers/handlerServices.ts"
 import { assertOptions, duration, func, type Kinds, schema, string } from "./internal/options.ts"
 import { ownFields } from "./internal/tools/ownFields.ts"
-import { inputSchemaOf, jsonOf } from "./internal/tools/toolParameters.ts"
+import { toInputSchema, toJsonCodec } from "./internal/tools/toolParameters.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**
@@ -209,8 +209,8 @@ export const make = <
   const missing = (["description", "handler"] as const).find((required) => options?.[required] === undefined)
   if (missing !== undefined) throw new TypeError(`${owner}: the option \`${missing}\` is missing`)
   const parameters: Codec<any, any> = options.parameters ?? Schema.Struct({})
-  const json = jsonOf(parameters)
-  const inputSchema = inputSchemaOf(json)
+  const json = toJsonCodec(parameters)
+  const inputSchema = toInputSchema(json)
   const prepare = ownFields(inputSchema)
   const check = Schema.decodeUnknownEffect(json)
   const decode = Schema.decodeUnknownEffect(Schema.toCodecJson(parameters))

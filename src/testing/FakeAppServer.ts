@@ -50,7 +50,7 @@ import { isLoginCheck } from "../internal/connection/loginCheck.ts"
 import { anything, assertOptions, boolean, duration, type Kinds, number } from "../internal/options.ts"
 import { makeRedact } from "../internal/redact.ts"
 import { describeIssue } from "../internal/schemaIssue.ts"
-import { linesOf } from "../internal/stdio/framing.ts"
+import { splitLines } from "../internal/stdio/framing.ts"
 import { type Client, type ClientMessage, type Clients, makeClients } from "../internal/testing/fake/clients.ts"
 import { type Methods, type Outcome, reject, type Rejection } from "../internal/testing/fake/methods.ts"
 import { serverMethods } from "../internal/testing/fake/serverMethods.ts"
@@ -418,7 +418,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       Effect.forkScoped
     )
     return {
-      incoming: linesOf(Stream.fromQueue(client.outgoing)),
+      incoming: splitLines(Stream.fromQueue(client.outgoing)),
       send: (line) => {
         const message = JSON.parse(line)
         // The fake needs no login, and the check of the login is not a request of the program.

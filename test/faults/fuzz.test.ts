@@ -8,7 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { linesOf } from "../../src/internal/stdio/framing.ts"
+import { splitLines } from "../../src/internal/stdio/framing.ts"
 import * as Fake from "../FakeTransport.ts"
 
 /** How often each law is tried; `npm run test:faults` tries far more often. */
@@ -131,7 +131,7 @@ describe("whatever the server sends", () => {
         const step = 1 + Math.abs(size % 7)
         const chunks = Array.from({ length: Math.ceil(all.length / step) }, (_, i) =>
           all.subarray(i * step, (i + 1) * step))
-        const lines = yield* Stream.runCollect(linesOf(Stream.fromIterable(chunks), undefined))
+        const lines = yield* Stream.runCollect(splitLines(Stream.fromIterable(chunks), undefined))
         const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(all)
         assert.deepStrictEqual(lines.join("\n"), text.endsWith("\n") ? text.slice(0, -1) : text)
       }),

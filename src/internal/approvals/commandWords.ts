@@ -1,4 +1,4 @@
-/** What a command runs: its own words, the words of a shell's script, or what its words do not show. */
+/** Finds out what a command runs: its own words, or the words of a shell script. */
 import { joinedWords, plainWords } from "./shellWords.ts"
 
 const names = (...lines: ReadonlyArray<string>): ReadonlySet<string> =>
@@ -35,9 +35,9 @@ const interpreting = names(
 /** Builtins that evaluate an argument as arithmetic or as a name: `test -v 'a[$(rm x)]'` runs `rm`. */
 const evaluating = names("test printf print exit return shift kill wait ulimit umask sleep")
 
-/** A part of a name as file systems and versions take it: without letter case, extension and version. */
+/** Whether a name is that of a launcher, regardless of letter case, extension and version. */
 const isLauncherName = (part: string): boolean => {
-  // Upper case first: a file system that ignores letter case takes `ſ` for `s`.
+  // Upper case first: for a file system that ignores letter case, `ſ` equals `s`.
   const folded = part.toUpperCase().toLowerCase()
   // Windows ignores dots and spaces at the end of a name.
   const name = folded.replace(/[. ]+$/, "").replace(/\.(?:exe|com)$/, "")
@@ -47,26 +47,26 @@ const isLauncherName = (part: string): boolean => {
     /\.(?:cmd|bat)$/.test(name) || /^ld\b.*\.so\b/.test(name)
 }
 
-/** Known by the last name of its path, without a drive before it (`C:cmd`) or a stream after it (`cmd.exe:stream`). */
+/** Whether the last name of a path is a launcher. It may have a drive before it (`C:cmd`) or a stream after it (`cmd.exe:stream`). */
 const isLauncher = (program: string): boolean => program.split(/[\\/]/).at(-1)!.split(":").some(isLauncherName)
 
-/** `words`, if these are a program and what it gets. */
-const argvOf = (words: ReadonlyArray<string> | undefined): ReadonlyArray<string> | undefined => {
+/** Returns the words if they are a program and the arguments that it receives. */
+const getArgv = (words: ReadonlyArray<string> | undefined): ReadonlyArray<string> | undefined => {
   const [program, ...args] = words ?? []
   if (program === undefined || interpreting.has(program) || isLauncher(program)) return undefined
-  // No process gets an argument with a null character.
+  // The operating system passes no argument with a null character.
   if (words!.some((word) => word.includes("\0"))) return undefined
   return evaluating.has(program) && args.some((arg) => /[$`]/.test(arg)) ? undefined : words
 }
 
-/** Shells whose words `plainWords` reads, in folders that only the system's administrator writes. */
+/** Matches shells whose words `plainWords` reads, in directories that only the administrator can write. */
 const systemShell = /^(?:\/usr|\/run\/current-system\/sw)?\/bin\/(sh|bash|dash|zsh|ksh)$/
 
 /** What a command runs. */
 export interface CommandWords {
   /** The script, if the command is a system shell with one. */
   readonly script: string | undefined
-  /** The program and its arguments, if no shell and no launcher reads them as anything else. */
+  /** The program and its arguments. `undefined` if a shell or a launcher interprets them. */
   readonly argv: ReadonlyArray<string> | undefined
   /** Whether the shell runs files of the home directory before the script. */
   readonly runsStartupFiles: boolean
@@ -77,20 +77,20 @@ export const readWords = (words: ReadonlyArray<string>): CommandWords => {
   const [program = "", option, script = ""] = words
   const [, shell] = systemShell.exec(program) ?? []
   const hasScript = words.length === 3 && (option === "-c" || option === "-lc") &&
-    // Shells take what begins like this for another option.
+    // For a shell, such a script is another option.
     !/^[-+]/.test(script)
   if (shell === undefined || !hasScript) {
-    return { script: undefined, argv: argvOf(words), runsStartupFiles: false }
+    return { script: undefined, argv: getArgv(words), runsStartupFiles: false }
   }
   return {
     script,
-    argv: argvOf(plainWords(script)),
+    argv: getArgv(plainWords(script)),
     // A login shell runs a profile, and zsh always runs `~/.zshenv`.
     runsStartupFiles: option === "-lc" || shell === "zsh"
   }
 }
 
-/** Reads a command as the server joins its words to one line. */
+/** Reads a command whose words the server has joined to one line. */
 export const readCommand = (command: string): CommandWords | undefined => {
   const words = joinedWords(command)
   return words && readWords(words)

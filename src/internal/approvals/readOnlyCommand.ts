@@ -1,13 +1,13 @@
 /**
- * Which plain commands only read: programs that can do nothing else, and others without the options that would. Git is not
- * among them, because the configuration of a repository can have it run programs.
+ * Recognizes plain commands that only read: programs that can do nothing else, and programs without their writing options. Git is not one
+ * of them, because the configuration of a repository can make it run programs.
  */
 
 type Rule = (args: ReadonlyArray<string>) => boolean
 
 const always: Rule = () => true
 
-/** None of the options, be they alone, with `=value`, or, if they have one letter, among others or with a value attached. */
+/** Forbids options: alone, with `=value`, or, if they have one letter, in a group or with a value attached. */
 const without = (...options: ReadonlyArray<string>): Rule => {
   const long = options.filter((option) => option.startsWith("--") || option.length > 2)
   const letters = options.filter((option) => !long.includes(option)).map((option) => option[1]!)
@@ -19,7 +19,7 @@ const without = (...options: ReadonlyArray<string>): Rule => {
     )
 }
 
-/** GNU programs take a long option by any beginning of it. */
+/** GNU programs accept any prefix of a long option. */
 const isAbbreviation = (arg: string, option: string): boolean => {
   const name = arg.split("=", 1)[0]!
   return name.length > 2 && option.startsWith(name)
@@ -66,7 +66,7 @@ const rules: ReadonlyMap<string, Rule> = new Map([
   ],
   ["rg", without("--pre", "--pre-glob", "--hostname-bin", "--search-zip", "-z")],
   ["sort", without("-o", "--output", "-T", "--temporary-directory", "--compress-program")],
-  // What is not one of these options is a file to read, and a second one would be written.
+  // Any other argument is a file. `uniq` reads the first one and writes the second one.
   ["uniq", (args) => args.filter((arg) => !/^-[cdiu]+$/.test(arg)).every((arg, i) => i === 0 && !arg.startsWith("-"))],
   ["base64", without("-o", "--output")],
   ["date", (args) => args.every((arg) => arg.startsWith("+")) || isOneOf("-u", "-R", "--utc")(args)],
@@ -76,6 +76,6 @@ const rules: ReadonlyMap<string, Rule> = new Map([
   ]
 ])
 
-/** Whether a command, given by its words, can do nothing but read. A program is known by its bare name only. */
+/** Whether a command can only read. The program must be a bare name, without a path. */
 export const isReadOnly = ([program, ...args]: ReadonlyArray<string>): boolean =>
   program !== undefined && rules.get(program)?.(args) === true

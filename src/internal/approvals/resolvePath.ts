@@ -1,29 +1,28 @@
-/** Where a path leads, as the operating system would follow it. */
+/** Resolves paths as the operating system does. */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 
-/** Number of links in one path after which Linux gives up. */
+/** Maximum number of links in one path, as on Linux. */
 const maxLinks = 40
 
-/** One name of a path, and whether the target of a link has brought it in. */
+/** One name of a path, and whether it comes from the target of a link. */
 interface Segment {
   readonly name: string
   readonly ofLink: boolean
 }
 
 /**
- * Resolves an absolute path name by name: a link first, then a `..` after it. The end of the path does not need to exist, but a
- * link to what does not exist, a loop, and what cannot be read do not resolve. Neither does what `/proc` has, because its
- * links lead another process elsewhere.
+ * Resolves an absolute path name by name: a link first, then a `..` after it. The end of the path need not exist. Returns none for a link to
+ * a missing file, a loop, an unreadable directory, and paths in `/proc`, whose links differ for each process.
  *
- * `Path.resolve` and Node's `realpath` remove `..` first, and so leave a link in another direction than the system does.
+ * `Path.resolve` and Node's `realpath` remove `..` first, and so resolve `link/..` to another directory than the system does.
  */
 export const resolvePath = Effect.fnUntraced(function*(
   given: string,
   options?: {
-    /** `"entry"` does not follow a link at the end: deleting and moving a link changes the folder that it is in. */
+    /** `"entry"` does not follow a link at the end: to delete or move a link changes the directory that contains it. */
     readonly of?: "target" | "entry" | undefined
   }
 ): Effect.fn.Return<Option.Option<string>, never, FileSystem.FileSystem | Path.Path> {
@@ -31,7 +30,7 @@ export const resolvePath = Effect.fnUntraced(function*(
   const path = yield* Path.Path
   if (!path.isAbsolute(given)) return Option.none()
   const pending: Array<Segment> = []
-  /** Puts the names of a path next, and returns its root. */
+  /** Resolves the names of a path next. Returns its root. */
   const enter = (of: string, ofLink: boolean): string => {
     const { root } = path.parse(of)
     const all = of.slice(root.length).split(path.sep === "\\" ? /[\\/]/ : "/")

@@ -1,18 +1,17 @@
 /**
- * Reads a shell command only as far as that is safe: plain words and quotes. A command with anything else that a shell acts
- * upon (an operator, an expansion, a redirection, a pattern, a comment) has no words here, because they would not show what
- * it runs.
+ * Reads shell commands of plain and quoted words. A command with other syntax has no words here, because they would not show what it runs:
+ * an operator, an expansion, a redirection, a pattern or a comment.
  */
 
 const operators = /[|&;<>()$`*?[\]{}!^]/
 
-/** Control characters and separators other than space and tab, which shells and locales read differently. */
+/** Control characters and separators, which shells and locales read differently. Space and tab are read before. */
 const separators = /[\p{Cc}\p{Z}]/u
 
-/** In double quotes a backslash escapes these only. */
+/** In double quotes, a backslash escapes these characters only. */
 const escapable = "$`\"\\"
 
-/** Reads words; `unescape` returns the text of a backslash outside quotes and the character after it. */
+/** Splits a command into words. `unescape` returns the text of an escaped character outside quotes. */
 const splitWords = (
   command: string,
   unescape: (escaped: string) => string | undefined
@@ -50,27 +49,27 @@ const splitWords = (
       // A comment; in zsh, `=name` is the path of a program.
       return undefined
     } else if (char === "~" && (word === undefined || /[=:]/.test(command[i - 1]!))) {
-      // A home directory, also in what looks like an assignment: bash expands `echo a=~/x`.
+      // A home directory, also after `=`: bash expands `echo a=~/x`.
       return undefined
     } else {
       word = (word ?? "") + char
     }
   }
   if (word !== undefined) words.push(word)
-  // `NAME=value command` sets a variable, and some variables choose what is run.
+  // `NAME=value command` sets a variable, and some variables decide what a program runs.
   return words.length === 0 || /^[A-Za-z_][A-Za-z0-9_]*\+?=/.test(words[0]!) ? undefined : words
 }
 
 /**
- * The words that a shell reads in a script of a single plain command, or `undefined`. There are none if a backslash outside
- * quotes is before a letter or a digit: the script shows `C:\dir`, and a shell runs `C:dir`.
+ * Returns the words that a shell reads in a script of one plain command, or `undefined`. A backslash before a letter or a digit outside
+ * quotes is not plain: the script shows `C:\dir`, and a shell runs `C:dir`.
  */
 export const plainWords = (script: string): ReadonlyArray<string> | undefined =>
   splitWords(script, (escaped) => /[\w\n]/.test(escaped) ? undefined : escaped)
 
 /**
- * The words that the server has joined to one line, or `undefined`. The server quotes each word for a POSIX shell, and then
- * no backslash is outside quotes. One that is there separates the names of a Windows path, so it is kept.
+ * Returns the words that the server has joined to one line, or `undefined`. The server quotes each word for a POSIX shell. So a backslash
+ * outside quotes is part of a Windows path, and is kept.
  */
 export const joinedWords = (command: string): ReadonlyArray<string> | undefined =>
   splitWords(command, (escaped) => /[\w.-]/.test(escaped) ? `\\${escaped}` : undefined)

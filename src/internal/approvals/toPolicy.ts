@@ -1,4 +1,4 @@
-/** Turns typed handlers, one for each kind of request, into one policy. */
+/** Converts handlers of single kinds of requests into one policy. */
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
@@ -9,11 +9,11 @@ import type { Approver, Decision, Handlers, Policy } from "./model.ts"
 
 const kinds: Kinds<Handlers> = { command: func, fileChange: func, permissions: func, mcpToolCall: func }
 
-/** Describes what is wrong with an approver, as plain JavaScript may pass it. */
+/** Describes an invalid approver, as plain JavaScript may pass it. */
 export const approverIssue = (approver: unknown): string | undefined =>
   Predicate.isFunction(approver) ? undefined : optionIssue(kinds, approver)
 
-/** The policy of an approver. Throws for a value that is no approver: it would never decide. */
+/** Returns the policy of an approver. Throws for any other value, which would never decide. */
 export const toPolicy = <R>(approver: Approver<R>): Policy<R> => {
   if (Predicate.isFunction(approver)) return approver as Policy<R>
   assertOptions("approvals", kinds, approver ?? null)
@@ -37,7 +37,7 @@ export const toPolicy = <R>(approver: Approver<R>): Policy<R> => {
   }
 }
 
-/** The policy of an approver, with the services that it needs. */
+/** Returns the policy of an approver, with the services that it needs. */
 export const providePolicy = <R>(approver: Approver<R>, context: Context.Context<R>): Policy => {
   const policy = toPolicy(approver)
   return (request) => provideHandlerContext(context, () => policy(request))

@@ -169,7 +169,7 @@ export class Router {
         Effect.catchCause((cause) =>
           Effect.andThen(
             Effect.logError(`The handler of \`${request.method}\` failed`, cause),
-            decline(request, "failed", "its handler failed")
+            decline(request, "failed", "its handler failed.")
           )
         )
       )

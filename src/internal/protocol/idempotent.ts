@@ -1,11 +1,11 @@
 /**
- * The methods that may be sent again when it is not known whether the server has acted on the first: they only read, or
- * whatever they do is the same when it is done twice. All others, `turn/start` above all, are sent once.
+ * The idempotent methods, which are safe to send twice: they only read, or a second request changes nothing more. Any other method, such as
+ * `turn/start`, is sent once.
  */
 import type { ClientRequests } from "./generated/methods.ts"
 
 const methods: ReadonlyArray<keyof ClientRequests> = [
-  // Read
+  // Only read.
   "account/rateLimits/read",
   "account/read",
   "account/securitySetup/read",
@@ -67,13 +67,13 @@ const methods: ReadonlyArray<keyof ClientRequests> = [
   "threadSection/list",
   "userVerification/status",
   "windowsSandbox/readiness",
-  // The same when done twice
+  // Change nothing more the second time.
   "thread/name/set",
   "thread/resume",
   "thread/unsubscribe",
   "turn/interrupt"
 ]
 
-const repeatable: ReadonlySet<string> = new Set(methods)
+const idempotent: ReadonlySet<string> = new Set(methods)
 
-export const isIdempotent = (method: string): boolean => repeatable.has(method)
+export const isIdempotent = (method: string): boolean => idempotent.has(method)

@@ -1,8 +1,8 @@
-/** What the method tables of the protocol say about one method. */
+/** The entries of the method tables of the protocol. */
 import type * as Schema from "effect/Schema"
 
 /**
- * How to send a request of one method, and how to read its answer. The schemas are built when they are first used.
+ * How a request of one method is encoded, and its response decoded. The schemas are built when they are first used.
  *
  * @category models
  * @since 0.1.0
@@ -13,12 +13,12 @@ export interface RequestSpec<Params, Result> {
   readonly result: Schema.Codec<Result>
   /** Whether the method needs the `experimentalApi` capability. */
   readonly experimental: boolean
-  /** What to send when the caller gives no params: many methods are rejected without params, be they empty. */
+  /** The params of a request without params: the server rejects many methods without an object. */
   readonly defaultParams: { readonly [key: string]: never } | undefined
 }
 
 /**
- * Whom a notification is about, and how to read its params.
+ * What a notification is about, and how its params are decoded.
  *
  * @category models
  * @since 0.1.0
@@ -27,9 +27,9 @@ export interface NotificationSpec<Params> {
   readonly params: Schema.Codec<Params>
   /** `"turn"` if the params can name a thread and a turn, `"thread"` if only a thread, else `"global"`. */
   readonly scope: "turn" | "thread" | "global"
-  /** Where in the params the id of the thread is. Some notifications leave it out at times. */
+  /** The path of the thread id in the params. Some notifications may leave it out. */
   readonly threadId: "threadId" | "thread.id" | undefined
-  /** Where in the params the id of the turn is. Some notifications leave it out at times. */
+  /** The path of the turn id in the params. Some notifications may leave it out. */
   readonly turnId: "turnId" | "turn.id" | undefined
   /** Whether the server sends it only to clients with the `experimentalApi` capability. */
   readonly experimental: boolean

@@ -1,11 +1,11 @@
 /**
- * Schemas that keep working when the server is newer than this package.
+ * Schemas of what the server sends, which also work if the server is newer than this package.
  *
- * What the server sends is decoded by these: an unknown field, enum member or variant passes through as the raw JSON it
- * is, and a known variant of the wrong shape becomes a value that says so, instead of failing all that surrounds it.
+ * An unknown field, enum member or variant passes through as raw JSON. A known variant of the wrong shape becomes a malformed variant, and
+ * does not fail the value around it.
  *
- * Each schema accepts a value by checking it and handing out the very same object, so `Schema.is` followed by use of
- * the parsed JSON and a full decode agree, and unknown fields cost nothing.
+ * Each schema checks a value and returns the same object. So `Schema.is` on the parsed JSON and a full decode agree, and unknown fields
+ * cost nothing.
  *
  * @internal
  */
@@ -17,19 +17,19 @@ import * as SchemaParser from "effect/SchemaParser"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 
 /**
- * A tag that this version of the protocol does not know: some string at run time, and to the compiler a string that
- * equals none of the known tags, so that `switch` on a tag still narrows to the known variants.
+ * A tag that this version of the protocol does not know. At run time it is a string. To the compiler it differs from all known tags, so
+ * that `switch` on a tag still narrows to the known variants.
  *
  * @category forward compatibility
  * @since 0.1.0
  */
-// A branded string will not do: the compiler takes it for comparable with every literal, and narrows nothing.
+// Not a branded string: the compiler can compare one with every literal, and narrows nothing.
 export declare enum Unrecognized {
   Tag = "(unknown to this version)"
 }
 
 /**
- * The member of a tagged union that stands for variants of newer servers: the raw JSON object, tag included.
+ * The member of a tagged union for variants of newer servers: the raw JSON object, with its tag.
  *
  * @category forward compatibility
  * @since 0.1.0
@@ -39,11 +39,11 @@ export type UnrecognizedVariant<Tag extends string> =
   & { readonly [key: string]: unknown }
 
 /**
- * The member of a tagged union that stands for an object whose tag is known and whose content is not that variant's.
- * `raw` is the JSON object as it was received, and is what encoding gives back.
+ * The member of a tagged union for an object with a known tag whose content does not decode. `raw` is the received JSON object, which is
+ * also its encoding.
  *
- * It has no other fields. To the compiler they are `unknown`, so that a field of the other members, such as `params` of a
- * notification, can be read from the union without narrowing it first.
+ * It has no other fields. To the compiler they are `unknown`, so that a field of the other members, such as `params` of a notification, is
+ * accessible without narrowing the union.
  *
  * @category forward compatibility
  * @since 0.1.0
@@ -53,20 +53,19 @@ export type MalformedVariant<Tag extends string> =
   & { readonly [key: string]: unknown }
 
 /**
- * The member of a union of strings and single-key objects that stands for objects with a key that this version does
- * not know: the raw JSON object.
+ * The member of a union of strings and single-key objects for objects with an unknown key: the raw JSON object.
  *
  * @category forward compatibility
  * @since 0.1.0
  */
 export interface UnrecognizedObject {
-  /** Never there: it keeps the type apart from those of the known objects. */
+  /** Does not exist. It distinguishes the type from the types of the known objects. */
   readonly "~effect-codex/Protocol/Unrecognized": never
 }
 
 /**
- * The member of a union of strings and single-key objects that stands for an object with a known key and another
- * content. `raw` is the JSON object as it was received, and is what encoding gives back.
+ * The member of a union of strings and single-key objects for an object with a known key whose content does not decode. `raw` is the
+ * received JSON object, which is also its encoding.
  *
  * @category forward compatibility
  * @since 0.1.0
@@ -83,28 +82,28 @@ const isJsonObject = (u: unknown): u is JsonObject => typeof u === "object" && u
 const unknownFields = [Schema.Record(Schema.String, Schema.Unknown)] as const
 
 const passthrough = (to: Schema.Constraint): SchemaAST.Link =>
-  Schema.link<any>()(to, SchemaTransformation.passthrough<any>())
+  Schema.link<unknown>()(to, SchemaTransformation.passthrough<unknown>())
 
-/** Unknown fields are never an error here, whatever the caller wants of schemas of its own. */
+/** Allows unknown fields, also where the caller forbids them for its own schemas. */
 const keepUnknown = (options: SchemaAST.ParseOptions): SchemaAST.ParseOptions =>
   options.onExcessProperty === "error" ? { ...options, onExcessProperty: "ignore" } : options
 
-/** A schema that is built when it is first used: importing hundreds of definitions must cost next to nothing. */
+/** Builds a schema when it is first used, so that the import of hundreds of definitions stays fast. */
 export const lazy = <T>(thunk: () => Schema.Codec<T>): Schema.Codec<T> => Schema.suspend(thunk)
 
-/** Integers of the protocol that cannot be negative. */
+/** Non-negative integers. */
 export const UnsignedInt = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
-/** As `Schema.NullOr`, but `null` comes first: of a lazy schema nobody knows that it is not for `null` until it failed. */
+/** As `Schema.NullOr`, but `null` comes first: a lazy schema would have to be built to reject `null`. */
 export const nullable = <S extends Schema.Constraint>(schema: S) => Schema.Union([Schema.Null, schema])
 
 /**
- * A field that every supported server sends, and that a value is of use without: the type says that it is there, and a value from
- * which an older server has left it out is not lost.
+ * A field that every supported server sends, and without which a value is still useful. The type requires the field. A value of an older
+ * server without it still decodes.
  */
 export const detail = <S extends Schema.Constraint>(schema: S): S => Schema.optionalKey(schema) as unknown as S
 
-/** Accepts what `inner` accepts, as the very same value. */
+/** Accepts the values that `inner` accepts, and returns them unchanged. */
 const same = <T>(inner: Schema.Codec<T>): Schema.Codec<T> =>
   Schema.declareConstructor<T>()(
     [inner],
@@ -119,13 +118,12 @@ const same = <T>(inner: Schema.Codec<T>): Schema.Codec<T> =>
     }
   )
 
-/** Restores what `Struct` strips. */
+/** Restores the unknown fields that `Struct` removes. */
 const merge = (original: unknown, parsed: unknown): unknown =>
   isJsonObject(original) && isJsonObject(parsed) ? { ...original, ...parsed } : parsed
 
 /**
- * A codec between JSON as received and `self`, for schemas with a malformed variant somewhere inside: the only thing
- * whose decoded form differs from its JSON.
+ * A codec between received JSON and `self`, for schemas that contain a malformed variant. Only such a variant differs from its JSON.
  */
 const received = <T>(
   self: Schema.Codec<T>,
@@ -135,23 +133,23 @@ const received = <T>(
   }
 ): Schema.Codec<T> => {
   const is = Schema.is(self)
-  const codec = Schema.Unknown.pipe(Schema.decodeTo(
+  const codec: Schema.Constraint = Schema.Unknown.pipe(Schema.decodeTo(
     self as Schema.Codec<T, unknown>,
     SchemaTransformation.transformEffect({
       decode: (input: unknown, options) => is(input) ? Effect.succeed(input) : slow.decode(input, keepUnknown(options)),
       encode: (value: unknown, options) => slow.encode(value as T, keepUnknown(options))
     })
   ))
-  return codec as Schema.Codec<any>
+  return codec as Schema.Codec<T>
 }
 
-/** An object of which only the listed fields are known, all of them validated as they are. */
+/** An object with known fields, whose values equal their JSON, and any other fields. */
 export const open = <const Fields extends Schema.Struct.Fields>(
   fields: Fields
 ): Schema.Codec<Schema.Struct.Type<Fields>> =>
   same(Schema.Struct(fields) as unknown as Schema.Codec<Schema.Struct.Type<Fields>>)
 
-/** As `open`, for objects with a field whose schema may hold a malformed variant. */
+/** As `open`, for objects with a field whose schema may contain a malformed variant. */
 export const openCodec = <const Fields extends Schema.Struct.Fields>(
   fields: Fields
 ): Schema.Codec<Schema.Struct.Type<Fields>> => {
@@ -164,7 +162,7 @@ export const openCodec = <const Fields extends Schema.Struct.Fields>(
   })
 }
 
-/** One of the known strings, or a string that this version does not know. */
+/** One of the known strings, or an unknown string. */
 export const openEnum = <const Members extends ReadonlyArray<string>>(
   members: Members
 ): Schema.Codec<Members[number] | (string & {})> =>
@@ -178,8 +176,8 @@ export const openEnum = <const Members extends ReadonlyArray<string>>(
     }
   )
 
-/** What there is to do with a known variant, made when the first one arrives. */
-const variantOf = (alternatives: ReadonlyArray<Schema.Struct.Fields>) => {
+/** Makes the decoders and encoders of a known variant, when the first one arrives. */
+const makeVariant = (alternatives: ReadonlyArray<Schema.Struct.Fields>) => {
   const make = () => {
     const structs: ReadonlyArray<Schema.Constraint> = alternatives.map((fields) => Schema.Struct(fields))
     const codec = (structs.length === 1 ? structs[0] : Schema.Union(structs)) as Schema.Codec<unknown>
@@ -198,10 +196,10 @@ const variantOf = (alternatives: ReadonlyArray<Schema.Struct.Fields>) => {
 /** The union of known variants, unknown ones and malformed ones. */
 const variants = <T>(options: {
   readonly expected: string
-  /** The variant that the input claims to be, `undefined` if it is an unknown one, `null` if it is none at all. */
-  readonly find: (input: unknown) => ReturnType<ReturnType<typeof variantOf>> | undefined | null
+  /** Returns the variant of an input by its tag: `undefined` for an unknown tag, `null` for a value without a tag. */
+  readonly find: (input: unknown) => ReturnType<ReturnType<typeof makeVariant>> | undefined | null
   readonly malformed: Readonly<Record<string, string | true>>
-  /** For tools that read schemas: this one reads none of them. */
+  /** The variants, for tools that inspect schemas. Decoding does not use them. */
   readonly known: () => ReadonlyArray<Schema.Constraint>
   readonly unknown: Schema.Constraint
 }): Schema.Codec<T> => {
@@ -242,8 +240,8 @@ const variants = <T>(options: {
 type Tagged<Tag extends string> = Schema.Struct.Fields & { readonly [K in Tag]: Schema.Literal<string> }
 
 /**
- * A union of objects that a constant property tells apart. Unknown tags pass through; a known tag with another content
- * becomes a `MalformedVariant`.
+ * A union of objects with a tag, a constant property. Unknown tags pass through. A known tag with another content becomes a
+ * `MalformedVariant`.
  */
 export const tagged = <const Tag extends string, const Variants extends ReadonlyArray<Tagged<Tag>>>(
   tag: Tag,
@@ -256,7 +254,7 @@ export const tagged = <const Tag extends string, const Variants extends Readonly
     const { literal } = fields[tag]
     byTag.set(literal, [...byTag.get(literal) ?? [], fields])
   }
-  const known = new Map([...byTag].map(([literal, alternatives]) => [literal, variantOf(alternatives)]))
+  const known = new Map([...byTag].map(([literal, alternatives]) => [literal, makeVariant(alternatives)]))
   return variants({
     expected: `object with a string ${JSON.stringify(tag)}`,
     find: (input) => !isJsonObject(input) || typeof input[tag] !== "string" ? null : known.get(input[tag])?.(),
@@ -267,8 +265,8 @@ export const tagged = <const Tag extends string, const Variants extends Readonly
 }
 
 /**
- * A union of strings and of objects with one key that tells them apart. Unknown strings and unknown keys pass through;
- * a known key with another content becomes a `MalformedObject`.
+ * A union of strings and of objects with one key, their tag. Unknown strings and unknown keys pass through. A known key with another
+ * content becomes a `MalformedObject`.
  */
 export const keyed = <
   const Members extends ReadonlyArray<string>,
@@ -283,7 +281,7 @@ export const keyed = <
   | UnrecognizedObject
   | MalformedObject
 > => {
-  const known = new Map(Object.entries(cases).map(([key, schema]) => [key, variantOf([{ [key]: schema }])]))
+  const known = new Map(Object.entries(cases).map(([key, schema]) => [key, makeVariant([{ [key]: schema }])]))
   return variants({
     expected: "string | object",
     find: (input) => {

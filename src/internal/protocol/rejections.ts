@@ -1,8 +1,8 @@
 /**
  * Recognizes the errors of the server that have a reason of their own.
  *
- * The server has no codes for them, only words. A message is compared as a whole, with the ids of the request in it, so that no text
- * of a user is taken for one. Other words stay `RequestRejected`.
+ * The server has no codes for them, only messages. A message is compared as a whole, with the ids of the request, so that no text of a user
+ * matches. An error with any other message stays `RequestRejected`.
  */
 import * as Predicate from "effect/Predicate"
 import {
@@ -16,8 +16,9 @@ import {
   type ThreadNotFoundState,
   TurnEnded
 } from "../../AppServerError.ts"
+import { getOwn } from "../getOwn.ts"
 
-/** What a request is about. */
+/** The thread and turn of a request. */
 interface Subject {
   readonly threadId: string
   /** Empty if the request has none. */
@@ -26,8 +27,8 @@ interface Subject {
 
 interface Rejection {
   readonly code: number
-  /** The whole message. `other` is the id at its end, where the request does not have it. */
-  readonly words: (subject: Subject, other: string) => string
+  /** Returns the whole message. `other` is the id at its end, if it is not an id of the request. */
+  readonly message: (subject: Subject, other: string) => string
   readonly reason: (rejected: RequestRejected, subject: Subject) => AppServerErrorReason
 }
 
@@ -40,77 +41,77 @@ const notFound = (state: ThreadNotFoundState): Rejection["reason"] => (cause, { 
 
 const ended: Rejection["reason"] = (cause, subject) => new TurnEnded({ method: cause.method, ...subject, cause })
 
-const takesNoInput = (turnKind: string): Rejection["reason"] => (cause, subject) =>
+const notSteerable = (turnKind: string): Rejection["reason"] => (cause, subject) =>
   new ThreadBusy({ ...subject, options: [], isSent: false, turnKind, cause })
 
 const rejections: ReadonlyArray<Rejection> = [
   {
     code: invalidRequest,
-    words: ({ threadId }) => `no rollout found for thread id ${threadId}`,
+    message: ({ threadId }) => `no rollout found for thread id ${threadId}`,
     reason: notFound("unknown")
   },
   {
     code: internalError,
-    words: ({ threadId }) =>
+    message: ({ threadId }) =>
       `failed to read thread: invalid thread-store request: no rollout found for thread id ${threadId}`,
     reason: notFound("unknown")
   },
-  // Said by `thread/read` and `thread/turns/list`, which read stored threads too.
+  // The message of `thread/read` and `thread/turns/list`, which also read stored threads.
   {
     code: invalidRequest,
-    words: ({ threadId }) => `thread not loaded: ${threadId}`,
+    message: ({ threadId }) => `thread not loaded: ${threadId}`,
     reason: notFound("unknown")
   },
   {
     code: invalidRequest,
-    words: ({ threadId }) => `thread not found: ${threadId}`,
+    message: ({ threadId }) => `thread not found: ${threadId}`,
     reason: notFound("notLoaded")
   },
   {
     code: invalidRequest,
-    words: ({ threadId }) =>
+    message: ({ threadId }) =>
       `session ${threadId} is archived. Run \`codex unarchive ${threadId}\` to unarchive it first.`,
     reason: notFound("archived")
   },
   {
     code: invalidRequest,
-    words: ({ threadId }) => `thread ${threadId} is archived`,
+    message: ({ threadId }) => `thread ${threadId} is archived`,
     reason: notFound("archived")
   },
   {
     code: invalidRequest,
-    words: ({ threadId }) => `no archived rollout found for thread id ${threadId}`,
+    message: ({ threadId }) => `no archived rollout found for thread id ${threadId}`,
     reason: notFound("notArchived")
   },
   {
     code: invalidRequest,
-    words: ({ threadId }) => `thread ${threadId} already has an active writer`,
+    message: ({ threadId }) => `thread ${threadId} already has an active writer`,
     reason: (cause, { threadId }) => new ThreadLocked({ method: cause.method, threadId, cause })
   },
-  { code: invalidRequest, words: () => "no active turn to steer", reason: ended },
-  { code: invalidRequest, words: () => "no active turn to interrupt", reason: ended },
+  { code: invalidRequest, message: () => "no active turn to steer", reason: ended },
+  { code: invalidRequest, message: () => "no active turn to interrupt", reason: ended },
   {
     code: invalidRequest,
-    words: ({ turnId }, other) => `expected active turn id \`${turnId}\` but found \`${other}\``,
+    message: ({ turnId }, other) => `expected active turn id \`${turnId}\` but found \`${other}\``,
     reason: ended
   },
   {
     code: invalidRequest,
-    words: ({ turnId }, other) => `expected active turn id ${turnId} but found ${other}`,
+    message: ({ turnId }, other) => `expected active turn id ${turnId} but found ${other}`,
     reason: ended
   },
   ...["compact", "review"].flatMap((kind): ReadonlyArray<Rejection> => [
-    { code: invalidRequest, words: () => `cannot steer a ${kind} turn`, reason: takesNoInput(kind) },
+    { code: invalidRequest, message: () => `cannot steer a ${kind} turn`, reason: notSteerable(kind) },
     {
       code: internalError,
-      words: () =>
+      message: () =>
         `failed to submit turn input: ActiveTurnNotSteerable { turn_kind: ${kind[0]?.toUpperCase()}${kind.slice(1)} }`,
-      reason: takesNoInput(kind)
+      reason: notSteerable(kind)
     }
   ]),
   {
     code: internalError,
-    words: () => "failed to submit turn input: ActiveTurnOutputSchemaMismatch",
+    message: () => "failed to submit turn input: ActiveTurnOutputSchemaMismatch",
     reason: (cause, subject) => new ThreadBusy({ ...subject, options: ["outputSchema"], isSent: false, cause })
   }
 ]
@@ -119,29 +120,27 @@ const uuid = /^(urn:uuid:)?\{?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}\}?$/i
 
 const otherId = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=`?$)/
 
-const reasonOf = (rejected: RequestRejected, subject: Subject): AppServerErrorReason => {
+const findReason = (rejected: RequestRejected, subject: Subject): AppServerErrorReason => {
   const { code, detail } = rejected
-  // The parser of ids says in many ways what is wrong with one, so the id itself is looked at.
+  // The server has many messages for an invalid id, so the id itself is checked.
   if ((code === invalidRequest || code === invalidParams) && /^invalid (thread|session) id: /.test(detail)) {
     return uuid.test(subject.threadId) ? rejected : notFound("invalidId")(rejected, subject)
   }
   const [other = ""] = otherId.exec(detail) ?? []
-  const found = rejections.find((rejection) => rejection.code === code && rejection.words(subject, other) === detail)
+  const found = rejections.find((rejection) => rejection.code === code && rejection.message(subject, other) === detail)
   return found === undefined ? rejected : found.reason(rejected, subject)
 }
 
-const member = (params: unknown, ...names: ReadonlyArray<string>): string | undefined => {
-  if (!Predicate.isObject(params)) return undefined
-  return names.map((name) => Object.hasOwn(params, name) ? params[name] : undefined).find(Predicate.isString)
-}
+const getString = (params: unknown, ...names: ReadonlyArray<string>): string | undefined =>
+  names.map((name) => getOwn(params, name)).find(Predicate.isString)
 
-/** The error with the reason that its words have, if they have one. */
+/** Returns an error with the reason that the table has for its message, or the error itself. */
 export const withReason = (error: AppServerError, params: unknown): AppServerError => {
   const { reason } = error
   if (reason._tag !== "RequestRejected") return error
-  const threadId = member(params, "threadId")
+  const threadId = getString(params, "threadId")
   if (threadId === undefined) return error
-  const subject = { threadId, turnId: member(params, "turnId", "expectedTurnId") ?? "" }
-  const typed = reasonOf(reason, subject)
+  const subject = { threadId, turnId: getString(params, "turnId", "expectedTurnId") ?? "" }
+  const typed = findReason(reason, subject)
   return typed === reason ? error : appServerError(typed)
 }

@@ -1,4 +1,4 @@
-/** Handlers of questions with the services that they need. */
+/** Provides handlers of questions with the services that they need. */
 import type * as Context from "effect/Context"
 import { provideHandlerContext } from "../handlers/handlerContext.ts"
 import { func, type Kinds } from "../options.ts"

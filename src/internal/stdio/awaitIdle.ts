@@ -1,9 +1,9 @@
 import * as Effect from "effect/Effect"
 
-/** How many checks in a row must find nothing new. One would not do: it may run before the pipe is read. */
+/** Number of consecutive checks that must find nothing new. A single check may run before the pipe is read. */
 const idleChecks = 3
 
-/** Waits until a counter of received items stops growing. What an exited process has left in a pipe arrives at once. */
+/** Waits until a counter of received items stops growing. The output that an exited process left in a pipe arrives at once. */
 export const awaitIdle = (received: () => number): Effect.Effect<void> =>
   Effect.suspend(() => {
     let before = received()

@@ -28,7 +28,7 @@ export interface SearchRoot {
   readonly path: string | undefined
 }
 
-/** A runtime's own location does not say where the program is. A compiled executable's does. */
+/** Whether an executable is a runtime. The location of a compiled program leads to its packages; that of a runtime does not. */
 const isRuntime = (name: string): boolean => /^(?:node|nodejs|bun|deno)(?:\.exe)?$/i.test(name)
 
 /** This module or the bundle that contains it, the program, a compiled executable, and the working directory. */
@@ -59,8 +59,8 @@ const realPath = Effect.fnUntraced(function*(file: string) {
 })
 
 /**
- * Resolves the directory of a package. Only the runtime's own resolution knows every layout, such as Yarn's Plug'n'Play, and
- * `import.meta.resolve` resolves from this module alone.
+ * Resolves the directory of a package. Only the resolution of the runtime knows every layout, such as Yarn's Plug'n'Play.
+ * `import.meta.resolve` resolves from this module only.
  */
 const resolvePackage = Effect.fnUntraced(function*(host: NodeJS.Process, name: string, from: string) {
   const path = yield* Path.Path
@@ -73,7 +73,7 @@ const resolvePackage = Effect.fnUntraced(function*(host: NodeJS.Process, name: s
 /** Finds the binary from one root, or fails with the reason. */
 const findFrom = Effect.fnUntraced(function*(host: NodeJS.Process, root: string, target: string) {
   const path = yield* Path.Path
-  // A program may be started through a link, such as those in `node_modules/.bin`.
+  // The root may be a link, such as those in `node_modules/.bin`.
   const codex = yield* resolvePackage(host, "@openai/codex", yield* realPath(root))
   if (Option.isNone(codex)) return yield* Effect.fail("`@openai/codex` is not installed")
   const nativeName = `@openai/codex-${host.platform.replace("android", "linux")}-${host.arch}`
@@ -117,7 +117,6 @@ export const findBinary = Effect.fnUntraced(function*(roots?: ReadonlyArray<Sear
 })
 
 /**
- * The path of the native binary. The package's own `bin/codex.js` is not used: it would add a process between the client and
- * the server.
+ * Finds the native binary from the default roots. `bin/codex.js` of the package would add a process between the client and the server.
  */
 export const codexBinary = findBinary()

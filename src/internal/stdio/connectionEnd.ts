@@ -1,4 +1,4 @@
-/** Reports the end of the connection, with the reason that the process gives for it. */
+/** Reports the end of the connection, with the exit of the process and its last lines on stderr. */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,10 +10,10 @@ import type { ProcessExit } from "./serverProcess.ts"
 import type { StderrTail } from "./stderrTail.ts"
 import { LineTooLong } from "./stdout.ts"
 
-/** After stdout has ended, how long the exit is waited for, and then the rest of stderr. */
+/** Maximum time to wait for the exit after the end of stdout, and then for the rest of stderr. */
 const exitGrace = Duration.millis(250)
 
-/** Names the binary, which may not be that of Codex. */
+/** Describes an exit. It names the command, which may be another binary than Codex. */
 const describeExit = (exit: ProcessExit | undefined, command: string, isSilent: boolean): string => {
   const end = exit === undefined
     ? "closed its stdout"
@@ -23,7 +23,7 @@ const describeExit = (exit: ProcessExit | undefined, command: string, isSilent: 
   return `\`${command}\` ${end}${isSilent ? " before it sent anything" : ""}`
 }
 
-/** Fails with `ConnectionClosed`, once stdout has been read. `read` is the result of reading it. */
+/** Fails with `ConnectionClosed` after stdout was read. `read` is the exit of the reader. */
 export const connectionClosed = Effect.fnUntraced(function*(read: Exit.Exit<void, unknown>, options: {
   readonly command: string
   readonly exited: Effect.Effect<ProcessExit>
@@ -45,7 +45,7 @@ export const connectionClosed = Effect.fnUntraced(function*(read: Exit.Exit<void
   }
   const exit = Option.getOrUndefined(yield* Effect.timeoutOption(exited, exitGrace))
   if (exit !== undefined) {
-    // A descendant may hold stderr open.
+    // A descendant may keep stderr open.
     yield* stderr.ended.pipe(
       Effect.raceFirst(awaitIdle(stderr.lineCount)),
       Effect.timeoutOption(exitGrace)

@@ -1,6 +1,6 @@
 /**
- * Splits bytes into lines at `\n` only: U+2028 is data. It takes time linear in the bytes, because a line that spans chunks is
- * joined once, when its end arrives.
+ * Splits bytes into lines at `\n` only: U+2028 is data. The time is linear in the bytes, because a line that spans chunks is joined once,
+ * when its end arrives.
  */
 import * as Arr from "effect/Array"
 import * as Stream from "effect/Stream"
@@ -21,9 +21,9 @@ const concat = (parts: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
 export interface LineSplitter {
   /** Returns the lines that the chunk completes. */
   readonly push: (chunk: Uint8Array) => Array<string>
-  /** Takes the bytes after the last line end. A writer that is killed leaves half a line. */
+  /** Removes and returns the text after the last line end. A killed writer leaves an incomplete line. */
   readonly remainder: () => string
-  /** The index in the last chunk's lines at which the first line over the limit was dropped, if one was. */
+  /** The number of lines of the last chunk before the first line over the limit. `undefined` if there was no such line. */
   readonly droppedAfter: () => number | undefined
 }
 
@@ -95,7 +95,7 @@ export const makeLineSplitter = (maxLineBytes = Infinity): LineSplitter => {
   }
 }
 
-/** Most lines need not be encoded: a UTF-16 unit takes at most three bytes. */
+/** Whether a line takes more bytes than a limit. A UTF-16 unit takes at most three, so most lines are not encoded. */
 const isLonger = (line: string, maxBytes: number): boolean =>
   line.length * 3 > maxBytes && new TextEncoder().encode(line).length > maxBytes
 
@@ -103,7 +103,7 @@ const stripCarriageReturn = (line: string): string =>
   line.charCodeAt(line.length - 1) === carriageReturn ? line.slice(0, -1) : line
 
 /** Splits a stream of bytes into lines. Lines of more than `maxLineBytes` are dropped. */
-export const linesOf = <E>(bytes: Stream.Stream<Uint8Array, E>, maxLineBytes?: number): Stream.Stream<string, E> =>
+export const splitLines = <E>(bytes: Stream.Stream<Uint8Array, E>, maxLineBytes?: number): Stream.Stream<string, E> =>
   Stream.suspend(() => {
     const splitter = makeLineSplitter(maxLineBytes)
     const last = Stream.suspend(() => {

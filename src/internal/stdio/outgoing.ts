@@ -1,4 +1,4 @@
-/** Buffers lines until the writer takes them. */
+/** Buffers lines until the writer drains them. */
 import { SyncQueue } from "../syncQueue.ts"
 
 export class OutgoingLines {
@@ -9,10 +9,10 @@ export class OutgoingLines {
     return text === "" ? [] : [text]
   })
 
-  /** The text of all buffered lines in one piece, for one writer. */
+  /** The buffered lines, joined to one string for each pull. The stream can be run once. */
   readonly stream = this.queue.stream
 
-  /** Sends lines. After `end`, it does nothing. */
+  /** Buffers lines. Does nothing after `end`. */
   push(lines: ReadonlyArray<string>): void {
     if (this.queue.isEnded) return
     for (const line of lines) this.text += line + "\n"

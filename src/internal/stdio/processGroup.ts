@@ -1,11 +1,11 @@
-/** Inspects what is left of a process group on Linux. */
+/** Inspects the processes of a group on Linux. */
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import { hostProcess } from "./hostProcess.ts"
 
-/** Open files at a time while `/proc` is read. */
+/** Maximum number of files that are open at a time while `/proc` is read. */
 const maxOpenFiles = 16
 
 interface Member {
@@ -39,7 +39,7 @@ const readMembers = Effect.fnUntraced(function*(group: number) {
   return Arr.getSomes(processes).filter((process) => process.group === String(group))
 })
 
-/** The pids of a group's zombies, or none if the group is empty or has a live member. */
+/** Reads the pids of a group's zombies. Returns none if the group is empty or has a live member. */
 const readZombies = Effect.fnUntraced(function*(group: number) {
   const members = yield* readMembers(group)
   return members.length > 0 && members.every(({ isZombie }) => isZombie)

@@ -1,4 +1,4 @@
-/** The child process of the server: how it starts, how its exit is reported, and how it is shut down. */
+/** Starts the child process of the server, reports its exit, and shuts it down. */
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,10 +10,10 @@ import { type ChildProcessHandle, ChildProcessSpawner } from "effect/process/Chi
 import { make as appServerError, SpawnFailed } from "../../AppServerError.ts"
 import { hasOnlyZombies } from "./processGroup.ts"
 
-const codeOf = (error: unknown): string =>
+const describeCode = (error: unknown): string =>
   Predicate.hasProperty(error, "code") && Predicate.isString(error.code) ? `\`${error.code}\`` : "no error code"
 
-/** Describes the error without its own text, which contains the whole command line and so the configuration. */
+/** Describes an error without its message, which contains the command line and so the configuration. */
 const describeSpawnError = (
   reason: PlatformError.PlatformError["reason"],
   command: string,
@@ -33,7 +33,7 @@ const describeSpawnError = (
     case "BadArgument":
       return reason.description ?? "an argument is not valid"
     default:
-      return `the operating system refused to start it (${reason._tag}, ${codeOf(reason.cause)})`
+      return `the operating system refused to start it (${reason._tag}, ${describeCode(reason.cause)})`
   }
 }
 
@@ -43,8 +43,8 @@ export const spawnServer = Effect.fnUntraced(
     const spawner = yield* ChildProcessSpawner
     return yield* spawner.spawn(ChildProcess.make(command, args, options)).pipe(
       Effect.mapError(({ reason }) => describeSpawnError(reason, command, options.cwd)),
-      // Node.js throws some errors instead of reporting them, such as that for arguments that are too long.
-      Effect.catchDefect((defect) => Effect.fail(`the operating system refused to start it (${codeOf(defect)})`)),
+      // Node.js throws some errors, such as the one for arguments that are too long.
+      Effect.catchDefect((defect) => Effect.fail(`the operating system refused to start it (${describeCode(defect)})`)),
       Effect.mapError((description) => appServerError(new SpawnFailed({ command, cwd: options.cwd, description })))
     )
   }
@@ -56,19 +56,16 @@ export interface ProcessExit {
   readonly signal: string | undefined
 }
 
-/** The spawner reports death by signal as an error that names the signal only in its text. */
-const signalOf = (cause: Cause.Cause<unknown>): string | undefined => /'(SIG[A-Z0-9]+)'/.exec(Cause.pretty(cause))?.[1]
+/** Reads the signal that killed a process from the message of the spawner's error, the only place where it is. */
+const getSignal = (cause: Cause.Cause<unknown>): string | undefined => /'(SIG[A-Z0-9]+)'/.exec(Cause.pretty(cause))?.[1]
 
 export const awaitExit = (child: ChildProcessHandle): Effect.Effect<ProcessExit> =>
   Effect.map(Effect.exit(child.exitCode), (exit) =>
     Exit.isSuccess(exit)
       ? { exitCode: exit.value, signal: undefined }
-      : { exitCode: undefined, signal: signalOf(exit.cause) })
+      : { exitCode: undefined, signal: getSignal(exit.cause) })
 
-/**
- * Ends stdin and waits for the process to exit. The spawner, which releases the process afterwards, signals what is still
- * alive.
- */
+/** Ends stdin and waits for the process to exit. The spawner then signals the processes of the group that are still alive. */
 export const shutDown = Effect.fnUntraced(function*(child: ChildProcessHandle, options: {
   readonly endInput: () => void
   readonly exited: Effect.Effect<ProcessExit>

@@ -1,10 +1,10 @@
-/** Reads stderr of the server: logs each line, and keeps the last ones for the error that reports the process's end. */
+/** Reads stderr of the server: logs each line, and keeps the last ones for the error at the end of the process. */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { makeRedact } from "../redact.ts"
-import { linesOf } from "./framing.ts"
+import { splitLines } from "./framing.ts"
 
 /** Maximum number of lines that are kept. */
 const maxLines = 40
@@ -15,11 +15,11 @@ const maxTailLength = 8_192
 /** Maximum length of one line, in UTF-16 units. */
 const maxLineLength = 4_096
 
-/** Maximum size of a line, in bytes. A longer one is dropped while it is read, so that it takes no memory. */
+/** Maximum size of a line, in bytes. A longer line is dropped while it is read, so that it takes no memory. */
 const maxLineBytes = 1_048_576
 
 export interface StderrTail {
-  /** How many lines have been read. */
+  /** Number of lines that were read. */
   readonly lineCount: () => number
   /** The last lines, without secrets. */
   readonly text: () => string
@@ -46,7 +46,7 @@ export const captureStderr = Effect.fnUntraced(function*<E>(
     return Effect.logDebug(redacted)
   }
 
-  const fiber = yield* linesOf(stderr, maxLineBytes).pipe(
+  const fiber = yield* splitLines(stderr, maxLineBytes).pipe(
     Stream.runForEach(add),
     Effect.annotateLogs({ source: "codex app-server stderr" }),
     Effect.ignore,

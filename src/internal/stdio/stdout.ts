@@ -7,16 +7,16 @@ import { SyncQueue } from "../syncQueue.ts"
 import { awaitIdle } from "./awaitIdle.ts"
 import { makeLineSplitter } from "./framing.ts"
 
-/** After the process has exited, how long a stdout that a descendant keeps open is still read. */
+/** Maximum time to read stdout after the exit of the process, if a descendant keeps it open. */
 const drainTimeout = Duration.seconds(1)
 
 /** The server sent a line that is longer than the limit. */
 export class LineTooLong extends Data.TaggedError("LineTooLong")<{ readonly maxLineBytes: number }> {}
 
 export interface StdoutReader<E> {
-  /** How many chunks have been read. */
+  /** Number of chunks that were read. */
   readonly chunkCount: () => number
-  /** Calls a function with the lines of each chunk until stdout has ended, or the process has exited and its output is read. */
+  /** Calls a function with the lines of each chunk, until stdout has ended or the output of the exited process is read. */
   readonly receive: (onLines: (lines: ReadonlyArray<string>) => void) => Effect.Effect<void, E | LineTooLong>
 }
 
@@ -28,7 +28,7 @@ export const makeStdoutReader = <E>(stdout: Stream.Stream<Uint8Array, E>, option
   const splitter = makeLineSplitter(maxLineBytes)
   let chunkCount = 0
 
-  /** A descendant of the exited process may hold stdout open, so its end is not waited for. */
+  /** Waits until the output of the exited process is read. A descendant may keep stdout open, so its end may not come. */
   const awaitDrained = Effect.andThen(
     options.exited,
     Effect.timeoutOption(awaitIdle(() => chunkCount), drainTimeout)
@@ -42,7 +42,7 @@ export const makeStdoutReader = <E>(stdout: Stream.Stream<Uint8Array, E>, option
         for (const chunk of chunks) {
           const lines = splitter.push(chunk)
           const droppedAfter = splitter.droppedAfter()
-          // Lines after a gap would be misunderstood.
+          // Without a line, the lines after it would have another meaning.
           const accepted = droppedAfter === undefined ? lines : lines.slice(0, droppedAfter)
           if (accepted.length > 0) onLines(accepted)
           if (droppedAfter !== undefined) return Effect.fail(new LineTooLong({ maxLineBytes }))
@@ -58,7 +58,7 @@ export const makeStdoutReader = <E>(stdout: Stream.Stream<Uint8Array, E>, option
   }
 }
 
-/** The same lines as a stream, for one run. */
+/** Makes a stream of the lines that `receive` delivers. The stream can be run once. */
 export const streamLines = <E>(
   receive: (onLines: (lines: ReadonlyArray<string>) => void) => Effect.Effect<never, E>
 ): Stream.Stream<string, E> =>

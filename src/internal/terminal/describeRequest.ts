@@ -1,4 +1,4 @@
-/** What a person is shown of a request for approval. */
+/** Describes approval requests at the terminal. */
 import * as Predicate from "effect/Predicate"
 import type * as Approvals from "../approvals/model.ts"
 import { terminalLine, terminalText } from "./terminalText.ts"
@@ -9,7 +9,7 @@ const shortened = (text: string): string => text.length > 500 ? `${text.slice(0,
 
 const titles = {
   command: "Codex wants to run this command outside of its sandbox:",
-  writeStdin: "Codex wants to type into a command that runs:"
+  writeStdin: "Codex wants to type into a running command:"
 }
 
 const describe = (request: Approvals.Request): ReadonlyArray<string> => {
@@ -20,18 +20,18 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
         network === undefined
           ? request.kind === "writeStdin" ? titles.writeStdin : titles.command
           : `Codex wants to connect to ${terminalLine(`${network.host} (${network.protocol})`)} for this command:`,
-        indented(request.script ?? request.command ?? "(the server does not say which)"),
+        indented(request.script ?? request.command ?? "(the server did not name it)"),
         ...(request.cwd === undefined ? [] : [`in ${terminalLine(request.cwd)}`]),
         ...(request.additionalPermissions === undefined
           ? []
-          : [`with more rights: ${terminalLine(JSON.stringify(request.additionalPermissions))}`])
+          : [`with more permissions: ${terminalLine(JSON.stringify(request.additionalPermissions))}`])
       ]
     }
     case "FileChange":
       return [
         "Codex wants to change files:",
         ...(request.changes === undefined
-          ? ["  (the server does not say which)"]
+          ? ["  (the server did not name it)"]
           : request.changes.map(({ diff, kind, path }) => {
             const moved = kind.type === "update" && Predicate.isString(kind.move_path) ? ` → ${kind.move_path}` : ""
             return `${indented(`${kind.type} ${path}${moved}`)}\n${indented(diff.trimEnd())}`
@@ -42,7 +42,7 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
       ]
     case "Permissions":
       return [
-        "Codex wants more rights:",
+        "Codex wants more permissions:",
         indented(JSON.stringify(request.permissions, null, 2))
       ]
     case "McpToolCall":
@@ -53,10 +53,10 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
   }
 }
 
-/** What a person must know to decide. */
+/** Describes what the user needs to know to decide. */
 export const describeRequest = (request: Approvals.Request): string =>
   [
-    // What is to be decided about comes last, next to the question, so that the model's words cannot push it away.
+    // The text of the model comes first, so that it cannot push what is decided off the screen.
     ...(request.reason === undefined ? [] : ["Codex says:", indented(shortened(request.reason))]),
     ...describe(request)
   ].join("\n")

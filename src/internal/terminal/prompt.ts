@@ -1,25 +1,30 @@
-/** Questions to the person at the terminal. */
+/** Asks the user at the terminal. */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as PlatformError from "effect/PlatformError"
 import * as Semaphore from "effect/Semaphore"
 import * as Terminal from "effect/Terminal"
 import { terminalLine } from "./terminalText.ts"
 
-const turn = Semaphore.makeUnsafe(1)
+/** The lock of the terminal. By default, all conversations of the process share one. */
+const TerminalLock = Context.Reference<Semaphore.Semaphore>("effect-codex/TerminalLock", {
+  defaultValue: () => Semaphore.makeUnsafe(1)
+})
 
-/** There is one terminal, so one conversation at a time. */
-export const withTerminalLock: <A, E, R>(conversation: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> =
-  turn.withPermit
+/** Runs a conversation alone on the terminal; others wait. */
+export const withTerminalLock = <A, E, R>(conversation: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(TerminalLock, (lock) => lock.withPermit(conversation))
 
 export const show = (text: string) => Effect.flatMap(Terminal.Terminal, (terminal) => terminal.display(text))
 
-/** Tells the person when a question needs no answer any more, so that what they type next is for another. */
+/** Shows that a question was cancelled, so that the user does not type a response to it. */
 export const notifyCancelled = <A, E>(
   conversation: Effect.Effect<A, E, Terminal.Terminal>
 ): Effect.Effect<A, E, Terminal.Terminal> =>
-  Effect.onInterrupt(conversation, () => Effect.ignore(show("\n(No answer is needed any more.)\n")))
+  Effect.onInterrupt(conversation, () => Effect.ignore(show("\n(The request was cancelled.)\n")))
 
-/** What is typed; nothing when the input has ended. */
+/** Reads a line. Returns none when the input has ended. */
 export const ask = Effect.fnUntraced(function*(prompt: string) {
   const terminal = yield* Terminal.Terminal
   yield* terminal.display(prompt)
@@ -33,29 +38,29 @@ export interface Choice<A> {
 }
 
 /**
- * Asks for one of several choices by its number, or for free text if that makes an answer; a number that is none of them is
- * asked for again. An empty line, or the end of the input, gives none.
+ * Asks for the number of a choice, or for free text if `free` accepts it. Asks again after an invalid response. Returns none for an empty
+ * line, or when the input has ended.
  */
 export const choose = Effect.fnUntraced(function*<A>(
   choices: ReadonlyArray<Choice<A>>,
   free: ((text: string) => Option.Option<A>) | undefined
-): Effect.fn.Return<Option.Option<A>, unknown, Terminal.Terminal> {
+): Effect.fn.Return<Option.Option<A>, PlatformError.PlatformError, Terminal.Terminal> {
   for (const [index, { description, label }] of choices.entries()) {
     const more = description === undefined || description === "" ? "" : ` (${terminalLine(description)})`
     yield* show(`  ${index + 1}. ${terminalLine(label)}${more}\n`)
   }
-  const prompt = choices.length === 0 ? "> " : free === undefined ? "A number: " : "A number, or your own words: "
+  const prompt = choices.length === 0 ? "> " : free === undefined ? "A number: " : "A number, or other text: "
   while (true) {
-    const answer = Option.getOrElse(yield* ask(prompt), () => "").trim()
-    if (answer === "") return Option.none()
-    if (choices.length > 0 && /^\d+$/.test(answer)) {
-      const chosen = choices[Number(answer) - 1]
+    const response = Option.getOrElse(yield* ask(prompt), () => "").trim()
+    if (response === "") return Option.none()
+    if (choices.length > 0 && /^\d+$/.test(response)) {
+      const chosen = choices[Number(response) - 1]
       if (chosen !== undefined) return Option.some(chosen.value)
-      // A slip of the finger is nobody's own words.
-      yield* show(`There is no ${answer}.\n`)
+      // An unknown number is a typing error, not free text.
+      yield* show(`There is no choice ${response}.\n`)
       continue
     }
-    const other = free?.(answer) ?? Option.none()
+    const other = free?.(response) ?? Option.none()
     if (Option.isSome(other)) return other
   }
 })

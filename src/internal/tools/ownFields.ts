@@ -1,6 +1,6 @@
 /**
- * Schemas read an optional field with `in`, which finds inherited properties: of an object without a field `toString` they would
- * read the method. JSON for a schema that has a field of such a name is therefore read without prototypes.
+ * Keeps schemas from reading inherited properties. A schema reads an optional field with `in`, so of an object without a field `toString` it
+ * would read the method. JSON for a schema with such a field is therefore copied without prototypes.
  */
 import { identity } from "effect/Function"
 
@@ -8,7 +8,7 @@ const inherited = new Set(Object.getOwnPropertyNames(Object.prototype))
 
 const isContainer = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null
 
-/** Whether a JSON Schema, or anything that it is made of, mentions an inherited name. */
+/** Whether a JSON Schema contains an inherited name at any depth. */
 const mentionsInherited = (schema: unknown): boolean => {
   const todo = [schema]
   for (const value of todo) {
@@ -24,7 +24,7 @@ const mentionsInherited = (schema: unknown): boolean => {
 const shallow = (value: unknown): unknown =>
   Array.isArray(value) ? value.slice() : isContainer(value) ? Object.assign(Object.create(null), value) : value
 
-/** A copy of JSON of any depth, whose objects have no prototype. */
+/** Copies JSON of any depth into objects without a prototype. */
 const withoutPrototypes = (json: unknown): unknown => {
   const copy = shallow(json)
   const todo = [copy]
@@ -37,6 +37,6 @@ const withoutPrototypes = (json: unknown): unknown => {
   return copy
 }
 
-/** Prepares JSON to be decoded by the schema that this JSON Schema describes. */
+/** Returns the function that prepares JSON for the schema that a JSON Schema describes. */
 export const ownFields = (jsonSchema: unknown): (json: unknown) => unknown =>
   mentionsInherited(jsonSchema) ? withoutPrototypes : identity

@@ -1,13 +1,13 @@
-/** What a tool takes, as the model is told and as it is checked: JSON. */
+/** Converts the parameters of a tool to a JSON codec, and to the JSON Schema that the model receives. */
 import { memoize } from "effect/Function"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 
-/** The words that stand in JSON for numbers which it does not have. They are part of each `Schema.Number`. */
+/** The strings that stand for `NaN` and the infinities in JSON. They are part of the encoding of each `Schema.Number`. */
 const nonFinite: unknown = (SchemaAST.toEncoded(Schema.toCodecJson(Schema.Number).ast) as SchemaAST.Union).types[1]
 
-/** The same without those words: a model that is offered them takes them for numbers, or is told of nothing else when it errs. */
+/** Removes these strings: a model would send them as numbers, and a decode error would mention only them. */
 const withoutNonFinite = memoize((ast: SchemaAST.AST): SchemaAST.AST => {
   switch (ast._tag) {
     case "Union": {
@@ -52,12 +52,12 @@ const withoutNonFinite = memoize((ast: SchemaAST.AST): SchemaAST.AST => {
   }
 })
 
-/** The JSON that a codec decodes, with all numbers as JSON has them. */
-export const jsonOf = (codec: Schema.Constraint): Schema.Codec<unknown> =>
+/** Returns the codec of the JSON that a codec decodes, with finite numbers only. */
+export const toJsonCodec = (codec: Schema.Constraint): Schema.Codec<unknown> =>
   Schema.make<Schema.Codec<unknown>>(withoutNonFinite(SchemaAST.toEncoded(Schema.toCodecJson(codec).ast)))
 
-/** The same as JSON Schema. */
-export const inputSchemaOf = (json: Schema.Constraint): JsonSchema.JsonSchema => {
+/** Returns the JSON Schema of such a codec. */
+export const toInputSchema = (json: Schema.Constraint): JsonSchema.JsonSchema => {
   const { definitions, schema } = Schema.toJsonSchemaDocument(json)
   return Object.keys(definitions).length === 0 ? schema : { ...schema, $defs: definitions }
 }

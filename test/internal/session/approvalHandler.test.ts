@@ -320,7 +320,7 @@ describe("a request for approval", () => {
       assert.deepStrictEqual(yield* fake.take, declined(1))
       assert.match(
         lines.at(-1)!,
-        /of thread t: The approvals of the thread made no decision; .*ApprovalPolicy\.firstOf/
+        /of thread `t`: the approvals of the thread made no decision\. .*ApprovalPolicy\.firstOf/
       )
       assert.notInclude(lines.at(-1)!, "secret")
     }).pipe(Effect.provide(layer), Effect.provide(Logger.layer([logger])))

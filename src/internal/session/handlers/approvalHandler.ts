@@ -1,5 +1,6 @@
 /** Decides about the approval requests of the server, and records the decisions. */
 import * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -32,24 +33,21 @@ const names = {
 
 /** Names a request in the log by its ids, without its contents. */
 const describeRequest = (request: Approvals.Request): string => {
-  const item = "itemId" in request ? `, item ${request.itemId}` : ""
-  const turn = request.turnId === undefined ? "" : `, turn ${request.turnId}`
-  return `${names[request._tag]} (thread ${request.threadId}${turn}${item})`
+  const item = "itemId" in request ? `, item \`${request.itemId}\`` : ""
+  const turn = request.turnId === undefined ? "" : `, turn \`${request.turnId}\``
+  return `${names[request._tag]} (thread \`${request.threadId}\`${turn}${item})`
 }
 
-/** The reason for declining a request about which no handler has decided. */
+/** Returns the reason to decline a request about which no handler has decided. */
 const undecidedReason = (sources: ReadonlyArray<string>): string =>
   sources.length === 0
-    ? "There are no approvals to decide; pass `approvals` to the thread or the turn, or provide Approvals.layer"
-    : `The approvals of the ${
-      sources.join(" and the ")
-    } made no decision; return a decision from one of them, or put a policy ` +
-      "that always decides last in ApprovalPolicy.firstOf"
+    ? "no handler is registered for approvals. Pass `approvals` to the thread or the turn, or provide `Approvals.layer`."
+    : `the approvals of the ${sources.join(" and the ")} made no decision. Return a decision from one of them, or end ` +
+      "`ApprovalPolicy.firstOf` with a policy that always decides."
 
-class InvalidDecision extends Error {
-  constructor(request: Approvals.Request) {
-    super(`The approval handler returned a decision that is not valid for ${names[request._tag]}`)
-    this.name = "InvalidDecision"
+class InvalidDecision extends Data.TaggedError("InvalidDecision")<{ readonly request: Approvals.Request["_tag"] }> {
+  override get message(): string {
+    return `The approval handler returned a decision that is not valid for ${names[this.request]}`
   }
 }
 
@@ -122,7 +120,7 @@ class ApprovalHandler {
     const policies = new Set<Approvals.Policy>()
     const sources: Array<string> = []
     for (const { by, handlers: { approvals } } of yield* this.registry.resolve(request.threadId, request.turnId)) {
-      // A turn and its thread may have been started in the same context.
+      // A turn and its thread may have the same context.
       if (approvals === undefined || policies.has(approvals)) continue
       policies.add(approvals)
       sources.push(by)
@@ -131,13 +129,13 @@ class ApprovalHandler {
       const decision = Exit.isSuccess(exit) ? Option.getOrUndefined(exit.value) : undefined
       const response = decision === undefined ? undefined : respond(decision)
       if (decision === undefined || response === undefined) {
-        const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(new InvalidDecision(request))
+        const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(new InvalidDecision({ request: request._tag }))
         yield* Effect.logError(`Declined ${describeRequest(request)}: the handler of the ${by} failed`, cause)
         yield* record("decline", "failure", cause)
         return respond("decline")!
       }
       yield* record(decision, by)
-      // The responses to these requests cannot end the turn.
+      // The responses to these requests cannot express `cancel`, which ends the turn.
       if (decision === "cancel" && (request._tag === "Permissions" || request._tag === "McpToolCall")) {
         yield* this.interruptTurn(request)
       }
@@ -154,7 +152,7 @@ class ApprovalHandler {
 
   private interruptTurn({ threadId, turnId }: Approvals.Request): Effect.Effect<void> {
     return turnId === undefined ? Effect.void : this.server.request("turn/interrupt", { threadId, turnId }).pipe(
-      Effect.catch((error) => Effect.logWarning(`Cannot interrupt turn ${turnId}: ${error.message}`)),
+      Effect.catch((error) => Effect.logWarning(`Cannot interrupt turn \`${turnId}\` of thread \`${threadId}\` after the decision \`cancel\`: ${error.message}`)),
       Effect.forkIn(this.scope),
       Effect.asVoid
     )
@@ -191,7 +189,7 @@ export const handleApprovals = Effect.fnUntraced(function*(
     elicitation,
     Effect.fnUntraced(function*(params): Effect.fn.Return<ElicitationResponse, NotHandled> {
       const approval = decodeMcpToolCallApproval(params)
-      if (Option.isNone(approval)) return yield* new NotHandled({ why: "The elicitation is no approval" })
+      if (Option.isNone(approval)) return yield* new NotHandled({ why: "the elicitation is not an approval" })
       const { request, respond } = approval.value
       const call = yield* items.awaitMcpToolCall(request)
       if (Option.isSome(call)) {
@@ -201,7 +199,7 @@ export const handleApprovals = Effect.fnUntraced(function*(
         })
       }
       // The form may come from the MCP server itself, and a handler of forms must not decide about a call.
-      yield* Effect.logWarning(`Declined ${describeRequest(request)}: the turn makes no such call`)
+      yield* Effect.logWarning(`Declined ${describeRequest(request)}: the turn makes no such call.`)
       return respond("decline")!
     })
   )

@@ -1,4 +1,4 @@
-/** From the server's six ways to ask for an approval to one, and back. */
+/** Decodes the six approval requests of the protocol into the requests of `Approvals`, and encodes the decisions. */
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
@@ -10,7 +10,7 @@ import { getOwn } from "../../getOwn.ts"
 type Params = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["params"] }
 type Results = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["result"] }
 
-/** A request, and how a decision about it is told to the server; `undefined` if it cannot be one about such a request. */
+/** A request, and the function that encodes a decision. It returns `undefined` for a decision that is not valid for the request. */
 export interface ApprovalRequest<M extends keyof Protocol.ServerRequests, Request extends Approvals.Request> {
   readonly request: Request
   readonly respond: (decision: Approvals.Decision) => Results[M] | undefined
@@ -72,8 +72,8 @@ const isGrant = Schema.is(Protocol.PermissionsRequestApprovalResponse)
 export const decodePermissionsApproval = (
   params: Params["item/permissions/requestApproval"]
 ): ApprovalRequest<"item/permissions/requestApproval", Approvals.PermissionsRequest> => {
-  // What is asked for is granted as it was asked for, if it is something that this version knows.
-  const all = (scope: "turn" | "session") => {
+  // Grants what was requested, unless this version does not know a requested permission.
+  const grantAll = (scope: "turn" | "session") => {
     const granted = { permissions: params.permissions, scope }
     return isGrant(granted) ? granted : undefined
   }
@@ -91,9 +91,9 @@ export const decodePermissionsApproval = (
     respond: (decision) => {
       switch (decision) {
         case "accept":
-          return all("turn")
+          return grantAll("turn")
         case "acceptForSession":
-          return all("session")
+          return grantAll("session")
         case "decline":
         case "cancel":
           return { permissions: {}, scope: "turn" }
@@ -104,7 +104,7 @@ export const decodePermissionsApproval = (
   }
 }
 
-/** A question of an MCP server as it was sent, also if it could not be read whole. */
+/** Returns an elicitation as the server sent it, also if it does not decode. */
 export const rawElicitation = (params: Params["mcpServer/elicitation/request"]): unknown =>
   params.mode === "malformed" ? getOwn(params, "raw") : params
 
@@ -117,8 +117,8 @@ const mcpAccepted = (persist?: "session" | "always"): Results["mcpServer/elicita
 })
 
 /**
- * An MCP tool asks for approval as an elicitation of an empty form, whose `_meta` says what it is. The `_meta` of a form that an
- * MCP server sends is the server's own, so whoever believes it must know that there is such a call.
+ * Decodes the approval of an MCP tool call, which is an elicitation of an empty form with a mark in `_meta`. An MCP server can send the same
+ * mark in a form of its own, so the caller must check that the turn makes such a call.
  */
 export const decodeMcpToolCallApproval = (
   params: Params["mcpServer/elicitation/request"]
@@ -176,7 +176,7 @@ const toCommandAction = (parsed: Protocol.ParsedCommand): Protocol.CommandAction
   }
 }
 
-/** The words of a legacy decision; all others are those of today. */
+/** Converts a decision to a legacy decision. Returns `undefined` if there is none for it. */
 const toReviewDecision = (decision: Approvals.Decision): Protocol.ReviewDecision | undefined => {
   switch (decision) {
     case "accept":
@@ -198,8 +198,8 @@ const toReviewDecision = (decision: Approvals.Decision): Protocol.ReviewDecision
     : { network_policy_amendment: decision.applyNetworkPolicyAmendment }
 }
 
-/** Words as a shell would read them again. */
-const quoted = (words: ReadonlyArray<string>): string =>
+/** Quotes words for a POSIX shell. */
+const quote = (words: ReadonlyArray<string>): string =>
   words.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`).join(" ")
 
 export const decodeLegacyCommandApproval = (
@@ -215,7 +215,7 @@ export const decodeLegacyCommandApproval = (
       approvalId: params.approvalId ?? undefined,
       reason: params.reason ?? undefined,
       kind: "command",
-      command: quoted(params.command),
+      command: quote(params.command),
       script,
       argv,
       cwd: params.cwd,

@@ -1,9 +1,13 @@
 /**
- * Resolves which handlers respond to a request of the server.
+ * Resolves which handlers respond to a request of the server, in this order:
  *
- * The precedence is: the turn's option, the thread's option, the context in which the turn was started, the context in which the
- * thread was opened, the context in which its `Codex` layer was built. A sub-agent has a thread of its own, for which the program
- * has no handlers: it has those of the turn and the thread that it works for.
+ * 1. the option of the turn
+ * 2. the option of the thread
+ * 3. the context in which the turn was started
+ * 4. the context in which the thread was opened
+ * 5. the context in which the `Codex` layer of the thread was built
+ *
+ * A sub-agent has a thread of its own, for which the program has no handlers. It has those of the turn and the thread that it works for.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -33,7 +37,7 @@ export interface HandlerSource {
   readonly handlers: Handlers
 }
 
-/** The handlers of a turn, or those that stand for a turn whose handlers are no longer known. */
+/** The handlers of a turn, or the handlers in place of those of a turn that has ended. */
 type TurnSource = Pick<TurnHandlers, "options" | "context">
 
 /** Declines on the levels on which an ended turn had handlers: broader handlers must not overrule those. */
@@ -50,7 +54,7 @@ const merge = (a: TurnSource, b: TurnSource): TurnSource => ({
 const toSources = (by: HandlerSource["by"], all: ReadonlyArray<Handlers>): ReadonlyArray<HandlerSource> =>
   all.filter((handlers) => !isEmpty(handlers)).map((handlers) => ({ by, handlers }))
 
-/** The sources of a thread and the turns that it runs, in their order. */
+/** Returns the sources of a thread and its turns, in the order of their precedence. */
 const levelSources = (
   turns: ReadonlyArray<TurnSource>,
   thread: ThreadHandlers | undefined
@@ -73,7 +77,10 @@ export class HandlerRegistry {
   /** The threads whose `thread/start` has no response yet. */
   private readonly starting = new Set<ThreadHandlers>()
   private readonly turns = new Map<string, Set<TurnHandlers>>()
-  /** The threads of which a turn with handlers of its own has ended. A sub-agent that worked for that turn may still run. */
+  /**
+   * The handlers in place of those of ended turns, by thread. They decline where the turn had handlers of its own: a sub-agent that worked for
+   * the turn may still run.
+   */
   private readonly ended = new Map<string, TurnSource>()
   /** The parent thread of each sub-agent's thread. */
   private readonly parents = new Map<string, string>()
@@ -140,7 +147,7 @@ export class HandlerRegistry {
     this.parents.delete(threadId)
   }
 
-  /** Runs an effect that starts a thread with handlers. Until it has ended, the server may ask a question before it names the thread. */
+  /** Runs an effect that starts a thread with handlers. The server may send a question before the response names the thread. */
   whileStarting<A, E, R>(thread: ThreadHandlers, start: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.suspend(() => {
       this.starting.add(thread)
@@ -148,9 +155,7 @@ export class HandlerRegistry {
     })
   }
 
-  /**
-   * Adds the handlers of a turn that is about to be started. Returns `undefined` if the turn has none but those of its thread.
-   */
+  /** Adds the handlers of a turn that is about to start. Returns `undefined` if the turn has only the handlers of its thread. */
   addTurn(threadId: string, options: Handlers, context: Handlers): TurnHandlers | undefined {
     const thread = this.threads.get(threadId)
     const inherited = thread === undefined ? {} : isEmpty(thread.context) ? thread.layer : thread.context
@@ -168,12 +173,12 @@ export class HandlerRegistry {
     return entry
   }
 
-  /** Whether a turn, or a sub-agent that works for it, waits for the response of a handler. */
+  /** Whether a turn, or a sub-agent that works for it, waits for a handler. */
   hasPendingServerRequest({ id, state: { threadId } }: TurnEntry): boolean {
     return this.server.pendingServerRequests().some((request) => this.worksFor(request, threadId, id))
   }
 
-  /** The tools of a thread, or of the thread that it works for. */
+  /** Returns the tools of a thread, or of the thread that it works for. */
   getTools(threadId: string): Effect.Effect<ThreadTools | undefined> {
     const thread = this.threads.get(threadId)
     return thread !== undefined ? Effect.succeed(thread.tools) : Effect.flatMap(
@@ -183,9 +188,9 @@ export class HandlerRegistry {
   }
 
   /**
-   * The handlers for a question that names no turn. An MCP server can ask while its thread is started, before the response to
-   * `thread/start` has named the thread. The handlers are those of that thread if no other thread is started meanwhile, and else those of
-   * the contexts in which the `Codex` layers were built.
+   * Resolves the handlers for a question that names no turn. An MCP server can send a question before the response to `thread/start` names
+   * its thread. The handlers are those of that thread. If several threads are being started, they are those of the contexts in which the
+   * `Codex` layers were built.
    */
   resolveStarting(threadId: string): Effect.Effect<ReadonlyArray<HandlerSource>> {
     const [thread] = this.starting
@@ -198,7 +203,7 @@ export class HandlerRegistry {
     return toSources("layer", this.layers.toReversed())
   }
 
-  /** The handlers that respond to a request, in the order of their precedence. */
+  /** Resolves the handlers that respond to a request, in the order of their precedence. */
   readonly resolve = Effect.fnUntraced(function*(
     this: HandlerRegistry,
     threadId: string,
@@ -220,7 +225,7 @@ export class HandlerRegistry {
     return [...found, ...this.layerSources]
   })
 
-  /** The turns of a thread that respond: the turn of the request, or the turn that a sub-agent works for. */
+  /** Resolves the turns of a thread whose handlers respond: the turn of the request, or the turn that a sub-agent works for. */
   private readonly resolveTurns = Effect.fnUntraced(function*(
     this: HandlerRegistry,
     id: string,
@@ -234,13 +239,13 @@ export class HandlerRegistry {
     if (!isOwn && wanted === undefined) return [...running.map(toEnded), ...this.endedSources(id)]
     const found: Array<TurnSource> = []
     for (const turn of running) {
-      // A request may arrive before the response to `turn/start` has named its turn.
+      // A request may arrive before the response to `turn/start` names its turn.
       yield* Deferred.await(turn.resolved)
       const matches = wanted === undefined || turn.turnId === undefined || turn.turnId === wanted
       if (!turn.hasEnded && matches) found.push(turn)
     }
     if (isOwn || wanted === undefined || found.length > 0 || this.turnRegistry.isRunning(id, wanted)) return found
-    // The turn that the sub-agent works for has ended, and may have been one with handlers of its own.
+    // The turn that the sub-agent works for has ended, and may have had handlers of its own.
     return this.endedSources(id)
   })
 
@@ -258,7 +263,7 @@ export class HandlerRegistry {
     return root === undefined ? this.parents.get(getThreadId(params) ?? "") === threadId : root === turnId
   }
 
-  /** The thread that a thread works for: `null` if there is none, `undefined` if the server does not say. */
+  /** Reads the thread that a thread works for: `null` if there is none, `undefined` if the server does not respond with it. */
   private getParent(threadId: string): Effect.Effect<string | null | undefined> {
     return this.server.requestRaw("thread/read", { threadId }, { timeout: "5 seconds" }).pipe(
       Effect.map((response) => {
@@ -267,7 +272,7 @@ export class HandlerRegistry {
       }),
       Effect.catch((error) =>
         Effect.as(
-          Effect.logWarning(`Cannot read which thread started thread ${threadId}: ${error.message}`),
+          Effect.logWarning(`Cannot read which thread started thread \`${threadId}\`, so its requests are declined: ${error.message}`),
           undefined
         )
       )

@@ -1,4 +1,4 @@
-/** The items in progress, for requests of the server that do not describe the item which they are about. */
+/** Follows the items in progress, for requests of the server that do not describe their item. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
@@ -18,13 +18,13 @@ interface InProgress {
 }
 
 /**
- * How long after its approval request a call may start. The protocol does not promise that the call starts before the request, but one
- * process sends both, one after the other.
+ * Maximum time from an approval request to the start of its call. The protocol does not promise the order of the two, but one process sends
+ * them in direct succession.
  */
 const callStartTimeout = Duration.seconds(1)
 
-/** Up to 0.166 the server does not name the tool, but its message quotes the name. */
-const isCallOf = (
+/** Whether a request is about a call. Up to 0.166 the server does not name the tool, but its message quotes the name. */
+const matchesCall = (
   request: Approvals.McpToolCallRequest,
   threadId: string,
   turnId: string,
@@ -72,13 +72,13 @@ export class InProgressItems {
     ], { discard: true })
   }
 
-  /** The diffs of a file change. Its approval request does not have them. */
+  /** Returns the diffs of a file change. Its approval request does not have them. */
   getFileChanges(threadId: string, itemId: string): ReadonlyArray<Protocol.FileUpdateChange> | undefined {
     const item = this.items.get(toKey(threadId, itemId))?.item
     return item?.type === "fileChange" ? item.changes : undefined
   }
 
-  /** Waits for the MCP tool call that a request is about. None if the turn does not make such a call in time. */
+  /** Waits for the MCP tool call that a request is about. Returns none if the turn makes no such call within `callStartTimeout`. */
   awaitMcpToolCall(request: Approvals.McpToolCallRequest): Effect.Effect<Option.Option<McpToolCall>> {
     return Effect.suspend(() => {
       const call = this.findMcpToolCall(request)
@@ -101,7 +101,7 @@ export class InProgressItems {
 
   private findMcpToolCall(request: Approvals.McpToolCallRequest): McpToolCall | undefined {
     for (const { item, threadId, turnId } of this.items.values()) {
-      if (item.type === "mcpToolCall" && isCallOf(request, threadId, turnId, item)) return item
+      if (item.type === "mcpToolCall" && matchesCall(request, threadId, turnId, item)) return item
     }
     return undefined
   }

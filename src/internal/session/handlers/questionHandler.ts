@@ -1,4 +1,4 @@
-/** Responds to the questions of the model and of MCP servers, and checks the responses of their handlers. */
+/** Handles the questions of the model and of MCP servers, and checks the responses of the handlers. */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
@@ -17,8 +17,8 @@ import { ownFields } from "../../tools/ownFields.ts"
 import { rawElicitation } from "./approvalRequests.ts"
 import type { HandlerRegistry, HandlerSource } from "./handlerRegistry.ts"
 
-/** The handler's response does not fit the question. The message names the question, and never contains the response. */
-class InvalidAnswer extends Data.TaggedError("InvalidAnswer")<{ readonly message: string }> {}
+/** The response of a handler does not fit the question. The message names the question, and does not contain the response. */
+class InvalidResponse extends Data.TaggedError("InvalidResponse")<{ readonly message: string }> {}
 
 /** Checks of the formats that a field of a form can have. */
 const formats: Readonly<Record<string, (text: string) => boolean>> = {
@@ -40,16 +40,16 @@ const isDay = (text: string): boolean => {
 /** The types of a field. A field of an unknown type must stay empty. */
 const kinds: ReadonlySet<string> = new Set(["array", "boolean", "integer", "number", "object", "string"])
 
-/** Describes what is wrong with the value of a field beyond its JSON Schema. */
-const issueOf = (property: unknown, value: unknown): string | undefined => {
+/** Describes an invalid value of a field, where its JSON Schema does not. */
+const findIssue = (property: unknown, value: unknown): string | undefined => {
   const type = getOwn(property, "type")
   const format = getOwn(property, "format")
-  if (Predicate.isString(type) && !kinds.has(type)) return `Expected no value, because the type ${type} is not known`
+  if (Predicate.isString(type) && !kinds.has(type)) return `Expected no value, because the type \`${type}\` is unknown`
   if (!Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format)) return undefined
-  return formats[format]!(value) ? undefined : `Expected a text of the format ${format}`
+  return formats[format]!(value) ? undefined : `Expected a text of the format \`${format}\``
 }
 
-/** The schema of the content of a form, without patterns: a regular expression of a foreign server could block this process. */
+/** Makes the schema of the content of a form. It ignores patterns: a regular expression of another server could block this process. */
 const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unknown> => {
   const document = JsonSchema.fromSchemaDraft2020_12(requested as unknown as JsonSchema.JsonSchema)
   const read = SchemaRepresentation.fromJsonSchemaDocument(document, { patterns: "ignore" }) as Schema.Codec<unknown>
@@ -64,7 +64,7 @@ const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unkn
     Schema.makeFilter((content: unknown) =>
       properties.flatMap(([name, property]): ReadonlyArray<Schema.FilterIssue> => {
         const value = getOwn(content, name)
-        const issue = value === undefined ? undefined : issueOf(property, value)
+        const issue = value === undefined ? undefined : findIssue(property, value)
         return issue === undefined ? [] : [{ path: [name], issue }]
       })
     )
@@ -75,7 +75,7 @@ const text = (value: unknown): string | undefined => Predicate.isString(value) ?
 
 const toElicitation = (
   params: Protocol.McpServerElicitationRequestParams
-): Effect.Effect<Questions.ElicitationRequest, InvalidAnswer> =>
+): Effect.Effect<Questions.ElicitationRequest, InvalidResponse> =>
   Effect.try({
     try: (): Questions.ElicitationRequest => {
       const sent = rawElicitation(params)
@@ -95,40 +95,38 @@ const toElicitation = (
         ? { _tag: "Url", ...base, message, url: params.url, elicitationId: params.elicitationId }
         : { _tag: "Other", ...base, mode, params: sent }
     },
-    catch: (cause) => new InvalidAnswer({ message: `The form has a schema that cannot be read: ${String(cause)}` })
+    catch: (cause) => new InvalidResponse({ message: `The schema of the form is not valid: ${String(cause)}` })
   })
 
 const checkElicitation = (
   request: Questions.ElicitationRequest,
   answer: Questions.ElicitationAnswer
-): Effect.Effect<Questions.ElicitationAnswer, InvalidAnswer> =>
-  request._tag !== "Form" || answer.action !== "accept" ? Effect.succeed(answer) : Effect.matchEffect(
-    Schema.decodeUnknownEffect(request.schema)(answer.content ?? {}),
+): Effect.Effect<Questions.ElicitationAnswer, InvalidResponse> =>
+  request._tag !== "Form" || answer.action !== "accept" ? Effect.succeed(answer) : Effect.mapBoth(
+    Schema.decodeEffect(request.schema)(answer.content ?? {}),
     {
-      onFailure: ({ message }) =>
-        Effect.fail(new InvalidAnswer({ message: `The response does not fit the form: ${message}` })),
-      onSuccess: () => Effect.succeed(answer)
+      onFailure: ({ message }) => new InvalidResponse({ message: `The response does not fit the form: ${message}` }),
+      onSuccess: () => answer
     }
   )
 
-const checkUserInput = (
+const checkUserInput = Effect.fnUntraced(function*(
   { questions }: Questions.UserInputRequest,
   answers: Questions.UserInputAnswers
-): Effect.Effect<Protocol.ToolRequestUserInputResponse, InvalidAnswer> =>
-  Effect.gen(function*() {
-    const checked: Array<readonly [id: string, answer: Protocol.ToolRequestUserInputAnswer]> = []
-    for (const [id, given] of Object.entries(answers)) {
-      const question = questions.find((question) => question.id === id)
-      if (question === undefined) return yield* new InvalidAnswer({ message: `There is no question ${id}` })
-      const texts = Predicate.isString(given) ? [given] : given
-      const labels = question.options?.map(({ label }) => label) ?? []
-      if (labels.length > 0 && question.isOther !== true && !texts.every((text) => labels.includes(text))) {
-        return yield* new InvalidAnswer({ message: `The answer to question ${id} is none of its options` })
-      }
-      checked.push([id, { answers: texts }])
+): Effect.fn.Return<Protocol.ToolRequestUserInputResponse, InvalidResponse> {
+  const checked: Array<readonly [id: string, answer: Protocol.ToolRequestUserInputAnswer]> = []
+  for (const [id, given] of Object.entries(answers)) {
+    const question = questions.find((question) => question.id === id)
+    if (question === undefined) return yield* new InvalidResponse({ message: `There is no question \`${id}\`` })
+    const texts = Predicate.isString(given) ? [given] : given
+    const labels = question.options?.map(({ label }) => label) ?? []
+    if (labels.length > 0 && question.isOther !== true && !texts.every((text) => labels.includes(text))) {
+      return yield* new InvalidResponse({ message: `The response to question \`${id}\` is not one of its options` })
     }
-    return { answers: Object.fromEntries(checked) }
-  })
+    checked.push([id, { answers: texts }])
+  }
+  return { answers: Object.fromEntries(checked) }
+})
 
 /** Handles the questions of the model and of MCP servers, until the scope closes. */
 export const handleQuestions = Effect.fnUntraced(function*(
@@ -145,7 +143,7 @@ export const handleQuestions = Effect.fnUntraced(function*(
     }
     return yield* new NotHandled({
       why:
-        "No handler is registered for questions; pass `questions` to the thread or the turn, or provide Questions.layer"
+        "no handler is registered for questions. Pass `questions` to the thread or the turn, or provide `Questions.layer`."
     })
   })
 

@@ -1,4 +1,4 @@
-/** Reads which tools a stored thread was started with. The protocol has no request for that. */
+/** Reads the tools that a stored thread was started with, from its file: the protocol has no request for them. */
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
 import * as Option from "effect/Option"
@@ -31,7 +31,7 @@ const readHead = (server: ServerConnection, path: string): Effect.Effect<string,
   server.request("command/exec", {
     command: ["head", "-n", "1", path],
     sandboxPolicy: { type: "dangerFullAccess" },
-    // Long instructions are on that line too.
+    // The line also contains the instructions, which may be long.
     disableOutputCap: true
   })
     .pipe(
@@ -45,7 +45,7 @@ const readFirstLine = (server: ServerConnection, path: string): Effect.Effect<st
     return text.slice(0, Math.max(0, text.indexOf("\n")))
   })
 
-/** The path of the file of a thread. An ephemeral fork has no file; its tools are those of the original, which has the id. */
+/** Returns the path of the file of a thread. An ephemeral fork has no file. Its tools are those of the original, which has the id. */
 const getThreadPath = (
   server: ServerConnection,
   id: string,
@@ -59,7 +59,7 @@ const getThreadPath = (
     }
   )
 
-/** The tools that a stored thread was started with. `undefined` if its file cannot be read. */
+/** Reads the tools that a stored thread was started with. Returns `undefined` if its file cannot be read. */
 export const readStoredTools = (
   server: ServerConnection,
   id: string,
@@ -73,5 +73,5 @@ export const readStoredTools = (
         ({ payload }) => new Map((payload.dynamic_tools ?? []).map(({ inputSchema, name }) => [name, inputSchema]))
       ))
     ),
-    Effect.catch(() => Effect.succeed(undefined))
+    Effect.orElseSucceed(() => undefined)
   )

@@ -14,16 +14,15 @@ const failed = (text: string): Protocol.DynamicToolCallResponse => ({
   contentItems: [{ type: "inputText", text }]
 })
 
+const notRegistered = (name: string): NotHandled =>
+  new NotHandled({ why: `no handler is registered for tool \`${name}\`. Pass it in the option \`tools\` of the thread.` })
+
 const runTool = (
   { tools, semaphore }: ThreadTools,
   { arguments: args, callId, threadId, tool: name, turnId }: Protocol.DynamicToolCallParams
 ): Effect.Effect<Protocol.DynamicToolCallResponse, NotHandled> => {
   const tool = tools.get(name)
-  if (tool === undefined) {
-    return Effect.fail(
-      new NotHandled({ why: `No handler is registered for tool ${name}; pass it in the thread's \`tools\`` })
-    )
-  }
+  if (tool === undefined) return Effect.fail(notRegistered(name))
   const { timeout } = tool
   const run = Effect.map(tool.run(args, { threadId, turnId, callId }), ({ content, success }) => ({
     success,
@@ -37,7 +36,7 @@ const runTool = (
   return limited.pipe(
     Effect.catchCause((cause) =>
       Effect.as(
-        Effect.logError(`Tool ${name} failed (thread ${threadId}, turn ${turnId}, call ${callId})`, cause),
+        Effect.logError(`Tool \`${name}\` failed (thread \`${threadId}\`, turn \`${turnId}\`, call \`${callId}\`)`, cause),
         failed(`${name} failed unexpectedly`)
       )
     ),
@@ -56,10 +55,6 @@ export const handleToolCalls = (
     (params) =>
       Effect.flatMap(registry.getTools(params.threadId), (tools) =>
         tools === undefined
-          ? Effect.fail(
-            new NotHandled({
-              why: `No handler is registered for tool ${params.tool}; pass it in the thread's \`tools\``
-            })
-          )
+          ? Effect.fail(notRegistered(params.tool))
           : runTool(tools, params))
   )

@@ -7,7 +7,7 @@ import { getOwn } from "../../getOwn.ts"
 import { hasKey, mergeConfig } from "./threadConfig.ts"
 import { isAbsolute, isSamePath } from "./threadSettings.ts"
 
-/** Whether the user's configuration says how far a folder is trusted, or trusts the project that it is in. */
+/** Whether the configuration of the user contains the trust level of a directory, or trusts the project around it. */
 const isConfigured = (response: unknown, cwd: string): boolean => {
   const projects = getOwn(getOwn(response, "config"), "projects")
   const layers = getOwn(response, "layers")
@@ -19,10 +19,10 @@ const isConfigured = (response: unknown, cwd: string): boolean => {
 }
 
 /**
- * The params of a new thread that trusts its project only if `config.toml` does.
+ * Changes the params of a new thread so that it trusts its project only if `config.toml` does.
  *
- * The server takes a `cwd` in a repository together with a sandbox that can write for trust in the project, and writes
- * `trust_level = "trusted"` into `config.toml`. It does not where the level of the project is given.
+ * For a `cwd` in a repository and a sandbox that can write, the server writes `trust_level = "trusted"` into `config.toml`. It does not if
+ * the params contain the trust level of the project.
  */
 export const withoutTrust = <Params extends Pick<Protocol.ThreadStartParams, "cwd" | "sandbox" | "config">>(
   server: Pick<ServerClient, "requestRaw">,
@@ -37,7 +37,7 @@ export const withoutTrust = <Params extends Pick<Protocol.ThreadStartParams, "cw
     Effect.map((response) =>
       isConfigured(response, cwd) ? params : { ...params, config: mergeConfig(untrusted, config) }
     ),
-    // A server without this method does not write either.
+    // A server without this method does not write into `config.toml` either.
     Effect.orElseSucceed(() => params)
   )
 }

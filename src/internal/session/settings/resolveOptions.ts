@@ -1,4 +1,4 @@
-/** From the options of an operation to the protocol's fields. */
+/** Converts the options of an operation to the fields of its request. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Schema from "effect/Schema"
@@ -26,7 +26,7 @@ const hasSandbox = (fields: object): boolean =>
   Predicate.hasProperty(fields, "sandbox") && fields.sandbox !== undefined ||
   Predicate.hasProperty(fields, "sandboxPolicy") && fields.sandboxPolicy !== undefined
 
-/** Options that are not fields of the request, or that the operation sets itself. */
+/** Names of options that are not fields of the request (`own`), and of fields that the operation sets itself (`set`). */
 const ownNames = ["approvalMode", "approvals", "questions"]
 const names = {
   "thread/start": { own: [...ownNames, "tools", "toolConcurrency"], set: [] },
@@ -38,7 +38,7 @@ const names = {
   "turn/start": { own: [...ownNames, "deadline", "idleTimeout"], set: ["threadId", "input"] }
 } satisfies Record<Method, { readonly own: ReadonlyArray<string>; readonly set: ReadonlyArray<string> }>
 
-/** The names of an operation's options. */
+/** Returns the names of an operation's options. */
 const knownNames = (method: Method): ReadonlyArray<string> => {
   const { own, set } = names[method]
   const { params } = Protocol.clientRequests[method]
@@ -56,7 +56,7 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
     return Effect.fail(appServerError(
       new InvalidRequest({
         method,
-        description: "give either approvalMode, or approvalPolicy and approvalsReviewer, not both"
+        description: "pass either `approvalMode`, or `approvalPolicy` and `approvalsReviewer`, not both"
       })
     ))
   }
@@ -66,14 +66,14 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
   }
   return resolve(options).pipe(
     Effect.flatMap((fields) => {
-      // As it was given: a field that the sandbox does not have is an error, and decoding has left it out.
+      // The policy as it was passed: decoding removes unknown fields, which must fail.
       const policy = Predicate.hasProperty(rest, "sandboxPolicy") && Predicate.isNotNullish(rest.sandboxPolicy)
         ? { sandboxPolicy: rest.sandboxPolicy }
         : {}
       const resolved = { ...rest, ...fields, ...policy }
       return Predicate.isNotNullish(rest.permissions) && hasSandbox(resolved)
         ? Effect.fail(appServerError(
-          new InvalidRequest({ method, description: "permissions cannot be combined with a sandbox, nor with bypass" })
+          new InvalidRequest({ method, description: "`permissions` cannot be combined with a sandbox or with `bypass`. Remove one of them." })
         ))
         : Effect.succeed(resolved)
     }),
@@ -84,7 +84,7 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
   )
 }
 
-/** Fails for options that are not an object, as plain JavaScript may give them. */
+/** Fails for options that are not an object, as plain JavaScript may pass them. */
 export const requireOptions = (method: string, options: unknown): Effect.Effect<void, AppServerError> => {
   const description = objectIssue(options)
   return description === undefined
@@ -92,16 +92,13 @@ export const requireOptions = (method: string, options: unknown): Effect.Effect<
     : Effect.fail(appServerError(new InvalidRequest({ method, description })))
 }
 
-/** The fields of an operation that opens a thread. */
+/** Resolves the options of an operation that opens a thread. */
 export const resolveThreadOptions = <
   Options extends
     & ApprovalOptions
     & PermissionOptions
     & Pick<ThreadInput, "sandbox">
-    & Pick<
-      Protocol.ThreadStartParams,
-      "config"
-    >
+    & Pick<Protocol.ThreadStartParams, "config">
 >(
   method: "thread/start" | "thread/resume" | "thread/fork",
   options: Options
@@ -122,7 +119,7 @@ export const resolveThreadOptions = <
           )
       }))
 
-/** The fields of an operation that starts a turn. */
+/** Resolves the options of an operation that starts a turn. */
 export const resolveTurnOptions = <
   Options extends ApprovalOptions & PermissionOptions & Pick<TurnInput, "sandboxPolicy">
 >(

@@ -1,6 +1,6 @@
 /**
- * Checks paths on the machine of the server before they are used. The server itself accepts paths that do not exist, and only the
- * model learns of it.
+ * Checks paths on the machine of the server before they are sent. The server accepts a path that does not exist, and reports it to the model
+ * only.
  */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
@@ -27,15 +27,18 @@ const invalid = (method: string, description: string): Effect.Effect<never, AppS
   Effect.fail(appServerError(new InvalidRequest({ method, description })))
 
 /**
- * Fails if there is no such file or directory at an absolute path. Only an error of the operating system counts: a server that cannot
- * look, such as a test double, does not make a path invalid.
+ * Fails if an absolute path is not that of a file or directory. Only an error of the operating system makes a path invalid: a test double
+ * may not implement the check.
  */
 const requireKind = (
   server: Server,
-  method: string,
-  option: string,
-  path: string,
-  kind: "file" | "directory"
+  { kind, method, option, path }: {
+    readonly method: string
+    /** Names the option in the error. */
+    readonly option: string
+    readonly path: string
+    readonly kind: "file" | "directory"
+  }
 ): Effect.Effect<void, AppServerError> => {
   if (path.includes("\0")) return invalid(method, `${option} has a NUL character in its path`)
   const wrongKind = (metadata: unknown): string | undefined => {
@@ -60,7 +63,7 @@ const requireKind = (
   )
 }
 
-/** The working directory of the server process, where it says so. */
+/** Reads the working directory of the server process. `undefined` if the server does not report it. */
 const processCwd = (server: Server): Effect.Effect<string | undefined, AppServerError> =>
   server.requestRaw("environment/info", { environmentId: "local" }).pipe(
     Effect.map((info) => {
@@ -79,13 +82,13 @@ export const requireCwd = (
   cwd: string | null | undefined
 ): Effect.Effect<void, AppServerError> => {
   if (!Predicate.isString(cwd) || cwd === "" || isInHome(cwd)) return Effect.void
-  const require = (path: string) => requireKind(server, method, "the option `cwd`", path, "directory")
+  const require = (path: string) => requireKind(server, { method, option: "the option `cwd`", path, kind: "directory" })
   return isAbsolute(cwd)
     ? require(cwd)
     : Effect.flatMap(processCwd(server), (base) => base === undefined ? Effect.void : require(join(base, cwd)))
 }
 
-/** Items whose path is that of a file. The path of a mention is a URL. */
+/** Items with the path of a file. The path of a mention is a URL. */
 type FileItem = Extract<Item, { readonly type: "localImage" | "localAudio" | "skill" }>
 
 const isFileItem = (item: Item): item is FileItem =>
@@ -94,7 +97,7 @@ const isFileItem = (item: Item): item is FileItem =>
 
 export const hasFiles = (items: ReadonlyArray<Item>): boolean => items.some(isFileItem)
 
-/** The items of an input with absolute paths. Fails if one of them is not the path of a file. */
+/** Makes the paths in an input absolute. Fails for a path that is not that of a file. */
 export const resolveFiles = (
   server: Server,
   method: string,
@@ -105,23 +108,23 @@ export const resolveFiles = (
   return Effect.forEach(
     items,
     Effect.fnUntraced(function*(item, index) {
-      // A skill may be one of the server's own, which has a URL.
+      // A built-in skill of the server has a URL.
       if (!isFileItem(item) || item.path.includes("://")) return item
-      const what = `\`input[${index}].path\``
+      const option = `\`input[${index}].path\``
       if (isAbsolute(item.path)) {
-        yield* requireKind(server, method, what, item.path, "file")
+        yield* requireKind(server, { method, option, path: item.path, kind: "file" })
         return item
       }
       if (!Predicate.isString(cwd) || !isAbsolute(cwd)) {
         return yield* invalid(
           method,
-          `${what} is the relative path ${
+          `${option} is the relative path ${
             show(item.path)
-          }, and the working directory of the thread is not known; give an absolute path`
+          }, and the working directory of the thread is unknown. Pass an absolute path.`
         )
       }
       const path = join(cwd, item.path)
-      yield* requireKind(server, method, what, path, "file")
+      yield* requireKind(server, { method, option, path, kind: "file" })
       return { ...item, path }
     }),
     { concurrency: "unbounded" }

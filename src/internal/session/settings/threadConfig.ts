@@ -14,13 +14,13 @@ const merge = (one: Config, other: Config): Config => {
   return Object.fromEntries(merged)
 }
 
-/** One config out of several; of two values for a key the later one holds. */
+/** Merges configs. The later value of a key replaces the earlier one. */
 export const mergeConfig = (...configs: ReadonlyArray<Config | null | undefined>): Config | undefined => {
   const given = configs.filter(Predicate.isNotNullish).filter((config) => Object.keys(config).length > 0)
   return given.length === 0 ? undefined : given.reduce(merge, {})
 }
 
-/** Whether a config has all values of another one already. */
+/** Whether a config contains all values of another one. */
 export const includesConfig = (config: Config | null | undefined, other: Config | null | undefined): boolean =>
   Equal.equals(mergeConfig(config, other), mergeConfig(config))
 

@@ -1,11 +1,13 @@
-/** The settings of threads: what the server reports, how a difference is found, and which fields keep them. */
+/** The settings of threads, and how they are read and compared. */
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Struct from "effect/Struct"
 import type { SettingsNotApplied } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
 import type * as Sandbox from "../../../Sandbox.ts"
 import { decoderFor } from "../../connection/codec.ts"
+import { getOwn } from "../../getOwn.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
 
 /**
@@ -47,7 +49,7 @@ const readString = (value: unknown): string | undefined => Predicate.isString(va
 const readStrings = (value: unknown): ReadonlyArray<string> | undefined =>
   Array.isArray(value) && value.every(Predicate.isString) ? value : undefined
 
-/** The settings in the response that opened a thread. */
+/** Reads the settings in the response that opened a thread. */
 export const fromOpened = (opened: ThreadOpened): Settings => ({
   approvalPolicy: readApprovalPolicy(opened.approvalPolicy),
   approvalsReviewer: readApprovalsReviewer(opened.approvalsReviewer),
@@ -61,7 +63,7 @@ export const fromOpened = (opened: ThreadOpened): Settings => ({
   runtimeWorkspaceRoots: readStrings(opened.runtimeWorkspaceRoots)
 })
 
-/** The settings in `thread/settings/updated`, which does not report the workspace roots. */
+/** Reads the settings in `thread/settings/updated`, which does not report the workspace roots. */
 export const fromUpdate = (updated: Protocol.ThreadSettings): Settings => ({
   approvalPolicy: updated.approvalPolicy,
   approvalsReviewer: updated.approvalsReviewer,
@@ -75,7 +77,7 @@ export const fromUpdate = (updated: Protocol.ThreadSettings): Settings => ({
   runtimeWorkspaceRoots: undefined
 })
 
-/** What a thread was opened with that the server does not report. */
+/** The options of a thread that the server does not report. */
 export interface Instructions {
   readonly baseInstructions?: string | null | undefined
   readonly developerInstructions?: string | null | undefined
@@ -90,18 +92,18 @@ export const getInstructions = (
   ...(Predicate.isNotNullish(personality) ? { personality } : {})
 })
 
-/** Settings that a request asks for, by the names of its params. */
+/** The settings that a request sets, by the names of its params. */
 export interface Requested {
   readonly approvalPolicy?: Protocol.AskForApprovalParam | null | undefined
   readonly approvalsReviewer?: Protocol.ApprovalsReviewerParam | null | undefined
-  /** A mode, whose details are the server's configuration. */
+  /** A mode. Its details come from the configuration of the server. */
   readonly sandbox?: Sandbox.Mode | null | undefined
-  /** A policy, which holds in every detail. */
+  /** A policy, which is compared in every detail. */
   readonly sandboxPolicy?: Protocol.SandboxPolicyParam | null | undefined
   readonly permissions?: string | null | undefined
   readonly model?: string | null | undefined
   readonly modelProvider?: string | null | undefined
-  /** Not compared, as the next one: the server replaces values of these that the model does not have. */
+  /** Not compared, as `serviceTier`: the server replaces a value that the model does not support. */
   readonly effort?: string | null | undefined
   readonly serviceTier?: string | null | undefined
   readonly cwd?: string | null | undefined
@@ -126,26 +128,26 @@ const policyTypes: Readonly<Record<Sandbox.Mode, string>> = {
 }
 
 export const getSandboxMode = ({ type }: Protocol.SandboxPolicy): Sandbox.Mode | undefined =>
-  (Object.keys(policyTypes) as Array<Sandbox.Mode>).find((mode) => policyTypes[mode] === type)
+  Struct.keys(policyTypes).find((mode) => policyTypes[mode] === type)
 
-/** A granular policy may come back with more members than were requested, as defaults. */
+/** Whether a value has all requested members. The server adds default members to a granular policy. */
 const covers = (effective: unknown, requested: unknown): boolean =>
   Predicate.isObject(requested)
     ? Predicate.isObject(effective) && Object.entries(requested).every(([key, value]) =>
       value === undefined ||
-      (Object.hasOwn(effective, key) && covers((effective as Record<string, unknown>)[key], value))
+      (Object.hasOwn(effective, key) && covers(effective[key], value))
     )
     : effective === requested
 
-/** The name that the server gives the reviewer today. */
+/** Returns the current name of a reviewer. */
 const currentReviewer = (name: unknown): unknown => name === "guardian_subagent" ? "auto_review" : name
 
-/** Only a built-in profile says no more than the sandbox policy that is reported with it. */
+/** Returns the id of a profile that is not built in. The sandbox policy does not report all of what such a profile permits. */
 export const customProfile = (id: string | null | undefined): string | undefined =>
   Predicate.isString(id) && !id.startsWith(":") ? id : undefined
 
-/** A path as the server reports it: without `.` and `..`, links left as they are. */
-const normalized = (path: string): string => {
+/** Normalizes a path as the server does: without `.` and `..`, and without resolving links. */
+const normalize = (path: string): string => {
   const segments: Array<string> = []
   for (const segment of path.split(/[\\/]+/)) {
     if (segment === "..") segments.pop()
@@ -156,11 +158,11 @@ const normalized = (path: string): string => {
 
 export const isAbsolute = (path: string): boolean => /^(?:[\\/]|[A-Za-z]:[\\/])/.test(path)
 
-/** The server resolves a relative path against its own working directory, which it does not report. */
+/** Whether two paths are equal. A relative path equals any: the server resolves it against a directory that it does not report. */
 export const isSamePath = (effective: string, requested: string): boolean =>
-  !isAbsolute(requested) || normalized(effective) === normalized(requested)
+  !isAbsolute(requested) || normalize(effective) === normalize(requested)
 
-/** Workspace roots after a change of the working directory, which the server moves the root that was the working directory along with. */
+/** Returns the workspace roots after a change of the working directory: the server replaces the root that was the working directory. */
 export const movedRoots = (
   roots: ReadonlyArray<string> | undefined,
   from: string | undefined,
@@ -168,20 +170,20 @@ export const movedRoots = (
 ): ReadonlyArray<string> | undefined =>
   from === undefined || Predicate.isNullish(to) ? roots : roots?.map((root) => isSamePath(root, from) ? to : root)
 
-const pathsOf = (paths: ReadonlyArray<string>, cwd: string | undefined): ReadonlySet<string> =>
-  new Set(paths.map(normalized).filter((path) => cwd === undefined || path !== normalized(cwd)))
+const toPathSet = (paths: ReadonlyArray<string>, cwd: string | undefined): ReadonlySet<string> =>
+  new Set(paths.map(normalize).filter((path) => cwd === undefined || path !== normalize(cwd)))
 
 const isSameSet = (one: ReadonlySet<string>, other: ReadonlySet<string>): boolean =>
   one.size === other.size && [...one].every((path) => other.has(path))
 
-/** What a sandbox policy means when it leaves a member out. */
+/** The values of members that a sandbox policy leaves out. */
 const policyDefaults = (type: string) => ({
   networkAccess: type === "externalSandbox" ? "restricted" : false,
   excludeSlashTmp: false,
   excludeTmpdirEnvVar: false
 })
 
-/** A sandbox policy as the server reports it: with the members that a request has left out. */
+/** Returns a sandbox policy as the server reports it, with the members that a request may leave out. */
 export const completePolicy = (policy: Protocol.SandboxPolicyParam): Protocol.SandboxPolicy => {
   switch (policy.type) {
     case "workspaceWrite":
@@ -201,22 +203,22 @@ export const completePolicy = (policy: Protocol.SandboxPolicyParam): Protocol.Sa
   }
 }
 
-const rootsOf = (policy: object): ReadonlyArray<string> =>
-  readStrings((policy as { readonly writableRoots?: unknown }).writableRoots) ?? []
+const getWritableRoots = (policy: object): ReadonlyArray<string> =>
+  readStrings(getOwn(policy, "writableRoots")) ?? []
 
 const isSamePolicy = (
   effective: Protocol.SandboxPolicy,
   requested: Protocol.SandboxPolicyParam,
   cwd: string | undefined
 ): boolean => {
-  const { writableRoots: _, ...rest } = { ...policyDefaults(requested.type), ...requested } as Record<string, unknown>
+  const { writableRoots: _, ...rest }: Record<string, unknown> = { ...policyDefaults(requested.type), ...requested }
   return covers({ ...policyDefaults(effective.type), ...effective }, rest) &&
-    isSameSet(pathsOf(rootsOf(effective), cwd), pathsOf(rootsOf(requested), cwd))
+    isSameSet(toPathSet(getWritableRoots(effective), cwd), toPathSet(getWritableRoots(requested), cwd))
 }
 
 /**
- * The first setting that differs from what was requested. A permission that the server does not report differs; any other setting
- * that it does not report is not checked.
+ * Finds the first setting that differs from the requested one. A permission that the server does not report differs. Any other setting that
+ * it does not report is not compared.
  */
 export const findMismatch = (requested: Requested, effective: Settings): Difference | undefined => {
   const { approvalPolicy, approvalsReviewer, permissions, sandbox, sandboxPolicy } = requested
@@ -245,17 +247,17 @@ export const findMismatch = (requested: Requested, effective: Settings): Differe
       return { setting: "sandbox", requested: sandboxPolicy, effective: effective.sandboxPolicy }
     }
   }
-  return otherDifferenceOf(requested, effective)
+  return findOtherMismatch(requested, effective)
 }
 
-/** Whether a setting that is not a permission was requested and is reported as another. */
+/** Whether a setting that is not a permission was requested, and the server reports another value. */
 const isDifferent = <A>(
   wanted: A | null | undefined,
   got: A | null | undefined,
   isSame: (got: A, wanted: A) => boolean = (got, wanted) => got === wanted
 ): boolean => Predicate.isNotNullish(wanted) && got !== undefined && (got === null || !isSame(got, wanted))
 
-const otherDifferenceOf = (requested: Requested, effective: Settings): Difference | undefined => {
+const findOtherMismatch = (requested: Requested, effective: Settings): Difference | undefined => {
   const isChosen = requested.allowProviderModelFallback === true || Predicate.isNotNullish(requested.collaborationMode)
   const differences: ReadonlyArray<readonly [keyof Requested & Difference["setting"], boolean]> = [
     ["model", !isChosen && isDifferent(requested.model, effective.model)],
@@ -266,7 +268,7 @@ const otherDifferenceOf = (requested: Requested, effective: Settings): Differenc
       isDifferent(
         requested.runtimeWorkspaceRoots,
         effective.runtimeWorkspaceRoots,
-        (got, wanted) => isSameSet(pathsOf(got, undefined), pathsOf(wanted, undefined))
+        (got, wanted) => isSameSet(toPathSet(got, undefined), toPathSet(wanted, undefined))
       )
     ]
   ]

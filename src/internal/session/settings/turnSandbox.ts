@@ -1,4 +1,4 @@
-/** Makes the sandbox policy of a turn hold. */
+/** Keeps workspace roots from widening the sandbox policy of a turn. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { AppServerError } from "../../../AppServerError.ts"
@@ -7,8 +7,8 @@ import { notApplied } from "../threads/keptSettings.ts"
 import { isAbsolute, isSamePath, movedRoots, type Settings } from "./threadSettings.ts"
 
 /**
- * The params of a turn, with workspace roots that make its sandbox policy hold: the server adds the workspace roots of the thread to
- * the writable roots of a policy.
+ * Adds workspace roots to the params of a turn, so that its sandbox policy holds exactly. By default, the server adds the workspace roots of
+ * the thread to the writable roots of the policy.
  */
 export const withExactRoots = (
   settings: Settings,
