@@ -1,4 +1,4 @@
-/** Reports a login that a restart of the server has ended, before a turn fails for it. */
+/** Warns of a login that was lost in a restart of the server, before a turn fails without it. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
@@ -8,8 +8,8 @@ import { getOwn } from "../getOwn.ts"
 const isLoggedOut = (response: unknown): boolean => getOwn(response, "account") === null
 
 /**
- * Warns when the server was restarted and is not logged in any more. The server keeps some logins in memory only: tokens that the
- * program has supplied, and any login with `cli_auth_credentials_store = "ephemeral"`.
+ * Warns if the server is not logged in any more after a restart. The server keeps some logins in memory only: tokens from the program, and
+ * any login with `cli_auth_credentials_store = "ephemeral"`.
  */
 export const warnOfLostLogin = (server: ServerConnection): Effect.Effect<void, never, Scope.Scope> =>
   Effect.suspend(() => {
@@ -18,13 +18,13 @@ export const warnOfLostLogin = (server: ServerConnection): Effect.Effect<void, n
       server.addNotificationHandler("account/updated", (params) => {
         authMode = params.authMode ?? null
       }),
-      server.addRestartHandler((requests) =>
-        authMode === null ? Effect.void : requests.requestRaw("account/read", {}).pipe(
+      server.addRestartHandler((client) =>
+        authMode === null ? Effect.void : client.requestRaw("account/read", {}).pipe(
           Effect.orElseSucceed(() => undefined),
           Effect.filterOrElse(Predicate.not(isLoggedOut), () => {
             const warning =
-              `codex app-server was restarted and has lost the login of this program (${authMode}), which it keeps in ` +
-              "memory only. Send `account/login/start` again when `AppServer.states` is `Ready`, before you run another turn"
+              `codex app-server was restarted and lost the login of this program (\`${authMode}\`), which it keeps in memory ` +
+              "only. Send `account/login/start` when `AppServer.states` is `Ready`, before you run another turn."
             authMode = null
             return Effect.logWarning(warning)
           })

@@ -1,4 +1,4 @@
-/** Resumes and forks threads, with the settings, handlers and tools that the program gave them before. */
+/** Resumes and forks threads, with the settings, handlers and tools that the program passed before. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { SandboxConflictError } from "../../ApprovalMode.ts"
@@ -28,18 +28,19 @@ type Fields = Protocol.ThreadResumeOptions & Protocol.ThreadForkOptions
 interface Reopen extends Resolved<Fields> {
   readonly method: Method
   readonly id: string
-  /** The record of the thread with the id, unless a `path` or a `history` is opened in its place. */
+  /** The record of the thread. `undefined` if the options name another thread. */
   readonly known: ThreadRecord | undefined
+  /** Whether the options name another thread to open, with a `path` or a `history`. */
   readonly isOther: boolean
 }
 
-/** Sends the request. Fails if the thread has other settings afterwards than it had, or than the options ask for. */
+/** Sends the request. Fails if the thread does not have the requested settings afterwards. */
 const open = Effect.fnUntraced(function*(
   { records, server }: SessionState,
   { fields, id, isOther, known, method }: Reopen
 ): Effect.fn.Return<{ readonly response: ThreadOpened; readonly record: ThreadRecord | undefined }, AppServerError> {
   const response = yield* Effect.catch(
-    openKept(server, method, id, known, fields),
+    openKept(server, { method, id, record: known, options: fields }),
     (error) => {
       // The server has loaded the thread with other settings.
       if (method === "thread/resume" && error.reason._tag === "SettingsNotApplied") known?.unload()
@@ -58,7 +59,7 @@ const open = Effect.fnUntraced(function*(
   return { response, record: known ?? other }
 })
 
-/** The tools of the thread that was opened: those of the options, or those that the program passed before. */
+/** Returns the tools of the opened thread: those of the options, or those that the program passed before. */
 const openedTools = (
   { server }: SessionState,
   { id, method, tools }: Reopen,
@@ -69,8 +70,8 @@ const openedTools = (
     ? mergeForReopen(server, method, id, tools, before, response)
     : Effect.succeed(method === "thread/fork" ? before && copyForThread(before) : before)
 
-/** Opens the thread, and notes its settings, handlers and tools. */
-const openNoted = (
+/** Opens the thread, and records its settings, handlers and tools. */
+const openRecorded = (
   session: SessionState,
   reopen: Reopen,
   now: ThreadHandlers,
@@ -78,22 +79,20 @@ const openNoted = (
 ): Effect.Effect<OpenThread, AppServerError> => {
   const { handlers: registry, records, server, turns } = session
   const { fields, id, isOther, method } = reopen
-  return records.collect((updates) =>
-    Effect.gen(function*() {
-      const { record: previous, response } = yield* open(session, reopen)
-      const instructions = isOther ? {} : records.get(id)?.instructions
-      const record = records.note(response, updates, mergeConfig(previous?.config, fields.config))
-      record.instructions = { ...instructions, ...getInstructions(fields) }
-      if (method === "thread/resume") yield* findActive(server, turns, response)
-      else turns.usages.forgetTotals(record.id)
-      const tools = yield* openedTools(session, reopen, before?.tools, response)
-      registry.setThread(record.id, { ...now, tools })
-      return new OpenThread(record, records)
-    })
-  )
+  return records.collect(Effect.fnUntraced(function*(updates) {
+    const { record: previous, response } = yield* open(session, reopen)
+    const instructions = isOther ? {} : records.get(id)?.instructions
+    const record = records.note(response, updates, mergeConfig(previous?.config, fields.config))
+    record.instructions = { ...instructions, ...getInstructions(fields) }
+    if (method === "thread/resume") yield* findActive(server, turns, response)
+    else turns.usages.forgetTotals(record.id)
+    const tools = yield* openedTools(session, reopen, before?.tools, response)
+    registry.setThread(record.id, { ...now, tools })
+    return new OpenThread(record, records)
+  }))
 }
 
-/** `layer` are the handlers of the context in which the `Codex` layer was built. */
+/** Resumes or forks a thread. `layer` are the handlers of the context in which the `Codex` layer was built. */
 export const reopenThread = Effect.fnUntraced(function*(
   session: SessionState,
   layer: Handlers,
@@ -118,12 +117,12 @@ export const reopenThread = Effect.fnUntraced(function*(
     tools: tools ?? before?.tools
   }
   const reopen: Reopen = { ...resolved, method, id, known, isOther }
-  if (method === "thread/fork") return yield* openNoted(session, reopen, now, before)
+  if (method === "thread/fork") return yield* openRecorded(session, reopen, now, before)
 
-  yield* refuseIgnored(server, id, known?.config, records.get(id)?.instructions, fields)
-  // The server replays the requests that a resumed thread still waits for, before its response.
+  yield* refuseIgnored(server, id, fields, { config: known?.config, instructions: records.get(id)?.instructions })
+  // Before its response, the server replays the pending requests of the thread, so the handlers must be set.
   registry.setThread(id, now)
-  return yield* openNoted(session, reopen, now, before).pipe(
+  return yield* openRecorded(session, reopen, now, before).pipe(
     Effect.onError(() =>
       Effect.sync(() => {
         // Another fiber that resumes the thread may have set other handlers meanwhile.

@@ -1,4 +1,4 @@
-/** The state that all `Codex` layers on one server share: its threads and turns, and the handlers of both. */
+/** The session of a connection: the state of threads, turns and handlers that all `Codex` layers on the connection share. */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -39,9 +39,9 @@ const makeState = Effect.fnUntraced(function*(
 })
 
 /**
- * Makes the session of a connection. Its state is made, with the context of the `AppServer` layer, when the first `Codex` layer needs it. It
- * never goes idle, so it lives as long as the connection: a `Codex` layer that is built later must not widen the permissions of a thread that
- * an earlier one has opened.
+ * Makes the session of a connection. Its state is made for the first `Codex` layer, with the context of the `AppServer` layer. It never goes
+ * idle, and lives as long as the connection. So a later `Codex` layer does not widen the permissions of a thread that an earlier one has
+ * opened.
  */
 export const makeSession = (
   server: ServerConnection

@@ -1,4 +1,4 @@
-/** What the threads and turns of one server share. */
+/** The state that the threads and turns of one connection share. */
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type * as Approvals from "../approvals/model.ts"

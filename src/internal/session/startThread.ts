@@ -15,7 +15,7 @@ import { requestThread } from "./threads/responses.ts"
 
 const method = "thread/start"
 
-/** `layer` are the handlers of the context in which the `Codex` layer was built. */
+/** Starts a thread. `layer` are the handlers of the context in which the `Codex` layer was built. */
 export const startThread = Effect.fnUntraced(function*(
   { handlers: registry, records, server }: SessionState,
   layer: Handlers,
@@ -30,18 +30,16 @@ export const startThread = Effect.fnUntraced(function*(
     layer,
     tools: tools && withRegisteredTools(tools, fields.dynamicTools ?? [])
   }
-  return yield* records.collect((updates) =>
-    Effect.gen(function*() {
-      const response = yield* registry.whileStarting(
-        thread,
-        requestThread(server, method, dynamicTools === undefined ? fields : { ...fields, dynamicTools })
-      )
-      const { id } = response.thread
-      yield* verifySettings(method, id, fields, fromOpened(response))
-      registry.setThread(id, thread)
-      const record = records.note(response, updates, mergeConfig(fields.config))
-      record.instructions = getInstructions(fields)
-      return new OpenThread(record, records)
-    })
-  )
+  return yield* records.collect(Effect.fnUntraced(function*(updates) {
+    const response = yield* registry.whileStarting(
+      thread,
+      requestThread(server, method, dynamicTools === undefined ? fields : { ...fields, dynamicTools })
+    )
+    const { id } = response.thread
+    yield* verifySettings(method, id, fields, fromOpened(response))
+    registry.setThread(id, thread)
+    const record = records.note(response, updates, mergeConfig(fields.config))
+    record.instructions = getInstructions(fields)
+    return new OpenThread(record, records)
+  }))
 })

@@ -42,7 +42,9 @@ const describeRequest = (request: Approvals.Request): string => {
 const undecidedReason = (sources: ReadonlyArray<string>): string =>
   sources.length === 0
     ? "no handler is registered for approvals. Pass `approvals` to the thread or the turn, or provide `Approvals.layer`."
-    : `the approvals of the ${sources.join(" and the ")} made no decision. Return a decision from one of them, or end ` +
+    : `the approvals of the ${
+      sources.join(" and the ")
+    } made no decision. Return a decision from one of them, or end ` +
       "`ApprovalPolicy.firstOf` with a policy that always decides."
 
 class InvalidDecision extends Data.TaggedError("InvalidDecision")<{ readonly request: Approvals.Request["_tag"] }> {
@@ -152,7 +154,11 @@ class ApprovalHandler {
 
   private interruptTurn({ threadId, turnId }: Approvals.Request): Effect.Effect<void> {
     return turnId === undefined ? Effect.void : this.server.request("turn/interrupt", { threadId, turnId }).pipe(
-      Effect.catch((error) => Effect.logWarning(`Cannot interrupt turn \`${turnId}\` of thread \`${threadId}\` after the decision \`cancel\`: ${error.message}`)),
+      Effect.catch((error) =>
+        Effect.logWarning(
+          `Cannot interrupt turn \`${turnId}\` of thread \`${threadId}\` after the decision \`cancel\`: ${error.message}`
+        )
+      ),
       Effect.forkIn(this.scope),
       Effect.asVoid
     )

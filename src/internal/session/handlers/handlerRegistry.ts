@@ -272,7 +272,7 @@ export class HandlerRegistry {
       }),
       Effect.catch((error) =>
         Effect.as(
-          Effect.logWarning(`Cannot read which thread started thread \`${threadId}\`, so its requests are declined: ${error.message}`),
+          Effect.logWarning(`Cannot read which thread started thread \`${threadId}\`: ${error.message}`),
           undefined
         )
       )

@@ -15,7 +15,9 @@ const failed = (text: string): Protocol.DynamicToolCallResponse => ({
 })
 
 const notRegistered = (name: string): NotHandled =>
-  new NotHandled({ why: `no handler is registered for tool \`${name}\`. Pass it in the option \`tools\` of the thread.` })
+  new NotHandled({
+    why: `no handler is registered for tool \`${name}\`. Pass it in the option \`tools\` of the thread.`
+  })
 
 const runTool = (
   { tools, semaphore }: ThreadTools,
@@ -36,7 +38,10 @@ const runTool = (
   return limited.pipe(
     Effect.catchCause((cause) =>
       Effect.as(
-        Effect.logError(`Tool \`${name}\` failed (thread \`${threadId}\`, turn \`${turnId}\`, call \`${callId}\`)`, cause),
+        Effect.logError(
+          `Tool \`${name}\` failed (thread \`${threadId}\`, turn \`${turnId}\`, call \`${callId}\`)`,
+          cause
+        ),
         failed(`${name} failed unexpectedly`)
       )
     ),

@@ -73,7 +73,10 @@ const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fie
       const resolved = { ...rest, ...fields, ...policy }
       return Predicate.isNotNullish(rest.permissions) && hasSandbox(resolved)
         ? Effect.fail(appServerError(
-          new InvalidRequest({ method, description: "`permissions` cannot be combined with a sandbox or with `bypass`. Remove one of them." })
+          new InvalidRequest({
+            method,
+            description: "`permissions` cannot be combined with a sandbox or with `bypass`. Remove one of them."
+          })
         ))
         : Effect.succeed(resolved)
     }),

@@ -203,8 +203,7 @@ export const completePolicy = (policy: Protocol.SandboxPolicyParam): Protocol.Sa
   }
 }
 
-const getWritableRoots = (policy: object): ReadonlyArray<string> =>
-  readStrings(getOwn(policy, "writableRoots")) ?? []
+const getWritableRoots = (policy: object): ReadonlyArray<string> => readStrings(getOwn(policy, "writableRoots")) ?? []
 
 const isSamePolicy = (
   effective: Protocol.SandboxPolicy,

@@ -1,8 +1,9 @@
-/** Opens threads with the settings that they have, where the server would take others from its configuration. */
+/** Opens threads with the settings that they had. Otherwise the server would use those of its configuration. */
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
+import * as Struct from "effect/Struct"
 import { type AppServerError, make as appServerError, SettingsNotApplied } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import { isTable } from "../../configTree.ts"
@@ -26,7 +27,7 @@ interface Options extends Requested, Instructions {
   readonly config?: Config | null | undefined
 }
 
-/** The fields that are sent to keep settings, and the settings that the thread must have then. */
+/** The fields that keep settings, and the settings that the thread must have afterwards. */
 interface Kept {
   readonly fields: Options
   readonly requested: Requested
@@ -45,7 +46,7 @@ const keptApprovals = (settings: Settings, { approvalPolicy, approvalsReviewer, 
 
 type WorkspaceWrite = Extract<Protocol.SandboxPolicyParam, { type: "workspaceWrite" }>
 
-/** The configuration's names of the details that `workspace-write` has, and a mode has not. */
+/** The details of a `workspaceWrite` policy, by their names in the configuration. A mode does not contain them. */
 const details = {
   writable_roots: "writableRoots",
   network_access: "networkAccess",
@@ -53,9 +54,9 @@ const details = {
   exclude_slash_tmp: "excludeSlashTmp"
 } as const satisfies Record<string, keyof WorkspaceWrite>
 
-const detailNames = Object.keys(details) as ReadonlyArray<keyof typeof details>
+const detailNames = Struct.keys(details)
 
-/** A `workspaceWrite` policy with the details that a `config` gives anew. */
+/** Returns a `workspaceWrite` policy with the details that a `config` replaces. */
 const withDetails = (policy: WorkspaceWrite, config: Config | null | undefined): WorkspaceWrite => {
   const given = config?.["sandbox_workspace_write"]
   return {
@@ -66,7 +67,7 @@ const withDetails = (policy: WorkspaceWrite, config: Config | null | undefined):
   }
 }
 
-const configOf = (policy: WorkspaceWrite): Config => ({
+const toConfig = (policy: WorkspaceWrite): Config => ({
   sandbox_workspace_write: Object.fromEntries(detailNames.map((name) => [name, policy[details[name]]]))
 })
 
@@ -85,10 +86,10 @@ const keptSandbox = ({ activePermissionProfile, sandboxPolicy }: Settings, optio
   }
   if (kept.type !== "workspaceWrite") return { fields: { sandbox: mode }, requested: { sandboxPolicy: kept } }
   const policy = withDetails(kept, config)
-  return { fields: { sandbox: mode, config: configOf(policy) }, requested: { sandboxPolicy: policy } }
+  return { fields: { sandbox: mode, config: toConfig(policy) }, requested: { sandboxPolicy: policy } }
 }
 
-/** The model and its settings, which a stored thread keeps by itself, and a fork does not. */
+/** Returns the model and its settings. A stored thread keeps them, and a fork does not. */
 const keptModel = ({ effort, model, modelProvider, serviceTier }: Settings, options: Options): Options => {
   const isGiven = Predicate.isNotNullish(options.model) || Predicate.isNotNullish(options.modelProvider)
   const keepsEffort = Predicate.isNotNullish(effort) && !isGiven && !hasKey(options.config, "model_reasoning_effort")
@@ -102,7 +103,7 @@ const keptModel = ({ effort, model, modelProvider, serviceTier }: Settings, opti
 const withoutUndefined = <A extends object>(fields: A): A =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as A
 
-/** The fields with which a known thread is resumed or forked, so that it has the settings that it had, or those in the options. */
+/** Returns the fields that resume or fork a known thread with the settings that it had, or with those in the options. */
 const keep = (
   method: "thread/resume" | "thread/fork",
   { config: opened, settings }: ThreadRecord,
@@ -110,7 +111,7 @@ const keep = (
 ): Kept => {
   const approvals = keptApprovals(settings, options)
   const sandbox = keptSandbox(settings, options)
-  const { config, ...model } = method === "thread/fork" ? keptModel(settings, options) : {} as Options
+  const { config, ...model }: Options = method === "thread/fork" ? keptModel(settings, options) : {}
   return {
     fields: withoutUndefined({
       ...options,
@@ -121,7 +122,7 @@ const keep = (
   }
 }
 
-/** The error for a setting that the server did not apply. */
+/** Makes the error for a setting that the server did not apply. */
 export const notApplied = (method: string, threadId: string, difference: Difference): AppServerError =>
   appServerError(new SettingsNotApplied({ method, threadId, ...difference }))
 
@@ -136,7 +137,7 @@ export const verifySettings = (
   return difference === undefined ? Effect.void : Effect.fail(notApplied(method, threadId, difference))
 }
 
-/** Changes the settings of an open thread, and returns those that it has then. */
+/** Changes the settings of an open thread, and returns its settings afterwards. */
 const updateSettings = (
   server: ServerClient,
   threadId: string,
@@ -147,7 +148,7 @@ const updateSettings = (
     requestThread(server, "thread/resume", { threadId, excludeTurns: true })
   )
 
-/** Changes settings of a thread back, as far as that is possible. */
+/** Restores the settings of a thread, as far as possible. */
 export const restoreSettings = (
   server: ServerClient,
   threadId: string,
@@ -168,28 +169,32 @@ export const restoreSettings = (
   return Effect.ignore(server.requestRaw("thread/settings/update", settings, { timeout: "5 seconds" }))
 }
 
-/** The server refuses to open a thread that it is unloading, as after `thread.close`, until it has done so. */
-const whileClosing = <A>(open: Effect.Effect<A, AppServerError>): Effect.Effect<A, AppServerError> =>
+/** Retries while the server is unloading the thread, as after `thread.close`: it refuses to open the thread meanwhile. */
+const retryWhileClosing = <A>(open: Effect.Effect<A, AppServerError>): Effect.Effect<A, AppServerError> =>
   Effect.retry(open, {
     while: ({ reason }) => reason._tag === "RequestRejected" && reason.detail.includes("is closing; retry"),
     schedule: Schedule.exponential("10 millis").pipe(Schedule.upTo({ duration: "10 seconds" }))
   })
 
 /**
- * Resumes or forks a thread: one that is known with the settings that it has, unless the options give others. Fails if the thread
- * has other settings afterwards. A sandbox that has no mode is applied with `thread/settings/update`.
+ * Resumes or forks a thread. A thread with a record keeps its settings, unless the options contain others. Fails if the thread has other
+ * settings afterwards. A sandbox without a mode is applied with `thread/settings/update`.
  */
 export const openKept = Effect.fnUntraced(function*(
   server: ServerClient,
-  method: "thread/resume" | "thread/fork",
-  id: string,
-  record: ThreadRecord | undefined,
-  options: Options
+  { id, method, options, record }: {
+    readonly method: "thread/resume" | "thread/fork"
+    readonly id: string
+    readonly record: ThreadRecord | undefined
+    readonly options: Options
+  }
 ): Effect.fn.Return<ThreadOpened, AppServerError> {
   const { fields, requested } = record === undefined
     ? { fields: options, requested: options }
     : keep(method, record, options)
-  const opened = yield* whileClosing(requestThread(server, method, { ...fields, threadId: id, excludeTurns: true }))
+  const opened = yield* retryWhileClosing(
+    requestThread(server, method, { ...fields, threadId: id, excludeTurns: true })
+  )
   const threadId = opened.thread.id
   const difference = findMismatch(requested, fromOpened(opened))
   if (difference === undefined) return opened
@@ -206,13 +211,13 @@ export const openKept = Effect.fnUntraced(function*(
   return updated
 })
 
-/** Opens a known thread again as it was, with its model too. */
+/** Opens a known thread again with its settings, including its model. */
 export const reopenKept = Effect.fnUntraced(function*(
   server: ServerClient,
   id: string,
   record: ThreadRecord
 ): Effect.fn.Return<void, AppServerError> {
-  const opened = yield* openKept(server, "thread/resume", id, record, {})
+  const opened = yield* openKept(server, { method: "thread/resume", id, record, options: {} })
   const { cwd, effort, model, modelProvider, serviceTier } = record.settings
   const changes = { cwd, effort, model, serviceTier }
   const effective = fromOpened(opened)
@@ -231,7 +236,7 @@ export const reopenKept = Effect.fnUntraced(function*(
   yield* verifySettings("thread/resume", id, { cwd, model, modelProvider }, fromOpened(updated))
 })
 
-/** Fails if a known thread was opened in a way that does not send its settings, and has others then. */
+/** Fails if a thread that was opened without its settings has other settings than its record. */
 export const verifyKept = (
   method: "thread/resume" | "thread/fork",
   threadId: string,
@@ -241,24 +246,25 @@ export const verifyKept = (
 ): Effect.Effect<void, AppServerError> =>
   verifySettings(method, threadId, keep(method, record, options).requested, effective)
 
-/** The options of a resume that the server ignores if it has loaded the thread, and does not report. */
+/** The options of a resume that the server does not report, and ignores if it has loaded the thread. */
 const ignoredOptions = ["baseInstructions", "developerInstructions", "personality"] as const
 
-/** Fails if options of a resume would be ignored. Nothing is changed then. */
+/** Fails, without a change of the thread, if the server would ignore options of a resume. `before` are those it was opened with. */
 export const refuseIgnored = Effect.fnUntraced(function*(
   server: ServerClient,
   id: string,
-  config: Config | undefined,
-  instructions: Instructions | undefined,
-  options: Options
+  options: Options,
+  before: { readonly config: Config | undefined; readonly instructions: Instructions | undefined }
 ): Effect.fn.Return<void, AppServerError> {
-  const setting = includesConfig(config, options.config)
-    ? ignoredOptions.find((name) => Predicate.isNotNullish(options[name]) && options[name] !== instructions?.[name])
+  const setting = includesConfig(before.config, options.config)
+    ? ignoredOptions.find((name) =>
+      Predicate.isNotNullish(options[name]) && options[name] !== before.instructions?.[name]
+    )
     : "config"
   if (setting === undefined) return
   const read = yield* Effect.orElseSucceed(server.requestRaw("thread/read", { threadId: id }), () => undefined)
   const status = getOwn(getOwn(getOwn(read, "thread"), "status"), "type")
   if (!Predicate.isString(status) || status === "notLoaded") return
-  // These hold instructions and tokens, so the error does not repeat them.
+  // The values may contain instructions and tokens, so the error does not repeat them.
   return yield* notApplied("thread/resume", id, { setting, requested: undefined, effective: undefined })
 })

@@ -1,4 +1,4 @@
-/** Opens a thread again where the server does not have it open, and sends requests about it. */
+/** Sends requests about a thread, on connections on which it is open. */
 import * as Effect from "effect/Effect"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
 import type { ServerClient } from "../../connection/client.ts"
@@ -7,6 +7,7 @@ import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { reopenKept } from "./keptSettings.ts"
 import type { ThreadRecord, ThreadRecords } from "./threadRecords.ts"
 
+/** A thread that this program has opened. It is opened again when it is used after a restart. */
 export class OpenThread {
   readonly record: ThreadRecord
   private readonly records: ThreadRecords
@@ -20,7 +21,7 @@ export class OpenThread {
     return this.record.id
   }
 
-  /** Opens the thread again, with the settings that it had, unless it was opened in this restart generation. */
+  /** Opens the thread again with its settings, unless it is open in this restart generation. */
   reopen(client: ServerClient): Effect.Effect<void, AppServerError> {
     const { record, records } = this
     const isOpen = () => record.isOpen(records.generation)
@@ -36,9 +37,9 @@ export class OpenThread {
   }
 
   /**
-   * Sends a request on a connection on which the thread is open. If that connection ends before the request was sent, the request is sent
-   * on the next one, once the thread is open there. The fiber that opens the thread uses one connection only, so no other fiber
-   * waits for it while it waits for the next connection.
+   * Sends a request on a connection on which the thread is open. If that connection ends before the request is sent, opens the thread on the
+   * next connection and sends it there. An attempt uses one connection only: the fiber that opens the thread does not wait for the next
+   * connection while other fibers wait for it.
    */
   request<A>(
     server: ServerConnection,
@@ -65,7 +66,8 @@ export class OpenThread {
     return appServerError(
       new InvalidRequest({
         method,
-        description: `the handle of thread ${this.id} was closed; open the thread again with codex.resumeThread`
+        description:
+          `the handle of thread \`${this.id}\` was closed. Open the thread again with \`codex.resumeThread\`.`
       })
     )
   }

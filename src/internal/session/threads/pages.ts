@@ -1,4 +1,4 @@
-/** Lists that come in pages. */
+/** Reads lists that the server sends in pages. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -14,7 +14,7 @@ const Page = Schema.Struct({
 
 const decodePage = Schema.decodeUnknownEffect(Page)
 
-/** The entries of a list. Pages are fetched as the stream is pulled; an entry that cannot be read is left out. */
+/** Makes a stream of the entries of a list. It fetches pages as it is pulled, and leaves out entries that do not decode. */
 export const pages = <A>(
   server: Pick<ServerClient, "requestRaw" | "withVersions">,
   method: string,
@@ -27,18 +27,18 @@ export const pages = <A>(
     if (isEntry(entry)) return [entry]
     const decoded = decodeEntry(entry)
     if (Result.isSuccess(decoded)) return [decoded.success]
-    yield* Effect.logWarning(`Left out an entry of ${method} that cannot be read: ${decoded.failure.message}`)
+    yield* Effect.logWarning(`Left out an entry of \`${method}\` that does not decode: ${decoded.failure.message}`)
     return []
   })
-  return Stream.paginate(
-    null as string | null,
-    Effect.fnUntraced(function*(cursor: string | null) {
+  return Stream.paginate<string | null, A, AppServerError>(
+    null,
+    Effect.fnUntraced(function*(cursor) {
       const page = yield* Effect.mapError(
         decodePage(yield* server.requestRaw(method, { ...params, cursor })),
         (error) => server.withVersions(appServerError(new DecodeFailed({ method, issue: error.message })))
       )
       const entries = yield* Effect.forEach(page.data, read)
-      // A cursor that leads nowhere new would lead there forever.
+      // The same cursor again would repeat the page forever.
       const next = page.nextCursor === cursor ? null : page.nextCursor
       return [entries.flat(), Option.fromNullishOr(next)] as const
     })

@@ -1,6 +1,5 @@
 /**
- * What a handle needs of an answer, and nothing else: a thread is not lost because a newer server describes it in another
- * way.
+ * Decodes only those fields of a response that a handle needs. So a newer server may describe a thread in another way.
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -16,9 +15,9 @@ const requestFor = <A>(schema: Schema.Codec<A>) => {
     params: object,
     options?: RequestOptions
   ): Effect.Effect<A, AppServerError> =>
-    Effect.flatMap(server.requestRaw(method, params, options), (answer) =>
+    Effect.flatMap(server.requestRaw(method, params, options), (response) =>
       Effect.mapError(
-        decode(answer),
+        decode(response),
         (error) => server.withVersions(appServerError(new DecodeFailed({ method, issue: error.message })))
       ))
 }

@@ -1,9 +1,9 @@
-/** The spellings of thread ids. */
+/** Normalizes thread ids. */
 import * as Predicate from "effect/Predicate"
 
 /**
- * A thread id as the server writes it. The server also reads upper case, braces, `urn:uuid:` and no hyphens, so without this a record of
- * the thread is not found by another spelling. Anything else stays as it is, for the server to refuse.
+ * Returns a thread id as the server writes it, by which records are found. The server also accepts upper case, braces, `urn:uuid:` and no
+ * hyphens. Returns any other value unchanged, for the server to refuse.
  */
 export const canonicalId = (id: string): string => {
   if (!Predicate.isString(id)) return id

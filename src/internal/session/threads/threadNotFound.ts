@@ -1,4 +1,4 @@
-/** Says more about a thread that the server cannot find than the words of the server do. */
+/** Adds to `ThreadNotFound` what became of the thread, where the server does not report it. */
 import * as Effect from "effect/Effect"
 import {
   type AppServerError,
@@ -17,13 +17,13 @@ const withState = (error: AppServerError, state: ThreadNotFoundState): AppServer
   return appServerError(new ThreadNotFound({ method, threadId, state, cause }))
 }
 
-/** Names what became of a thread that this program holds: the server says only that it is not loaded, or not stored. */
+/** Adds the state of a thread that this program has opened and that was archived or deleted. */
 export const withGone = <E>(error: E, record: ThreadRecord | undefined): E | AppServerError =>
   isAppServerError(error) && record?.gone !== undefined ? withState(error, record.gone) : error
 
 /**
- * Tells a thread that is open but not stored from one that does not exist. The server says the same of both when a thread is resumed
- * or forked, so it is asked for the open one.
+ * Distinguishes a thread that is open but not stored from one that does not exist. A resume or a fork fails with the same error for both, but
+ * `thread/read` succeeds for an open thread.
  */
 export const orNotStored = (server: ServerClient, error: AppServerError): Effect.Effect<never, AppServerError> => {
   const { reason } = error

@@ -1,4 +1,4 @@
-/** What this program knows of the threads that it has opened, as long as the connection to their server lives. */
+/** The records of the threads that this program has opened, across restarts of the server. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
@@ -27,13 +27,13 @@ export class ThreadRecord {
   config: Config | undefined
   /** The instructions that the thread was opened with, which the server does not report. */
   instructions: Instructions = {}
-  /** The restart generation in which the thread was opened last. */
+  /** The restart generation in which the thread was last opened. */
   private openedIn: number
-  /** Whether the program has closed the thread: the server sends no events of it until it is resumed. */
+  /** Whether the program closed the thread. The server sends no events of it until it is resumed. */
   isClosed = false
-  /** Why the thread can no longer be used as it is. */
+  /** What became of a thread that cannot be used. */
   gone: "archived" | "deleted" | undefined
-  /** Held while the thread is opened again. */
+  /** The lock for opening the thread again. */
   readonly reopening = Semaphore.makeUnsafe(1)
 
   constructor(id: string, settings: Settings, config: Config | undefined, openedIn: number) {
@@ -53,14 +53,14 @@ export class ThreadRecord {
     this.gone = undefined
   }
 
-  /** Notes that the server may have loaded the thread without its settings. It is opened again before it is used. */
+  /** Notes that the server may have loaded the thread with other settings. It is opened again before it is used. */
   unload(): void {
     this.openedIn = neverOpened
   }
 
   /**
-   * Notes the settings that a turn was started with, which hold for later turns too. If the server has reported them, only the
-   * workspace roots are noted, which it does not report.
+   * Notes the settings that a turn was started with, which also hold for later turns. If the server has reported them, notes only the
+   * workspace roots, which it does not report.
    */
   change(params: Requested, isReported: boolean): void {
     const { settings } = this
@@ -95,7 +95,7 @@ export class ThreadRecord {
 export type Updates = ReadonlyMap<string, Settings>
 
 export class ThreadRecords {
-  /** The restart generation: how often the server was restarted. */
+  /** The restart generation: the number of restarts of the server. */
   generation = 0
   private readonly records = new Map<string, ThreadRecord>()
   private readonly collecting = new Set<Map<string, Settings>>()
@@ -105,8 +105,8 @@ export class ThreadRecords {
   }
 
   /**
-   * Runs an effect that opens a thread, with the settings that are reported meanwhile: a notification may overtake the fiber that the
-   * response resumes.
+   * Runs an effect that opens a thread, with the settings that the server reports meanwhile. A notification may arrive before the fiber
+   * of the response resumes.
    */
   collect<A, E, R>(open: (updates: Updates) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.suspend(() => {

@@ -1,4 +1,4 @@
-/** The commands of a thread that outlive the turn that started them. Codex calls them background terminals. */
+/** Ends background terminals: commands that outlive their turn. */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
@@ -7,10 +7,10 @@ import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { getOwn } from "../../getOwn.ts"
 import type { TurnState } from "./turnState.ts"
 
-/** Reasons that mean that the server has ended, and its commands with it. */
+/** The reasons of errors after which the commands have ended with the server. */
 const endOfServer: ReadonlySet<string> = new Set(["ConnectionClosed", "RestartsExhausted", "TurnLost"])
 
-/** Ends the background terminals that a turn has started. */
+/** Ends the background terminals that a turn started. */
 export const endTerminals = (server: ServerConnection, state: TurnState): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { commands, exit, threadId } = state
@@ -21,7 +21,8 @@ export const endTerminals = (server: ServerConnection, state: TurnState): Effect
       const data = getOwn(page, "data")
       for (const terminal of Array.isArray(data) ? data : []) {
         const processId = getOwn(terminal, "processId")
-        if (!commands.has(getOwn(terminal, "itemId") as string) || !Predicate.isString(processId)) continue
+        const itemId = getOwn(terminal, "itemId")
+        if (!Predicate.isString(itemId) || !commands.has(itemId) || !Predicate.isString(processId)) continue
         yield* server.requestRaw("thread/backgroundTerminals/terminate", { threadId, processId })
       }
       const next = getOwn(page, "nextCursor")
@@ -29,6 +30,6 @@ export const endTerminals = (server: ServerConnection, state: TurnState): Effect
     })
     return Effect.catch(end(null), (error) =>
       Effect.logWarning(
-        `Cannot end the background terminals of an interrupted turn of thread ${threadId}: ${error.message}`
+        `Cannot end the background terminals of an interrupted turn of thread \`${threadId}\`: ${error.message}`
       ))
   })

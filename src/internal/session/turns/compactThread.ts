@@ -1,4 +1,4 @@
-/** Compacts a thread: the response comes at once, and a turn of its own then does the work. */
+/** Compacts threads. The server responds at once, and then compacts the thread in a turn. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type { AppServerError } from "../../../AppServerError.ts"
@@ -14,11 +14,11 @@ import type { Timeout } from "./turnTimeouts.ts"
 const isCompaction = (event: Protocol.ServerNotification): boolean =>
   event.method === "thread/compacted" ||
   ((event.method === "item/started" || event.method === "item/completed") &&
-    (event.params.item.type as unknown) === "contextCompaction")
+    event.params.item.type === "contextCompaction")
 
 /**
- * Finds the turn of a compaction, which the response to `thread/compact/start` does not name. It is the turn with a compaction item; one that
- * fails before that item is the turn that no caller has started.
+ * Finds the turn of a compaction, which the response to `thread/compact/start` does not name. It is the turn with a compaction item. If it
+ * fails before that item, it is the turn that no caller started.
  */
 const listenForCompaction = (server: ServerConnection, turns: TurnRegistry, threadId: string) => {
   let turnId: string | undefined
@@ -42,7 +42,7 @@ const listenForCompaction = (server: ServerConnection, turns: TurnRegistry, thre
     },
     onClose: (error, batch) => state.onClose(error, batch)
   }))
-  /** Called when the request is sent. Before that there is nothing to recover or to interrupt. */
+  /** Called when the request is sent. Before that, there is no compaction to recover or to interrupt. */
   const sent = () => {
     turns.compacting.add(state)
     turns.onAwait({ state, id: () => turnId, isAwaited: () => turns.compacting.has(state) })
@@ -55,7 +55,7 @@ const listenForCompaction = (server: ServerConnection, turns: TurnRegistry, thre
   return { state, turnId: () => turnId, sent, stop }
 }
 
-/** Compacts a thread and returns the turn that did it. */
+/** Compacts a thread and returns the turn of the compaction. */
 export const compactThread = (
   server: ServerConnection,
   turns: TurnRegistry,
@@ -82,7 +82,7 @@ export const compactThread = (
         Effect.onInterrupt(() => {
           const id = turnId()
           if (!turns.compacting.has(state)) return Effect.void
-          // Without a turn id the interrupt would end any turn that the thread runs.
+          // Without a turn id, the interrupt would end any turn of the thread.
           return id === undefined && turns.isBusy(thread.id)
             ? Effect.void
             : interruptAndAwait(server, state, id ?? "")

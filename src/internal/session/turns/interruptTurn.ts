@@ -14,8 +14,8 @@ export const interruptGracePeriod = Duration.seconds(5)
 /**
  * Sends `turn/interrupt`, unless the turn has ended.
  *
- * Between the response to `turn/start` and `turn/started` the server refuses the turn id, but it accepts an empty id for the turn that
- * the thread runs, which can only be this turn.
+ * Between the response to `turn/start` and `turn/started`, the server refuses the turn id. It accepts an empty id for the running turn of the
+ * thread, which can only be this turn.
  */
 export const requestInterrupt = (
   server: ServerConnection,
@@ -28,15 +28,13 @@ export const requestInterrupt = (
       : server.request("turn/interrupt", { threadId: state.threadId, turnId: state.started ? turnId : "" }).pipe(
         Effect.asVoid,
         // The server refuses the request if the turn ended while it was in flight.
-        Effect.catch((error) =>
-          state.exit !== undefined || error.reason._tag === "TurnEnded" ? Effect.void : Effect.fail(error)
-        )
+        Effect.catchIf(({ reason }) => state.exit !== undefined || reason._tag === "TurnEnded", () => Effect.void)
       )
   )
 
 /**
- * Runs an effect for at most the grace period, and returns whether it has ended. The effect runs in a fiber that this one joins at once,
- * because a timeout does not run in the finalizer of an interrupted fiber.
+ * Runs an effect for at most the grace period, and returns whether it has ended. It runs in a child fiber, because a timeout does not work in
+ * the finalizer of an interrupted fiber.
  */
 export const awaitWithTimeout = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<boolean> =>
   effect.pipe(
@@ -44,7 +42,7 @@ export const awaitWithTimeout = <A, E>(effect: Effect.Effect<A, E>): Effect.Effe
     Effect.timeoutOption(interruptGracePeriod),
     Effect.map(Option.isSome),
     Effect.interruptible,
-    Effect.forkDetach,
+    Effect.forkChild,
     Effect.flatMap(Fiber.join)
   )
 
@@ -66,7 +64,7 @@ export const interruptAndAwait = (
       isSettled
         ? Effect.void
         : Effect.logWarning(
-          `Turn ${turnId} of thread ${state.threadId} was interrupted, but the server has not ended it within ${
+          `Interrupted turn \`${turnId}\` of thread \`${state.threadId}\`, but the server did not end it within ${
             Duration.format(interruptGracePeriod)
           }`
         ))

@@ -21,7 +21,7 @@ import type { ThreadRecords } from "../threads/threadRecords.ts"
 import type { AwaitedTurn, TurnEntry, TurnRegistry } from "./turnRegistry.ts"
 import type { TurnState } from "./turnState.ts"
 
-/** Number of turns to read, newest first. A missed turn is one of the last, unless other clients have started many since. */
+/** Number of turns that are read, newest first. A missed turn is one of them, unless other clients have started many since. */
 const lastTurns = 20
 
 const decodeTurn = Schema.decodeUnknownOption(Protocol.Turn)
@@ -33,7 +33,7 @@ const readStoredTurn = (
 ): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
   server.requestRaw("thread/turns/list", { threadId, limit: lastTurns, itemsView: "full" }).pipe(
     Effect.map((response) => getOwn(response, "data")),
-    // An older server has the whole thread, but no pages of it.
+    // An older server sends the whole thread, but no pages.
     Effect.catchReason(
       "AppServerError",
       "RequestRejected",
@@ -51,7 +51,7 @@ const readStoredTurn = (
     )
   )
 
-/** Finds the turn that a thread was running already when it was resumed. */
+/** Finds the turn that a thread was running when it was resumed. */
 export const findActive = (
   server: ServerClient,
   turns: TurnRegistry,
@@ -69,22 +69,22 @@ export const findActive = (
       Effect.ignore
     )
 
-/** Replays the items and the completion of a stored turn to the state that has missed them. */
+/** Replays the items and the completion of a stored turn to the state that missed them. */
 const replayStoredTurn = (state: TurnState, turn: Protocol.Turn): void => {
   const { threadId } = state
-  const known = new Set(state.items.map((item) => (item as { readonly id?: unknown }).id))
+  const known = new Set(state.items.map((item) => getOwn(item, "id")))
   const completedAtMs = (turn.completedAt ?? 0) * 1000
   for (const item of turn.items) {
-    if (known.has((item as { readonly id?: unknown }).id)) continue
+    if (known.has(getOwn(item, "id"))) continue
     const params = { threadId, turnId: turn.id, item, completedAtMs }
     state.onNotification({ method: "item/completed", params }, turn.id, syncBatch)
   }
   state.onNotification({ method: "turn/completed", params: { threadId, turn } }, turn.id, syncBatch)
 }
 
+/** Replays a turn that the server has completed. Any other turn fails with `TurnLost`. */
 const recoverTurn = (server: ServerClient) =>
-  Effect.fnUntraced(function*(held: TurnEntry) {
-    const { id: turnId, state, thread } = held
+  Effect.fnUntraced(function*({ id: turnId, refCount, state, thread }: TurnEntry) {
     const { threadId } = state
     const lost = (resumable: boolean, description: string) =>
       Effect.sync(() =>
@@ -94,7 +94,7 @@ const recoverTurn = (server: ServerClient) =>
         )
       )
     // No caller waits for the turn, so its state on the server does not matter.
-    if (held.refCount === 0) return yield* lost(true, "the server was restarted before the turn was completed")
+    if (refCount === 0) return yield* lost(true, "the server was restarted before the turn was completed")
     let resumable = false
     const found = yield* thread.reopen(server).pipe(
       Effect.tap(() =>
@@ -107,8 +107,8 @@ const recoverTurn = (server: ServerClient) =>
     )
     if (Result.isFailure(found)) {
       // If the connection has ended again, the turn is recovered after the next restart.
-      const isOver = found.failure.reason._tag !== "ConnectionClosed"
-      return isOver ? yield* lost(resumable, found.failure.message) : undefined
+      if (found.failure.reason._tag === "ConnectionClosed") return
+      return yield* lost(resumable, found.failure.message)
     }
     const turn = Option.getOrUndefined(found.success)
     if (turn?.status === "completed" || turn?.status === "failed") return replayStoredTurn(state, turn)
@@ -120,29 +120,31 @@ const recoverTurn = (server: ServerClient) =>
     )
   })
 
-/** How long, in milliseconds, `turn/completed` may come after the first sign that the turn has ended. It mostly follows at once. */
+/** Time, in milliseconds, from the first sign that a turn has ended to the first poll. `turn/completed` mostly follows the sign at once. */
 const missedCompletionDelay = 5000
 
-/** The first pause between two polls, in milliseconds. It doubles each time. */
+/** The first pause between two polls, in milliseconds. Each pause is twice as long as the one before. */
 const firstPause = 1000
 
 /** Polls with exponential backoff until the final state of a turn is known. The turn fails if it is not known within `requestTimeout`. */
 const pollMissedCompletion = Effect.fnUntraced(
   function*(server: ServerConnection, scope: Scope.Scope, { id, isAwaited, state }: AwaitedTurn) {
     const { threadId } = state
-    const limit = Duration.toMillis(server.requestTimeout)
+    const maxUnknown = Duration.toMillis(server.requestTimeout)
     const isSettled = () => state.exit !== undefined || state.endedBecause === undefined || !isAwaited()
-    let known = yield* Clock.currentTimeMillis
-    yield* Effect.sleep(Math.min(missedCompletionDelay, limit))
+    let knownAt = yield* Clock.currentTimeMillis
+    yield* Effect.sleep(Math.min(missedCompletionDelay, maxUnknown))
     for (let pause = firstPause; !isSettled(); pause *= 2) {
       const turnId = id()
-      const left = known + limit - (yield* Clock.currentTimeMillis)
+      const left = knownAt + maxUnknown - (yield* Clock.currentTimeMillis)
       const stored = turnId === undefined ? Option.none() : yield* readStoredTurn(server, threadId, turnId).pipe(
         Effect.timeoutOption(Math.max(left, firstPause)),
         Effect.map(Option.flatten),
         Effect.catch((error) =>
           Effect.as(
-            Effect.logWarning(`Cannot read the state of turn ${turnId} of thread ${threadId}: ${error.message}`),
+            Effect.logWarning(
+              `Cannot read the state of turn \`${turnId}\` of thread \`${threadId}\`: ${error.message}`
+            ),
             Option.none()
           )
         )
@@ -162,12 +164,12 @@ const pollMissedCompletion = Effect.fnUntraced(
         return state.onClose(appServerError(lost), syncBatch)
       }
       if (Option.isSome(stored)) {
-        known = now
-      } else if (now - known >= limit) {
-        const what = turnId === undefined ? "a compaction" : `turn ${turnId}`
-        const issue = `${what} of thread ${threadId} has probably ended, because ${state.endedBecause}, ` +
-          "but the server does not say how"
-        // The turn may be running nevertheless, and no handle could interrupt it any more.
+        knownAt = now
+      } else if (now - knownAt >= maxUnknown) {
+        const subject = turnId === undefined ? "a compaction" : `turn \`${turnId}\``
+        const issue = `${subject} of thread \`${threadId}\` has probably ended, because ${state.endedBecause}, ` +
+          "but the server does not report its end"
+        // The turn may still run, and no handle can interrupt it any more.
         if (turnId !== undefined) {
           yield* Effect.forkIn(
             Effect.ignore(server.requestRaw("turn/interrupt", { threadId, turnId })),
@@ -176,17 +178,14 @@ const pollMissedCompletion = Effect.fnUntraced(
         }
         return state.onClose(appServerError(new DecodeFailed({ method: "turn/completed", issue })), syncBatch)
       }
-      yield* Effect.sleep(Math.min(pause, Math.max(known + limit - now, firstPause)))
+      yield* Effect.sleep(Math.min(pause, Math.max(knownAt + maxUnknown - now, firstPause)))
     }
   }
 )
 
-/** Recovers the completions of turns that the server leaves out, or that name no turn, until the scope closes. */
-export const recoverMissedCompletions = (
-  server: ServerConnection,
-  turns: TurnRegistry
-): Effect.Effect<void, never, Scope.Scope> =>
-  Effect.gen(function*() {
+/** Recovers turns whose `turn/completed` does not arrive, or names no turn, until the scope closes. */
+export const recoverMissedCompletions = Effect.fnUntraced(
+  function*(server: ServerConnection, turns: TurnRegistry): Effect.fn.Return<void, never, Scope.Scope> {
     const scope = yield* Effect.scope
     const run = yield* FiberMap.makeRuntime<never, TurnState>()
     turns.onAwait = (awaited) => {
@@ -202,34 +201,31 @@ export const recoverMissedCompletions = (
       const params = getOwn(event.method === "malformed" ? event.raw : event, "params")
       const threadId = getThreadId(params)
       const turnId = getTurnId(params)
-      const concerns = ({ exit, threadId: id }: TurnState) =>
+      const mayConcern = ({ exit, threadId: id }: TurnState) =>
         exit === undefined && (threadId === undefined || id === threadId)
-      const because = `a turn/completed names ${turnId === undefined ? "no turn" : `turn ${turnId}`}`
-      // A thread runs one turn at a time.
+      const because = `a \`turn/completed\` names ${turnId === undefined ? "no turn" : `turn \`${turnId}\``}`
+      // A thread runs one turn at a time, so the end of any turn is a sign that this one has ended.
       for (const { id, state } of turns.entries.values()) {
-        const isRead = threadId !== undefined && turnId === id
-        if (concerns(state) && !isRead) state.doubt(because, syncBatch)
+        const isDecoded = threadId !== undefined && turnId === id
+        if (mayConcern(state) && !isDecoded) state.doubt(because, syncBatch)
       }
       for (const state of turns.unassigned) {
-        if (concerns(state)) state.doubt(because, syncBatch)
+        if (mayConcern(state)) state.doubt(because, syncBatch)
       }
       // A compaction identifies its turn by its items.
       for (const state of turns.compacting) {
-        if (concerns(state) && turnId === undefined) state.doubt(because, syncBatch)
+        if (mayConcern(state) && turnId === undefined) state.doubt(because, syncBatch)
       }
     })
-  })
+  }
+)
 
 /**
- * Recovers all turns that run after a restart, before other requests are sent. Their threads are opened again; other threads are opened when
- * they are used.
+ * Recovers all running turns after a restart, before other requests are sent. Their threads are opened again. Other threads are opened again
+ * when they are used.
  */
-export const recoverTurns = (
-  server: ServerClient,
-  turns: TurnRegistry,
-  records: ThreadRecords
-): Effect.Effect<void> =>
-  Effect.gen(function*() {
+export const recoverTurns = Effect.fnUntraced(
+  function*(server: ServerClient, turns: TurnRegistry, records: ThreadRecords): Effect.fn.Return<void> {
     records.generation++
     for (const state of turns.compacting) {
       state.onClose(
@@ -247,4 +243,5 @@ export const recoverTurns = (
     }
     const running = [...turns.entries.values()].filter(({ state }) => state.exit === undefined)
     yield* Effect.forEach(running, recoverTurn(server), { concurrency: 8, discard: true })
-  })
+  }
+)

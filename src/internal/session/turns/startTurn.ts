@@ -27,12 +27,12 @@ export interface Options {
   /** The handlers of the context in which the turn is started. */
   readonly context: Handlers
   readonly keepBackgroundTerminals: boolean
-  /** The names of the options that cannot hold for a turn that is running already. */
+  /** The names of the options that cannot hold for a running turn. */
   readonly exclusive: ReadonlyArray<string>
   readonly timeout: Timeout
 }
 
-/** The params that concern the input, or that the server ignores, so that they also hold for a running turn. */
+/** The params that also hold for a running turn: those of the input, and those that the server ignores. */
 const joinable: ReadonlySet<string> = new Set([
   "threadId",
   "input",
@@ -43,24 +43,24 @@ const joinable: ReadonlySet<string> = new Set([
   "responsesapiClientMetadataPatch"
 ])
 
-/** The names of the options that cannot hold for a turn that is running already. */
+/** Returns the names of the options that cannot hold for a running turn. */
 export const exclusiveOptions = (options: object): ReadonlyArray<string> =>
   Object.entries(options)
     .filter(([name, value]) => Predicate.isNotNullish(value) && !joinable.has(name))
     .map(([name]) => name)
 
-/** The server has responded to `turn/start`, but the response does not name the turn. */
+/** Whether a failed `turn/start` may have started a turn: the server responded, but the response does not name the turn. */
 const mayHaveStarted = (cause: Cause.Cause<AppServerError>): boolean =>
   Option.exists(Cause.findErrorOption(cause), ({ reason }) => reason._tag === "DecodeFailed")
 
-/** A turn that `turn/start` has named. */
+/** A turn that the response to `turn/start` names. */
 interface Started {
   readonly turn: TurnEntry
-  /** Whether the turn was running before. */
+  /** Whether the turn was running before the request. */
   readonly isJoined: boolean
 }
 
-/** One start of a turn, from the check that the thread is not busy to the handle. */
+/** One start of a turn, from the check whether the thread is busy to the handle. */
 class TurnStart {
   private readonly session: SessionState
   private readonly thread: OpenThread
@@ -80,7 +80,7 @@ class TurnStart {
     )
   }
 
-  /** Fails if the thread is known to run a turn for which the options cannot hold. */
+  /** Fails if the thread runs a turn for which the options cannot hold. */
   readonly refuseBusy: Effect.Effect<void, AppServerError> = Effect.suspend(() => {
     const { options: { exclusive, timeout }, session: { turns }, thread: { id } } = this
     if (exclusive.length === 0) return Effect.void
@@ -93,9 +93,9 @@ class TurnStart {
   })
 
   /**
-   * Sends `turn/start` in a fiber that outlives the caller: if the caller is interrupted or times out, the fiber still awaits the response,
-   * because only the response names the turn. The fiber is detached and not forked in the scope of the session, which would interrupt it
-   * when the connection closes: the connection fails its request instead, with the cause.
+   * Sends `turn/start` in a fiber that outlives the caller. If the caller is interrupted or times out, the fiber still awaits the response,
+   * because only the response names the turn. The fiber is detached. The scope of the session would interrupt it when the connection closes,
+   * but its request must fail with the cause.
    */
   readonly send = Effect.fnUntraced(function*(this: TurnStart) {
     const { options: { context, handlers: options, keepBackgroundTerminals, params }, session, state, thread } = this
@@ -141,7 +141,7 @@ class TurnStart {
     return { request, isSent: () => isSent, turnHandlers, settingsBefore }
   })
 
-  /** Makes the handle of a turn that the server has named, or fails if the options do not hold for it. */
+  /** Makes the handle of a started turn. Fails if the options do not hold for the turn. */
   readonly toHandle = Effect.fnUntraced(function*(
     this: TurnStart,
     { isJoined, turn }: Started,
@@ -178,7 +178,7 @@ class TurnStart {
     return handle
   })
 
-  /** Interrupts a turn for which the server has reported other settings than it was started with. */
+  /** Interrupts a turn for which the server reports other settings than those it was started with. */
   private rejectTurn(turn: TurnEntry, error: AppServerError): Effect.Effect<void> {
     return Effect.suspend(() => {
       turn.state.expire(error)
@@ -187,8 +187,8 @@ class TurnStart {
   }
 
   /**
-   * Releases a turn whose caller does not wait for the response any more. Returns the fiber that interrupts the turn once it is named, and
-   * that ends with the fiber of the request.
+   * Releases a turn whose caller does not wait for the response any more. Returns the fiber that interrupts the turn when the response names
+   * it. The fiber is detached, because it outlives the caller as the fiber of the request does.
    */
   abandon(request: Fiber.Fiber<Started, AppServerError>): Effect.Effect<Fiber.Fiber<void>> {
     this.state.release()
@@ -210,19 +210,17 @@ export const startTurn = (
   thread: OpenThread,
   options: Options
 ): Effect.Effect<TurnHandle, AppServerError, Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      const start = new TurnStart(session, thread, options)
-      yield* restore(start.refuseBusy)
-      const { isSent, request, settingsBefore, turnHandlers } = yield* start.send()
-      if (turnHandlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
+  Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+    const start = new TurnStart(session, thread, options)
+    yield* restore(start.refuseBusy)
+    const { isSent, request, settingsBefore, turnHandlers } = yield* start.send()
+    if (turnHandlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
 
-      const started = yield* Effect.exit(restore(options.timeout(Fiber.join(request))))
-      if (Exit.isSuccess(started)) return yield* start.toHandle(started.value, settingsBefore)
+    const started = yield* Effect.exit(restore(options.timeout(Fiber.join(request))))
+    if (Exit.isSuccess(started)) return yield* start.toHandle(started.value, settingsBefore)
 
-      if (!isSent()) request.interruptUnsafe()
-      const released = yield* start.abandon(request)
-      if (Exit.hasInterrupts(started)) yield* awaitWithTimeout(Fiber.await(released))
-      return yield* Effect.failCause(started.cause)
-    })
-  )
+    if (!isSent()) request.interruptUnsafe()
+    const released = yield* start.abandon(request)
+    if (Exit.hasInterrupts(started)) yield* awaitWithTimeout(Fiber.await(released))
+    return yield* Effect.failCause(started.cause)
+  }))

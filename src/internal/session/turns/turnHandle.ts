@@ -1,4 +1,4 @@
-/** One handle of a turn. Several callers may have a handle of the same turn; a timeout of one does not end the wait of another. */
+/** The handles of turns. Several callers may have a handle of the same turn. The timeout of one does not end the wait of another. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -13,8 +13,8 @@ import { awaitWithTimeout, interruptAndAwait } from "./interruptTurn.ts"
 import type { TurnEntry } from "./turnRegistry.ts"
 
 /**
- * Interrupts a turn, waits for the server to end it, and ends the commands that the turn has left running. It is uninterruptible, because
- * the end of the turn may close the scope that it runs in.
+ * Interrupts a turn, waits for the server to end it, and ends its background terminals. It is uninterruptible, because the end of the turn
+ * may close the scope that it runs in.
  */
 export const endTurn = (server: ServerConnection, turn: TurnEntry): Effect.Effect<void> =>
   Effect.suspend(() =>
@@ -27,8 +27,8 @@ export const endTurn = (server: ServerConnection, turn: TurnEntry): Effect.Effec
   ).pipe(Effect.uninterruptible)
 
 /**
- * Ends all turns of a thread that is about to be closed, after which no event of them arrives. The turns that this program has started end
- * on the server; for the others only the waits of this program end.
+ * Ends all turns of a thread that is about to close, because no event of them arrives afterwards. The turns that this program started end on
+ * the server. For the others, only the waits of this program end.
  */
 export const closeTurns = Effect.fnUntraced(function*({ turns, server }: SessionState, threadId: string) {
   yield* awaitWithTimeout(Fiber.awaitAll(turns.pendingStarts(threadId)))
@@ -51,7 +51,7 @@ export class TurnHandle {
   readonly session: SessionState
   readonly turn: TurnEntry
   private readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
-  private readonly buffers = new Set<Subscription<Protocol.TurnNotification>>()
+  private readonly subscriptions = new Set<Subscription<Protocol.TurnNotification>>()
   private error: AppServerError | undefined
   private isReleased = false
 
@@ -67,18 +67,18 @@ export class TurnHandle {
   }
 
   subscribe(): Subscription<Protocol.TurnNotification> {
-    const buffer = this.turn.state.subscribe()
-    if (this.error === undefined) this.buffers.add(buffer)
-    else this.close(buffer, this.error)
-    return buffer
+    const subscription = this.turn.state.subscribe()
+    if (this.error === undefined) this.subscriptions.add(subscription)
+    else this.close(subscription, this.error)
+    return subscription
   }
 
-  unsubscribe(buffer: Subscription<Protocol.TurnNotification>): void {
-    this.buffers.delete(buffer)
-    this.turn.state.unsubscribe(buffer)
+  unsubscribe(subscription: Subscription<Protocol.TurnNotification>): void {
+    this.subscriptions.delete(subscription)
+    this.turn.state.unsubscribe(subscription)
   }
 
-  /** Whether the turn continues without this handle: it has another handle, or this program has not started it. */
+  /** Whether the turn continues without this handle: it has another handle, or this program did not start it. */
   get isShared(): boolean {
     return !this.turn.isOurs || this.turn.refCount > (this.isReleased ? 0 : 1)
   }
@@ -87,12 +87,12 @@ export class TurnHandle {
   fail(error: AppServerError): void {
     if (this.error !== undefined || this.turn.state.exit !== undefined) return
     this.error = error
-    for (const buffer of this.buffers) this.close(buffer, error)
-    this.buffers.clear()
+    for (const subscription of this.subscriptions) this.close(subscription, error)
+    this.subscriptions.clear()
     Deferred.doneUnsafe(this.completion, Effect.fail(error))
   }
 
-  /** Releases this handle. If it was the last one and this program has started the turn, the turn is interrupted. */
+  /** Releases this handle. Interrupts the turn if this was the last handle and this program started the turn. */
   readonly release: Effect.Effect<void> = Effect.suspend(() => {
     if (this.isReleased) return Effect.void
     this.isReleased = true
@@ -100,9 +100,9 @@ export class TurnHandle {
     return releaseTurn(this.session, this.turn)
   })
 
-  private close(buffer: Subscription<Protocol.TurnNotification>, error: AppServerError): void {
-    this.turn.state.unsubscribe(buffer)
-    buffer.close(error, syncBatch)
+  private close(subscription: Subscription<Protocol.TurnNotification>, error: AppServerError): void {
+    this.turn.state.unsubscribe(subscription)
+    subscription.close(error, syncBatch)
   }
 }
 
@@ -110,11 +110,11 @@ export class TurnHandle {
 const releaseTurn = Effect.fnUntraced(function*({ turns, server }: SessionState, turn: TurnEntry) {
   const { state } = turn
   const starting = turns.pendingStarts(state.threadId)
-  // A request that has no response yet may be about to join this turn.
+  // A `turn/start` without a response may join this turn.
   if (turn.refCount === 0 && state.exit === undefined && starting.size > 0) {
     yield* awaitWithTimeout(Fiber.awaitAll(starting))
   }
-  if (turn.refCount > 0 || !turns.isHeld(turn)) return
+  if (turn.refCount > 0 || !turns.isCurrent(turn)) return
   if (turn.isOurs) yield* endTurn(server, turn)
   if (turn.refCount > 0) return
   turns.remove(turn)

@@ -1,4 +1,4 @@
-/** The turns that a program holds, those that it is about to start, and those that its threads run for others. */
+/** The turns for which this program has handles, the turns that it is about to start, and the turns that its threads run. */
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
@@ -8,23 +8,23 @@ import type { OpenThread } from "../threads/openThread.ts"
 import { ThreadUsages } from "../threads/threadUsage.ts"
 import type { TurnState } from "./turnState.ts"
 
-/** A turn that is held by one handle or more. With no handle left it stays until it is settled. */
+/** A turn with handles. Without a handle it stays until it has ended on the server. */
 export interface TurnEntry {
   readonly id: string
   readonly key: string
   readonly thread: OpenThread
   readonly state: TurnState
-  /** Whether this program has started it. One that a goal or another client has started goes on without this program. */
+  /** Whether this program started it. A turn that a goal or another client started continues without this program. */
   isOurs: boolean
-  /** Whether its background terminals live on when it is interrupted. */
+  /** Whether its background terminals continue when it is interrupted. */
   readonly keepBackgroundTerminals: boolean
   refCount: number
 }
 
-/** A turn, or a compaction, whose end the program waits for. */
+/** A turn or a compaction that the program waits for. */
 export interface AwaitedTurn {
   readonly state: TurnState
-  /** Its id, once that is known. */
+  /** Returns the turn id, or `undefined` before it is known. */
   readonly id: () => string | undefined
   readonly isAwaited: () => boolean
 }
@@ -36,28 +36,28 @@ export interface PendingStart {
   readonly thread: OpenThread
   readonly state: TurnState
   readonly keepBackgroundTerminals: boolean
-  /** The turn that the thread was running when the request was made, as far as the events of the thread say. */
+  /** The turn that the thread was running when the request was sent, according to its events. */
   readonly activeBefore: string | undefined
 }
 
 export class TurnRegistry {
-  /** What the threads and their turns use. */
+  /** The token usage of the threads and their turns. */
   readonly usages = new ThreadUsages()
   readonly entries = new Map<string, TurnEntry>()
   /** The states of compactions, whose turns have no handle. */
   readonly compacting = new Set<TurnState>()
   /** The turns whose `turn/start` has no response yet. */
   readonly unassigned = new Set<TurnState>()
-  /** Called with each turn and compaction whose end is waited for. */
+  /** Called with each turn and compaction that the program waits for. */
   onAwait: (awaited: AwaitedTurn) => void = () => {}
-  /** Called with the id of each turn that turns out to be the program's. */
+  /** Called with the id of each turn that the program acquires. */
   readonly onAcquire = new Set<(turnId: string) => void>()
   /** The `turn/start` requests that have no response yet, by thread. */
   private readonly starts = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
-  /** The turn that each thread is running, started by this program or not. */
+  /** The running turn of each thread, whether this program started it or not. */
   private readonly active = new Map<string, string>()
 
-  /** Follows which turns the threads of a server run, for as long as the scope lives. */
+  /** Follows which turns the threads of a server run, until the scope closes. */
   listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
     return Effect.all([
       this.usages.listen(server),
@@ -74,35 +74,35 @@ export class TurnRegistry {
     ], { discard: true })
   }
 
-  /** The turn that a thread is running, started by this program or not, as far as the events of the thread say. */
+  /** Returns the running turn of a thread according to its events, whether this program started it or not. */
   getActive(threadId: string): string | undefined {
     return this.active.get(threadId)
   }
 
-  /** Notes the turn that a thread was running already when it was opened. */
+  /** Notes the turn that a thread was running when it was opened. */
   setActive(threadId: string, turnId: string): void {
     this.active.set(threadId, turnId)
   }
 
   /**
-   * Takes a handle of the turn in the response to `turn/start`. The server lets a `turn/start` join a turn that is running, so the turn
-   * may be held already, or may be one that this program has not started.
+   * Acquires the turn in the response to `turn/start`. The server may have joined the request to a running turn, which may have an entry, or
+   * which another client may have started.
    */
   acquire(turnId: string, { activeBefore, keepBackgroundTerminals, state, thread }: PendingStart): TurnEntry {
-    for (const claimed of this.onAcquire) claimed(turnId)
+    for (const callback of this.onAcquire) callback(turnId)
     const key = toKey(state.threadId, turnId)
-    const held = this.entries.get(key)
-    if (held !== undefined && !held.state.isReleased) {
+    const existing = this.entries.get(key)
+    if (existing !== undefined && !existing.state.isReleased) {
       state.unsubscribeThread()
-      held.refCount++
-      return held
+      existing.refCount++
+      return existing
     }
     state.setTurnId(turnId, syncBatch)
     const isOurs = activeBefore !== turnId
     const turn: TurnEntry = { id: turnId, key, thread, state, isOurs, keepBackgroundTerminals, refCount: 1 }
     this.entries.set(key, turn)
     state.onComplete(() => this.end(state.threadId, turnId))
-    this.onAwait({ state, id: () => turnId, isAwaited: () => this.isHeld(turn) })
+    this.onAwait({ state, id: () => turnId, isAwaited: () => this.isCurrent(turn) })
     return turn
   }
 
@@ -110,16 +110,17 @@ export class TurnRegistry {
     if (this.active.get(threadId) === turnId) this.active.delete(threadId)
   }
 
-  /** Whether a turn has not been replaced, which a request that has joined it does when no caller had waited for it. */
-  isHeld(turn: TurnEntry): boolean {
+  /** Whether an entry is current. A request that joins a released turn replaces its entry. */
+  isCurrent(turn: TurnEntry): boolean {
     return this.entries.get(turn.key) === turn
   }
 
-  /** Removes a turn that is settled, or that is not waited for any more. */
+  /** Removes a turn that has ended, or that no caller waits for. */
   remove(turn: TurnEntry): void {
-    if (this.isHeld(turn)) this.entries.delete(turn.key)
+    if (this.isCurrent(turn)) this.entries.delete(turn.key)
   }
 
+  /** Tracks the fiber of a `turn/start` request until it ends. */
   trackStart(threadId: string, request: Fiber.Fiber<unknown, unknown>): void {
     const starting = this.starts.get(threadId) ?? new Set()
     this.starts.set(threadId, starting.add(request))
@@ -129,22 +130,23 @@ export class TurnRegistry {
     })
   }
 
+  /** Returns the fibers of the `turn/start` requests that have no response yet. */
   pendingStarts(threadId: string): ReadonlySet<Fiber.Fiber<unknown, unknown>> {
     return this.starts.get(threadId) ?? new Set()
   }
 
-  /** The turns of a thread that the program holds, and that have not ended. */
+  /** Returns the entries of a thread whose turns have not ended. */
   getRunning(threadId: string): ReadonlyArray<TurnEntry> {
     return [...this.entries.values()].filter(({ state }) => state.threadId === threadId && state.exit === undefined)
   }
 
-  /** Whether a turn is one that the program holds, and has not ended. */
+  /** Whether a turn has an entry and has not ended. */
   isRunning(threadId: string, turnId: string): boolean {
     const turn = this.entries.get(toKey(threadId, turnId))
     return turn !== undefined && turn.state.exit === undefined
   }
 
-  /** Whether the thread is busy with a turn that the program holds, or is about to start. */
+  /** Whether a thread has a running turn with an entry, or a `turn/start` without a response. */
   isBusy(threadId: string): boolean {
     return this.pendingStarts(threadId).size > 0 || this.getRunning(threadId).length > 0
   }

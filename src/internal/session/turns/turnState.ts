@@ -1,8 +1,8 @@
 /**
- * All that is known of one turn, folded from its notifications in the reader's batch.
+ * The state of one turn, folded from its notifications within the read batch.
  *
- * It listens to its thread from before `turn/start` is sent, so nothing can be missed: until the answer has named the
- * turn, whatever is said of any turn of the thread is kept, and then sorted.
+ * It listens to its thread from before `turn/start` is sent, so it misses no event. Until the response names the turn, it buffers the events
+ * of all turns of the thread.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -13,8 +13,7 @@ import { type AppServerError, DecodeFailed, make as appServerError } from "../..
 import * as Protocol from "../../../Protocol.ts"
 import type * as Usage from "../../../Usage.ts"
 import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
-import type { NotificationListener } from "../../connection/delta.ts"
-import type { Delta, DeltaTemplate } from "../../connection/delta.ts"
+import type { Delta, DeltaTemplate, NotificationListener } from "../../connection/delta.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { Subscription } from "../../connection/subscription.ts"
 import { getOwn } from "../../getOwn.ts"
@@ -23,11 +22,12 @@ import { findMismatch, fromUpdate, type Requested } from "../settings/threadSett
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
 
-/** Who subscribes so late lags. Each turn that runs has such a log, so it is short. */
+/** Number of buffered events from which deltas are coalesced. It is low, because each running turn has a buffer. */
 const coalesceAfter = 128
 
-const toError = (outcome: Result.Result<Protocol.Turn, AppServerError>): AppServerError | undefined =>
-  Result.isFailure(outcome) ? outcome.failure : undefined
+type TurnExit = Result.Result<Protocol.Turn, AppServerError>
+
+const toError = (exit: TurnExit): AppServerError | undefined => Result.isFailure(exit) ? exit.failure : undefined
 
 const isEnd = Schema.is(Schema.Struct({
   method: Schema.Literal("turn/completed"),
@@ -49,10 +49,10 @@ const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(ite
 
 const isCodexErrorInfo = Schema.is(Protocol.CodexErrorInfo)
 
-/** What can be read of a turn's error. */
+/** Reads a turn's error that did not decode, as far as possible. */
 const readError = (error: unknown): Protocol.TurnError | undefined => {
   if (!Predicate.isObject(error)) return undefined
-  const { additionalDetails, codexErrorInfo, message } = error as Readonly<Record<string, unknown>>
+  const { additionalDetails, codexErrorInfo, message } = error
   return {
     message: Predicate.isString(message) ? message : "the server gave no reason",
     ...(isCodexErrorInfo(codexErrorInfo) ? { codexErrorInfo } : {}),
@@ -60,7 +60,7 @@ const readError = (error: unknown): Protocol.TurnError | undefined => {
   }
 }
 
-/** Whether the server tries something again. Nothing was achieved then, so the turn is as silent as before. */
+/** Whether the server retries an operation. A retry is no progress, so it does not restart the idle timeout. */
 const isRetry = (event: Protocol.TurnNotification): boolean => {
   switch (event.method) {
     case "error":
@@ -74,23 +74,23 @@ const isRetry = (event: Protocol.TurnNotification): boolean => {
   }
 }
 
-/** Maximum number of starts and ends of turns that are kept for a response that no caller waits for. */
+/** Maximum number of events that are buffered for the response to a `turn/start` whose caller does not wait. */
 const maxReleasedEvents = 64
 
-/** The texts of an input, as the server repeats them. `undefined` if there are none to tell it by. */
-const inputText = (input: ReadonlyArray<unknown>): string | undefined => {
+/** Returns the texts of an input, as the server repeats them. `undefined` if the input has no text. */
+const toText = (input: ReadonlyArray<unknown>): string | undefined => {
   const texts = input.map((part) => getOwn(part, "text")).filter(Predicate.isString)
   return texts.length === 0 ? undefined : texts.join("\n").toWellFormed()
 }
 
-/** What is received before the turn has its id: an event of a turn, or a change of `endedBecause`. */
+/** An entry that is buffered before the turn has its id: an event of a turn, or a change of `endedBecause`. */
 type Unassigned =
   | readonly [turnId: string, event: Protocol.TurnNotification]
   | readonly [turnId: undefined, endedBecause: string | undefined]
 
 export class TurnState implements NotificationListener {
   readonly threadId: string
-  /** Removes secrets from the server's words. */
+  /** Removes secrets from text of the server. */
   readonly redact: (text: string) => string
   /** Adds the versions of both sides to an error. */
   readonly withVersions: (error: AppServerError) => AppServerError
@@ -101,57 +101,58 @@ export class TurnState implements NotificationListener {
   usage: Usage.TurnUsage | undefined
   /** The last error that the server has reported, with secrets. */
   private reportedError: Protocol.TurnError | undefined
-  /** The server has said that the turn runs; before that it cannot be interrupted by its id. */
+  /** Whether the server has sent `turn/started`. Before that, it refuses an interrupt with the turn id. */
   started = false
   readonly exitDeferred = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
-  /** Completed with the turn: one for each of its handles. */
+  /** The deferreds of the handles, which are completed with the turn. */
   private exitDeferreds: Array<Deferred.Deferred<Protocol.Turn, AppServerError>> = []
-  /** How the turn ended, once it has. */
-  exit: Result.Result<Protocol.Turn, AppServerError> | undefined
+  /** The result of the turn. `undefined` until it ends. */
+  exit: TurnExit | undefined
 
-  /** Whether the thread was said to be active, and is. */
+  /** Whether the last status of the thread is active. */
   private isActive = false
   /** Whether the server has unloaded the thread, so that the turn cannot be running. */
   isUnloaded = false
-  /** Why the turn has probably ended, though its end was not read. */
+  /** Why the turn has probably ended, although its `turn/completed` was not received. */
   endedBecause: string | undefined
   private onDoubt: (() => void) | undefined
-  /** Tells the time of the last event, for whoever watches for silence. */
+  /** The clock of the idle timeout, in milliseconds. `undefined` if the turn has no idle timeout. */
   now: (() => number) | undefined
+  /** When the last event arrived, by that clock. */
   lastEventAt = 0
 
-  /** Why the turn is being interrupted, if that is for taking too long. */
+  /** Why this program interrupts the turn. It is the error of a turn that then ends as interrupted. */
   private expired: AppServerError | undefined
-  /** The settings that the turn was started with, to be compared with those that the server reports. */
+  /** The settings that the turn was started with. They are compared with those that the server reports. */
   private requested: Requested | undefined
-  /** The text of the input that the turn was started with, until the turn has shown it. */
+  /** The text of the input that the turn was started with, until the server repeats it as an item. */
   private input: string | undefined
-  /** Whether the turn has shown another input before that. */
+  /** Whether an item with another input came before it. */
   private hasOtherInput = false
   private isJoined = false
   private onJoin: (() => void) | undefined
-  /** Why the turn must not run: the server has reported other settings than it was started with. */
+  /** Why the turn must not run: the server has reported other settings than those it was started with. */
   rejected: AppServerError | undefined
   private onReject: ((error: AppServerError) => void) | undefined
   /** Whether the server has reported the settings of the thread since `turn/start` was sent. */
   hasSettings = false
 
-  /** Called when the turn has ended. */
+  /** Called within the read batch in which the turn ends. */
   private readonly completeCallbacks: Array<() => void> = []
   private turnId: string | undefined
-  /** No caller waits for the turn any more, so only its start and its end are kept. */
+  /** Whether no caller waits for the turn any more. Only its start and its end are buffered then. */
   isReleased = false
   private unassigned: Array<Unassigned> = []
-  /** All events, for subscribers that come late. */
+  /** All events, for later subscribers. */
   private buffer = new CoalescingBuffer<Protocol.TurnNotification>(coalesceAfter)
   private subscribers: ReadonlyArray<Subscription<Protocol.TurnNotification>> = []
-  /** A text that is known to be of this turn. */
+  /** The template of the last delta of this turn. */
   private template: DeltaTemplate | undefined
 
   private readonly usages: ThreadUsages
   private removeListener = (): void => {}
 
-  /** Listens from now on, until the turn has ended. */
+  /** Listens to the thread until the turn ends. */
   constructor(
     server: ServerConnection,
     usages: ThreadUsages,
@@ -165,7 +166,7 @@ export class TurnState implements NotificationListener {
     this.removeListener = server.addThreadListener(threadId, listener(this))
   }
 
-  /** Hears nothing any more: what it was to hear is heard by another, or was never begun. */
+  /** Stops listening to the thread. */
   unsubscribeThread(): void {
     this.removeListener()
   }
@@ -187,18 +188,16 @@ export class TurnState implements NotificationListener {
     this.isUnloaded = status === "notLoaded"
     if (this.isActive) this.setEndedBecause(undefined)
     else if (this.isUnloaded) this.doubt("its thread was unloaded", batch)
-    else if (wasActive) this.doubt("its thread does nothing any more", batch)
+    else if (wasActive) this.doubt("its thread is no longer active", batch)
   }
 
-  /**
-   * Compares what the turn was started with with what the server reports: the settings until the turn has started, and its first input.
-   */
+  /** Sets the params that are compared with the reports of the server: the settings until `turn/started`, and the first input. */
   expect(params: Protocol.TurnStartParams): void {
     this.requested = params
-    this.input = inputText(params.input)
+    this.input = toText(params.input)
   }
 
-  /** Calls a function when the turn turns out to be one that was running already, as another input comes before the one it was started with. */
+  /** Calls a function if the turn was running before: another input then precedes the one that it was started with. */
   whenJoined(onJoin: () => void): void {
     if (this.isJoined) onJoin()
     else this.onJoin = onJoin
@@ -206,7 +205,7 @@ export class TurnState implements NotificationListener {
 
   private compareInput(content: ReadonlyArray<unknown>, batch: ReadBatch): void {
     if (this.input === undefined) return
-    if (inputText(content) !== this.input) {
+    if (toText(content) !== this.input) {
       this.hasOtherInput = true
       return
     }
@@ -225,7 +224,7 @@ export class TurnState implements NotificationListener {
     if (rejected !== undefined && onReject !== undefined) batch.afterBatch(() => onReject(rejected))
   }
 
-  /** Calls a function when the server has reported other settings than the turn was started with. */
+  /** Calls a function if the server reports other settings than those that the turn was started with. */
   whenRejected(onReject: (error: AppServerError) => void): void {
     this.onReject = onReject
   }
@@ -247,16 +246,16 @@ export class TurnState implements NotificationListener {
   }
 
   /**
-   * Releases what is known of the turn, for which no caller waits any more. Until it ends, which may be never, only its start and
-   * its end are kept; before the response to `turn/start` has named it, those of all turns of the thread.
+   * Releases the buffers of a turn that no caller waits for any more. Until it ends, only its start and its end are buffered. Until it has its
+   * id, those of all turns of the thread are.
    */
   release(): void {
     this.isReleased = true
     this.buffer = new CoalescingBuffer(coalesceAfter)
     this.items = []
-    const early = this.unassigned
+    const { unassigned } = this
     this.unassigned = []
-    for (const [id, event] of early) {
+    for (const [id, event] of unassigned) {
       if (id !== undefined) this.bufferUnassigned(id, event)
     }
   }
@@ -266,14 +265,14 @@ export class TurnState implements NotificationListener {
       if (event.method !== "turn/started" && event.method !== "turn/completed") return
       if (this.unassigned.length >= maxReleasedEvents) {
         this.unassigned.shift()
-        // Its start may have been among what is forgotten. It is interrupted by its id then, and not whatever the thread does.
+        // The dropped event may be the start of this turn. With `started`, an interrupt names this turn and ends no other one.
         this.started = true
       }
     }
     this.unassigned.push([turnId, event])
   }
 
-  /** Names the turn. */
+  /** Sets the turn id, and adds the buffered events of the turn. */
   setTurnId(turnId: string, batch: ReadBatch): void {
     this.turnId = turnId
     const { unassigned } = this
@@ -292,19 +291,19 @@ export class TurnState implements NotificationListener {
     else Deferred.doneUnsafe(deferred, Effect.fromResult(this.exit))
   }
 
-  /** Calls a function in the reader's step when the turn has ended, or now if it has. */
-  onComplete(tell: () => void): void {
-    if (this.exit === undefined) this.completeCallbacks.push(tell)
-    else tell()
+  /** Calls a function within the read batch in which the turn ends, or at once if it has ended. */
+  onComplete(callback: () => void): void {
+    if (this.exit === undefined) this.completeCallbacks.push(callback)
+    else callback()
   }
 
-  /** Calls a function each time that there is a new reason to think that the turn has ended. */
-  whenInDoubt(tell: () => void): void {
-    this.onDoubt = tell
-    if (this.endedBecause !== undefined && this.exit === undefined) tell()
+  /** Calls a function each time that `doubt` is called, and at once if it was called before. */
+  whenInDoubt(onDoubt: () => void): void {
+    this.onDoubt = onDoubt
+    if (this.endedBecause !== undefined && this.exit === undefined) onDoubt()
   }
 
-  /** Something else than its end says that the turn has ended. That it is started, or its thread active, says the contrary. */
+  /** Notes a sign that the turn has ended without its `turn/completed`. An active thread or `turn/started` removes the doubt. */
   doubt(because: string, batch: ReadBatch): void {
     if (this.exit !== undefined) return
     this.setEndedBecause(because)
@@ -313,38 +312,38 @@ export class TurnState implements NotificationListener {
 
   private setEndedBecause(because: string | undefined): void {
     this.endedBecause = because
-    // Whether that was before or after the turn was started is seen when it has its name.
+    // The order relative to `turn/started` matters, which is known only once the turn has its id.
     if (this.turnId === undefined && !this.isReleased) this.unassigned.push([undefined, because])
   }
 
-  /** The last error that the server has reported in the turn, without secrets. */
+  /** The last error that the server reported in the turn, without secrets. */
   get lastError(): Protocol.TurnError | undefined {
     if (this.reportedError === undefined) return undefined
     const { additionalDetails, codexErrorInfo, message } = this.reportedError
     return {
       message: this.redact(message),
       codexErrorInfo: codexErrorInfo ?? null,
-      additionalDetails: additionalDetails == null ? null : this.redact(additionalDetails)
+      additionalDetails: Predicate.isNullish(additionalDetails) ? null : this.redact(additionalDetails)
     }
   }
 
   subscribe(): Subscription<Protocol.TurnNotification> {
-    const buffer = new Subscription(this.buffer.copy())
-    if (this.exit === undefined) this.subscribers = [...this.subscribers, buffer]
-    else buffer.close(toError(this.exit))
-    return buffer
+    const subscription = new Subscription(this.buffer.copy())
+    if (this.exit === undefined) this.subscribers = [...this.subscribers, subscription]
+    else subscription.close(toError(this.exit))
+    return subscription
   }
 
-  unsubscribe(buffer: Subscription<Protocol.TurnNotification>): void {
-    this.subscribers = this.subscribers.filter((other) => other !== buffer)
+  unsubscribe(subscription: Subscription<Protocol.TurnNotification>): void {
+    this.subscribers = this.subscribers.filter((other) => other !== subscription)
   }
 
-  /** The turn is about to be interrupted, and that is why. If it ends otherwise all the same, it has not failed. */
+  /** Sets the error of a turn that is about to be interrupted. If the turn still ends in another way, it does not fail with it. */
   expire(error: AppServerError): void {
     this.expired ??= error
   }
 
-  /** The server has not ended the turn. */
+  /** Fails an expired turn that the server has not ended. */
   failIfExpired(): void {
     if (this.expired !== undefined) this.complete(Result.fail(this.expired), syncBatch)
   }
@@ -367,7 +366,7 @@ export class TurnState implements NotificationListener {
         return
       case "turn/completed": {
         const { turn } = event.params
-        // The server lists the last message here again. One that was not heard of before is not lost.
+        // The server repeats the last message here. Its `item/completed` may be missing.
         this.items.push(...turn.items.filter((item) => !this.items.some((known) => itemId(known) === itemId(item))))
         this.complete(Result.succeed(turn), batch)
         return
@@ -376,7 +375,7 @@ export class TurnState implements NotificationListener {
         this.reportedError = event.params.error
         return
       case "malformed":
-        this.addUnread(event.raw, batch)
+        this.addMalformed(event.raw, batch)
     }
   }
 
@@ -385,14 +384,14 @@ export class TurnState implements NotificationListener {
     else if (item.type === "userMessage") this.compareInput(item.content, batch)
   }
 
-  /** What cannot be read whole counts with what can be read of it: an item, or the end of the turn. */
-  private addUnread(message: unknown, batch: ReadBatch): void {
+  /** Salvages the item, the error or the completion from a notification that failed to decode. */
+  private addMalformed(message: unknown, batch: ReadBatch): void {
     if (isItemCompleted(message)) this.items.push(message.params.item)
     if (getOwn(message, "method") === "error") {
       this.reportedError = readError(getOwn(getOwn(message, "params"), "error"))
     }
     if (!isEnd(message)) {
-      if (getOwn(message, "method") === "turn/completed") this.doubt("its turn/completed has no turn", batch)
+      if (getOwn(message, "method") === "turn/completed") this.doubt("its `turn/completed` has no turn", batch)
       return
     }
     const { error, id, status } = message.params.turn
@@ -402,33 +401,31 @@ export class TurnState implements NotificationListener {
         : Result.fail(appServerError(
           new DecodeFailed({
             method: "turn/completed",
-            issue: `it does not say how turn ${id} of thread ${this.threadId} ended`
+            issue: `turn \`${id}\` of thread \`${this.threadId}\` has no status`
           })
         )),
       batch
     )
   }
 
-  private complete(ended: Result.Result<Protocol.Turn, AppServerError>, batch: ReadBatch): void {
+  private complete(ended: TurnExit, batch: ReadBatch): void {
     if (this.exit !== undefined) return
-    const outcome = this.expired !== undefined && Result.isSuccess(ended) && ended.success.status === "interrupted"
+    const exit = this.expired !== undefined && Result.isSuccess(ended) && ended.success.status === "interrupted"
       ? Result.fail(this.expired)
       : Result.mapError(ended, this.withVersions)
-    this.exit = outcome
-    if (this.turnId !== undefined) this.usage = this.usages.of(this.threadId, this.turnId)
-    for (const subscriber of this.subscribers) {
-      subscriber.close(toError(outcome), batch)
-    }
+    this.exit = exit
+    if (this.turnId !== undefined) this.usage = this.usages.get(this.threadId, this.turnId)
+    for (const subscriber of this.subscribers) subscriber.close(toError(exit), batch)
     this.subscribers = []
     this.unassigned = []
-    for (const tell of this.completeCallbacks.splice(0)) tell()
+    for (const callback of this.completeCallbacks.splice(0)) callback()
     this.unsubscribeThread()
     const { exitDeferreds } = this
     this.exitDeferreds = []
     batch.afterBatch(() => {
-      const completed = Effect.fromResult(outcome)
-      Deferred.doneUnsafe(this.exitDeferred, completed)
-      for (const completion of exitDeferreds) Deferred.doneUnsafe(completion, completed)
+      for (const deferred of [this.exitDeferred, ...exitDeferreds]) {
+        Deferred.doneUnsafe(deferred, Effect.fromResult(exit))
+      }
     })
   }
 }

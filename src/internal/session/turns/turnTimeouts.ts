@@ -30,10 +30,10 @@ const expire = (
     return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.failIfExpired()))
   })
 
-/** Fails an effect that has not ended at a certain time. */
+/** Fails an effect that has not ended by a certain time. */
 export type Timeout = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AppServerError, R>
 
-/** A timeout, counted from now, of a request and of the work that must be done before it is sent. */
+/** Makes a timeout that counts from now, so that several effects share it: a request, and the work before it is sent. */
 const timeoutAfter = (millis: number, reason: () => RequestTimeout | TurnTimeout): Effect.Effect<Timeout> =>
   Effect.map(Clock.Clock, (clock) => {
     const end = clock.currentTimeMillisUnsafe() + millis
@@ -46,12 +46,13 @@ const timeoutAfter = (millis: number, reason: () => RequestTimeout | TurnTimeout
       )
   })
 
+/** Makes the timeout of a request, with the work before it is sent. */
 export const requestTimeout = (server: ServerConnection, method: string): Effect.Effect<Timeout> => {
   const timeoutMillis = Duration.toMillis(server.requestTimeout)
   return timeoutAfter(timeoutMillis, () => new RequestTimeout({ method, timeoutMillis }))
 }
 
-/** The timeout of the start of a turn, which has no id yet: that of the request, or of the turn if that is shorter. */
+/** Makes the timeout of the start of a turn, which has no id yet: that of the request, or a shorter one of the turn. */
 export const startTimeout = (
   server: ServerConnection,
   threadId: string,
@@ -72,25 +73,24 @@ export const startTimeout = (
       : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis, isInterrupted: true }))
 }
 
-/** Expires a handle whose turn has not ended in time, counted from `since` or from now. */
-export const startDeadline = (
+/** Expires a handle whose turn has not ended within a duration from `since`, by default from now. */
+export const startDeadline = Effect.fnUntraced(function*(
   handle: TurnHandle,
   input: Duration.Input,
   since?: number
-): Effect.Effect<void, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const duration = Duration.fromInputUnsafe(input)
-    const now = yield* Clock.currentTimeMillis
-    const left = (since ?? now) + Duration.toMillis(duration) - now
-    yield* Effect.forkScoped(Effect.delay(expire(handle, "deadline", duration), left))
-  })
+): Effect.fn.Return<void, never, Scope.Scope> {
+  const duration = Duration.fromInputUnsafe(input)
+  const now = yield* Clock.currentTimeMillis
+  const left = (since ?? now) + Duration.toMillis(duration) - now
+  yield* Effect.forkScoped(Effect.delay(expire(handle, "deadline", duration), left))
+})
 
 /**
- * Expires a handle whose turn emits no event but retries for the given duration. The clock stops while a handler of the program runs for
- * the turn or for a sub-agent that works for it, and starts anew with the response.
+ * Expires a handle whose turn emits no event but retries for a duration. The time in which the turn or its sub-agents wait for a handler of
+ * the program does not count.
  */
-export const startIdleTimeout = (handle: TurnHandle, input: Duration.Input): Effect.Effect<void, never, Scope.Scope> =>
-  Effect.gen(function*() {
+export const startIdleTimeout = Effect.fnUntraced(
+  function*(handle: TurnHandle, input: Duration.Input): Effect.fn.Return<void, never, Scope.Scope> {
     const duration = Duration.fromInputUnsafe(input)
     const millis = Duration.toMillis(duration)
     const clock = yield* Clock.Clock
@@ -105,4 +105,5 @@ export const startIdleTimeout = (handle: TurnHandle, input: Duration.Input): Eff
       return left > 0 ? Effect.andThen(Effect.sleep(left), watch) : expire(handle, "idle", duration)
     })
     yield* Effect.forkScoped(watch)
-  })
+  }
+)
