@@ -1,6 +1,6 @@
 /**
  * A single-consumer queue with synchronous producers. `notify` never blocks, and the consumer drains all buffered elements in one pull. It
- * is faster than a `Queue`, whose producers would need a fiber.
+ * is simpler and faster than a `Queue`, and resumes the consumer synchronously.
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"

@@ -1,5 +1,6 @@
 /** The responses to requests of the server that no handler responds to. They grant nothing. */
 import type * as Protocol from "../../Protocol.ts"
+import { getOwn } from "../getOwn.ts"
 import type { Response } from "../jsonrpc/messages.ts"
 
 type Declines = { readonly [M in keyof Protocol.ServerRequests]?: Protocol.ServerRequests[M]["result"] }
@@ -36,7 +37,9 @@ const errors: Record<FallbackCause, (method: string) => { readonly code: number;
 export const fallbackResponse = (
   method: string,
   cause: FallbackCause
-): { readonly response: Response; readonly verb: string } =>
-  Object.hasOwn(declines, method)
-    ? { response: { result: declines[method as keyof Declines] }, verb: "Declined" }
-    : { response: { error: errors[cause](method) }, verb: "Responded with an error to" }
+): { readonly response: Response; readonly verb: string } => {
+  const result = getOwn(declines, method)
+  return result === undefined
+    ? { response: { error: errors[cause](method) }, verb: "Responded with an error to" }
+    : { response: { result }, verb: "Declined" }
+}

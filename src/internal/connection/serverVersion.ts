@@ -10,7 +10,7 @@ type Version = readonly [major: number, minor: number, patch: number]
 const parse = (version: string): Version | undefined => {
   const parts = /^(\d+)\.(\d+)\.(\d+)(?:[-+\s].*)?$/.exec(version)
   if (parts === null) return undefined
-  const [major, minor, patch] = parts.slice(1).map(Number) as [number, number, number]
+  const [major, minor, patch] = [Number(parts[1]), Number(parts[2]), Number(parts[3])]
   return major === 0 && minor === 0 ? undefined : [major, minor, patch]
 }
 

@@ -42,8 +42,8 @@ export type UnrecognizedVariant<Tag extends string> =
  * The member of a tagged union for an object with a known tag whose content does not decode. `raw` is the received JSON object, which is
  * also its encoding.
  *
- * It has no other fields. To the compiler they are `unknown`, so that a field of the other members, such as `params` of a notification, is
- * accessible without narrowing the union.
+ * It has no other fields. To the compiler they are `unknown`, so that a field of the other members is accessible without narrowing the
+ * union, such as `params` of a notification.
  *
  * @category forward compatibility
  * @since 0.1.0

@@ -74,8 +74,8 @@ export const shutDown = Effect.fnUntraced(function*(child: ChildProcessHandle, o
   options.endInput()
   yield* options.exited.pipe(
     Effect.andThen(hasOnlyZombies(child.pid)),
-    // The spawner waits until the group is empty. Where process 1 does not reap zombies, as in many containers, that wait would
-    // use up its timeouts, although the group has no live member to signal.
+    // The spawner waits until the group is empty. In many containers process 1 does not reap zombies. The wait would then use up its
+    // timeouts, although the group has no live member to signal.
     Effect.andThen((onlyZombies) => onlyZombies ? child.unref : Effect.void),
     Effect.timeoutOption(options.timeout),
     Effect.ignore

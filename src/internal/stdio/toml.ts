@@ -39,8 +39,8 @@ export const encodeTomlDocument = (table: { readonly [name: string]: unknown }):
   definedEntries(table).map(([name, value]) => `${key(name)} = ${encodeToml(value)}\n`).join("")
 
 /**
- * Writes `key=value` for each entry of a tree. The server splits such a key at every dot and has no quotes, so a table with a
- * key that needs quotes is written as a value.
+ * Writes `key=value` for each entry of a tree. The server splits such a key at every dot and does not read quotes. So a table with a key
+ * that needs quotes is written as a value.
  */
 const overrides = (path: string, node: ConfigTable[string]): ReadonlyArray<string> => {
   if (!isTable(node)) return [`${path}=${encodeToml(node)}`]

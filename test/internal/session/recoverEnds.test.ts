@@ -106,7 +106,7 @@ describe("a turn whose end", () => {
         const reason = reasonOf(yield* Fiber.join(run))
         assert(reason._tag === "DecodeFailed")
         assert.strictEqual(reason.method, "turn/completed")
-        for (const part of ["turn u", "thread t", "turn/completed"]) assert.include(reason.issue, part)
+        for (const part of ["turn `u`", "thread `t`", "turn/completed"]) assert.include(reason.issue, part)
         yield* TestClock.adjust("1 second")
         assert.deepStrictEqual(fake.sent.find(({ method }) => method === "turn/interrupt")?.params, {
           threadId: "t",
@@ -227,7 +227,7 @@ describe("a turn whose end", () => {
       yield* TestClock.adjust("60 seconds")
       const reason = reasonOf(yield* Fiber.join(compact))
       assert(reason._tag === "DecodeFailed")
-      assert.include(reason.issue, "a compaction of thread t")
+      assert.include(reason.issue, "a compaction of thread `t`")
     }).pipe(Effect.provide(layer)))
 })
 

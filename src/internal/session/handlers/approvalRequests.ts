@@ -118,7 +118,7 @@ const mcpAccepted = (persist?: "session" | "always"): Results["mcpServer/elicita
 
 /**
  * Decodes the approval of an MCP tool call, which is an elicitation of an empty form with a mark in `_meta`. An MCP server can send the same
- * mark in a form of its own, so the caller must check that the turn makes such a call.
+ * mark in its own form, so the caller must check that the turn makes such a call.
  */
 export const decodeMcpToolCallApproval = (
   params: Params["mcpServer/elicitation/request"]
@@ -140,7 +140,7 @@ export const decodeMcpToolCallApproval = (
       message: text(getOwn(sent, "message")) ?? "",
       description: text(getOwn(meta, "tool_description")),
       arguments: getOwn(meta, "tool_params"),
-      annotations: Predicate.isObject(annotations) ? annotations as Readonly<Record<string, unknown>> : {},
+      annotations: Predicate.isObject(annotations) ? annotations : {},
       params: sent
     },
     respond: (decision) => {

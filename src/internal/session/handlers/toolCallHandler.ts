@@ -30,12 +30,12 @@ const runTool = (
     success,
     contentItems: content
   }))
-  const limited = timeout === undefined ? run : timeoutTo(
+  const withTimeout = timeout === undefined ? run : timeoutTo(
     run,
     timeout,
     () => failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`)
   )
-  return limited.pipe(
+  return withTimeout.pipe(
     Effect.catchCause((cause) =>
       Effect.as(
         Effect.logError(

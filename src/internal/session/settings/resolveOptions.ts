@@ -28,7 +28,7 @@ const hasSandbox = (fields: object): boolean =>
 
 /** Names of options that are not fields of the request (`own`), and of fields that the operation sets itself (`set`). */
 const ownNames = ["approvalMode", "approvals", "questions"]
-const names = {
+const names: Record<Method, { readonly own: ReadonlyArray<string>; readonly set: ReadonlyArray<string> }> = {
   "thread/start": { own: [...ownNames, "tools", "toolConcurrency"], set: [] },
   "thread/resume": {
     own: [...ownNames, "tools", "toolConcurrency"],
@@ -36,14 +36,14 @@ const names = {
   },
   "thread/fork": { own: [...ownNames, "tools", "toolConcurrency"], set: ["threadId", "excludeTurns"] },
   "turn/start": { own: [...ownNames, "deadline", "idleTimeout"], set: ["threadId", "input"] }
-} satisfies Record<Method, { readonly own: ReadonlyArray<string>; readonly set: ReadonlyArray<string> }>
+}
 
 /** Returns the names of an operation's options. */
 const knownNames = (method: Method): ReadonlyArray<string> => {
   const { own, set } = names[method]
   const { params } = Protocol.clientRequests[method]
   const fields = params === undefined ? [] : fieldNames(params)
-  return [...own, ...fields.filter((name) => !set.includes(name as never))]
+  return [...own, ...fields.filter((name) => !set.includes(name))]
 }
 
 const resolveOptions = <Options extends ApprovalOptions & PermissionOptions, Fields extends object>(

@@ -131,11 +131,11 @@ export const getSandboxMode = ({ type }: Protocol.SandboxPolicy): Sandbox.Mode |
   Struct.keys(policyTypes).find((mode) => policyTypes[mode] === type)
 
 /** Whether a value has all requested members. The server adds default members to a granular policy. */
-const covers = (effective: unknown, requested: unknown): boolean =>
+const includes = (effective: unknown, requested: unknown): boolean =>
   Predicate.isObject(requested)
     ? Predicate.isObject(effective) && Object.entries(requested).every(([key, value]) =>
       value === undefined ||
-      (Object.hasOwn(effective, key) && covers(effective[key], value))
+      (Object.hasOwn(effective, key) && includes(effective[key], value))
     )
     : effective === requested
 
@@ -211,7 +211,7 @@ const isSamePolicy = (
   cwd: string | undefined
 ): boolean => {
   const { writableRoots: _, ...rest }: Record<string, unknown> = { ...policyDefaults(requested.type), ...requested }
-  return covers({ ...policyDefaults(effective.type), ...effective }, rest) &&
+  return includes({ ...policyDefaults(effective.type), ...effective }, rest) &&
     isSameSet(toPathSet(getWritableRoots(effective), cwd), toPathSet(getWritableRoots(requested), cwd))
 }
 
@@ -222,7 +222,7 @@ const isSamePolicy = (
 export const findMismatch = (requested: Requested, effective: Settings): Difference | undefined => {
   const { approvalPolicy, approvalsReviewer, permissions, sandbox, sandboxPolicy } = requested
   const profile = effective.activePermissionProfile?.id
-  if (Predicate.isNotNullish(approvalPolicy) && !covers(effective.approvalPolicy, approvalPolicy)) {
+  if (Predicate.isNotNullish(approvalPolicy) && !includes(effective.approvalPolicy, approvalPolicy)) {
     return { setting: "approvalPolicy", requested: approvalPolicy, effective: effective.approvalPolicy }
   }
   if (

@@ -22,7 +22,7 @@ export class OpenThread {
   }
 
   /** Opens the thread again with its settings, unless it is open in this restart generation. */
-  reopen(client: ServerClient): Effect.Effect<void, AppServerError> {
+  ensureOpen(client: ServerClient): Effect.Effect<void, AppServerError> {
     const { record, records } = this
     const isOpen = () => record.isOpen(records.generation)
     return Effect.suspend(() =>
@@ -54,7 +54,7 @@ export class OpenThread {
       this.record.isClosed ? Effect.fail(this.closedError(method)) : Effect.flatMap(
         server.acquireClient,
         (client) =>
-          Effect.andThen(this.reopen(client), send(client, { onSend })).pipe(
+          Effect.andThen(this.ensureOpen(client), send(client, { onSend })).pipe(
             Effect.catchIf(({ reason }) => reason._tag === "ConnectionClosed" && !isSent, () => attempt)
           )
       )

@@ -62,7 +62,7 @@ export class ThreadRecord {
    * Notes the settings that a turn was started with, which also hold for later turns. If the server has reported them, notes only the
    * workspace roots, which it does not report.
    */
-  change(params: Requested, isReported: boolean): void {
+  applyTurnSettings(params: Requested, isReported: boolean): void {
     const { settings } = this
     const roots = params.runtimeWorkspaceRoots
     if (isReported) {

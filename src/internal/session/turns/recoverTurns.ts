@@ -96,7 +96,7 @@ const recoverTurn = (server: ServerClient) =>
     // No caller waits for the turn, so its state on the server does not matter.
     if (refCount === 0) return yield* lost(true, "the server was restarted before the turn was completed")
     let resumable = false
-    const found = yield* thread.reopen(server).pipe(
+    const found = yield* thread.ensureOpen(server).pipe(
       Effect.tap(() =>
         Effect.sync(() => {
           resumable = true

@@ -120,7 +120,7 @@ class TurnStart {
         })
     ).pipe(
       Effect.map(({ turn: { id } }): Started => {
-        thread.record.change(params, state.hasSettings)
+        thread.record.applyTurnSettings(params, state.hasSettings)
         const isJoined = activeBefore === id || turns.isRunning(threadId, id)
         if (isJoined) turnHandlers?.end()
         else turnHandlers?.setTurnId(id)

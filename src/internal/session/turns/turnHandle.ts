@@ -50,7 +50,7 @@ export const closeTurns = Effect.fnUntraced(function*({ turns, server }: Session
 export class TurnHandle {
   readonly session: SessionState
   readonly turn: TurnEntry
-  private readonly completion = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
+  private readonly exitDeferred = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
   private readonly subscriptions = new Set<Subscription<Protocol.TurnNotification>>()
   private error: AppServerError | undefined
   private isReleased = false
@@ -58,12 +58,12 @@ export class TurnHandle {
   constructor(session: SessionState, turn: TurnEntry) {
     this.session = session
     this.turn = turn
-    turn.state.completeWith(this.completion)
+    turn.state.completeWith(this.exitDeferred)
   }
 
   /** Waits for the end of the turn, or of the wait of this handle alone. */
   get ended(): Effect.Effect<Protocol.Turn, AppServerError> {
-    return Deferred.await(this.completion)
+    return Deferred.await(this.exitDeferred)
   }
 
   subscribe(): Subscription<Protocol.TurnNotification> {
@@ -89,7 +89,7 @@ export class TurnHandle {
     this.error = error
     for (const subscription of this.subscriptions) this.close(subscription, error)
     this.subscriptions.clear()
-    Deferred.doneUnsafe(this.completion, Effect.fail(error))
+    Deferred.doneUnsafe(this.exitDeferred, Effect.fail(error))
   }
 
   /** Releases this handle. Interrupts the turn if this was the last handle and this program started the turn. */
