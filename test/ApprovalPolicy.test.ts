@@ -532,7 +532,7 @@ describe("a person at the terminal", () => {
       const asked = yield* Effect.forkChild(Effect.provide(decides(ApprovalPolicy.askTerminal, command(["x"])), layer))
       yield* Effect.yieldNow
       yield* Fiber.interrupt(asked)
-      assert.include(shown(), "The request was cancelled")
+      assert.include(shown(), "The request was canceled")
     }))
 
   it.effect("who is gone has said no", () =>

@@ -85,7 +85,7 @@ const said: ReadonlyArray<readonly [method: keyof Protocol.ServerNotifications, 
     [
       "model/rerouted",
       { fromModel: "big", toModel: "small", reason: "highRiskCyberActivity", threadId: thread, turnId: turn },
-      [thread, turn, "small instead of big"]
+      [thread, turn, "`small` instead of `big`"]
     ],
     ["model/verification", { verifications: ["trustedAccessForCyber"], threadId: thread, turnId: turn }, [
       thread,
@@ -170,8 +170,8 @@ describe("A warning of the server", () => {
         const warning = (threadId: string) => ({ method: "warning", params: { message: "slow", threadId } })
         yield* emit(warning("a"), warning("b"), warning("a"))
         assert.lengthOf(warnings, 2)
-        assert.lengthOf(mentioning("thread a"), 1)
-        assert.lengthOf(mentioning("thread b"), 1)
+        assert.lengthOf(mentioning("thread `a`"), 1)
+        assert.lengthOf(mentioning("thread `b`"), 1)
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
@@ -264,7 +264,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A real serve
         const { id } = yield* codex.startThread({
           config: { mcp_servers: { broken: { command: "/no/such/program", args: [] } } }
         })
-        const [warning] = yield* awaiting("MCP server broken")
+        const [warning] = yield* awaiting("MCP server `broken`")
         assert.include(warning, id)
         assert.include(warning, "failed to start")
         assert.include(warning, "No such file")

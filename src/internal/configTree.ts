@@ -57,13 +57,15 @@ const read = (value: unknown, path: ReadonlyArray<string>, seen: ReadonlyArray<o
         "an array or a plain object, or leave the key out"
     )
   }
-  if (seen.includes(value)) throw new TypeError(`${show(path)} contains itself`)
+  if (seen.includes(value)) throw new TypeError(`${show(path)} contains itself; remove the cycle`)
   const inside = [...seen, value]
   if (Array.isArray(value)) {
     // `Array.from` also visits the holes of a sparse array.
     return Array.from(value, (element: unknown, index) => {
       const at = [...path, String(index)]
-      if (element === undefined) throw new TypeError(`${show(at)} cannot be written, because TOML has no undefined`)
+      if (element === undefined) {
+        throw new TypeError(`${show(at)} cannot be written, because TOML has no undefined; remove the element`)
+      }
       return read(element, at, inside)
     })
   }

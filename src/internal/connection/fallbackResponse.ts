@@ -21,7 +21,7 @@ const declines: Declines = {
 }
 
 /** Why no handler has responded: none is registered, it failed, or it was interrupted. */
-export type FallbackCause = "unhandled" | "failed" | "cancelled"
+export type FallbackCause = "unhandled" | "failed" | "canceled"
 
 /** The JSON-RPC codes for a method that does not exist, and for one that failed. */
 const methodNotFound = -32601
@@ -30,7 +30,7 @@ const internalError = -32603
 const errors: Record<FallbackCause, (method: string) => { readonly code: number; readonly message: string }> = {
   unhandled: (method) => ({ code: methodNotFound, message: `The client does not handle \`${method}\`` }),
   failed: (method) => ({ code: internalError, message: `The client failed to handle \`${method}\`` }),
-  cancelled: (method) => ({ code: internalError, message: `\`${method}\` was cancelled` })
+  canceled: (method) => ({ code: internalError, message: `\`${method}\` was canceled` })
 }
 
 /** Returns the response to a request, and a verb for the log. */

@@ -182,7 +182,7 @@ const routeMessages = (
     for (const handler of settledHandlers) handler(request)
   },
   cancellation,
-  cancelledResponse: ({ method }) => fallbackResponse(method, "cancelled").response,
+  canceledResponse: ({ method }) => fallbackResponse(method, "canceled").response,
   replayMethod: "thread/resume"
 })
 

@@ -17,13 +17,13 @@ const sentences = (...parts: ReadonlyArray<string | null | undefined>): string =
     .map((part, index, all) => index < all.length - 1 && !/[.!?:]$/.test(part) ? `${part}.` : part)
     .join(" ")
 
-const ofThread = (threadId: string | null | undefined): string => threadId == null ? "" : ` of thread ${threadId}`
+const ofThread = (threadId: string | null | undefined): string => threadId == null ? "" : ` of thread \`${threadId}\``
 
 const orNoReason = (error: string | null | undefined): string => error ?? "the server gave no reason"
 
 const configWarning: Describe<"configWarning"> = ({ details, path, range, summary }) => {
   const line = range?.start.line
-  const place = path == null ? "" : ` (${path}${line === undefined ? "" : `:${line}`})`
+  const place = path == null ? "" : ` (\`${path}${line === undefined ? "" : `:${line}`}\`)`
   return `codex app-server warns about its configuration${place}: ${sentences(summary, details)}`
 }
 
@@ -33,7 +33,7 @@ const hookCompleted: Describe<"hook/completed"> = ({ run, threadId }) => {
     kind === "warning" || kind === "error" || kind === "stop" ? [text] : []
   )
   if (run.status !== "failed" && texts.length === 0) return undefined
-  return `Hook ${run.eventName} (${run.sourcePath}) of thread ${threadId} ${run.status}: ${
+  return `Hook \`${run.eventName}\` (\`${run.sourcePath}\`) of thread \`${threadId}\` ${run.status}: ${
     sentences(...texts, run.statusMessage) || orNoReason(undefined)
   }`
 }
@@ -42,7 +42,7 @@ const mcpServerStartup: Describe<"mcpServer/startupStatus/updated"> = (
   { error, failureReason, name, status, threadId }
 ) =>
   status !== "failed" ? undefined : sentences(
-    `MCP server ${name}${ofThread(threadId)} failed to start: ${orNoReason(error)}`,
+    `MCP server \`${name}\`${ofThread(threadId)} failed to start: ${orNoReason(error)}`,
     failureReason === "reauthenticationRequired" ? `Log in again with \`codex mcp login ${name}\`` : undefined
   )
 
@@ -62,38 +62,42 @@ const descriptions: { readonly [M in keyof Notifications]: Describe<M> | undefin
   // An error without a retry ends the turn, and its `TurnFailed` contains it.
   error: ({ error, threadId, turnId, willRetry }) =>
     willRetry
-      ? `codex app-server retries a model request in turn ${turnId} of thread ${threadId}: ${describeTurnError(error)}`
+      ? `codex app-server retries a model request in turn \`${turnId}\` of thread \`${threadId}\`: ${
+        describeTurnError(error)
+      }`
       : undefined,
   warning: ({ message, threadId }) =>
-    `codex app-server warns${threadId == null ? "" : ` about thread ${threadId}`}: ${message}`,
-  guardianWarning: ({ message, threadId }) => `codex app-server reviews approvals of thread ${threadId}: ${message}`,
+    `codex app-server warns${threadId == null ? "" : ` about thread \`${threadId}\``}: ${message}`,
+  guardianWarning: ({ message, threadId }) =>
+    `codex app-server reviews approvals of thread \`${threadId}\`: ${message}`,
   deprecationNotice: ({ details, summary }) =>
     `codex app-server announces a deprecation: ${sentences(summary, details)}`,
   configWarning,
   "mcpServer/startupStatus/updated": mcpServerStartup,
   "mcpServer/oauthLogin/completed": ({ error, name, success, threadId }) =>
-    success ? undefined : `The login to MCP server ${name}${ofThread(threadId)} failed: ${orNoReason(error)}`,
+    success ? undefined : `The login to MCP server \`${name}\`${ofThread(threadId)} failed: ${orNoReason(error)}`,
   "account/login/completed": ({ error, success }) =>
     success ? undefined : `The login to Codex failed: ${orNoReason(error)}`,
   "account/gatewayOAuth/changed": ({ error, providerId, status }) =>
-    status === "failed" ? `The login to provider ${providerId} failed: ${orNoReason(error)}` : undefined,
+    status === "failed" ? `The login to provider \`${providerId}\` failed: ${orNoReason(error)}` : undefined,
   "modelProvider/authRecoveryStarted": ({ message, provider, threadId, turnId }) =>
-    `codex app-server renews the login to provider ${provider} in turn ${turnId} of thread ${threadId}: ${message}`,
+    `codex app-server renews the login to provider \`${provider}\` in turn \`${turnId}\` of thread \`${threadId}\`: ${message}`,
   "model/rerouted": ({ fromModel, reason, threadId, toModel, turnId }) =>
-    `Turn ${turnId} of thread ${threadId} runs on ${toModel} instead of ${fromModel}: ${reason}`,
+    `Turn \`${turnId}\` of thread \`${threadId}\` runs on \`${toModel}\` instead of \`${fromModel}\`: ${reason}`,
   "model/verification": ({ threadId, turnId, verifications }) =>
-    `The model provider requires a verification of the account in turn ${turnId} of thread ${threadId}: ${
+    `The model provider requires a verification of the account in turn \`${turnId}\` of thread \`${threadId}\`: ${
       verifications.join(", ")
     }`,
   "hook/completed": hookCompleted,
   "thread/environment/disconnected": ({ environmentId, threadId }) =>
-    `Environment ${environmentId} of thread ${threadId} was disconnected`,
-  "thread/realtime/error": ({ message, threadId }) => `The realtime session of thread ${threadId} failed: ${message}`,
+    `Environment \`${environmentId}\` of thread \`${threadId}\` was disconnected`,
+  "thread/realtime/error": ({ message, threadId }) =>
+    `The realtime session of thread \`${threadId}\` failed: ${message}`,
   "remoteControl/status/changed": ({ serverName, status }) =>
-    status === "errored" ? `The remote control of ${serverName} failed` : undefined,
+    status === "errored" ? `The remote control of \`${serverName}\` failed` : undefined,
   "windows/worldWritableWarning": worldWritable,
   "windowsSandbox/setupCompleted": ({ error, mode, success }) =>
-    success ? undefined : `The setup of the ${mode} sandbox failed: ${orNoReason(error)}`,
+    success ? undefined : `The setup of the \`${mode}\` sandbox failed: ${orNoReason(error)}`,
 
   "account/rateLimits/updated": undefined,
   "account/updated": undefined,
@@ -172,7 +176,7 @@ const malformedText = (method: string, raw: unknown): string | undefined => {
     value
   ) => [getOwn(value, "message"), getOwn(value, "summary")])
     .find(Predicate.isString)
-  return text === undefined ? undefined : `codex app-server sent a ${method}: ${text}`
+  return text === undefined ? undefined : `codex app-server sent a \`${method}\`: ${text}`
 }
 
 /** Maximum length of a logged warning, in UTF-16 units. */

@@ -37,7 +37,7 @@ export interface IncomingHandlers {
   /** Called with each request that has a response, from this client or from another one. */
   readonly onSettled: (request: IncomingRequest) => void
   /** The response to a request whose handler was interrupted. */
-  readonly cancelledResponse: (request: IncomingRequest) => Response
+  readonly canceledResponse: (request: IncomingRequest) => Response
 }
 
 type RunFork = (id: RequestId, effect: Effect.Effect<void>) => Fiber.Fiber<void, unknown>
@@ -48,7 +48,7 @@ export class IncomingRequests {
    */
   private readonly pending = new Map<RequestId, IncomingRequest>()
   /** The pending requests whose handlers were interrupted. Each is declined when its handler has ended. */
-  private readonly cancelled = new WeakSet<IncomingRequest>()
+  private readonly canceled = new WeakSet<IncomingRequest>()
   /** Number of requests for a replay that were sent, and of those that have no response yet. */
   private replays = 0
   private pendingReplays = 0
@@ -88,7 +88,7 @@ export class IncomingRequests {
 
   /** The requests whose handlers can still respond. */
   list(): ReadonlyArray<IncomingRequest> {
-    return [...this.pending.values()].filter((request) => !this.cancelled.has(request))
+    return [...this.pending.values()].filter((request) => !this.canceled.has(request))
   }
 
   /** Starts the handler of a request after the batch. Ignores a replay of a request that is pending or has a response. */
@@ -107,7 +107,7 @@ export class IncomingRequests {
     for (const request of this.pending.values()) {
       if (!matches(request)) continue
       if (isResponded) this.settle(request)
-      else this.cancelled.add(request)
+      else this.canceled.add(request)
       // A fiber under the same key interrupts the handler.
       batch.afterBatch(() => this.runFork(request.id, Effect.void))
     }
@@ -132,7 +132,7 @@ export class IncomingRequests {
   private run(request: IncomingRequest, handler: Effect.Effect<void>): void {
     this.runFork(request.id, handler).addObserver((exit) => {
       if (this.pending.get(request.id) !== request) return
-      const decline = this.respond(request, this.handlers.cancelledResponse(request))
+      const decline = this.respond(request, this.handlers.canceledResponse(request))
       const hasDefect = Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
       this.runFork(
         request.id,

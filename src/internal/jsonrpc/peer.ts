@@ -141,7 +141,9 @@ class Dispatcher {
 
   private receiveResponse(id: RequestId, message: object, batch: ReadBatch): void {
     const request = this.outgoing.take(id)
-    if (request === undefined) return batch.warn("Ignored a response to no pending request")
+    if (request === undefined) {
+      return batch.warn(`Ignored a response with the id \`${id}\`, which no pending request has`)
+    }
     const outcome = toOutcome(message, request.method, this.redact)
     batch.afterBatch(() => this.outgoing.complete(request, outcome))
   }

@@ -52,7 +52,7 @@ const open = Effect.fnUntraced(function*(
   const other = isOther && Predicate.isString(otherId) ? records.get(otherId) : undefined
   if (other !== undefined) {
     yield* Effect.onError(
-      verifyKept(method, openedId, other, fields, fromOpened(response)),
+      verifyKept(fromOpened(response), { method, threadId: openedId, record: other, options: fields }),
       () => Effect.sync(() => records.get(openedId)?.unload())
     )
   }

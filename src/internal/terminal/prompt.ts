@@ -18,11 +18,11 @@ export const withTerminalLock = <A, E, R>(conversation: Effect.Effect<A, E, R>):
 
 export const show = (text: string) => Effect.flatMap(Terminal.Terminal, (terminal) => terminal.display(text))
 
-/** Shows that a question was cancelled, so that the user does not type a response to it. */
+/** Shows that a question was canceled, so that the user does not type a response to it. */
 export const notifyCancelled = <A, E>(
   conversation: Effect.Effect<A, E, Terminal.Terminal>
 ): Effect.Effect<A, E, Terminal.Terminal> =>
-  Effect.onInterrupt(conversation, () => Effect.ignore(show("\n(The request was cancelled.)\n")))
+  Effect.onInterrupt(conversation, () => Effect.ignore(show("\n(The request was canceled.)\n")))
 
 /** Reads a line. Returns none when the input has ended. */
 export const ask = Effect.fnUntraced(function*(prompt: string) {

@@ -238,11 +238,13 @@ export const reopenKept = Effect.fnUntraced(function*(
 
 /** Fails if a thread that was opened without its settings has other settings than its record. */
 export const verifyKept = (
-  method: "thread/resume" | "thread/fork",
-  threadId: string,
-  record: ThreadRecord,
-  options: Options,
-  effective: Settings
+  effective: Settings,
+  { method, options, record, threadId }: {
+    readonly method: "thread/resume" | "thread/fork"
+    readonly threadId: string
+    readonly record: ThreadRecord
+    readonly options: Options
+  }
 ): Effect.Effect<void, AppServerError> =>
   verifySettings(method, threadId, keep(method, record, options).requested, effective)
 
