@@ -578,7 +578,7 @@ describe("a tool call", () => {
       const { contentItems } = yield* run(tool, { arguments: {} })
       assert.deepStrictEqual(contentItems, [{ type: "inputText", text: "breaks failed unexpectedly" }])
       assert.lengthOf(lines, 1)
-      assert.match(lines[0]!, /Tool breaks failed \(thread t, turn u, call c\)[^]*the bug/)
+      assert.match(lines[0]!, /Tool `breaks` failed \(thread `t`, turn `u`, call `c`\)[^]*the bug/)
     }).pipe(Effect.provide(Logger.layer([logger])))
   })
 

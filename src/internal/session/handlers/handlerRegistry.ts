@@ -217,8 +217,8 @@ export class HandlerRegistry {
       const thread = this.threads.get(id)
       found.push(...levelSources(yield* this.resolveTurns(id, threadId, turnId), thread))
       if (thread !== undefined) return found
-      const isAlone = this.threads.size === 0 && this.turns.size === 0 && this.ended.size === 0
-      const parent: string | null | undefined = isAlone ? null : yield* this.getParent(id)
+      const isUnused = this.threads.size === 0 && this.turns.size === 0 && this.ended.size === 0
+      const parent: string | null | undefined = isUnused ? null : yield* this.getParent(id)
       if (parent === undefined) return [...found, { by: "thread", handlers: declineAll }]
       id = parent
     }
@@ -234,17 +234,19 @@ export class HandlerRegistry {
   ): Effect.fn.Return<ReadonlyArray<TurnSource>> {
     const running = [...this.turns.get(id) ?? []].reverse()
     const isOwn = id === requestThreadId
-    const wanted = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
+    const expectedTurnId = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
     // A sub-agent without a root turn may work for any turn of the thread.
-    if (!isOwn && wanted === undefined) return [...running.map(toEnded), ...this.endedSources(id)]
+    if (!isOwn && expectedTurnId === undefined) return [...running.map(toEnded), ...this.endedSources(id)]
     const found: Array<TurnSource> = []
     for (const turn of running) {
       // A request may arrive before the response to `turn/start` names its turn.
       yield* Deferred.await(turn.resolved)
-      const matches = wanted === undefined || turn.turnId === undefined || turn.turnId === wanted
+      const matches = expectedTurnId === undefined || turn.turnId === undefined || turn.turnId === expectedTurnId
       if (!turn.hasEnded && matches) found.push(turn)
     }
-    if (isOwn || wanted === undefined || found.length > 0 || this.turnRegistry.isRunning(id, wanted)) return found
+    if (isOwn || expectedTurnId === undefined || found.length > 0 || this.turnRegistry.isRunning(id, expectedTurnId)) {
+      return found
+    }
     // The turn that the sub-agent works for has ended, and may have had handlers of its own.
     return this.endedSources(id)
   })
