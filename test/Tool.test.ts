@@ -388,7 +388,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of
           const codex = yield* Codex.Codex
           const reason = yield* reasonOf(codex[open](id, { tools: [longNails, screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: ["nails"] })
-          assert.match(reason!.message, /has no tool screws and was started with other parameters of nails/)
+          assert.match(reason!.message, /was started without `screws` and with other parameters of `nails`/)
         }))
         yield* inNewProcess(Effect.gen(function*() {
           const codex = yield* Codex.Codex
