@@ -62,8 +62,8 @@ export type { OpenOptions } from "./internal/session/openOptions.ts"
  * @since 0.1.0
  */
 export type StartOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Protocol.ThreadStartOptions
@@ -78,8 +78,8 @@ export type StartOptions<
  * @since 0.1.0
  */
 export type ResumeOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Protocol.ThreadResumeOptions
@@ -93,8 +93,8 @@ export type ResumeOptions<
  * @since 0.1.0
  */
 export type ForkOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Protocol.ThreadForkOptions
@@ -146,8 +146,8 @@ export class Codex extends Context.Service<Codex, {
    * `tools` need are taken from here, and are used for as long as the connection lives.
    */
   readonly startThread: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>,
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>,
     const T extends ReadonlyArray<Tool.Any>
   >(
     options?: StartOptions<A, Q, T>
@@ -166,8 +166,8 @@ export class Codex extends Context.Service<Codex, {
    * Fails with `SettingsNotApplied` if the thread has other settings than the options ask for, as one has that is loaded already.
    */
   readonly resumeThread: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>,
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>,
     const T extends ReadonlyArray<Tool.Any>
   >(
     id: string,
@@ -186,8 +186,8 @@ export class Codex extends Context.Service<Codex, {
    * Fails with `SettingsNotApplied` if the copy has other settings. It stays open on the server then; archive it by its id.
    */
   readonly forkThread: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>,
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>,
     const T extends ReadonlyArray<Tool.Any>
   >(
     id: string,

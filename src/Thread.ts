@@ -44,8 +44,8 @@ import * as Turn from "./Turn.ts"
  * @since 0.1.0
  */
 export type TurnOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers
 > =
   & Protocol.TurnStartOptions
   & OutputOptions
@@ -129,8 +129,8 @@ export interface Thread {
    * interruption, of one caller ends the wait of that caller; the turn goes on for the others.
    */
   readonly run: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
@@ -141,8 +141,8 @@ export interface Thread {
   >
   /** Starts a turn and returns its handle. Closing the scope before the turn has ended interrupts the turn. */
   readonly turn: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
@@ -156,8 +156,8 @@ export interface Thread {
    * `Stream.take` does, interrupts the turn. Each run of the stream is a turn of its own.
    */
   readonly stream: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
