@@ -274,10 +274,13 @@ interface ThreadContext {
 const explainGone = <A, E, R>(effect: Effect.Effect<A, E, R>, { thread: { record } }: ThreadContext) =>
   Effect.mapError(effect, (error) => withGone(error, record))
 
+/** The options of a turn, whose handlers need any services. */
+type AnyTurnOptions = TurnOptions<Approvals.Approver<unknown>, Questions.Handlers<unknown>>
+
 const start = Effect.fnUntraced(function*(
   { session, thread }: ThreadContext,
   input: Input.Input,
-  options: TurnOptions = {}
+  options: AnyTurnOptions = {}
 ) {
   const { server } = session
   yield* requireOptions("turn/start", options)
@@ -321,13 +324,13 @@ const start = Effect.fnUntraced(function*(
   return Turn.make(handle)
 }, explainGone)
 
-const run = Effect.fn("Thread.run")(function*(context: ThreadContext, input: Input.Input, options?: TurnOptions) {
+const run = Effect.fn("Thread.run")(function*(context: ThreadContext, input: Input.Input, options?: AnyTurnOptions) {
   yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
   const turn = yield* start(context, input, options)
   return yield* turn.result
 }, Effect.scoped)
 
-const turn = Effect.fn("Thread.turn")(function*(context: ThreadContext, input: Input.Input, options?: TurnOptions) {
+const turn = Effect.fn("Thread.turn")(function*(context: ThreadContext, input: Input.Input, options?: AnyTurnOptions) {
   yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
   return yield* start(context, input, options)
 })
@@ -406,11 +409,9 @@ export const make = (session: SessionState, thread: OpenThread): Thread => {
   const context: ThreadContext = { session, thread }
   return {
     id: thread.id,
-    run: ((input: Input.Input, options?: TurnOptions) => run(context, input, options)) as Thread["run"],
-    turn: ((input: Input.Input, options?: TurnOptions) => turn(context, input, options)) as Thread["turn"],
-    stream:
-      ((input: Input.Input, options?: TurnOptions) =>
-        Stream.unwrap(Effect.map(start(context, input, options), ({ events }) => events))) as Thread["stream"],
+    run: (input, options) => run(context, input, options),
+    turn: (input, options) => turn(context, input, options),
+    stream: (input, options) => Stream.unwrap(Effect.map(start(context, input, options), ({ events }) => events)),
     read: (options) => read(context, options),
     setName: (name) => setName(context, name),
     compact: Effect.suspend(() => compact(context)),

@@ -264,7 +264,7 @@ export const make = <
   const run = (args: unknown, call: Call): Effect.Effect<Result, never, any> => {
     const fields = prepare(args ?? {})
     return Effect.matchEffect(Effect.andThen(check(fields), decode(fields)), {
-      onFailure: (error) => Effect.succeed(failed(`Invalid arguments for ${name}: ${error.message}`)),
+      onFailure: (error) => Effect.succeed(failed(`Invalid arguments for tool \`${name}\`: ${error.message}`)),
       onSuccess: (decoded) =>
         Effect.matchEffect(options.handler(decoded, call), {
           onFailure: (failure) => Effect.map(Effect.orDie(encodeFailure(failure)), (json) => failed(toText(json))),

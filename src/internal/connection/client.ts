@@ -21,7 +21,7 @@ import { decoderFor, encodeParams, getSpec } from "./codec.ts"
 import type { RequestOptions } from "./options.ts"
 
 /**
- * The arguments of a request after its method: params, which may be left out where the protocol allows it, and options.
+ * The arguments of a request after its method: params, which are optional if the protocol allows that, and options.
  *
  * @category models
  * @since 0.1.0
@@ -37,16 +37,20 @@ export interface Client {
    *
    * **Details**
    *
-   * Params are checked before they are sent: what the protocol does not have fails with `InvalidRequest`. When the server is
-   * overloaded, an idempotent request is retried, such as one that only reads; any other is not.
+   * Params are checked before they are sent: params that the protocol does not have fail with `InvalidRequest`. If the server is
+   * overloaded, idempotent requests are retried, such as those that only read.
    */
   readonly request: <M extends keyof Protocol.ClientRequests>(
     method: M,
     ...args: RequestArgs<M>
   ) => Effect.Effect<Protocol.ClientRequests[M]["result"], AppServerError>
   /**
-   * Sends a request and returns the JSON of its response. The params of a known method are checked as `request` does; those of a method
-   * that only a newer server has are sent as they are.
+   * Sends a request and returns the JSON of its response.
+   *
+   * **When to use**
+   *
+   * For methods that only a newer server has. Their params are sent unchecked. The params of a known method are checked as
+   * `request` does.
    */
   readonly requestRaw: (
     method: string,
@@ -57,7 +61,7 @@ export interface Client {
 
 /** A client that also explains its errors. */
 export interface ServerClient extends Client {
-  /** Adds the versions of the server and of the protocol to an error that has a place for them. */
+  /** Adds the versions of server and protocol to an error whose reason has them. */
   readonly withVersions: (error: AppServerError) => AppServerError
 }
 
@@ -167,7 +171,12 @@ export const makeClient = (clock: Clock.Clock, target: Target): ServerClient => 
 
   const request = ((method: keyof Protocol.ClientRequests, params?: unknown, options?: RequestOptions) => {
     const spec = getSpec(Protocol.clientRequests, method)
-    if (spec === undefined) return invalid(method, `the protocol of Codex ${Protocol.version} has no such method`)
+    if (spec === undefined) {
+      return invalid(
+        method,
+        `the protocol of Codex \`${Protocol.version}\` does not have this method. Use \`requestRaw\` for a method of a newer server`
+      )
+    }
     return Effect.flatMap(requestRaw(method, params, options), (result) => {
       const decoded = decoderFor(spec.result)(result)
       return Result.isSuccess(decoded)
