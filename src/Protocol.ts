@@ -86,7 +86,7 @@ const notifications = <T>(...scopes: ReadonlyArray<NotificationSpec<unknown>["sc
           params: spec.params,
           emittedAtMs: Schema.optionalKey(Schema.Number)
         }))
-    ) as Schema.Codec<unknown> as Schema.Codec<T>
+    ) as Schema.Codec<T>
   )
 
 /**
