@@ -88,8 +88,8 @@ const showVersions = ({ protocolVersion, serverVersion }: Versions): string =>
  *
  * **Details**
  *
- * The binary is missing or not executable, no binary is published for this platform, the working directory does not
- * exist, or the option `config` is not valid.
+ * Possible causes: the binary is missing or not executable, or no binary is published for this platform. The working directory may be
+ * missing, or the option `config` not valid.
  *
  * @category errors
  * @since 0.1.0
@@ -398,15 +398,15 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
 /** The options that the server applies when it loads a thread, and never reports. */
 const unreported: ReadonlySet<string> = new Set(["config", "baseInstructions", "developerInstructions", "personality"])
 
-const requestAllowed = "Request a setting that the configuration and the requirements of the server allow"
+const allowedSetting = "a setting that the configuration and the requirements of the server allow"
 
 /** The remedy for a setting that does not hold, by method. */
 const remedies: Readonly<Record<string, string>> = {
-  "thread/start": requestAllowed,
+  "thread/start": `Request ${allowedSetting}`,
   "thread/resume":
     "A loaded thread keeps its settings. Change them with the options of its next turn, or resume the thread in a new process",
-  "turn/start": `The turn was interrupted. ${requestAllowed}`,
-  "thread/fork": `The copy stays open on the server. Archive it. ${requestAllowed}`
+  "turn/start": `The turn was interrupted. Request ${allowedSetting}`,
+  "thread/fork": `The copy stays open on the server. Archive it, and request ${allowedSetting}`
 }
 
 /**
@@ -463,7 +463,7 @@ export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()
     const outcome = this.effective === undefined
       ? `the server does not report this setting of ${thread}, so it may not hold. Omit the option, or use a version of Codex that ` +
         "reports it"
-      : `${thread} has ${JSON.stringify(this.effective)}. ${remedies[this.method] ?? requestAllowed}`
+      : `${thread} has ${JSON.stringify(this.effective)}. ${remedies[this.method] ?? `Request ${allowedSetting}`}`
     return `${method} set \`${this.setting}\` to ${JSON.stringify(this.requested)}, but ${outcome}${showVersions(this)}`
   }
 }
@@ -525,13 +525,11 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
   lastError
 }) {
   override get message(): string {
-    const limit = this.kind === "deadline"
-      ? `its deadline of ${this.timeoutMillis} ms`
-      : `its idle timeout of ${this.timeoutMillis} ms`
+    const limit = `${this.kind === "deadline" ? "deadline" : "idle timeout"} of ${this.timeoutMillis} ms`
     if (this.turnId === "") {
-      return `Cannot start a turn on thread \`${this.threadId}\` within ${limit}. Check the connection, or set a longer limit`
+      return `The server did not start a turn on thread \`${this.threadId}\` within the ${limit}. Check the connection, or set a longer limit`
     }
-    const what = this.kind === "deadline" ? `did not end within ${limit}` : `produced no event within ${limit}`
+    const what = this.kind === "deadline" ? `did not end within its ${limit}` : `produced no event within its ${limit}`
     return `Turn \`${this.turnId}\` of thread \`${this.threadId}\` ${what}. ${
       this.isInterrupted
         ? "The turn was interrupted. Set a longer limit, or start another turn to continue"

@@ -13,8 +13,8 @@
  * context where the turn is started, where the thread was opened, and where the `Codex` layer was built. A sub-agent has the handlers of
  * the turn and the thread that it works for.
  *
- * Requests fail closed. A request is declined, with a warning in the log, if no handler decides, if a handler fails or dies, and if the
- * request does not decode. Each request gets exactly one response.
+ * Requests fail closed. If no handler decides, a handler fails or dies, or the request does not decode, the request is declined and a
+ * warning is logged. Each request gets exactly one response.
  *
  * A handler is interrupted when another client responds to its request, when the turn ends, and when the connection closes.
  *

@@ -12,8 +12,10 @@
  * the context where the turn is started, where the thread was opened, and where the `Codex` layer was built.
  *
  * Responses are checked before they are sent: the answers to questions of the model against their options, and the values of a form
- * against its schema. If no handler responds, a handler fails, or its response does not pass the check, the response to the model's
- * question is a JSON-RPC error, and an elicitation is declined.
+ * against its schema.
+ *
+ * Questions fail closed. If no handler responds, a handler fails, or its response does not pass the check, an elicitation is declined.
+ * The response to a question of the model is then a JSON-RPC error.
  *
  * A handler is interrupted when another client responds, when the turn ends, and when the connection closes.
  *

@@ -40,7 +40,7 @@ export interface RequestBase {
  * - The command has no syntax of a shell: no operator, variable, pattern, brace, assignment or comment. It has no tilde that a shell
  *   expands (also in `a=~/x`), and no backslash that a shell removes from a word such as `C:\dir`.
  * - The program does not run its arguments. Excluded are other shells (`fish`, `pwsh`, `cmd`), launchers (`env`, `sudo`, `xargs`, `nice`,
- *   `timeout`, `ssh`) and builtins (`eval`, `exec`, `time`), with any path, letter case and `.exe`.
+ *   `timeout`, `ssh`) and builtins (`eval`, `exec`, `time`). Path, letter case and `.exe` make no difference.
  *
  * **Gotchas**
  *
@@ -288,9 +288,13 @@ export const grant = (
  * @since 0.1.0
  */
 export interface Handlers<out R = never> {
+  /** Decides about commands, also about their network connections. */
   readonly command?: ((request: CommandRequest) => Effect.Effect<CommandDecision, unknown, R>) | undefined
+  /** Decides about changes of files. */
   readonly fileChange?: ((request: FileChangeRequest) => Effect.Effect<FileChangeDecision, unknown, R>) | undefined
+  /** Decides about requests for more permissions. */
   readonly permissions?: ((request: PermissionsRequest) => Effect.Effect<PermissionsDecision, unknown, R>) | undefined
+  /** Decides about calls of tools of MCP servers. */
   readonly mcpToolCall?: ((request: McpToolCallRequest) => Effect.Effect<McpToolCallDecision, unknown, R>) | undefined
 }
 

@@ -1,4 +1,4 @@
-/** Sends typed requests, and retries them where that is safe. */
+/** Sends typed requests, and retries them if that is safe. */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -69,7 +69,7 @@ const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jitter
 
 const requestKinds: Kinds<RequestOptions> = { timeout: duration, onSend: func }
 
-/** Adds a span if there is a tracer, because a span costs more than the request itself. */
+/** Adds a span only if there is a tracer, because a span costs more than the request itself. */
 const withRequestSpan = <A, E>(method: string, request: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
   Effect.withFiber((fiber) =>
     fiber.cache.tracer === undefined
@@ -79,19 +79,19 @@ const withRequestSpan = <A, E>(method: string, request: () => Effect.Effect<A, E
       })
   )
 
-/** Where a client sends its requests, and what it does when they fail. */
+/** The connection of a client, and its behavior when requests fail. */
 export interface Target {
-  /** The peer to send on without waiting, if there is one. */
+  /** Returns the current peer, if there is one. */
   readonly peer: () => Peer | undefined
-  /** Waits for a peer. */
+  /** Waits until there is a peer. */
   readonly acquirePeer: Effect.Effect<Peer, AppServerError>
-  /** Whether there is another peer after the connection was lost. */
+  /** Returns `true` if there will be another peer after the connection is lost. */
   readonly reconnects: () => boolean
   readonly defaultTimeoutMillis: number
   readonly withVersions: (error: AppServerError) => AppServerError
 }
 
-/** A request that was lost with its connection is retried if it is idempotent, or if the transport never got it. */
+/** Tests if a failed request can be retried: it is idempotent, or the connection closed before it was sent. */
 const isRetryable = ({ reason }: AppServerError, { isSent, method }: Request, reconnects: () => boolean): boolean =>
   reason._tag === "Overloaded"
     ? isIdempotent(method)
@@ -100,7 +100,7 @@ const isRetryable = ({ reason }: AppServerError, { isSent, method }: Request, re
 const invalid = (method: string, description: string) =>
   Effect.fail(appServerError(new InvalidRequest({ method, description })))
 
-/** Retries a request until its deadline, starting with a first failure if there was one. */
+/** Sends and retries a request until its deadline. `firstFailure` is the failure of an attempt that was made before. */
 const retryRequest = (
   { acquirePeer, reconnects, withVersions }: Target,
   clock: Clock.Clock,
@@ -135,7 +135,7 @@ const retryRequest = (
   )
 }
 
-/** Makes a client. A request takes a short path while it succeeds: no schedule, no timer and no fiber of its own. */
+/** Makes a client. A request that succeeds needs no schedule, timer or additional fiber, because these cost more than the request. */
 export const makeClient = (clock: Clock.Clock, target: Target): ServerClient => {
   const { defaultTimeoutMillis, peer, reconnects, withVersions } = target
 

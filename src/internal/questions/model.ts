@@ -58,6 +58,7 @@ export interface ElicitationBase {
  */
 export interface FormElicitation extends ElicitationBase {
   readonly _tag: "Form"
+  /** The message of the MCP server to the user. */
   readonly message: string
   /** The JSON Schema of the values: an object with strings, numbers, booleans and choices. */
   readonly requestedSchema: Protocol.McpElicitationSchema
@@ -73,6 +74,7 @@ export interface FormElicitation extends ElicitationBase {
  */
 export interface UrlElicitation extends ElicitationBase {
   readonly _tag: "Url"
+  /** The message of the MCP server to the user. */
   readonly message: string
   /** The URL of the page. */
   readonly url: string
@@ -145,7 +147,9 @@ export const cancel: ElicitationAnswer = { action: "cancel", content: null }
  * @since 0.1.0
  */
 export interface Handlers<out R = never> {
+  /** Responds to questions of the model. */
   readonly userInput?: ((request: UserInputRequest) => Effect.Effect<UserInputAnswers, unknown, R>) | undefined
+  /** Responds to elicitations of MCP servers. */
   readonly elicitation?: ((request: ElicitationRequest) => Effect.Effect<ElicitationAnswer, unknown, R>) | undefined
 }
 
