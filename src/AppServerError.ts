@@ -374,9 +374,10 @@ export class DecodeFailed extends Schema.TaggedError<DecodeFailed>()("DecodeFail
   ...versions
 }) {
   override get message(): string {
-    return `Cannot decode the message that codex app-server sent for \`${this.method}\`: ${this.issue}${
+    return `Cannot decode the message that codex app-server sent for \`${this.method}\`${
       showVersions(this)
-    }`
+    }. Update effect-codex, or ` +
+      `report this issue: ${this.issue}`
   }
 }
 

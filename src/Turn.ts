@@ -491,7 +491,7 @@ const result = Effect.fn("Turn.result")((handle: TurnHandle) =>
 export const make = (handle: TurnHandle): Turn => {
   const { id, state } = handle.turn
   const events = fromSubscription(() => handle.subscribe(), (buffer) => handle.unsubscribe(buffer))
-  const turn = {
+  const turn: Turn = {
     id,
     threadId: state.threadId,
     events,
@@ -502,5 +502,5 @@ export const make = (handle: TurnHandle): Turn => {
     result: Effect.suspend(() => result(handle))
   }
   // Not enumerable, so that a turn in a log does not show its handle.
-  return Object.defineProperty(turn, TypeId, { value: handle }) as Turn
+  return Object.defineProperty(turn, TypeId, { value: handle })
 }

@@ -239,7 +239,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
         ) {
           const reason = yield* TestCodex.reasonOf(effect)
           assert.deepInclude(reason, { _tag: "ThreadBusy", threadId, options: [], isSent: false, turnKind: kind })
-          assert.include(reason.message, kind === "compact" ? "a compaction, which accepts no input" : "a review, which")
+          assert.include(
+            reason.message,
+            kind === "compact" ? "a compaction, which accepts no input" : "a review, which"
+          )
         }
         if (kind === "compact") {
           const { data } = yield* server.request("thread/turns/list", { threadId, limit: 1 })
