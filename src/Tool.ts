@@ -261,6 +261,7 @@ export const make = <
     : Schema.encodeUnknownEffect(Schema.toCodecJson(options.success))
   const encodeFailure = Schema.encodeUnknownEffect(Schema.toCodecJson(options.failure ?? Schema.Never))
 
+  // The compiler cannot infer the services of the schemas from these generic types.
   const run = (args: unknown, call: Call): Effect.Effect<Result, never, any> => {
     const fields = prepare(args ?? {})
     return Effect.matchEffect(Effect.andThen(check(fields), decode(fields)), {

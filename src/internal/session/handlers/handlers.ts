@@ -71,7 +71,7 @@ export const isEmpty = ({ approvals, questions }: Handlers): boolean =>
 
 export const isSame = (a: Handlers, b: Handlers): boolean => a.approvals === b.approvals && a.questions === b.questions
 
-/** Replaces handlers that are no longer available, because broader handlers must not decide in their place. */
+/** Handlers in place of those that are no longer available, because broader handlers must not decide then. */
 export const declineAll: Handlers = {
   approvals: () => Effect.succeedSome("decline"),
   questions: {
