@@ -3,8 +3,8 @@
  *
  * **When to use**
  *
- * For the methods that `Codex` does not wrap, to watch all notifications, and to handle the server's requests. Most programs want
- * `Codex` instead.
+ * Use methods that `Codex` does not wrap, subscribe to all notifications, or handle requests of the server. Most programs use `Codex`
+ * instead.
  *
  * @since 0.1.0
  */
@@ -23,7 +23,7 @@ export { NotHandled } from "./internal/connection/notHandled.ts"
 export type { Options, RequestOptions } from "./internal/connection/options.ts"
 export type {
   /**
-   * What {@link AppServer} offers to a program, and a fake must have.
+   * The members of {@link AppServer}, which a fake implements.
    *
    * @category models
    * @since 0.1.0
@@ -32,7 +32,7 @@ export type {
 } from "./internal/connection/serverConnection.ts"
 export type {
   /**
-   * The threads and turns of a connection, as `Codex.layer` uses them.
+   * The threads and turns of a connection, for `Codex.layer`.
    *
    * **Details**
    *
@@ -40,8 +40,8 @@ export type {
    *
    * **Gotchas**
    *
-   * A fake {@link AppServer} serves programs that use `AppServer` itself, and not `Codex`. To test a program that uses `Codex`, replace the
-   * transport: `FakeAppServer` of `effect-codex/testing` does.
+   * A fake {@link AppServer} works for programs that use `AppServer`, and not for `Codex`. To test a program that uses `Codex`, replace the
+   * transport, as `FakeAppServer` of `effect-codex/testing` does.
    *
    * @category services
    * @since 0.1.0
@@ -50,7 +50,7 @@ export type {
 } from "./internal/session/session.ts"
 
 /**
- * The connection to an app-server.
+ * The service of a typed connection to an app-server.
  *
  * @category services
  * @since 0.1.0
@@ -62,13 +62,13 @@ export class AppServer extends Context.Service<AppServer, PublicConnection>()("e
  *
  * **Details**
  *
- * Building the layer fails if the connection cannot be opened or the server does not initialize. When the layer's scope
- * closes, everything that still waits for the server fails with `ConnectionClosed`.
+ * Building the layer fails if the connection does not open or the server does not initialize. When the scope of the layer closes, every
+ * pending operation fails with `ConnectionClosed`.
  *
- * The warnings of the server are logged at the level `Warn`, with the id of their thread and without secrets: those about the
- * configuration, deprecations, retries of model requests, and what fails to start or to log in. Each text is logged once, also if the
+ * Warnings of the server are logged at the level `Warn`, with the id of their thread and without secrets. They report problems of the
+ * configuration, deprecations, retries of model requests, and failures to start or to log in. Each text is logged once, also if the
  * server sends it before the program can subscribe to `notifications`. Provide `References.MinimumLogLevel` around the layer to
- * silence them.
+ * disable them.
  *
  * @category layers
  * @since 0.1.0

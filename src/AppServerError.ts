@@ -1,8 +1,17 @@
 /**
- * What can go wrong between a program and `codex app-server`.
+ * The error of every operation that uses `codex app-server`, and its reasons.
  *
- * Every operation that talks to the server fails with one {@link AppServerError}. Its `reason` says what happened and is
- * itself a tagged error, so a program handles just the reasons it cares about:
+ * **When to use**
+ *
+ * Handle one reason with `Effect.catchReason`, and several with `Effect.catchReasons`.
+ *
+ * **Details**
+ *
+ * Every operation fails with the same {@link AppServerError}. Its `reason` is a tagged error.
+ *
+ * Errors contain methods, ids, sizes and causes. They never contain prompts, output of the model or tokens.
+ *
+ * **Example** (Handling an overloaded server)
  *
  * ```ts
  * import { Effect, Stream } from "effect"
@@ -16,8 +25,6 @@
  * )
  * ```
  *
- * Errors carry methods, ids, sizes and causes. They never carry prompts, answers or tokens.
- *
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
@@ -30,11 +37,11 @@ const TypeId = "~effect-codex/AppServerError"
 const OptionalString = Schema.UndefinedOr(Schema.String)
 const OptionalNumber = Schema.UndefinedOr(Schema.Number)
 
-/** The last error that the server has reported in a turn, such as why it retries. */
+/** The last error that the server reported in a turn, such as the reason of a retry. */
 const lastError = Schema.UndefinedOr(Protocol.TurnError).pipe(Schema.withConstructorDefault(Effect.undefined))
 
 /**
- * The words of a server's error.
+ * Formats an error that the server reported in a turn.
  *
  * @internal
  */
@@ -44,22 +51,24 @@ export const describeTurnError = ({ additionalDetails, message }: Protocol.TurnE
     : `${message} (${additionalDetails})`
 
 /**
- * The sentence with the server's last error, if there is one.
+ * Formats the last error of the server as a sentence, or as the empty string if there is none.
  *
  * @internal
  */
 export const showLastError = (error: Protocol.TurnError | undefined): string =>
   error === undefined ? "" : `. The last error that the server reported in the turn: ${describeTurnError(error)}`
 
-const show = (value: string | undefined): string => value === undefined ? "missing" : JSON.stringify(value)
+const show = (value: string | undefined): string => value === undefined ? "missing" : `\`${value}\``
+
+const showNames = (names: ReadonlyArray<string>): string => names.map((name) => `\`${name}\``).join(", ")
 
 const versionField = OptionalString.pipe(Schema.withConstructorDefault(Effect.undefined))
 
-/** The versions of the two sides, in errors that a difference between them may explain. The connection adds them. */
+/** The versions of server and protocol, because a difference can explain the error. The connection adds them. */
 const versions = {
-  /** The version of the server, once it is known. */
+  /** The version of the server, if it is known. */
   serverVersion: versionField,
-  /** The version of Codex that the protocol of this package was generated from, where that of the server is known. */
+  /** The version of Codex that this package was generated from, if the version of the server is known. */
   protocolVersion: versionField
 }
 
@@ -68,23 +77,27 @@ interface Versions {
   readonly protocolVersion: string | undefined
 }
 
-/** The versions, where they differ: one that does not is no clue. */
+/** Formats the versions if they differ. Equal versions explain nothing. */
 const showVersions = ({ protocolVersion, serverVersion }: Versions): string =>
   serverVersion === protocolVersion
     ? ""
     : ` (codex app-server is ${serverVersion}; this version of effect-codex was generated from ${protocolVersion})`
 
 /**
- * The app-server process could not be started: the binary is missing or not executable, no binary is published for this
- * platform, or the working directory does not exist.
+ * The app-server process did not start.
+ *
+ * **Details**
+ *
+ * Possible causes: the binary is missing or not executable, or no binary is published for this platform. The working directory may be
+ * missing, or the option `config` not valid.
  *
  * @category errors
  * @since 0.1.0
  */
 export class SpawnFailed extends Schema.TaggedError<SpawnFailed>()("SpawnFailed", {
-  /** The binary that was to be started, when one was found. */
+  /** The binary, if one was found. */
   command: OptionalString,
-  /** The working directory that was asked for. */
+  /** The working directory from the options. */
   cwd: OptionalString,
   description: Schema.String,
   cause: Schema.optionalKey(Schema.Defect())
@@ -95,8 +108,7 @@ export class SpawnFailed extends Schema.TaggedError<SpawnFailed>()("SpawnFailed"
 }
 
 /**
- * The server answered `initialize`, but not in a way that makes it usable: it refused the client, or its answer names
- * neither a server nor a version.
+ * The server did not initialize: it rejected the client, or its response has no user agent, name or version.
  *
  * @category errors
  * @since 0.1.0
@@ -108,18 +120,20 @@ export class InitializeFailed extends Schema.TaggedError<InitializeFailed>()("In
   serverVersion: OptionalString
 }) {
   override get message(): string {
-    return `codex app-server did not initialize: ${this.description} (userAgent: ${show(this.userAgent)}, serverName: ${
+    return `Cannot initialize codex app-server (userAgent: ${show(this.userAgent)}, serverName: ${
       show(this.serverName)
-    }, serverVersion: ${show(this.serverVersion)})`
+    }, serverVersion: ${show(this.serverVersion)}): ${this.description}`
   }
 }
 
 /**
- * The server is older than the oldest version that this package supports, which is `floor`. Older servers do not keep the
- * promises of this package: they lose a thread's permissions when it is resumed or forked, for one.
+ * The server is older than the oldest version that this package supports.
  *
- * The option `allowUnsupportedServer` connects all the same. A server that does not say which version of Codex it is, as a
- * test double or a build from source, is not refused.
+ * **Details**
+ *
+ * Older servers lose the permissions of a thread when it is resumed or forked, for example. The option
+ * `allowUnsupportedServer` connects to such a server. A server without a version of Codex, such as a test double or a build from
+ * source, is accepted.
  *
  * @category errors
  * @since 0.1.0
@@ -130,39 +144,43 @@ export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("
   floor: Schema.String
 }) {
   override get message(): string {
-    return `codex app-server ${this.serverVersion} is not supported, because it does not keep a thread's permissions: ` +
-      `update Codex to ${this.floor} or newer, or set \`allowUnsupportedServer\` to connect without that promise`
+    return `Version \`${this.serverVersion}\` of codex app-server is not supported, because it does not keep the permissions of a ` +
+      `thread. Update Codex to \`${this.floor}\` or newer, or set \`allowUnsupportedServer: true\` to connect anyway`
   }
 }
 
 /**
- * The connection has ended. Everything that was pending fails with it, and so does everything later.
- *
- * `exitCode` and `signal` are known when a process was behind the connection and has exited. `stderrTail` is the end of
- * what it wrote to stderr, with secrets removed.
+ * The connection has ended. Every pending and every later operation fails with this reason.
  *
  * @category errors
  * @since 0.1.0
  */
 export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("ConnectionClosed", {
   description: Schema.String,
+  /** The exit code of the server process, if it exited by itself. */
   exitCode: OptionalNumber,
+  /** The signal that ended the server process, if one did. */
   signal: OptionalString,
+  /** The last lines that the server process wrote to stderr, without secrets. */
   stderrTail: Schema.String,
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message(): string {
     const ended = `The connection to codex app-server has ended: ${this.description}`
-    // The last words are the reason, if there is one; `stderrTail` has more, and the backtrace.
-    const [words = ""] = this.stderrTail.split(/\n\s*stack backtrace:/i, 1)
-    const lastWords = words.split("\n").slice(-5).join("\n").trim()
-    return lastWords === "" ? ended : `${ended}\n${lastWords}`
+    // A process that fails writes the reason last, before the backtrace if there is one.
+    const [beforeBacktrace = ""] = this.stderrTail.split(/\n\s*stack backtrace:/i, 1)
+    const lastLines = beforeBacktrace.split("\n").slice(-5).join("\n").trim()
+    return lastLines === "" ? ended : `${ended}\n${lastLines}`
   }
 }
 
 /**
- * The server did not answer a request in time. Whether it acted on it is unknown, unless the request was still waiting to
- * be sent (see `onSend` of a request's options). A turn that is started later all the same is interrupted.
+ * The server sent no response to a request in time.
+ *
+ * **Gotchas**
+ *
+ * The server may have processed the request, unless it was still in the queue. The request option `onSend` tells the two apart.
+ * A turn that starts after the timeout is interrupted.
  *
  * @category errors
  * @since 0.1.0
@@ -172,14 +190,17 @@ export class RequestTimeout extends Schema.TaggedError<RequestTimeout>()("Reques
   timeoutMillis: Schema.Number
 }) {
   override get message(): string {
-    return `codex app-server did not answer ${this.method} within ${this.timeoutMillis} ms`
+    return `Request \`${this.method}\` timed out: codex app-server sent no response within ${this.timeoutMillis} ms. The request may ` +
+      "have been processed: check that before you send it again, or set a longer `requestTimeout`"
   }
 }
 
 /**
- * The server refused a request because too many were waiting (JSON-RPC code -32001). It did not act on it.
+ * The server refused a request because too many were waiting (JSON-RPC code -32001).
  *
- * Methods that are safe to repeat have been retried before this error is seen.
+ * **Details**
+ *
+ * The server did not process the request. Idempotent requests are retried before they fail with this reason.
  *
  * @category errors
  * @since 0.1.0
@@ -188,15 +209,17 @@ export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
   method: Schema.String
 }) {
   override get message(): string {
-    return `codex app-server is overloaded and refused ${this.method}; try again later`
+    return `Codex app-server is overloaded and refused \`${this.method}\`. Send the request again later`
   }
 }
 
 /**
- * The server answered a request with a JSON-RPC error for which there is no other reason. It uses code -32600 for nearly everything, so
- * `detail`, its own words, tells the cases apart.
+ * The server rejected a request with a JSON-RPC error that has no other reason.
  *
- * `ThreadNotFound`, `ThreadLocked`, `TurnEnded` and `ThreadBusy` have this error as their `cause`.
+ * **Details**
+ *
+ * The server uses the code -32600 for nearly every error; `detail` distinguishes them. `ThreadNotFound`, `ThreadLocked`,
+ * `TurnEnded` and `ThreadBusy` have this error as their `cause`.
  *
  * @category errors
  * @since 0.1.0
@@ -211,21 +234,23 @@ export class RequestRejected extends Schema.TaggedError<RequestRejected>()("Requ
 }) {
   override get message(): string {
     const detail = this.detail.length > 500 ? `${this.detail.slice(0, 500)}…` : this.detail
-    return `codex app-server rejected ${this.method} (${this.code}): ${detail}${showVersions(this)}`
+    return `Codex app-server rejected \`${this.method}\` (code ${this.code}): ${detail}${showVersions(this)}`
   }
 }
 
 /**
- * Why the server cannot find a thread.
+ * The reasons why the server cannot find a thread.
  *
- * - `"invalidId"`: the id has not the form of a thread id.
- * - `"unknown"`: no thread with this id is stored. It was deleted, belongs to another `CODEX_HOME`, or ended with its process before
- *   a turn was run on it.
- * - `"notStored"`: the thread is open, and the server has not stored it: no turn was run on it, or it is ephemeral.
+ * **Details**
+ *
+ * - `"invalidId"`: the text is not a thread id.
+ * - `"unknown"`: no thread with this id is stored. It was deleted, has another `CODEX_HOME`, or its process ended before its first
+ *   turn.
+ * - `"notStored"`: the thread is open and not stored, because it had no turn or is ephemeral.
  * - `"archived"`: the thread is archived.
- * - `"notArchived"`: `thread/unarchive` finds no archived thread with this id.
+ * - `"notArchived"`: no archived thread has this id, so `thread/unarchive` fails.
  * - `"notLoaded"`: the server has not loaded the thread, or does not know it.
- * - `"deleted"`: the thread was deleted while this program held it.
+ * - `"deleted"`: the thread was deleted while this program had it open.
  *
  * @category errors
  * @since 0.1.0
@@ -240,27 +265,27 @@ export type ThreadNotFoundState =
   | "deleted"
 
 const notFound: Readonly<Record<ThreadNotFoundState, string>> = {
-  invalidId: "this is not a thread id. A thread id is a UUID, as `thread.id` has it",
+  invalidId: "the id is not valid. Pass a UUID, such as `thread.id`",
   unknown:
-    "the server has stored no thread with this id. Check the id and the `CODEX_HOME` of the server. A thread is stored with " +
-    "its first turn, until it is deleted",
-  notStored: "the server has not stored it. Run a turn on the thread first; an ephemeral thread is never stored",
-  archived: "it is archived. Call `codex.unarchiveThread` with its id, then `codex.resumeThread`",
+    "no thread with this id is stored. Check the id and the `CODEX_HOME` of the server. The server stores a thread with its " +
+    "first turn",
+  notStored: "the thread is not stored. Run a turn on the thread first; the server never stores an ephemeral thread",
+  archived: "the thread is archived. Call `codex.unarchiveThread` with its id, then `codex.resumeThread`",
   notArchived: "no archived thread has this id. Open a thread that is not archived with `codex.resumeThread`",
-  notLoaded: "the server has not loaded it. Open it with `codex.resumeThread`",
-  deleted: "it was deleted. Start a new thread"
+  notLoaded: "the server has not loaded the thread. Open it with `codex.resumeThread`",
+  deleted: "the thread was deleted. Start a new thread"
 }
 
 /**
- * The server cannot find the thread that a request is about. `state` says why.
+ * The server cannot find the thread of a request. `state` is the reason.
  *
  * **When to use**
  *
- * Start a new thread where a stored one is gone, or unarchive one that is archived.
+ * Start a new thread if the stored one was deleted, or unarchive the thread if it is archived.
  *
  * **Gotchas**
  *
- * The server has no code of its own for this, so the reason is recognized by its words. Where a server uses other words, the reason is
+ * The server has no code for this error, so this package recognizes its message. With another message the reason is
  * `RequestRejected`.
  *
  * @category errors
@@ -278,20 +303,20 @@ export class ThreadNotFound extends Schema.TaggedError<ThreadNotFound>()("Thread
     "notLoaded",
     "deleted"
   ]),
-  /** The server's own error: its code, words and data. */
+  /** The error of the server, with its code, message and data. */
   cause: RequestRejected
 }) {
   override get message(): string {
-    return `${this.method} cannot find thread ${this.threadId}: ${notFound[this.state]}`
+    return `Request \`${this.method}\` cannot find thread \`${this.threadId}\`: ${notFound[this.state]}`
   }
 }
 
 /**
- * Another app-server process has opened the thread, and only one process can write to a thread.
+ * Another app-server process has the thread open, and only one process can write to a thread.
  *
  * **Details**
  *
- * The server refuses to resume, archive, unarchive and delete such a thread. It can be read, listed, named and forked.
+ * The server refuses to resume, archive, unarchive and delete the thread. Programs can read, list, name and fork it.
  *
  * @category errors
  * @since 0.1.0
@@ -299,25 +324,25 @@ export class ThreadNotFound extends Schema.TaggedError<ThreadNotFound>()("Thread
 export class ThreadLocked extends Schema.TaggedError<ThreadLocked>()("ThreadLocked", {
   method: Schema.String,
   threadId: Schema.String,
-  /** The server's own error: its code, words and data. */
+  /** The error of the server, with its code, message and data. */
   cause: RequestRejected
 }) {
   override get message(): string {
-    return `${this.method} was refused: thread ${this.threadId} is open in another app-server process. End that process, or open a ` +
-      "copy of the thread here with `codex.forkThread`"
+    return `Codex app-server refused \`${this.method}\`: thread \`${this.threadId}\` is open in another app-server process. End that ` +
+      "process, or open a copy of the thread with `codex.forkThread`"
   }
 }
 
 /**
- * A steer or an interrupt came too late: the turn is not the one that the thread is running.
+ * A steer or an interrupt came too late: the thread is not running this turn.
  *
  * **Details**
  *
- * `turn.interrupt` of a turn that has ended succeeds, because nothing is left to do. `turn.steer` fails with this reason.
+ * `turn.steer` fails with this reason. `turn.interrupt` succeeds, because nothing is left to interrupt.
  *
  * **Gotchas**
  *
- * A raw `turn/interrupt` that is sent before the `turn/started` of its turn is refused with the same words. Send it with an empty
+ * The server rejects a raw `turn/interrupt` before the `turn/started` of its turn with the same message. Send it with an empty
  * `turnId` then, as `turn.interrupt` does.
  *
  * @category errors
@@ -327,34 +352,37 @@ export class TurnEnded extends Schema.TaggedError<TurnEnded>()("TurnEnded", {
   method: Schema.String,
   threadId: Schema.String,
   turnId: Schema.String,
-  /** The server's own error, or `undefined` if nothing was sent because the end of the turn was known. */
+  /** The error of the server, or `undefined` if this program knew that the turn had ended and sent nothing. */
   cause: Schema.UndefinedOr(RequestRejected)
 }) {
   override get message(): string {
-    return `${this.method} came too late: thread ${this.threadId} is not running turn ${this.turnId}. ` +
+    return `Request \`${this.method}\` came too late: thread \`${this.threadId}\` is not running turn \`${this.turnId}\`. ` +
       "Start another turn with the input instead"
   }
 }
 
 /**
- * The server sent something for `method` that this version of the protocol cannot read.
+ * The server sent a message for `method` that this version of the protocol cannot decode.
  *
  * @category errors
  * @since 0.1.0
  */
 export class DecodeFailed extends Schema.TaggedError<DecodeFailed>()("DecodeFailed", {
   method: Schema.String,
-  /** Where the message differs from the protocol: paths and expected types, never values. */
+  /** The difference between the message and the protocol: paths and expected types, never values. */
   issue: Schema.String,
   ...versions
 }) {
   override get message(): string {
-    return `Cannot read what codex app-server sent for ${this.method}: ${this.issue}${showVersions(this)}`
+    return `Cannot decode the message that codex app-server sent for \`${this.method}\`${
+      showVersions(this)
+    }. Update effect-codex, or ` +
+      `report this issue: ${this.issue}`
   }
 }
 
 /**
- * What the program asked for is not a valid request. Nothing was sent.
+ * The arguments of an operation are not valid. Nothing was sent.
  *
  * @category errors
  * @since 0.1.0
@@ -364,33 +392,38 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
   description: Schema.String
 }) {
   override get message(): string {
-    return `Invalid ${this.method} request, nothing was sent: ${this.description}`
+    return `Invalid \`${this.method}\` request, nothing was sent: ${this.description}`
   }
 }
 
-/** The options that the server applies when it loads a thread, and does not report. */
+/** The options that the server applies when it loads a thread, and never reports. */
 const unreported: ReadonlySet<string> = new Set(["config", "baseInstructions", "developerInstructions", "personality"])
 
-/** What to do about a setting that does not hold, by method. */
+const allowedSetting = "a setting that the configuration and the requirements of the server allow"
+
+/** The remedy for a setting that does not hold, by method. */
 const remedies: Readonly<Record<string, string>> = {
-  "thread/start": "Ask for a setting that the configuration and the requirements of the server allow",
+  "thread/start": `Request ${allowedSetting}`,
   "thread/resume":
-    "A loaded thread keeps its settings: change them with the options of its next turn, or resume it in a " +
-    "new process",
-  "turn/start":
-    "The turn was interrupted. Ask for a setting that the configuration and the requirements of the server allow",
-  "thread/fork":
-    "The copy stays open on the server: archive it, and ask for a setting that the configuration and the " +
-    "requirements of the server allow"
+    "A loaded thread keeps its settings. Change them with the options of its next turn, or resume the thread in a new process",
+  "turn/start": `The turn was interrupted. Request ${allowedSetting}`,
+  "thread/fork": `The copy stays open on the server. Archive it, and request ${allowedSetting}`
 }
 
 /**
- * A thread or a turn has other settings than were asked for: permissions, model, model provider, working directory or
- * workspace roots. The thread is not handed out; the turn is interrupted.
+ * A thread or a turn has other settings than requested.
  *
- * This happens when a thread is resumed that the server has loaded already: the server then ignores every override. It does not report
- * whether `config`, instructions and `personality` are in effect, so these fail before the thread is resumed, if it is loaded. What the
- * server has opened stays loaded there; a fork can be archived by its `threadId`.
+ * **Details**
+ *
+ * Settings are the permissions, model, model provider, working directory and workspace roots. The operation returns no thread,
+ * and interrupts the turn.
+ *
+ * The server ignores every setting in the request to resume a thread that it has loaded already. It does not report `config`, instructions
+ * and `personality`, so these fail before such a thread is resumed.
+ *
+ * **Gotchas**
+ *
+ * The thread stays loaded on the server. A fork can be archived by its `threadId`.
  *
  * @category errors
  * @since 0.1.0
@@ -415,30 +448,33 @@ export class SettingsNotApplied extends Schema.TaggedError<SettingsNotApplied>()
     "developerInstructions",
     "personality"
   ]),
+  /** The value from the options. */
   requested: Schema.Unknown,
-  /** The setting that the server reports, or `undefined` if it does not report this one. */
+  /** The value that the server reports, or `undefined` if it does not report this setting. */
   effective: Schema.Unknown,
   ...versions
 }) {
   override get message(): string {
+    const method = `Request \`${this.method}\``
+    const thread = `thread \`${this.threadId}\``
     if (unreported.has(this.setting)) {
-      return `${this.method} cannot apply \`${this.setting}\` to thread ${this.threadId}: the server has loaded the thread, and ignores ` +
-        `this option then. Leave it out, or resume the thread in a new process${showVersions(this)}`
+      return `${method} cannot apply \`${this.setting}\` to ${thread}, because the server has loaded the thread already. ` +
+        `Omit the option, or resume the thread in a new process${showVersions(this)}`
     }
-    const asked = `${this.method} asked for ${this.setting} ${JSON.stringify(this.requested)}, but`
     const outcome = this.effective === undefined
-      ? `the server does not report this setting of thread ${this.threadId}, so it may not hold. Leave it out, or use a ` +
-        "version of Codex that reports it"
-      : `thread ${this.threadId} has ${JSON.stringify(this.effective)}. ${
-        remedies[this.method] ?? "Ask for a setting that the server allows"
-      }`
-    return `${asked} ${outcome}${showVersions(this)}`
+      ? `the server does not report this setting of ${thread}, so it may not hold. Omit the option, or use a version of Codex that ` +
+        "reports it"
+      : `${thread} has ${JSON.stringify(this.effective)}. ${remedies[this.method] ?? `Request ${allowedSetting}`}`
+    return `${method} set \`${this.setting}\` to ${JSON.stringify(this.requested)}, but ${outcome}${showVersions(this)}`
   }
 }
 
 /**
- * A thread was resumed or forked with tools that it does not have. A thread keeps the tools that it was started with, and the
- * protocol has no way to give it others.
+ * A thread was resumed or forked with tools that it does not have.
+ *
+ * **Details**
+ *
+ * A thread keeps the tools that it was started with. The protocol cannot add or change them.
  *
  * @category errors
  * @since 0.1.0
@@ -448,104 +484,118 @@ export class ToolsNotApplied extends Schema.TaggedError<ToolsNotApplied>()("Tool
   threadId: Schema.String,
   /** The names of tools that the thread was started without. */
   missing: Schema.Array(Schema.String),
-  /** The names of tools that took other parameters when the thread was started. */
+  /** The names of tools that had other parameters when the thread was started. */
   changed: Schema.Array(Schema.String)
 }) {
   override get message(): string {
     const differences = [
-      ...(this.missing.length === 0 ? [] : [`has no tool ${this.missing.join(", ")}`]),
-      ...(this.changed.length === 0 ? [] : [`was started with other parameters of ${this.changed.join(", ")}`])
+      ...(this.missing.length === 0 ? [] : [`without ${showNames(this.missing)}`]),
+      ...(this.changed.length === 0 ? [] : [`with other parameters of ${showNames(this.changed)}`])
     ]
-    return `${this.method} cannot give tools to a thread: thread ${this.threadId} ${
+    return `Request \`${this.method}\` cannot change the tools of a thread: thread \`${this.threadId}\` was started ${
       differences.join(" and ")
-    }. Start a new thread with these tools, or leave them out`
+    }. Start a new thread with these tools, or omit them`
   }
 }
 
 /**
- * A turn did not end in time, or produced no event for too long. It was interrupted, unless other callers hold it (see
- * `isInterrupted`). What it had done until then is in the thread, which can go on with another turn;
- * `thread.read({ includeTurns: true })` returns it.
+ * A turn exceeded its deadline, or produced no event for longer than its idle timeout.
  *
- * If the server has not even answered `turn/start` in that time, the turn has no id. Should it be started later all the same, it
- * is interrupted then.
+ * **Details**
+ *
+ * The turn is interrupted, unless other callers hold it; see `isInterrupted`. Its items so far are in the thread, which accepts another
+ * turn; `thread.read({ includeTurns: true })` returns them.
+ *
+ * `turnId` is empty if the server sent no response to `turn/start` in time. A turn that starts later is interrupted.
  *
  * @category errors
  * @since 0.1.0
  */
 export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout", {
   threadId: Schema.String,
-  /** Empty if the server has not named it. */
+  /** The id of the turn, or the empty string if the server has not sent it. */
   turnId: Schema.String,
-  /** `"deadline"` if the turn took too long, `"idle"` if it was silent for too long. */
+  /** The limit that the turn exceeded: its deadline, or its idle timeout. */
   kind: Schema.Literals(["deadline", "idle"]),
   timeoutMillis: Schema.Number,
   /**
-   * Whether the turn was interrupted. It goes on if other callers hold it, or if this program has only joined it: a turn of a goal or of
-   * another client.
+   * Whether the turn was interrupted. It continues if other callers hold it, or if a goal or another client started it.
    */
   isInterrupted: Schema.Boolean,
-  /** The last error that the server has reported in the turn, such as why it retries, without secrets. */
+  /** The last error that the server reported in the turn, such as the reason of a retry, without secrets. */
   lastError
 }) {
   override get message(): string {
+    const limit = `${this.kind === "deadline" ? "deadline" : "idle timeout"} of ${this.timeoutMillis} ms`
     if (this.turnId === "") {
-      return `A turn of thread ${this.threadId} was not started within ${this.timeoutMillis} ms (${this.kind})`
+      return `The server did not start a turn on thread \`${this.threadId}\` within the ${limit}. Check the connection, or set a longer limit`
     }
-    const what = this.kind === "deadline" ? "did not end" : "was silent and did not go on"
-    return `Turn ${this.turnId} of thread ${this.threadId} ${what} within ${this.timeoutMillis} ms; ${
+    const what = this.kind === "deadline" ? `did not end within its ${limit}` : `produced no event within its ${limit}`
+    return `Turn \`${this.turnId}\` of thread \`${this.threadId}\` ${what}. ${
       this.isInterrupted
-        ? "it was interrupted"
-        : "it goes on, because another caller holds it, or because a goal or another client has started it"
+        ? "The turn was interrupted. Set a longer limit, or start another turn to continue"
+        : "The turn continues, because another caller holds it, or because a goal or another client started it"
     }${showLastError(this.lastError)}`
   }
 }
 
 /**
- * A thread is running a turn already, and the options of a further turn cannot hold for that one. Without these options the input is
- * added to the running turn.
+ * A thread is running a turn for which the options of the caller cannot hold, or which accepts no input.
  *
- * Nothing was sent if this program knew of the turn (`isSent` is `false`). Another client, or a goal, may start a turn at the same
- * moment; then only the response, or what the turn shows first, tells that the input has become part of that turn (`isSent` is `true`).
- * The server takes the options for later turns then, so the settings of the thread are changed back, which needs the experimental API.
+ * **When to use**
  *
- * A compaction or a review takes no input at all. `turnKind` is set then, `options` is empty, and the input is not part of any turn.
+ * Wait for the running turn to end, or omit the options: a call without them joins the running turn.
+ *
+ * **Details**
+ *
+ * If this program knows of the running turn, nothing is sent, and `isSent` is `false`.
+ *
+ * Another client or a goal may start a turn at the same moment. The response or the events of the turn then show that the input
+ * joined that turn, and `isSent` is `true`. The server applies the options to later turns, so the settings of the thread are changed
+ * back, which needs the experimental API.
+ *
+ * A compaction or a review accepts no input. `turnKind` is set then, `options` is empty, and the input is in no turn.
  *
  * @category errors
  * @since 0.1.0
  */
 export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
   threadId: Schema.String,
-  /** The turn that is running. Empty if the server has not named it. */
+  /** The id of the running turn, or the empty string if the server has not sent it. */
   turnId: Schema.String,
-  /** The names of the options that cannot hold. */
+  /** The names of the options that cannot hold for the running turn. */
   options: Schema.Array(Schema.String),
-  /** Whether the input was sent, and is part of the running turn. */
+  /** Whether the input was sent and joined the running turn. */
   isSent: Schema.Boolean,
-  /** The kind of the running turn if it takes no input, such as `"compact"` or `"review"`. */
+  /** The kind of the running turn if it accepts no input, such as `"compact"` or `"review"`. */
   turnKind: OptionalString.pipe(Schema.withConstructorDefault(Effect.undefined)),
-  /** The server's own error, if the server refused the input. */
+  /** The error of the server, if the server refused the input. */
   cause: Schema.UndefinedOr(RequestRejected).pipe(Schema.withConstructorDefault(Effect.undefined))
 }) {
   override get message(): string {
+    const thread = `Thread \`${this.threadId}\``
     if (this.turnKind !== undefined) {
       const kind = this.turnKind === "compact" ? "compaction" : this.turnKind
-      return `Thread ${this.threadId} is running a ${kind}, which takes no input; the input was not added. ` +
+      return `${thread} is running a ${kind}, which accepts no input; the input was not added. ` +
         `Wait for the ${kind} to end, then send the input again`
     }
-    const turn = this.turnId === "" ? "a turn" : `turn ${this.turnId}`
-    const names = this.options.map((name) => `\`${name}\``).join(", ")
+    const turn = this.turnId === "" ? "a turn" : `turn \`${this.turnId}\``
+    const names = showNames(this.options)
     return this.isSent
-      ? `Thread ${this.threadId} was running ${turn} already, which the input has joined; ${names} cannot hold for it. ` +
-        "Wait for the running turn to end before you set them"
-      : `Thread ${this.threadId} is running ${turn}, for which ${names} cannot hold; the input was not added. ` +
-        "Wait for that turn to end, or leave these options out to add the input to it"
+      ? `${thread} was running ${turn}, and the input joined that turn, for which these options cannot hold: ${names}. ` +
+        "Wait for the turn to end before you set them"
+      : `${thread} is running ${turn}, for which these options cannot hold: ${names}; the input was not sent. ` +
+        "Wait for the turn to end, or omit these options to join it"
   }
 }
 
 /**
- * This program cannot follow a turn any more: the server was restarted and had not finished it, or its thread was closed. What it had
- * done until then is in the thread. If `resumable`, the thread can go on with another turn.
+ * This program can no longer follow a turn.
+ *
+ * **Details**
+ *
+ * The server was restarted before it completed the turn, or the thread was closed. The items of the turn so far are in the thread. If
+ * `resumable`, the thread accepts another turn.
  *
  * @category errors
  * @since 0.1.0
@@ -553,40 +603,46 @@ export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
 export class TurnLost extends Schema.TaggedError<TurnLost>()("TurnLost", {
   threadId: Schema.String,
   turnId: Schema.String,
+  /** Whether the thread accepts another turn. */
   resumable: Schema.Boolean,
-  /** What became of the turn, or why the thread could not be opened again. */
+  /** The state of the turn, or the reason why the thread could not be resumed. */
   description: Schema.String,
-  /** The last error that the server has reported in the turn, such as why it retried, without secrets. */
+  /** The last error that the server reported in the turn, such as the reason of a retry, without secrets. */
   lastError
 }) {
   override get message(): string {
-    return `Turn ${this.turnId} of thread ${this.threadId} was lost: ${this.description}. ${
-      this.resumable ? "The thread can go on with another turn" : "The thread could not be resumed"
+    const turn = this.turnId === "" ? "A turn" : `Turn \`${this.turnId}\``
+    return `${turn} of thread \`${this.threadId}\` was lost: ${this.description}. ${
+      this.resumable
+        ? "Start another turn on the thread to continue"
+        : "The thread could not be resumed. Correct the cause, then call `codex.resumeThread`"
     }${showLastError(this.lastError)}`
   }
 }
 
 /**
- * The server ended again and again, and will not be restarted any more. Everything that was pending fails with it, and so does
- * everything later.
+ * The server kept exiting, and the restart schedule has ended. Every pending and every later operation fails with this reason.
  *
  * @category errors
  * @since 0.1.0
  */
 export class RestartsExhausted extends Schema.TaggedError<RestartsExhausted>()("RestartsExhausted", {
-  /** How often it was restarted, since it last worked for a while. */
+  /** The number of restarts since a connection last lasted a minute. */
   restarts: Schema.Number,
-  /** Why it ended, or could not be started, the last time. */
+  /** The error that ended the last connection, or that prevented it. */
   cause: Schema.Defect()
 }) {
   override get message(): string {
     const last = this.cause instanceof Error ? this.cause.message : String(this.cause)
-    return `codex app-server was restarted ${this.restarts} times and does not stay: ${last}`
+    return `Codex app-server kept exiting; gave up after ${this.restarts} ${
+      this.restarts === 1 ? "restart" : "restarts"
+    }. ` +
+      `Last error: ${last}`
   }
 }
 
 /**
- * Why an operation failed.
+ * The reasons of an {@link AppServerError}.
  *
  * @category errors
  * @since 0.1.0
@@ -612,8 +668,11 @@ export type AppServerErrorReason =
   | RestartsExhausted
 
 /**
- * The failure of an operation that talks to `codex app-server`. Handle a single cause with `Effect.catchReason`, several
- * with `Effect.catchReasons`.
+ * The failure of an operation that uses `codex app-server`.
+ *
+ * **When to use**
+ *
+ * Handle one reason with `Effect.catchReason`, and several with `Effect.catchReasons`.
  *
  * @category errors
  * @since 0.1.0
@@ -648,7 +707,7 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
 }
 
 /**
- * Whether a value is an {@link AppServerError}.
+ * Tests if a value is an {@link AppServerError}.
  *
  * @category guards
  * @since 0.1.0
@@ -656,7 +715,7 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
 export const isAppServerError = (u: unknown): u is AppServerError => Predicate.hasProperty(u, TypeId)
 
 /**
- * An {@link AppServerError} with the given reason.
+ * Makes an {@link AppServerError} with a reason.
  *
  * @category constructors
  * @since 0.1.0
@@ -664,7 +723,7 @@ export const isAppServerError = (u: unknown): u is AppServerError => Predicate.h
 export const make = (reason: AppServerErrorReason): AppServerError => new AppServerError({ reason })
 
 /**
- * Adds the versions of the two sides to an error that has a place for them.
+ * Adds the versions of server and protocol to an error whose reason has them.
  *
  * @internal
  */

@@ -1,14 +1,16 @@
 /**
- * Who decides when Codex wants more than its sandbox allows.
+ * The decision about actions that the sandbox of Codex does not allow, as one option.
  *
- * | `approvalMode` | what happens to a request for more rights |
+ * | `approvalMode` | a request for more permissions |
  * | --- | --- |
- * | `deny_all` | it is refused; nobody is asked |
- * | `auto_review` | a second model reviews it |
- * | `dangerously_bypass_approvals_and_sandbox` | there is no sandbox, so nothing needs to be asked for |
+ * | `deny_all` | is refused, without a call of a handler |
+ * | `auto_review` | is reviewed by a second model |
+ * | `dangerously_bypass_approvals_and_sandbox` | does not occur, because there is no sandbox |
  *
- * A mode is short for protocol fields. {@link ThreadApproval} and {@link TurnApproval} are the Schemas that resolve it to
- * them and back, purely: nothing is sent, no service is needed.
+ * **Details**
+ *
+ * A mode stands for fields of the protocol. {@link ThreadApproval} and {@link TurnApproval} are the schemas that resolve it to these
+ * fields and back. Both are pure: they send nothing and need no service.
  *
  * @since 0.1.0
  */
@@ -23,7 +25,7 @@ import * as Sandbox from "./Sandbox.ts"
 const modes = ["deny_all", "auto_review", "dangerously_bypass_approvals_and_sandbox"] as const
 
 /**
- * How approvals are decided.
+ * The name of a way to decide approvals.
  *
  * @category models
  * @since 0.1.0
@@ -31,18 +33,17 @@ const modes = ["deny_all", "auto_review", "dangerously_bypass_approvals_and_sand
 export type ApprovalMode = typeof modes[number]
 
 /**
- * The schema of {@link ApprovalMode}. An unknown mode fails with a message that lists the known ones.
+ * The schema of {@link ApprovalMode}. The message for an unknown mode lists the known ones.
  *
  * @category schemas
  * @since 0.1.0
  */
 export const ApprovalMode: Schema.Codec<ApprovalMode> = Schema.Literals(modes).annotate({
-  message: `approvalMode must be one of: ${modes.join(", ")}`
+  message: `\`approvalMode\` must be one of: ${modes.join(", ")}`
 })
 
 /**
- * `dangerously_bypass_approvals_and_sandbox` turns the sandbox off, so it cannot be combined with a sandbox. Nothing was
- * sent to the server.
+ * The mode `dangerously_bypass_approvals_and_sandbox` was combined with a sandbox, which the mode turns off. Nothing was sent.
  *
  * @category errors
  * @since 0.1.0
@@ -51,19 +52,26 @@ export class SandboxConflictError extends Schema.TaggedError<SandboxConflictErro
   approvalMode: ApprovalMode,
   /** The option that conflicts: `sandbox` of a thread, `sandboxPolicy` of a turn. */
   field: Schema.Literals(["sandbox", "sandboxPolicy"]),
-  /** What was given for it. */
+  /** The value of that option. */
   sandbox: Schema.Union([Sandbox.Mode, Sandbox.Policy])
 }) {
   override get message(): string {
-    return `approvalMode ${this.approvalMode} cannot be combined with ${this.field} ${
+    return `The approvalMode \`${this.approvalMode}\` cannot be combined with \`${this.field}\` ${
       JSON.stringify(this.sandbox)
-    }: it turns the sandbox off. Leave ${this.field} out, or choose another approvalMode`
+    }, because this mode turns the sandbox off. Omit \`${this.field}\`, or choose another \`approvalMode\``
   }
 }
 
 /**
- * How an operation says who decides: a mode, or the protocol's own fields. A program that answers approval requests itself
- * gives the fields; giving both is a compile error.
+ * The approval options of a thread or a turn: a mode, or the fields of the protocol.
+ *
+ * **When to use**
+ *
+ * Pass `approvalPolicy` and `approvalsReviewer: "user"` if handlers of the program decide.
+ *
+ * **Gotchas**
+ *
+ * A mode together with one of the fields does not compile.
  *
  * @category models
  * @since 0.1.0
@@ -71,12 +79,14 @@ export class SandboxConflictError extends Schema.TaggedError<SandboxConflictErro
 export type ApprovalOptions =
   | {
     /**
-     * How approvals are decided. Cannot be combined with `approvalPolicy` and `approvalsReviewer`, for which it is short.
+     * The way to decide approvals. It stands for `approvalPolicy` and `approvalsReviewer`, and cannot be combined with them.
      *
-     * - `deny_all`: a request for more than the sandbox allows is refused. No handler is asked.
-     * - `auto_review`: a second model reviews each request. Default of a new thread.
-     * - `dangerously_bypass_approvals_and_sandbox`: **no sandbox and no approvals.** Commands may do all that the server's process
-     *   may do: change any file, use the network, read secrets. Only for a machine that may be lost, such as a container.
+     * - `deny_all`: a request for more than the sandbox allows is refused. No handler is called.
+     * - `auto_review`: a second model reviews each request.
+     * - `dangerously_bypass_approvals_and_sandbox`: **no sandbox and no approvals.** Commands have all permissions of the server's
+     *   process: they can change any file, use the network and read secrets. Use it only on a disposable machine, such as a container.
+     *
+     * @default "auto_review" for a new thread; another thread or a turn keeps the settings of the thread
      */
     readonly approvalMode?: ApprovalMode | undefined
     readonly approvalPolicy?: undefined
@@ -85,18 +95,18 @@ export type ApprovalOptions =
   | {
     readonly approvalMode?: undefined
     /**
-     * When Codex asks for approval. Cannot be combined with `approvalMode`.
+     * The cases in which Codex requests approval. Cannot be combined with `approvalMode`.
      *
      * - `"untrusted"`: before each command.
-     * - `"on-request"`: when the model wants more than the sandbox allows.
-     * - `"never"`: not at all. What the sandbox forbids fails.
+     * - `"on-request"`: when the model needs more than the sandbox allows.
+     * - `"never"`: in no case. An action that the sandbox forbids fails.
      * - `{ granular }`: by kind of request.
      */
     readonly approvalPolicy?: Protocol.AskForApprovalParam | undefined
     /**
-     * Who is asked. Cannot be combined with `approvalMode`.
+     * The reviewer of approval requests. Cannot be combined with `approvalMode`.
      *
-     * - `"user"`: the handlers of the program, see `Approvals`. Without a handler a request is declined.
+     * - `"user"`: the handlers of the program; see `Approvals`. A request without a handler is declined.
      * - `"auto_review"`: a second model.
      */
     readonly approvalsReviewer?: Protocol.ApprovalsReviewerParam | undefined
@@ -109,8 +119,8 @@ const ApprovalFields = {
 
 type ApprovalFields = Schema.Struct.Type<typeof ApprovalFields>
 
-/** The protocol's approval fields for a mode. */
-const fieldsOf = (mode: ApprovalMode | undefined): ApprovalFields => {
+/** Resolves a mode to the approval fields of the protocol. */
+const toFields = (mode: ApprovalMode | undefined): ApprovalFields => {
   switch (mode) {
     case undefined:
       return {}
@@ -122,8 +132,8 @@ const fieldsOf = (mode: ApprovalMode | undefined): ApprovalFields => {
   }
 }
 
-/** The mode with these approval fields, if there is one. */
-const modeOf = (fields: ApprovalFields, unsandboxed: boolean): Result.Result<ApprovalMode | undefined, string> => {
+/** Finds the mode with these approval fields. */
+const toMode = (fields: ApprovalFields, unsandboxed: boolean): Result.Result<ApprovalMode | undefined, string> => {
   if (fields.approvalPolicy === "never" && fields.approvalsReviewer === undefined) {
     return Result.succeed(unsandboxed ? "dangerously_bypass_approvals_and_sandbox" : "deny_all")
   }
@@ -132,12 +142,14 @@ const modeOf = (fields: ApprovalFields, unsandboxed: boolean): Result.Result<App
   }
   return fields.approvalPolicy === undefined && fields.approvalsReviewer === undefined
     ? Result.succeed(undefined)
-    : Result.fail("no approvalMode has this approvalPolicy and approvalsReviewer")
+    : Result.fail("No `approvalMode` stands for this `approvalPolicy` and `approvalsReviewer`")
 }
 
-const isBypass = (mode: ApprovalMode | undefined) => mode === "dangerously_bypass_approvals_and_sandbox"
+type Bypass = "dangerously_bypass_approvals_and_sandbox"
 
-/** Leaves out what is `undefined`, so that an absent option is an absent field. */
+const isBypass = (mode: ApprovalMode | undefined): mode is Bypass => mode === "dangerously_bypass_approvals_and_sandbox"
+
+/** Removes fields that are `undefined`, so that an absent option is an absent field. */
 const compact = <A extends object>(fields: A): A =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as A
 
@@ -156,7 +168,7 @@ const TurnInput = Schema.Struct({
 const TurnFields = Schema.Struct({ ...ApprovalFields, sandboxPolicy: Schema.optional(Sandbox.Policy) })
 
 /**
- * What a thread is opened with: a mode and a sandbox, each optional.
+ * The input of {@link ThreadApproval}: a mode and a sandbox, each optional.
  *
  * @category models
  * @since 0.1.0
@@ -164,7 +176,7 @@ const TurnFields = Schema.Struct({ ...ApprovalFields, sandboxPolicy: Schema.opti
 export type ThreadInput = typeof ThreadInput.Type
 
 /**
- * What a turn is started with: a mode and a sandbox policy, each optional.
+ * The input of {@link TurnApproval}: a mode and a sandbox policy, each optional.
  *
  * @category models
  * @since 0.1.0
@@ -172,7 +184,7 @@ export type ThreadInput = typeof ThreadInput.Type
 export type TurnInput = typeof TurnInput.Type
 
 /**
- * The fields that `thread/start`, `thread/resume` and `thread/fork` are sent.
+ * The approval and sandbox fields of `thread/start`, `thread/resume` and `thread/fork`.
  *
  * @category models
  * @since 0.1.0
@@ -180,7 +192,7 @@ export type TurnInput = typeof TurnInput.Type
 export type ThreadFields = typeof ThreadFields.Type
 
 /**
- * The fields that `turn/start` is sent.
+ * The approval and sandbox fields of `turn/start`.
  *
  * @category models
  * @since 0.1.0
@@ -189,31 +201,31 @@ export type TurnFields = typeof TurnFields.Type
 
 const threadFields = (input: ThreadInput): Result.Result<ThreadFields, SandboxConflictError> => {
   if (!isBypass(input.approvalMode)) {
-    return Result.succeed(compact({ ...fieldsOf(input.approvalMode), sandbox: input.sandbox }))
+    return Result.succeed(compact({ ...toFields(input.approvalMode), sandbox: input.sandbox }))
   }
   return input.sandbox === undefined
-    ? Result.succeed({ ...fieldsOf(input.approvalMode), sandbox: "danger-full-access" })
+    ? Result.succeed({ ...toFields(input.approvalMode), sandbox: "danger-full-access" })
     : Result.fail(
-      new SandboxConflictError({ approvalMode: input.approvalMode!, field: "sandbox", sandbox: input.sandbox })
+      new SandboxConflictError({ approvalMode: input.approvalMode, field: "sandbox", sandbox: input.sandbox })
     )
 }
 
 const turnFields = (input: TurnInput): Result.Result<TurnFields, SandboxConflictError> => {
   if (!isBypass(input.approvalMode)) {
-    return Result.succeed(compact({ ...fieldsOf(input.approvalMode), sandboxPolicy: input.sandboxPolicy }))
+    return Result.succeed(compact({ ...toFields(input.approvalMode), sandboxPolicy: input.sandboxPolicy }))
   }
   return input.sandboxPolicy === undefined
-    ? Result.succeed({ ...fieldsOf(input.approvalMode), sandboxPolicy: Sandbox.dangerFullAccess })
+    ? Result.succeed({ ...toFields(input.approvalMode), sandboxPolicy: Sandbox.dangerFullAccess })
     : Result.fail(
       new SandboxConflictError({
-        approvalMode: input.approvalMode!,
+        approvalMode: input.approvalMode,
         field: "sandboxPolicy",
         sandbox: input.sandboxPolicy
       })
     )
 }
 
-/** The name under which a conflict travels in a schema issue, whose type has no room for domain errors. */
+/** The annotation of a schema issue that contains the conflict, because an issue cannot contain a domain error. */
 const conflictKey = "effect-codex/SandboxConflictError"
 
 const orConflict = <Input, Fields>(
@@ -229,11 +241,14 @@ const orNoMode = <Input>(result: Result.Result<Input, string>): Effect.Effect<In
   Effect.fromResult(Result.mapError(result, (message) => new SchemaIssue.InvalidValue({ message })))
 
 /**
- * Resolves `{ approvalMode?, sandbox? }` to the fields of `thread/start`, `thread/resume` and `thread/fork`; encoding goes
- * back to an input that resolves to the same fields. Without a mode no approval field is set.
+ * Resolves `{ approvalMode?, sandbox? }` to the fields of `thread/start`, `thread/resume` and `thread/fork`.
  *
- * A conflict fails with a schema issue; {@link sandboxConflict} finds the {@link SandboxConflictError} in it, and
- * {@link resolveThread} has it in its type.
+ * **Details**
+ *
+ * Encoding returns an input that resolves to the same fields. Without a mode, the result has no approval fields.
+ *
+ * A conflict is a schema issue. {@link sandboxConflict} finds the {@link SandboxConflictError} in it; {@link resolveThread} fails with
+ * that error.
  *
  * @category schemas
  * @since 0.1.0
@@ -245,7 +260,7 @@ export const ThreadApproval: Schema.Codec<ThreadFields, ThreadInput> = ThreadInp
       decode: orConflict(threadFields),
       encode: (fields) =>
         orNoMode(
-          Result.map(modeOf(fields, fields.sandbox === "danger-full-access"), (approvalMode): ThreadInput =>
+          Result.map(toMode(fields, fields.sandbox === "danger-full-access"), (approvalMode): ThreadInput =>
             compact({ approvalMode, sandbox: isBypass(approvalMode) ? undefined : fields.sandbox }))
         )
     })
@@ -253,8 +268,7 @@ export const ThreadApproval: Schema.Codec<ThreadFields, ThreadInput> = ThreadInp
 )
 
 /**
- * Resolves `{ approvalMode?, sandboxPolicy? }` to the fields of `turn/start`; encoding goes back. Otherwise as
- * {@link ThreadApproval}.
+ * Resolves `{ approvalMode?, sandboxPolicy? }` to the fields of `turn/start`, as {@link ThreadApproval} does for a thread.
  *
  * @category schemas
  * @since 0.1.0
@@ -266,7 +280,7 @@ export const TurnApproval: Schema.Codec<TurnFields, TurnInput> = TurnInput.pipe(
       decode: orConflict(turnFields),
       encode: (fields) =>
         orNoMode(
-          Result.map(modeOf(fields, fields.sandboxPolicy?.type === "dangerFullAccess"), (approvalMode): TurnInput =>
+          Result.map(toMode(fields, fields.sandboxPolicy?.type === "dangerFullAccess"), (approvalMode): TurnInput =>
             compact({ approvalMode, sandboxPolicy: isBypass(approvalMode) ? undefined : fields.sandboxPolicy }))
         )
     })
@@ -296,7 +310,7 @@ const findConflict = (issue: SchemaIssue.Issue): SandboxConflictError | undefine
 }
 
 /**
- * The conflict in a failure of {@link ThreadApproval} or {@link TurnApproval}, also when they stand within other schemas.
+ * Finds the conflict in a failure of {@link ThreadApproval}, {@link TurnApproval} or a schema that contains one of them.
  *
  * @category conversions
  * @since 0.1.0
@@ -308,8 +322,11 @@ const orSchemaError = (error: Schema.SchemaError): SandboxConflictError | Schema
   sandboxConflict(error) ?? error
 
 /**
- * {@link ThreadApproval} as an Effect. Fails with {@link SandboxConflictError}, or with a `SchemaError` for input that is
- * not of its type, such as an unknown mode.
+ * Resolves the input of a thread, as {@link ThreadApproval} does.
+ *
+ * **Details**
+ *
+ * Fails with {@link SandboxConflictError}, or with a `SchemaError` for input of another type, such as an unknown mode.
  *
  * @category conversions
  * @since 0.1.0
@@ -320,7 +337,7 @@ export const resolveThread = (
   Effect.mapError(Schema.decodeEffect(ThreadApproval)(input), orSchemaError)
 
 /**
- * {@link TurnApproval} as an Effect. Fails as {@link resolveThread} does.
+ * Resolves the input of a turn, as {@link TurnApproval} does. Fails as {@link resolveThread} does.
  *
  * @category conversions
  * @since 0.1.0

@@ -1,7 +1,11 @@
 /**
- * Ready-made policies about what Codex asks for, and what composes them.
+ * Predefined policies about requests for approval, and combinators of policies.
  *
- * A policy decides about a request or leaves it to the next. What all of them leave open is declined.
+ * **Details**
+ *
+ * A policy decides about a request, or leaves it open for the next policy. A request that all policies leave open is declined.
+ *
+ * **Example** (Combining policies)
  *
  * ```ts
  * import { ApprovalPolicy, Approvals } from "effect-codex"
@@ -36,39 +40,47 @@ import { assertOptions, duration as durationKind, func, nonEmpty } from "./inter
 import { describeRequest } from "./internal/terminal/describeRequest.ts"
 import { ask, notifyCancelled, show, withTerminalLock } from "./internal/terminal/prompt.ts"
 
-const decided = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
+const decide = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
   Effect.succeed(Option.some(decision))
 
 const open: Effect.Effect<Option.Option<never>> = Effect.succeedNone
 
-/** The words of the command, if the request is to run one, and for nothing else besides. */
-const argvOf = (request: Approvals.Request): ReadonlyArray<string> | undefined =>
+interface PlainCommandRequest extends Approvals.CommandRequest {
+  readonly argv: ReadonlyArray<string>
+}
+
+/** Tests if a request is to run one plain command, without a network connection or more permissions. */
+const isPlainCommand = (request: Approvals.Request): request is PlainCommandRequest =>
   request._tag === "Command" && request.kind === "command" && request.networkApprovalContext === undefined &&
-    request.additionalPermissions === undefined
-    ? request.argv
-    : undefined
+  request.additionalPermissions === undefined && request.argv !== undefined
 
 /**
- * Declines everything, and so ends a chain before the handlers of the thread or the program are asked.
+ * Declines every request.
+ *
+ * **When to use**
+ *
+ * End a chain of policies, so that the handlers of the thread or the context do not decide.
  *
  * @category policies
  * @since 0.1.0
  */
-export const declineAll: Approvals.Policy = () => decided("decline")
+export const declineAll: Approvals.Policy = () => decide("decline")
 
 /**
- * Accepts the commands whose words satisfy a predicate.
+ * Accepts commands whose words satisfy a predicate.
  *
  * **Details**
  *
- * The predicate sees single plain commands only, those with `argv`: a command with a pipe, a redirection, a variable or anything
- * else that a shell acts upon is left open, as is one that starts with a shell or a launcher such as `env`, `sudo` or `xargs`.
- * So are network connections, and commands that ask for more permissions.
+ * The predicate is called for single plain commands only, which have `argv`. Other requests are left open:
+ *
+ * - commands with a pipe, a redirection, a variable or other syntax of a shell;
+ * - commands that start with a shell or a launcher such as `env`, `sudo` or `xargs`;
+ * - network connections, and commands that request more permissions.
  *
  * **Gotchas**
  *
  * Codex uses login shells (`/bin/bash -lc '…'`) unless its configuration has `allow_login_shell = false`. A login shell runs the
- * user's profile before the command. See `argv` of `Approvals.CommandRequest` for what the words do not show.
+ * user's profile before the command. `Approvals.CommandRequest` lists what else the words do not show.
  *
  * @category policies
  * @since 0.1.0
@@ -77,22 +89,21 @@ export const acceptCommands = (
   predicate: (argv: ReadonlyArray<string>, request: Approvals.CommandRequest) => boolean
 ): Approvals.Policy => {
   assertOptions("ApprovalPolicy.acceptCommands", { predicate: func }, { predicate: predicate ?? null })
-  return (request) => {
-    const argv = argvOf(request)
-    return argv !== undefined && predicate(argv, request as Approvals.CommandRequest) ? decided("accept") : open
-  }
+  return (request) => isPlainCommand(request) && predicate(request.argv, request) ? decide("accept") : open
 }
 
 /**
- * Accepts single plain commands that do nothing but read, such as `ls`, `cat`, `grep`, `rg`, `find` without actions, and
- * `sed -n 1,9p`.
+ * Accepts single plain commands that only read, such as `ls`, `cat`, `grep`, `rg`, `find` without actions, and `sed -n 1,9p`.
  *
  * **Details**
  *
- * The command is left open if its shell runs files of the home directory first, because an earlier command may have written
- * them: a login shell runs a profile, and `zsh` runs `~/.zshenv`. It is also left open if its shell is not in `/bin`, `/usr/bin` or
- * `/run/current-system/sw/bin`. Codex uses login shells by default. Without them, this policy accepts commands on systems where
- * the user's shell is `bash` or `sh`:
+ * A command is left open if its shell first runs files of the home directory, which an earlier command may have written. A login shell
+ * runs a profile, and `zsh` runs `~/.zshenv`. A command is also left open if its shell is not in `/bin`, `/usr/bin` or
+ * `/run/current-system/sw/bin`.
+ *
+ * Codex uses login shells by default. Without them, this policy accepts commands on systems where the user's shell is `bash` or `sh`.
+ *
+ * **Example** (Disabling login shells)
  *
  * ```ts
  * import { Codex } from "effect-codex"
@@ -102,10 +113,10 @@ export const acceptCommands = (
  *
  * **Gotchas**
  *
- * - The commands may read whatever the server may, keys and the environment of processes too.
- * - Git is not among them, because the configuration of a repository can have it run programs.
- * - A program is known by its name, and found on the server's `PATH`. Keep folders that Codex may write out of that: `npm start`
- *   and `npm run`, for one, put the project's `node_modules/.bin` first.
+ * - The commands may read everything that the server may read, including keys and the environment of processes.
+ * - Git commands are left open, because the configuration of a repository can make Git run programs.
+ * - The policy recognizes a program by its name, and the server finds the program on its `PATH`. Remove directories that Codex may write
+ *   from `PATH`: `npm start` and `npm run`, for example, put the project's `node_modules/.bin` first.
  * - `bash` also runs the file that `BASH_ENV` names in the server's environment.
  *
  * @category policies
@@ -116,8 +127,10 @@ export const readOnlyCommands: Approvals.Policy = acceptCommands((argv, { comman
 )
 
 /**
- * A path through a folder that configures Codex or Git, and can have them run programs. File systems may ignore letter case
- * (`ſ` is an `s` to them) and some invisible characters; Windows has short names, and ignores what follows the name.
+ * Tests if a path contains a directory that configures Codex or Git, because such configuration can run programs.
+ *
+ * File systems may ignore letter case (`ſ` equals `s`) and some invisible characters. Windows has short names, and ignores the rest of a
+ * name after some characters.
  */
 const isProtected = (path: string): boolean =>
   path.split(/[\\/]/).some((name) =>
@@ -125,19 +138,23 @@ const isProtected = (path: string): boolean =>
   )
 
 /**
- * Accepts changes of files whose diffs are known; {@link onlyInside} says where.
+ * Accepts changes of files if the server sent their diffs.
+ *
+ * **When to use**
+ *
+ * Combine it with {@link onlyInside} to limit the directory.
  *
  * **Details**
  *
- * Each path is resolved first: links are followed as the operating system follows them, `..` after a link too. Left open are:
+ * Each path is resolved first, with all symbolic links, as the operating system does. Left open are:
  *
- * - changes in folders named `.git`, `.codex` or `.agents`, which can have programs run later, also through a link;
- * - paths that do not resolve: relative ones, a link to what does not exist, a loop, a folder that cannot be read;
- * - the permission to write without being asked again.
+ * - changes in directories named `.git`, `.codex` or `.agents`, also through a link, because these can run programs later;
+ * - paths that do not resolve: a relative path, a dangling link, a loop, an unreadable directory;
+ * - requests for permission to write for the rest of the session.
  *
  * **Gotchas**
  *
- * The `FileSystem` must be the server's. A hard link, and a link that is made after the question, are not seen.
+ * Provide the `FileSystem` of the server's machine. The policy does not detect hard links, or links that are created after the request.
  *
  * @category policies
  * @since 0.1.0
@@ -150,17 +167,17 @@ export const acceptFileChanges: Approvals.Policy<FileSystem.FileSystem | Path.Pa
   }
 )
 
-/** A path in a request; `entry` if the request changes the folder that it is in, and not only what is behind a link. */
 interface RequestedPath {
   readonly path: string
+  /** Whether the request changes the directory entry, and not only the file behind a link. */
   readonly entry?: boolean | undefined
 }
 
-/** The paths that a request is about; `undefined` if it is about anything else too. */
-const pathsOf = (request: Approvals.Request): ReadonlyArray<RequestedPath> | undefined => {
+/** The paths of a request, or `undefined` if the request is also about anything else. */
+const getPaths = (request: Approvals.Request): ReadonlyArray<RequestedPath> | undefined => {
   switch (request._tag) {
     case "Command":
-      return argvOf(request) === undefined || request.cwd === undefined ? undefined : [{ path: request.cwd }]
+      return isPlainCommand(request) && request.cwd !== undefined ? [{ path: request.cwd }] : undefined
     case "FileChange": {
       if (request.changes === undefined) return undefined
       const paths: Array<RequestedPath> = request.grantRoot === undefined ? [] : [{ path: request.grantRoot }]
@@ -190,12 +207,12 @@ const pathsOf = (request: Approvals.Request): ReadonlyArray<RequestedPath> | und
   }
 }
 
-/** Where all paths of a request lead; none if it has no paths, is about anything else too, or has one that does not resolve. */
+/** Resolves all paths of a request. None if it has no paths, is also about anything else, or a path does not resolve. */
 const resolvedPaths = Effect.fnUntraced(function*(
   request: Approvals.Request
 ): Effect.fn.Return<Option.Option<ReadonlyArray<string>>, never, FileSystem.FileSystem | Path.Path> {
   const resolved: Array<string> = []
-  for (const { entry, path } of pathsOf(request) ?? []) {
+  for (const { entry, path } of getPaths(request) ?? []) {
     for (const of of entry === true ? ["target", "entry"] as const : ["target"] as const) {
       const real = yield* resolvePath(path, { of })
       if (Option.isNone(real)) return Option.none()
@@ -206,29 +223,33 @@ const resolvedPaths = Effect.fnUntraced(function*(
 })
 
 /**
- * Asks a policy only about what stays inside a folder, and leaves the rest open:
- *
- * - changes of files that all lie in it, to where they are moved too;
- * - permissions for files that all lie in it;
- * - plain commands that run in it. What such a command does elsewhere, this cannot tell.
+ * Limits a policy to a directory, and leaves all other requests open.
  *
  * **Details**
  *
- * The paths and the folder are resolved first: links are followed as the operating system follows them, `..` after a link too.
- * A request with a path that does not resolve is left open. A relative folder is one of your process's working directory.
+ * The policy receives:
+ *
+ * - changes of files that are all inside the directory, including the targets of moves;
+ * - requests for permissions for files that are all inside the directory;
+ * - plain commands whose working directory is inside the directory.
+ *
+ * The paths and the directory are resolved first, with all symbolic links, as the operating system does. A request with a path that does
+ * not resolve is left open. A relative directory is resolved against the working directory of your process.
  *
  * **Gotchas**
  *
- * The `FileSystem` must be the server's. A hard link, and a link that is made after the question, are not seen.
+ * A command that runs inside the directory may still act elsewhere.
+ *
+ * Provide the `FileSystem` of the server's machine. The policy does not detect hard links, or links that are created after the request.
  *
  * @category combinators
  * @since 0.1.0
  */
 export const onlyInside: {
-  (folder: string): <const A extends Approvals.Approver<any>>(
+  (folder: string): <const A extends Approvals.Approver<unknown>>(
     approver: A
   ) => Approvals.Policy<Approvals.Services<A> | FileSystem.FileSystem | Path.Path>
-  <const A extends Approvals.Approver<any>>(
+  <const A extends Approvals.Approver<unknown>>(
     approver: A,
     folder: string
   ): Approvals.Policy<Approvals.Services<A> | FileSystem.FileSystem | Path.Path>
@@ -239,12 +260,12 @@ export const onlyInside: {
     folder: string
   ): Approvals.Policy<R | FileSystem.FileSystem | Path.Path> => {
     const policy = toPolicy(approver)
-    // An empty path is that of the working directory.
+    // An empty path would mean the working directory.
     assertOptions("ApprovalPolicy.onlyInside", { folder: nonEmpty }, { folder: folder ?? null })
     return Effect.fnUntraced(function*(request) {
       const path = yield* Path.Path
       const paths = yield* resolvedPaths(request)
-      // Not `path.resolve(folder)`, which removes `..` before links are followed.
+      // `path.resolve(folder)` would remove `..` before links are resolved.
       const root = yield* resolvePath(path.isAbsolute(folder) ? folder : `${path.resolve()}${path.sep}${folder}`)
       if (Option.isNone(paths) || Option.isNone(root)) return Option.none()
       const isInside = (real: string) => {
@@ -257,12 +278,12 @@ export const onlyInside: {
 )
 
 /**
- * Asks policies, or typed handlers, in order until one decides.
+ * Combines policies or handlers. The first one that decides wins.
  *
  * @category combinators
  * @since 0.1.0
  */
-export const firstOf = <const Approvers extends ReadonlyArray<Approvals.Approver<any>>>(
+export const firstOf = <const Approvers extends ReadonlyArray<Approvals.Approver<unknown>>>(
   ...approvers: Approvers
 ): Approvals.Policy<Approvals.Services<Approvers[number]>> => {
   const policies = (approvers as ReadonlyArray<Approvals.Approver<Approvals.Services<Approvers[number]>>>).map(toPolicy)
@@ -276,16 +297,20 @@ export const firstOf = <const Approvers extends ReadonlyArray<Approvals.Approver
 }
 
 /**
- * Declines what a policy has not decided in time. The policy is interrupted, and is not waited for if it cannot be.
+ * Limits the time of a policy. A request that it does not decide in time is declined.
+ *
+ * **Details**
+ *
+ * The policy is interrupted. The request is declined immediately, even if the policy is uninterruptible.
  *
  * @category combinators
  * @since 0.1.0
  */
 export const timeout: {
-  (duration: Duration.Input): <const A extends Approvals.Approver<any>>(
+  (duration: Duration.Input): <const A extends Approvals.Approver<unknown>>(
     approver: A
   ) => Approvals.Policy<Approvals.Services<A>>
-  <const A extends Approvals.Approver<any>>(
+  <const A extends Approvals.Approver<unknown>>(
     approver: A,
     duration: Duration.Input
   ): Approvals.Policy<Approvals.Services<A>>
@@ -310,9 +335,15 @@ const choices: Readonly<Record<string, "accept" | "acceptForSession" | "decline"
 }
 
 /**
- * Shows each request on the terminal and asks a person: yes, always (for this session), no, or cancel the turn. When there is
- * nobody to answer, because the input has ended, that is a no. Several requests are asked about one after the other; with a
- * {@link timeout} the wait for those before counts too.
+ * Shows each request on the terminal and prompts for a decision: yes, always (for this session), no, or cancel the turn.
+ *
+ * **Details**
+ *
+ * If the input has ended, the request is declined. Concurrent requests are shown one after the other.
+ *
+ * **Gotchas**
+ *
+ * With {@link timeout}, the time that a request waits for earlier ones counts too.
  *
  * @category policies
  * @since 0.1.0

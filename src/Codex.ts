@@ -1,5 +1,7 @@
 /**
- * The front door: open threads, find stored ones, list models.
+ * The entry point of this package: opens threads, lists stored threads, and lists models.
+ *
+ * **Example** (Running one turn)
  *
  * ```ts
  * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
@@ -55,58 +57,77 @@ import type * as Tool from "./Tool.ts"
 export type { OpenOptions } from "./internal/session/openOptions.ts"
 
 /**
- * What a new thread may be given: the protocol's own fields, and `approvalMode` for its approval fields. Without any of
- * those a thread has `auto_review`.
+ * The options of a new thread: fields of the protocol, permissions, handlers and tools.
+ *
+ * **Details**
+ *
+ * Without `approvalMode`, `approvalPolicy` and `approvalsReviewer` a thread has the mode `auto_review`.
  *
  * @category models
  * @since 0.1.0
  */
 export type StartOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Protocol.ThreadStartOptions
   & OpenOptions<A, Q, T>
 
 /**
- * What may be changed of a thread as it is resumed. A thread that is loaded already keeps its settings, and asking for
- * others fails with `SettingsNotApplied`. `tools` says again who runs the tools that the thread was started with; others
- * fail with `ToolsNotApplied`. What is left out of `approvals`, `questions` and `tools` stays as this program gave it.
+ * The options of a thread that is resumed: fields of the protocol, permissions, handlers and tools.
+ *
+ * **Details**
+ *
+ * `tools` provides the handlers of the tools that the thread was started with. Omitted `approvals`, `questions` and `tools` stay as this
+ * program passed them before.
+ *
+ * **Gotchas**
+ *
+ * A thread that the server has loaded keeps its settings, and other settings fail with `SettingsNotApplied`. Tools that the thread
+ * does not have fail with `ToolsNotApplied`.
  *
  * @category models
  * @since 0.1.0
  */
 export type ResumeOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Protocol.ThreadResumeOptions
   & OpenOptions<A, Q, T>
 
 /**
- * What may differ in the copy of a thread. It has the tools of the original; `tools` says who runs them, and others fail with
- * `ToolsNotApplied`. What is left out of `approvals`, `questions` and `tools` is as this program gave it to the original.
+ * The options of a copy of a thread: fields of the protocol, permissions, handlers and tools.
+ *
+ * **Details**
+ *
+ * `tools` provides the handlers of the tools of the original. Omitted `approvals`, `questions` and `tools` are those that this program
+ * passed to the original.
+ *
+ * **Gotchas**
+ *
+ * Tools that the original does not have fail with `ToolsNotApplied`.
  *
  * @category models
  * @since 0.1.0
  */
 export type ForkOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers,
   T extends ReadonlyArray<Tool.Any> = ReadonlyArray<Tool.Tool>
 > =
   & Protocol.ThreadForkOptions
   & OpenOptions<A, Q, T>
 
 /**
- * Which threads to list, and in what order. `limit` is how many are asked for at once.
+ * The filters and the order of a list of threads. `limit` is the size of a page.
  *
  * **Details**
  *
- * Without `modelProviders` the threads of every model provider are listed, and without `sourceKinds` those of every source but
- * sub-agents: of the terminal, of editors, of `codex exec` and of app-server clients. `archived: true` lists archived threads instead.
+ * Without `modelProviders` the list contains the threads of every model provider. Without `sourceKinds` it contains the threads of every
+ * source except sub-agents: the terminal, editors, `codex exec` and app-server clients. `archived: true` lists archived threads instead.
  *
  * @category models
  * @since 0.1.0
@@ -114,7 +135,7 @@ export type ForkOptions<
 export interface ListOptions extends Protocol.ThreadListOptions {}
 
 /**
- * Which models to list. `limit` is how many are asked for at once.
+ * The filters of a list of models. `limit` is the size of a page.
  *
  * @category models
  * @since 0.1.0
@@ -133,86 +154,98 @@ export type HandlerServices<A, Q, T extends ReadonlyArray<Tool.Any>> =
   | Tool.Services<T[number]>
 
 /**
- * Codex, as a service.
+ * The service that opens threads and lists threads and models.
  *
  * @category services
  * @since 0.1.0
  */
 export class Codex extends Context.Service<Codex, {
-  /** Who the server is. */
+  /** The name, version and platform of the server. */
   readonly metadata: Metadata
   /**
-   * Opens a new thread. Until its first turn it exists in this process only. The services that `approvals`, `questions` and
-   * `tools` need are taken from here, and are used for as long as the connection lives.
+   * Starts a thread.
+   *
+   * **Details**
+   *
+   * `approvals`, `questions` and `tools` use the services of the current context until the thread or the connection closes.
+   *
+   * **Gotchas**
+   *
+   * The server stores a thread with its first turn. Until then the thread exists in the server process only.
    */
   readonly startThread: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>,
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>,
     const T extends ReadonlyArray<Tool.Any>
   >(
     options?: StartOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
   /**
-   * Opens a stored thread to go on with it.
+   * Opens a stored thread to continue it.
    *
    * **Details**
    *
-   * A thread that this `AppServer` has opened before keeps its permissions and its `config`, unless the options give others. Any other
-   * thread has what the server gives it, mostly the permissions of `config.toml`: give `sandbox` and `approvalMode`, or read
-   * `thread.settings` before the first turn.
+   * A thread that this `AppServer` opened before keeps its permissions and its `config`, unless the options set others.
    *
    * **Gotchas**
    *
-   * Fails with `SettingsNotApplied` if the thread has other settings than the options ask for, as one has that is loaded already.
+   * Any other thread has the permissions that the server gives it, usually those of `config.toml`. Pass `sandbox` and `approvalMode`, or
+   * check `thread.settings` before the first turn.
+   *
+   * Fails with `SettingsNotApplied` if the thread has other settings than the options, because the server has loaded it already.
    */
   readonly resumeThread: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>,
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>,
     const T extends ReadonlyArray<Tool.Any>
   >(
     id: string,
     options?: ResumeOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
   /**
-   * Opens a copy of a stored thread, which from then on goes its own way.
+   * Copies a stored thread and opens the copy. Later turns of one do not affect the other.
    *
    * **Details**
    *
-   * The copy of a thread that this `AppServer` has opened has the permissions, the model, effort, service tier and `config` of the original,
-   * unless the options give others. Any other copy has those of `config.toml`.
+   * If this `AppServer` opened the original, the copy has its permissions, model, effort, service tier and `config`, unless the options set
+   * others. Any other copy has those of `config.toml`.
    *
    * **Gotchas**
    *
-   * Fails with `SettingsNotApplied` if the copy has other settings. It stays open on the server then; archive it by its id.
+   * Fails with `SettingsNotApplied` if the copy has other settings. The copy then stays open on the server; archive it by its id.
    */
   readonly forkThread: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>,
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>,
     const T extends ReadonlyArray<Tool.Any>
   >(
     id: string,
     options?: ForkOptions<A, Q, T>
   ) => Effect.Effect<Thread.Thread, SandboxConflictError | AppServerError, HandlerServices<A, Q, T>>
-  /** What Codex has asked for and what became of it, from the moment the stream is run; see `Approvals.audit`. */
+  /** Emits every request for approval and its outcome, from the moment the stream is run; see `Approvals.audit`. */
   readonly approvals: Stream.Stream<Approvals.AuditEntry>
   /**
-   * The stored threads, whichever program started them, newest first by default. Pages are fetched as the stream is pulled.
+   * Lists the stored threads of all programs, newest first by default. Pages are requested as the stream is pulled.
    *
    * **Gotchas**
    *
-   * Threads without a turn and ephemeral threads are not stored. Archived threads and the threads of sub-agents are left out; the
-   * options `archived` and `sourceKinds` list those.
+   * Threads without a turn and ephemeral threads are not stored. The options `archived` and `sourceKinds` list archived threads and the
+   * threads of sub-agents, which are omitted by default.
    */
   readonly listThreads: (options?: ListOptions) => Stream.Stream<Protocol.Thread, AppServerError>
-  /** Takes a thread out of the list and unloads it. */
+  /** Archives a thread, which removes it from the list, and unloads it. */
   readonly archiveThread: (id: string) => Effect.Effect<void, AppServerError>
-  /** Puts an archived thread back into the list; resume it to go on with it. */
+  /** Restores an archived thread to the list. Resume it to continue it. */
   readonly unarchiveThread: (id: string) => Effect.Effect<void, AppServerError>
-  /** The models that can be asked for. Pages are fetched as the stream is pulled. */
+  /** Lists the available models. Pages are requested as the stream is pulled. */
   readonly models: (options?: ModelOptions) => Stream.Stream<Protocol.Model, AppServerError>
 }>()("effect-codex/Codex") {}
 
-/** The sources of all threads but those of sub-agents. By itself the server lists only interactive ones. */
+type AnyApprover = Approvals.Approver<unknown>
+type AnyQuestions = Questions.Handlers<unknown>
+type AnyTools = ReadonlyArray<Tool.Any>
+
+/** The sources of all threads except sub-agents. By default the server lists only threads of interactive sources. */
 const listedSources: ReadonlyArray<Protocol.ThreadSourceKind> = ["cli", "vscode", "exec", "appServer", "unknown"]
 
 const make = Effect.gen(function*() {
@@ -238,23 +271,23 @@ const make = Effect.gen(function*() {
     metadata: server.metadata,
     approvals: session.audit,
     startThread: Effect.fn("Codex.startThread")(
-      function*(options?: StartOptions) {
+      function*(options?: StartOptions<AnyApprover, AnyQuestions, AnyTools>) {
         return Thread.make(session, yield* startThread(session, layerHandlers, options))
       },
       withVersions
-    ) as Codex["Service"]["startThread"],
+    ),
     resumeThread: Effect.fn("Codex.resumeThread")(
-      function*(id: string, options?: ResumeOptions) {
+      function*(id: string, options?: ResumeOptions<AnyApprover, AnyQuestions, AnyTools>) {
         return Thread.make(session, yield* reopenThread(session, layerHandlers, "thread/resume", id, options))
       },
       withVersions
-    ) as Codex["Service"]["resumeThread"],
+    ),
     forkThread: Effect.fn("Codex.forkThread")(
-      function*(id: string, options?: ForkOptions) {
+      function*(id: string, options?: ForkOptions<AnyApprover, AnyQuestions, AnyTools>) {
         return Thread.make(session, yield* reopenThread(session, layerHandlers, "thread/fork", id, options))
       },
       withVersions
-    ) as Codex["Service"]["forkThread"],
+    ),
     listThreads: (options = {}) =>
       list("thread/list", options, (options) => ({
         ...options,
@@ -268,7 +301,7 @@ const make = Effect.gen(function*() {
       const threadId = canonicalId(id)
       yield* Effect.mapError(server.request("thread/unarchive", { threadId }), (error) => {
         const { reason } = error
-        // This server itself is the writer of a thread that is open.
+        // If this server has the thread open, the thread is not locked by another process.
         return reason._tag === "ThreadLocked" && records.get(threadId)?.isOpen(records.generation) === true
           ? appServerError(
             new ThreadNotFound({ method: reason.method, threadId, state: "notArchived", cause: reason.cause })
@@ -281,15 +314,19 @@ const make = Effect.gen(function*() {
 })
 
 /**
- * Codex on any {@link AppServer.AppServer}, and so on any transport.
- *
- * It is built anew for each `AppServer` that it is provided with, also where programs with different servers are nested.
+ * Provides Codex on any {@link AppServer.AppServer}, and so on any transport.
  *
  * **Details**
  *
- * It checks the login once for each `AppServer`, in the background: if the model provider needs an OpenAI login and there is none, a
- * warning in the log says what to do. A program that logs in itself, with `account/login/start`, does so on an `AppServer` before it
- * builds this layer, or ignores the warning.
+ * The layer is not memoized: each `AppServer` has its own `Codex`, also in nested programs.
+ *
+ * It checks the login once for each `AppServer`, in the background. If the model provider needs an OpenAI login that is missing, a
+ * warning in the log contains the remedy.
+ *
+ * **Gotchas**
+ *
+ * A program that logs in itself, with `account/login/start`, does so on an `AppServer` before it builds this layer, or ignores the
+ * warning.
  *
  * @category layers
  * @since 0.1.0
@@ -297,7 +334,7 @@ const make = Effect.gen(function*() {
 export const layer: Layer.Layer<Codex, never, AppServer.Session> = Layer.fresh(Layer.effect(Codex, make))
 
 /**
- * How `layerStdio` starts the process and connects to it.
+ * The options of {@link layerStdio}: those of the process and those of the connection.
  *
  * @category models
  * @since 0.1.0
@@ -305,12 +342,13 @@ export const layer: Layer.Layer<Codex, never, AppServer.Session> = Layer.fresh(L
 export interface StdioOptions extends StdioTransport.Options, AppServer.Options {}
 
 /**
- * Codex on a `codex app-server` process of its own, which lives as long as the layer. Provide the platform's
- * services, on Node.js, Bun and Deno with `NodeServices.layer`.
+ * Provides Codex on a `codex app-server` process that it starts. The process exits when the scope of the layer closes.
  *
- * **Gotchas**
+ * **Details**
  *
- * An option under an unknown name, or with a value of another kind, fails with `InvalidRequest` before anything is started.
+ * Provide the services of the platform: on Node.js, Bun and Deno with `NodeServices.layer`.
+ *
+ * An option with an unknown name, or with a value of the wrong kind, fails with `InvalidRequest` before the process starts.
  *
  * @category layers
  * @since 0.1.0

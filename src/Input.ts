@@ -1,5 +1,5 @@
 /**
- * What a turn is given: a string, one item, or several.
+ * The input of a turn: a string, one item, or several.
  *
  * @since 0.1.0
  */
@@ -9,7 +9,7 @@ import { type AppServerError, InvalidRequest, make as appServerError } from "./A
 import type * as Protocol from "./Protocol.ts"
 
 /**
- * One piece of input, as the protocol has it.
+ * One item of input: a text, an image, a skill or a mention, as in the protocol.
  *
  * @category models
  * @since 0.1.0
@@ -17,7 +17,7 @@ import type * as Protocol from "./Protocol.ts"
 export type Item = Protocol.UserInputParam
 
 /**
- * The input of a turn. A string is short for one text item.
+ * The input of a turn. A string stands for one text item.
  *
  * @category models
  * @since 0.1.0
@@ -25,7 +25,7 @@ export type Item = Protocol.UserInputParam
 export type Input = string | Item | ReadonlyArray<Item>
 
 /**
- * A text.
+ * Makes a text item.
  *
  * @category constructors
  * @since 0.1.0
@@ -33,8 +33,12 @@ export type Input = string | Item | ReadonlyArray<Item>
 export const text = (text: string): Item => ({ type: "text", text })
 
 /**
- * An image by URL. Use a `data:` URL; the server deprecates remote ones. A path is refused with `InvalidRequest`: for a file there is
- * {@link localImage}.
+ * Makes an image item of a URL.
+ *
+ * **When to use**
+ *
+ * Pass a `data:` URL; remote URLs are deprecated by the server. Use {@link localImage} for a file: a turn with a path as URL fails with
+ * `InvalidRequest`.
  *
  * @category constructors
  * @since 0.1.0
@@ -42,17 +46,17 @@ export const text = (text: string): Item => ({ type: "text", text })
 export const image = (url: string): Item => ({ type: "image", url })
 
 /**
- * An image file on the machine of the app-server.
+ * Makes an image item of a file on the machine of the app-server.
  *
  * **Details**
  *
- * A relative path is resolved against the working directory of the thread. A path that is not that of a file fails with
- * `InvalidRequest`, which names it, before the turn is started.
+ * A relative path is resolved against the working directory of the thread. If there is no file at the path, the turn fails with
+ * `InvalidRequest` before it starts, and the error contains the path.
  *
  * **Gotchas**
  *
- * The server reads the file when it starts the turn. Where it may not read the file, or cannot decode it, it tells the model so, and
- * the turn goes on.
+ * The server reads the file when it starts the turn. If the server cannot read or decode the file, the model receives a message about
+ * that, and the turn continues.
  *
  * @category constructors
  * @since 0.1.0
@@ -60,7 +64,7 @@ export const image = (url: string): Item => ({ type: "image", url })
 export const localImage = (path: string): Item => ({ type: "localImage", path })
 
 /**
- * A skill: its name, and the path of its `SKILL.md`, which is checked as the path of {@link localImage} is.
+ * Makes a skill item of the name of a skill and the path of its `SKILL.md`. The path is checked as the path of {@link localImage} is.
  *
  * @category constructors
  * @since 0.1.0
@@ -68,26 +72,29 @@ export const localImage = (path: string): Item => ({ type: "localImage", path })
 export const skill = (name: string, path: string): Item => ({ type: "skill", name, path })
 
 /**
- * A mention, as of an app (`app://…`) or a plugin (`plugin://…`), by name and path.
+ * Makes a mention item, for example of an app (`app://…`) or a plugin (`plugin://…`), of a name and a path.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const mention = (name: string, path: string): Item => ({ type: "mention", name, path })
 
+// `Array.isArray` does not narrow a readonly array.
+const isItems = (input: Input): input is ReadonlyArray<Item> => Array.isArray(input)
+
 /**
- * The items of an input.
+ * Converts an input to its items.
  *
  * @category conversions
  * @since 0.1.0
  */
 export const toItems = (input: Input): ReadonlyArray<Item> => {
   if (typeof input === "string") return [text(input)]
-  return Array.isArray(input) ? input : [input as Item]
+  return isItems(input) ? input : [input]
 }
 
 /**
- * How many characters (Unicode code points) of text a turn may be given. The server refuses more.
+ * Maximum number of characters (Unicode code points) in the text of an input. The server refuses more.
  *
  * @category constants
  * @since 0.1.0
@@ -95,14 +102,14 @@ export const toItems = (input: Input): ReadonlyArray<Item> => {
 export const maxChars = 1_048_576
 
 const countChars = (text: string): number => {
-  // A code point has at most two UTF-16 units, so a short text needs no counting.
+  // A string has at least as many UTF-16 units as code points, so only a longer one needs a count.
   if (text.length <= maxChars) return text.length
   let count = 0
   for (const _ of text) count++
   return count
 }
 
-/** What is wrong with the URL of an image. Other schemes are left to the server. */
+/** Describes an image whose URL is a path. The server checks all other schemes. */
 const imageIssue = (items: ReadonlyArray<Item>): string | undefined => {
   const index = items.findIndex((item) =>
     Predicate.isObject(item) && item.type === "image" && "url" in item && Predicate.isString(item.url) &&
@@ -110,12 +117,16 @@ const imageIssue = (items: ReadonlyArray<Item>): string | undefined => {
   )
   return index < 0
     ? undefined
-    : `\`input[${index}].url\` is not a URL that the model can open; use Input.localImage for a file`
+    : `\`input[${index}].url\` is not a URL that the model can open. Use \`Input.localImage\` for a file`
 }
 
 /**
- * The items of an input that a request may carry. More than {@link maxChars} characters of text, and an image whose URL is the path of a
- * file, fail with `InvalidRequest`; nothing is sent. The files of an input are checked when it is sent.
+ * Converts an input to its items, and checks them for a request.
+ *
+ * **Details**
+ *
+ * Fails with `InvalidRequest` for more than {@link maxChars} characters of text, and for an image whose URL is the path of a file.
+ * The paths of files are checked later, when the turn starts.
  *
  * @category conversions
  * @since 0.1.0
@@ -129,7 +140,7 @@ export const validate = (method: string, input: Input): Effect.Effect<ReadonlyAr
   )
   const issue = chars <= maxChars
     ? imageIssue(items)
-    : `the input has ${chars} characters of text, ${maxChars} are allowed`
+    : `the input has ${chars} characters of text. Shorten it to at most ${maxChars}`
   return issue === undefined
     ? Effect.succeed(items)
     : Effect.fail(appServerError(new InvalidRequest({ method, description: issue })))

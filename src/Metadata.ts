@@ -1,37 +1,38 @@
 /**
- * Who is at the other end: what `initialize` said about the server.
+ * The identity of the server, from its response to `initialize`.
  *
  * @since 0.1.0
  */
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import { InitializeFailed } from "./AppServerError.ts"
+import { getOwn } from "./internal/getOwn.ts"
 
 /**
- * The identity of the connected server.
+ * The name, version and platform of the connected server.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Metadata {
-  /** The user agent that the server sends to models, as it reported it. */
+  /** The user agent that the server sends to model providers. */
   readonly userAgent: string
   /**
-   * The server's own name if it gave one. Codex does not: it starts its user agent with the name of the first client that
-   * initialized, so that is what stands here.
+   * The name of the server. Codex does not send its own name: its user agent starts with the name of the first client that
+   * initialized, so this is the name of that client.
    */
   readonly serverName: string
-  /** The server's version, for Codex that of the binary: `0.169.0`. */
+  /** The version of the server; for Codex the version of the binary, such as `0.169.0`. */
   readonly serverVersion: string
-  /** The server's `CODEX_HOME`: configuration, login and stored threads. */
+  /** The path of the server's `CODEX_HOME`, which contains configuration, login and stored threads. */
   readonly codexHome: string | undefined
-  /** `unix` or `windows`. */
+  /** The family of the server's platform: `unix` or `windows`. */
   readonly platformFamily: string | undefined
-  /** `linux`, `macos`, `windows`, … */
+  /** The operating system of the server: `linux`, `macos`, `windows`, … */
   readonly platformOs: string | undefined
 }
 
-const filled = (value: unknown): string | undefined => {
+const nonEmptyString = (value: unknown): string | undefined => {
   const trimmed = Predicate.isString(value) ? value.trim() : ""
   return trimmed === "" ? undefined : trimmed
 }
@@ -42,8 +43,8 @@ interface NameAndVersion {
 }
 
 /**
- * The name and version in a user agent: Codex's `name/1.2.3 (system) terminal (client; version)`, else `name/version`,
- * else `name version`.
+ * Parses the name and version in a user agent: `name/1.2.3 (system) terminal (client; version)` of Codex, else `name/version`, else
+ * `name version`.
  */
 const parseUserAgent = (userAgent: string): NameAndVersion => {
   const codex = /^(.*?)\/(\d+\.\d+\.\d+\S*) \(/.exec(userAgent)
@@ -56,26 +57,28 @@ const parseUserAgent = (userAgent: string): NameAndVersion => {
     : { name: userAgent.slice(0, space), version: userAgent.slice(space) }
 }
 
-const member = (value: unknown, name: string): unknown =>
-  Predicate.isObject(value) && Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
-
 /**
- * Reads the server's identity from its answer to `initialize`: from `serverInfo`, which some servers add, else from the user
- * agent. Fails, with all three parts, if there is no user agent, no name or no version.
+ * Decodes the response to `initialize`.
+ *
+ * **Details**
+ *
+ * The name and version are those in `serverInfo`, which some servers add, or else those in the user agent. Fails with
+ * `InitializeFailed` if the user agent, the name or the version is missing.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const fromInitialize = (response: unknown): Result.Result<Metadata, InitializeFailed> => {
-  const userAgent = filled(member(response, "userAgent"))
-  const serverInfo = member(response, "serverInfo")
+  const userAgent = nonEmptyString(getOwn(response, "userAgent"))
+  const serverInfo = getOwn(response, "serverInfo")
   const parsed = parseUserAgent(userAgent ?? "")
-  const serverName = filled(member(serverInfo, "name")) ?? filled(parsed.name)
-  const serverVersion = filled(member(serverInfo, "version")) ?? filled(parsed.version)
+  const serverName = nonEmptyString(getOwn(serverInfo, "name")) ?? nonEmptyString(parsed.name)
+  const serverVersion = nonEmptyString(getOwn(serverInfo, "version")) ?? nonEmptyString(parsed.version)
   if (userAgent === undefined || serverName === undefined || serverVersion === undefined) {
     return Result.fail(
       new InitializeFailed({
-        description: "its answer does not say who it is",
+        description:
+          "the response to `initialize` must have a user agent with name and version. Check that the process is `codex app-server`",
         userAgent,
         serverName,
         serverVersion
@@ -86,8 +89,8 @@ export const fromInitialize = (response: unknown): Result.Result<Metadata, Initi
     userAgent,
     serverName,
     serverVersion,
-    codexHome: filled(member(response, "codexHome")),
-    platformFamily: filled(member(response, "platformFamily")),
-    platformOs: filled(member(response, "platformOs"))
+    codexHome: nonEmptyString(getOwn(response, "codexHome")),
+    platformFamily: nonEmptyString(getOwn(response, "platformFamily")),
+    platformOs: nonEmptyString(getOwn(response, "platformOs"))
   })
 }

@@ -1,28 +1,31 @@
 /**
- * The protocol of `codex app-server`: the type and the schema of each message, under the names that Codex gives them.
+ * The protocol of `codex app-server`: the type and the schema of each message, with the names that Codex uses.
  *
- * It is generated from the binary that this package depends on. `clientRequests`, `serverRequests` and
+ * **When to use**
+ *
+ * Annotate requests, items and events with these types, and decode stored JSON with the schemas.
+ *
+ * **Details**
+ *
+ * The protocol is generated from the binary that this package depends on. `clientRequests`, `serverRequests` and
  * `serverNotifications` list the methods; `ClientRequests`, `ServerRequests` and `ServerNotifications` are their types.
  *
- * **What the client sends** is strict: closed enums and unions, and integers are integers.
+ * Messages of the client are strict: enums and unions are closed, and integers are integers.
  *
- * **What the server sends** is open, because the server may be newer than this package:
+ * Messages of the server are open, because the server may be newer than this package:
  *
- * - An unknown field is kept, and so is an unknown member of an enum, whose type is `"known" | (string & {})`.
- * - An unknown variant of a union is handed out as the JSON that it is, typed as an `UnrecognizedVariant`; `switch` on
- *   the tag still narrows to the known variants. Among strings and objects with one key it is an `UnrecognizedObject`.
- * - A known variant with another shape becomes a `MalformedVariant` (or a `MalformedObject`) around its JSON, so that one
- *   odd item does not cost the message that it is in.
- * - A time, a flag or a description that is left out costs nothing either, nor does anything but the `id` of a thread, a model or
- *   another value that has one. Supported servers send them all, so their types do not say that they may be `undefined`; with
- *   `allowUnsupportedServer` they may.
- * - Anything else of the wrong shape fails to decode.
+ * - An unknown field passes through. So does an unknown member of an enum, whose type is `"known" | (string & {})`.
+ * - An unknown variant of a union passes through as JSON, with the type `UnrecognizedVariant`; `switch` on the tag still narrows to the
+ *   known variants. In a union of strings and objects with one key, its type is `UnrecognizedObject`.
+ * - A known variant of the wrong shape becomes a `MalformedVariant` or `MalformedObject`, which contains the JSON. One malformed item
+ *   therefore does not affect the rest of its message.
+ * - A missing field fails to decode only if it is the `id` of a value. Supported servers send all fields, so their types are not optional.
+ *   With `allowUnsupportedServer` a time, a flag or a description may be `undefined`.
+ * - Any other value of the wrong shape fails to decode.
  *
- * A definition that travels both ways has two names: `SandboxPolicy` as the server sends it, `SandboxPolicyParam` as the
- * client does.
+ * A definition that is both received and sent has two names: `SandboxPolicy` as received, `SandboxPolicyParam` as sent.
  *
- * If `Schema.is(X)(json)` then decoding `json` gives `json`, so checking and then using the parsed JSON itself is the
- * cheap way to decode.
+ * If `Schema.is(X)(json)` is true, decoding `json` returns `json`. A check is therefore a cheap way to decode.
  *
  * @since 0.1.0
  */
@@ -67,10 +70,11 @@ export type Notification<M extends keyof ServerNotifications = keyof ServerNotif
 export interface UnrecognizedNotification {
   readonly method: Unrecognized
   readonly params?: unknown
+  /** Unix time in milliseconds at which the server emitted the notification. */
   readonly emittedAtMs?: number
 }
 
-/** The union of the notifications of some scopes, as the compiler cannot follow it from the table. */
+/** Makes the schema of the notifications of some scopes. The compiler cannot infer `T` from the table. */
 const notifications = <T>(...scopes: ReadonlyArray<NotificationSpec<unknown>["scope"]>): Schema.Codec<T> =>
   lazy(() =>
     tagged(
@@ -82,11 +86,11 @@ const notifications = <T>(...scopes: ReadonlyArray<NotificationSpec<unknown>["sc
           params: spec.params,
           emittedAtMs: Schema.optionalKey(Schema.Number)
         }))
-    ) as Schema.Codec<unknown> as Schema.Codec<T>
+    ) as Schema.Codec<T>
   )
 
 /**
- * What the server may notify the client of. `Extract<ServerNotification, { method: M }>` is one of them.
+ * A notification of the server. `Extract<ServerNotification, { method: M }>` is the notification of one method.
  *
  * @category notifications
  * @since 0.1.0
@@ -94,13 +98,15 @@ const notifications = <T>(...scopes: ReadonlyArray<NotificationSpec<unknown>["sc
 export type ServerNotification = Notification | UnrecognizedNotification | MalformedVariant<"method">
 
 /**
+ * The schema of {@link ServerNotification}.
+ *
  * @category notifications
  * @since 0.1.0
  */
 export const ServerNotification: Schema.Codec<ServerNotification> = notifications("global", "thread", "turn")
 
 /**
- * What the server may notify the client of about a thread, its turns included.
+ * A notification about a thread, its turns included.
  *
  * @category notifications
  * @since 0.1.0
@@ -111,13 +117,15 @@ export type ThreadNotification =
   | MalformedVariant<"method">
 
 /**
+ * The schema of {@link ThreadNotification}.
+ *
  * @category notifications
  * @since 0.1.0
  */
 export const ThreadNotification: Schema.Codec<ThreadNotification> = notifications("thread", "turn")
 
 /**
- * What the server may notify the client of about a turn.
+ * A notification about a turn.
  *
  * @category notifications
  * @since 0.1.0
@@ -128,6 +136,8 @@ export type TurnNotification =
   | MalformedVariant<"method">
 
 /**
+ * The schema of {@link TurnNotification}.
+ *
  * @category notifications
  * @since 0.1.0
  */

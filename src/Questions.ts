@@ -1,21 +1,28 @@
 /**
- * Questions to a person: those of the model in plan mode, and the elicitations of MCP servers.
+ * Questions to a user: those of the model in plan mode, and elicitations of MCP servers.
+ *
+ * **When to use**
+ *
+ * Pass {@link Handlers} as the option `questions` of a thread or a turn, or provide them to a program with {@link layer}. Use `Approvals`
+ * for requests to call an MCP tool.
  *
  * **Details**
  *
- * The handlers of the turn's option `questions` come first, then those of the thread's option, then those that {@link layer} provides: in
+ * The handlers of the turn's option respond first, then those of the thread's option, then those that {@link layer} provides: in
  * the context where the turn is started, where the thread was opened, and where the `Codex` layer was built.
  *
- * Responses are checked before they are sent: those to the model's questions against the options that it offered, those to a form
- * against the form's schema. Without a handler, or with one that fails or responds with something else, the response to the model's
- * question is a JSON-RPC error, and the MCP server's elicitation is declined. Whether an MCP tool may be called is a question for `Approvals`.
+ * Responses are checked before they are sent: the answers to questions of the model against their options, and the values of a form
+ * against its schema.
+ *
+ * Questions fail closed. If no handler responds, a handler fails, or its response does not pass the check, an elicitation is declined.
+ * The response to a question of the model is then a JSON-RPC error.
  *
  * A handler is interrupted when another client responds, when the turn ends, and when the connection closes.
  *
  * **Gotchas**
  *
- * An MCP server may ask while its thread is being started, before the server has named the thread. The handlers of that thread respond if it
- * is the only thread that is being started; otherwise those of the context where the `Codex` layer was built do.
+ * An MCP server may send an elicitation while its thread starts, before the thread has an id. The handlers of that thread respond if no
+ * other thread is starting. Otherwise those of the context where the `Codex` layer was built respond.
  *
  * **Example** (Responding to both kinds of questions)
  *
@@ -64,38 +71,39 @@ export type { NoExcessProperties } from "./internal/handlers/handlerServices.ts"
 export * from "./internal/questions/model.ts"
 
 /**
- * Makes handlers that have the services which they need from the current context.
+ * Makes handlers with the services of the current context.
  *
  * **When to use**
  *
- * To provide questions to one effect: `Effect.provideService(effect, Questions.Questions, handlers)`. {@link layer} does it as a layer.
+ * Provide questions to one effect: `Effect.provideService(effect, Questions.Questions, handlers)`. Use {@link layer} for a whole program.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make = <const H extends Handlers<any>>(
+export const make = <const H extends Handlers<unknown>>(
   handlers: H & NoExcessProperties<H, Handlers>
 ): Effect.Effect<Handlers, never, Services<H>> =>
   Effect.suspend(() => {
     assertOptions("questions", questionKinds, handlers ?? null)
-    return Effect.map(handlerContext<Services<H>>(), (context) => provideQuestions<Services<H>>(handlers, context))
+    return Effect.map(handlerContext<Services<H>>(), (context) =>
+      provideQuestions(handlers as Handlers<Services<H>>, context))
   })
 
 /**
- * Provides handlers to a program: they respond to the questions of the threads and turns that the program starts.
+ * Provides handlers to a program. They respond to the questions of threads and turns that the program starts.
  *
  * **Details**
  *
- * The option `questions` of a thread or a turn comes first. Where two of these layers are nested, a turn has the inner one.
+ * The option `questions` of a thread or a turn responds first. If two of these layers are nested, a turn has the inner one.
  *
  * **Gotchas**
  *
- * A handler under an unknown name is a defect: a `TypeError`. As the option of a thread or a turn it fails with `InvalidRequest`.
+ * A handler with an unknown name is a defect: a `TypeError`. As an option of a thread or a turn, it fails with `InvalidRequest`.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer = <const H extends Handlers<any>>(
+export const layer = <const H extends Handlers<unknown>>(
   handlers: H & NoExcessProperties<H, Handlers>
 ): Layer.Layer<never, never, Services<H>> => Layer.effect(Questions, make<H>(handlers))
 
@@ -107,16 +115,16 @@ interface Selectable {
   readonly anyOf?: ReadonlyArray<Protocol.McpElicitationConstOption>
 }
 
-/** The values that a field of a form may have, if there is a choice. */
-const choicesOf = (field: unknown): ReadonlyArray<Choice<unknown>> => {
+/** The possible values of a field of a form, or none if the input is free text. */
+const getChoices = (field: unknown): ReadonlyArray<Choice<unknown>> => {
   const { anyOf, enum: values, enumNames, oneOf = anyOf, type } = field as Selectable
   if (oneOf !== undefined) return oneOf.map(({ const: value, title }) => ({ label: title, value }))
   if (values !== undefined) return values.map((value, index) => ({ label: enumNames?.[index] ?? value, value }))
   return type === "boolean" ? [{ label: "yes", value: true }, { label: "no", value: false }] : []
 }
 
-/** How what is typed becomes the value of a field. */
-const readField = (field: Protocol.McpElicitationPrimitiveSchema) => (text: string): Option.Option<unknown> => {
+/** Parses the input of a field. */
+const parseField = (field: Protocol.McpElicitationPrimitiveSchema) => (text: string): Option.Option<unknown> => {
   switch (field.type) {
     case "number":
     case "integer":
@@ -130,10 +138,10 @@ const askField = Effect.fnUntraced(function*(
   field: Protocol.McpElicitationPrimitiveSchema
 ): Effect.fn.Return<Option.Option<unknown>, unknown, Terminal.Terminal> {
   if (field.type !== "array") {
-    const choices = choicesOf(field)
-    return yield* choose(choices, choices.length === 0 ? readField(field) : undefined)
+    const choices = getChoices(field)
+    return yield* choose(choices, choices.length === 0 ? parseField(field) : undefined)
   }
-  const choices = choicesOf((field as { readonly items?: unknown }).items)
+  const choices = getChoices((field as { readonly items?: unknown }).items)
   const chosen: Array<unknown> = []
   yield* show("(one after the other, and an empty line when there are no more)\n")
   while (true) {
@@ -149,7 +157,7 @@ const sendIt: ReadonlyArray<Choice<"send" | "again" | "decline">> = [
   { label: "Decline", value: "decline" }
 ]
 
-/** A form is sent only when the person says so at its end, be there something in it or not. */
+/** Prompts for the values of a form, and sends them only after a confirmation. */
 const askForm = Effect.fnUntraced(function*(
   { message, requestedSchema, schema, server }: FormElicitation
 ): Effect.fn.Return<ElicitationAnswer, unknown, Terminal.Terminal> {
@@ -179,9 +187,17 @@ const askForm = Effect.fnUntraced(function*(
 })
 
 /**
- * Asks a person at the terminal: the model's questions, to be answered with the number of an option or, where the model allows
- * it, in one's own words; the forms of MCP servers, field by field; and whether a page was opened. An empty line leaves a
- * question open, and puts away a form that needs the field. What is secret is left open, because a terminal would show it.
+ * Prompts for the responses on the terminal.
+ *
+ * **Details**
+ *
+ * - A question of the model accepts the number of an option and, if the model allows it, free text. An empty line gives no answer.
+ * - A form of an MCP server is filled in field by field, and sent after a confirmation. A form without a required value cannot be sent.
+ * - A page of an MCP server needs a confirmation that it was opened.
+ *
+ * **Gotchas**
+ *
+ * Secret questions get no answer, because a terminal would echo it.
  *
  * @category handlers
  * @since 0.1.0

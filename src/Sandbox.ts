@@ -1,8 +1,10 @@
 /**
- * Where commands may write and whether they may use the network.
+ * The sandbox of commands: the directories in which they may write, and whether they may use the network.
  *
- * A thread is opened with a {@link Mode}, a name, and takes the details from Codex's configuration. A turn takes a
- * {@link Policy}, which says everything; it holds for that turn and for all later ones of its thread.
+ * **Details**
+ *
+ * A thread is opened with a {@link Mode}, whose details come from the configuration of Codex. A turn has a {@link Policy}, which
+ * contains all details, and holds for that turn and all later turns of its thread.
  *
  * @since 0.1.0
  */
@@ -10,7 +12,7 @@ import type * as Schema from "effect/Schema"
 import * as Protocol from "./Protocol.ts"
 
 /**
- * The sandbox of a thread: `read-only`, `workspace-write` or `danger-full-access`.
+ * The name of a sandbox of a thread: `read-only`, `workspace-write` or `danger-full-access`.
  *
  * @category models
  * @since 0.1.0
@@ -26,7 +28,7 @@ export type Mode = Protocol.SandboxModeParam
 export const Mode: Schema.Codec<Mode> = Protocol.SandboxModeParam
 
 /**
- * The sandbox of a turn.
+ * The sandbox of a turn, with all details.
  *
  * @category models
  * @since 0.1.0
@@ -49,12 +51,13 @@ export const Policy: Schema.Codec<Policy> = Protocol.SandboxPolicyParam
  */
 export interface ThreadOptions {
   /**
-   * What the commands of the thread may do. Cannot be combined with a bypass, nor with `permissions`. A new thread has the
-   * configured sandbox by default, any other thread keeps its own.
+   * The sandbox of the commands of the thread. Cannot be combined with a bypass or with `permissions`.
    *
-   * - `"read-only"`: read everything, write nothing, and not use the network.
-   * - `"workspace-write"`: write in the working directory and in temporary directories too.
-   * - `"danger-full-access"`: **no sandbox.** Commands may do all that the server's process may do.
+   * - `"read-only"`: commands may read everything, write nothing, and not use the network.
+   * - `"workspace-write"`: commands may also write in the working directory and in temporary directories.
+   * - `"danger-full-access"`: **no sandbox.** Commands have all permissions of the server's process.
+   *
+   * @default the configured sandbox for a new thread; another thread keeps its own
    */
   readonly sandbox?: Mode | undefined
 }
@@ -67,14 +70,16 @@ export interface ThreadOptions {
  */
 export interface TurnOptions {
   /**
-   * What commands may do in this turn and in later turns of the thread: {@link readOnly}, {@link workspaceWrite} or
-   * {@link dangerFullAccess}. Cannot be combined with a bypass, nor with `permissions`. Default: that of the thread.
+   * The sandbox of commands in this turn and later turns of the thread: {@link readOnly}, {@link workspaceWrite} or
+   * {@link dangerFullAccess}. Cannot be combined with a bypass or with `permissions`.
+   *
+   * @default the sandbox of the thread
    */
   readonly sandboxPolicy?: Policy | undefined
 }
 
 /**
- * What a sandbox without writing may allow.
+ * The options of {@link readOnly}.
  *
  * @category models
  * @since 0.1.0
@@ -89,22 +94,22 @@ export interface ReadOnlyOptions {
 }
 
 /**
- * What a sandbox with writing may allow.
+ * The options of {@link workspaceWrite}.
  *
  * @category models
  * @since 0.1.0
  */
 export interface WorkspaceWriteOptions extends ReadOnlyOptions {
-  /** More directories that commands may write in, as absolute paths. */
+  /** Additional directories in which commands may write, as absolute paths. */
   readonly writableRoots?: ReadonlyArray<string> | undefined
   /**
-   * Whether `/tmp` may not be written in.
+   * Whether commands may not write in `/tmp`.
    *
    * @default false
    */
   readonly excludeSlashTmp?: boolean | undefined
   /**
-   * Whether the directory that `TMPDIR` names may not be written in.
+   * Whether commands may not write in the directory that `TMPDIR` names.
    *
    * @default false
    */
@@ -112,7 +117,7 @@ export interface WorkspaceWriteOptions extends ReadOnlyOptions {
 }
 
 /**
- * Commands may read everything and write nothing. The network is off unless `networkAccess` is `true`.
+ * Makes a sandbox in which commands may read everything and write nothing. They may use the network if `networkAccess` is `true`.
  *
  * @category constructors
  * @since 0.1.0
@@ -120,8 +125,12 @@ export interface WorkspaceWriteOptions extends ReadOnlyOptions {
 export const readOnly = (options?: ReadOnlyOptions): Policy => ({ ...options, type: "readOnly" })
 
 /**
- * Commands may write in the thread's working directory, in `writableRoots`, and in the temporary directories unless
- * `excludeSlashTmp` and `excludeTmpdirEnvVar` say otherwise. The network is off unless `networkAccess` is `true`.
+ * Makes a sandbox in which commands may read everything, and write in some directories.
+ *
+ * **Details**
+ *
+ * Commands may write in the working directory of the thread, in `writableRoots`, and in temporary directories unless
+ * `excludeSlashTmp` and `excludeTmpdirEnvVar` exclude these. They may use the network if `networkAccess` is `true`.
  *
  * @category constructors
  * @since 0.1.0
@@ -132,7 +141,7 @@ export const workspaceWrite = (options?: WorkspaceWriteOptions): Policy => ({
 })
 
 /**
- * No sandbox: commands may do whatever the app-server's own process may do.
+ * The absence of a sandbox: commands have all permissions of the app-server process.
  *
  * @category constructors
  * @since 0.1.0
@@ -140,7 +149,7 @@ export const workspaceWrite = (options?: WorkspaceWriteOptions): Policy => ({
 export const dangerFullAccess: Policy = { type: "dangerFullAccess" }
 
 /**
- * The type of the policy that a mode leads to, as the server reports it for a thread.
+ * Converts a mode to the type of the policy that the server reports for it.
  *
  * @category conversions
  * @since 0.1.0

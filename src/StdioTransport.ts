@@ -55,7 +55,11 @@ export interface Options {
    * generated from
    */
   readonly codexPath?: string | undefined
-  /** Additional arguments, placed after `app-server`. */
+  /**
+   * Additional arguments, placed after `app-server`.
+   *
+   * @default none
+   */
   readonly args?: ReadonlyArray<string> | undefined
   /**
    * Overrides of Codex's `config.toml`, sent as `-c key=value`.
@@ -63,7 +67,7 @@ export interface Options {
    * **Details**
    *
    * A key is a dotted path (`"sandbox_workspace_write.network_access": true`), a value may be nested, and entries of one table
-   * are merged. Quote a segment that contains a dot or `=` as in TOML (`"projects.\"/a/b.c\".trust_level"`), or use it as the
+   * are merged. Quote a segment that contains a dot or `=` as in TOML (`"projects.\"/a/b.c\".trust_level"`). Or use it as the
    * key of a nested object, where each key is one name.
    *
    * `thread_unload_delay_secs` is the time for which the server keeps a thread without a subscriber. It defaults to 0 here:
@@ -71,8 +75,8 @@ export interface Options {
    *
    * **Gotchas**
    *
-   * The list of processes shows overrides: pass secrets in `env`. A key with a control character, an entry that is given
-   * twice, and a value that TOML does not have, such as `null`, fail before the process starts.
+   * The list of processes shows overrides: pass secrets in `env`. An invalid entry fails before the process starts: a key with a
+   * control character, a duplicate key, or a value that TOML does not have, such as `null`.
    */
   readonly config?: { readonly [key: string]: ConfigValue | undefined } | undefined
   /**
@@ -93,8 +97,7 @@ export interface Options {
    *
    * **Details**
    *
-   * `Redacted` values are removed from stderr before a line reaches an error or a log, from the server's message when it refuses
-   * a request, and from recordings.
+   * `Redacted` values are removed from lines of stderr in errors and logs, from error messages of the server, and from recordings.
    */
   readonly env?: { readonly [name: string]: string | Redacted.Redacted<string> | undefined } | undefined
   /**
@@ -105,13 +108,13 @@ export interface Options {
    */
   readonly maxLineBytes?: number | undefined
   /**
-   * How long the process may take to exit after its stdin has ended, before SIGTERM.
+   * Maximum time for the process to exit after the end of its stdin. Then the transport sends SIGTERM.
    *
    * @default 2 seconds
    */
   readonly closeTimeout?: Duration.Input | undefined
   /**
-   * How long the process may take to exit after SIGTERM, before SIGKILL.
+   * Maximum time for the process to exit after SIGTERM. Then the transport sends SIGKILL.
    *
    * @default 2 seconds
    */
@@ -158,8 +161,8 @@ const spawn = Effect.fnUntraced(function*(command: string, options: Options) {
  *
  * **Details**
  *
- * Fails with `SpawnFailed` if the binary or the working directory is missing, and with `InvalidRequest` for an unknown option
- * or a value of the wrong kind. The names of `AppServer` options are accepted, because one object may contain both.
+ * Fails with `SpawnFailed` if the binary or the working directory is missing. An unknown option or a value of the wrong kind fails
+ * with `InvalidRequest`. The names of `AppServer` options are accepted, because one object may contain both.
  *
  * The connection ends with the process: `incoming` then fails with `ConnectionClosed`, which has the exit code or signal and
  * the last lines of stderr.
@@ -217,7 +220,7 @@ export const connect = Effect.fnUntraced(function*(
 })
 
 /**
- * A {@link Transport} that starts a process for each connection.
+ * Provides a {@link Transport} that starts a process for each connection.
  *
  * @category layers
  * @since 0.1.0

@@ -1,5 +1,5 @@
 /**
- * A conversation: its turns share a history, a working directory and settings.
+ * A thread: a stored conversation, whose turns share a history, a working directory and settings.
  *
  * @since 0.1.0
  */
@@ -34,18 +34,22 @@ import type * as Sandbox from "./Sandbox.ts"
 import * as Turn from "./Turn.ts"
 
 /**
- * What a turn may be given besides its input: the protocol's own fields, and `approvalMode` for its approval fields.
+ * The options of a turn: fields of the protocol, permissions, handlers and time limits.
  *
- * The server keeps most of them for later turns of the thread (`approvalMode`, `sandboxPolicy`, `cwd`, `model`, `effort`,
- * `summary`, `personality`, `serviceTier`); `outputSchema` and `serviceTierForTurn` hold for this turn only, and so do
- * `approvals` and `questions`, which are asked before those of the thread.
+ * **Details**
+ *
+ * The server keeps these options for later turns of the thread: `approvalMode`, `sandboxPolicy`, `cwd`, `model`, `effort`, `summary`,
+ * `personality` and `serviceTier`.
+ *
+ * These hold for this turn only: `outputSchema`, `serviceTierForTurn`, the time limits, and `approvals` and `questions`, which come
+ * before those of the thread.
  *
  * @category models
  * @since 0.1.0
  */
 export type TurnOptions<
-  A extends Approvals.Approver<any> = Approvals.Approver,
-  Q extends Questions.Handlers<any> = Questions.Handlers
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers
 > =
   & Protocol.TurnStartOptions
   & OutputOptions
@@ -55,8 +59,8 @@ export type TurnOptions<
   & TimeoutOptions
   & {
     /**
-     * Whether the commands that the turn has left running live on when the turn is interrupted by its scope, by an interrupted fiber or
-     * by a time limit. `turn.interrupt` never ends them. Needs the experimental API.
+     * Whether commands that the turn started in the background continue when its scope, an interrupted fiber or a time limit interrupts the
+     * turn. `turn.interrupt` never ends them. Needs the experimental API.
      *
      * @default false
      */
@@ -64,38 +68,55 @@ export type TurnOptions<
   }
 
 /**
- * What the last message of a turn must be.
+ * The option with the schema of a turn's last message.
  *
  * @category models
  * @since 0.1.0
  */
 export interface OutputOptions {
   /**
-   * The JSON Schema of the last message, for this turn only. OpenAI takes only strict ones: each object has all its properties in `required`, and `additionalProperties: false`. `toCodecOpenAI(schema)` from `effect/ai/OpenAiStructuredOutput`
-   * makes one of an Effect Schema, as its `jsonSchema`; the Effect Schema itself is refused.
+   * The JSON Schema of the last message, for this turn only.
+   *
+   * **Details**
+   *
+   * `toCodecOpenAI(schema).jsonSchema` of `effect/ai/OpenAiStructuredOutput` is the JSON Schema of an Effect Schema. The Effect Schema
+   * itself fails with `InvalidRequest`.
+   *
+   * **Gotchas**
+   *
+   * OpenAI accepts only strict schemas: each object has all its properties in `required`, and `additionalProperties: false`.
    */
   readonly outputSchema?: JsonSchema.JsonSchema | null | undefined
 }
 
 /**
- * How long a turn may take. One that takes longer fails with the reason `TurnTimeout`, and is interrupted on the server unless other
- * callers hold it.
+ * The time limits of a turn.
+ *
+ * **Details**
+ *
+ * A turn that exceeds a limit fails with `TurnTimeout`. It is interrupted on the server, unless other callers hold it.
  *
  * @category models
  * @since 0.1.0
  */
 export interface TimeoutOptions {
-  /** From its start to its end. Default: as long as it takes. */
+  /**
+   * Maximum duration of the turn, from the call to its end.
+   *
+   * @default no limit
+   */
   readonly deadline?: Duration.Input | undefined
   /**
-   * From one event to the next, where a retry of the server does not count as one. The clock stops while the turn, or a sub-agent that
-   * works for it, waits for a handler of the program, and starts anew with the response. Default: as long as it takes.
+   * Maximum time between two events of the turn. A retry of the server does not count as an event. The time stops while the turn, or a
+   * sub-agent that works for it, waits for a handler of the program, and restarts with the response.
+   *
+   * @default no limit
    */
   readonly idleTimeout?: Duration.Input | undefined
 }
 
 /**
- * What to read of a thread.
+ * The options of `thread.read`.
  *
  * @category models
  * @since 0.1.0
@@ -119,18 +140,21 @@ export type {
  * @since 0.1.0
  */
 export interface Thread {
+  /** The id of the thread, with which another program can resume it. */
   readonly id: string
   /**
-   * Runs a turn and waits for its result. Interrupting the fiber, as `Effect.timeout` does, interrupts the turn on the
-   * server.
+   * Runs a turn and returns its result. Interrupting the fiber, as `Effect.timeout` does, interrupts the turn on the server.
    *
-   * If the thread is running a turn already, the input is added to that one, and both callers get its result. Options that cannot hold
-   * for a running turn, such as permissions, a model or handlers, fail with the reason `ThreadBusy` then. A time limit, or an
-   * interruption, of one caller ends the wait of that caller; the turn goes on for the others.
+   * **Details**
+   *
+   * On a thread with a running turn, the input joins that turn, and both callers get its result. Options that cannot hold for a running
+   * turn, such as permissions, a model or handlers, then fail with `ThreadBusy`.
+   *
+   * A time limit or an interruption of one caller ends the wait of that caller. The turn continues for the others.
    */
   readonly run: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
@@ -139,10 +163,10 @@ export interface Thread {
     SandboxConflictError | Turn.TurnFailed | AppServerError,
     Approvals.Services<A> | Questions.Services<Q>
   >
-  /** Starts a turn and returns its handle. Closing the scope before the turn has ended interrupts the turn. */
+  /** Starts a turn and returns its handle. If the scope closes before the turn has ended, the turn is interrupted. */
   readonly turn: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
@@ -152,12 +176,15 @@ export interface Thread {
     Scope.Scope | Approvals.Services<A> | Questions.Services<Q>
   >
   /**
-   * The events of a new turn, which ends with `turn/completed`, also when the turn fails. Ending the stream early, as
-   * `Stream.take` does, interrupts the turn. Each run of the stream is a turn of its own.
+   * Starts a turn and emits its events. The last one is `turn/completed`, also if the turn fails.
+   *
+   * **Gotchas**
+   *
+   * Each run of the stream starts a new turn. Ending the stream early, as `Stream.take` does, interrupts the turn.
    */
   readonly stream: <
-    const A extends Approvals.Approver<any>,
-    const Q extends Questions.Handlers<any>
+    const A extends Approvals.Approver<unknown>,
+    const Q extends Questions.Handlers<unknown>
   >(
     input: Input.Input,
     options?: TurnOptions<A, Q>
@@ -166,66 +193,68 @@ export interface Thread {
     SandboxConflictError | AppServerError,
     Approvals.Services<A> | Questions.Services<Q>
   >
-  /**
-   * The stored thread, with its turns if `includeTurns` is set. A thread has no turns to read before its first turn.
-   */
+  /** Reads the stored thread, with its turns if `includeTurns` is `true`. Before its first turn, a thread has no turns to read. */
   readonly read: (options?: ReadOptions) => Effect.Effect<Protocol.Thread, AppServerError>
+  /** Sets the name of the thread. */
   readonly setName: (name: string) => Effect.Effect<void, AppServerError>
   /**
-   * Has the model summarize the history so far, to make room, and waits until that is done. The server interrupts a turn
-   * that is running.
-   */
-  readonly compact: Effect.Effect<void, Turn.TurnFailed | AppServerError>
-  /**
-   * The effective permissions, model and working directory of the thread.
-   *
-   * **When to use**
-   *
-   * Check a thread that this program did not start before you run a turn on it: a resumed or forked thread has the permissions that
-   * the server gives it, which may be those of `config.toml`.
-   *
-   * **Details**
-   *
-   * The server reports these settings when it opens the thread, and each change of them by a turn or by another client. After a
-   * restart of the server the thread is opened again first.
-   */
-  readonly settings: Effect.Effect<Settings, AppServerError>
-  /** The commands of the thread that outlive the turns that started them. Needs the experimental API. */
-  readonly backgroundTerminals: BackgroundTerminals
-  /**
-   * Closes the thread on this connection: interrupts the turns that this program has started, ends the subscription to its events, and
-   * forgets its handlers and tools.
-   *
-   * **When to use**
-   *
-   * In a program that opens many threads on one server. A server that this package has started unloads a thread that has no
-   * subscriber, and with it ends the thread's MCP servers.
-   *
-   * **Details**
-   *
-   * A turn that another client or a goal has started goes on; a caller here that waits for it fails with `TurnLost`.
+   * Compacts the context of the thread: the model summarizes the history. Waits until that is complete.
    *
    * **Gotchas**
    *
-   * All handles of the thread are closed: `run`, `turn`, `stream`, `compact` and `settings` fail with `InvalidRequest`. `codex.resumeThread`
-   * opens the thread again, with the permissions that it had, and with it these handles. A thread that has had no turn is not stored, so
+   * The server interrupts a running turn of the thread.
+   */
+  readonly compact: Effect.Effect<void, Turn.TurnFailed | AppServerError>
+  /**
+   * Returns the effective permissions, model and working directory of the thread.
+   *
+   * **When to use**
+   *
+   * Check a thread that this program did not start before you run a turn on it. The server may give a resumed or forked thread the
+   * permissions of `config.toml`.
+   *
+   * **Details**
+   *
+   * The server reports these settings when it opens the thread, and each change by a turn or another client. After a restart of the
+   * server, the thread is resumed first.
+   */
+  readonly settings: Effect.Effect<Settings, AppServerError>
+  /** The background terminals of the thread. Needs the experimental API. */
+  readonly backgroundTerminals: BackgroundTerminals
+  /**
+   * Closes the thread on this connection: interrupts the turns that this program started, ends the subscription to its events, and
+   * removes its handlers and tools.
+   *
+   * **When to use**
+   *
+   * In a program that opens many threads on one server. A server that this package started unloads a thread without a subscriber, and
+   * ends the thread's MCP servers.
+   *
+   * **Details**
+   *
+   * A turn that another client or a goal started continues. A caller that waits for it fails with `TurnLost`.
+   *
+   * **Gotchas**
+   *
+   * All handles of the thread are closed: `run`, `turn`, `stream`, `compact` and `settings` fail with `InvalidRequest`.
+   * `codex.resumeThread` opens the thread and these handles again, with the same permissions. A thread without a turn is not stored, so
    * it cannot be resumed.
    */
   readonly close: Effect.Effect<void, AppServerError>
 }
 
 /**
- * The commands of a thread that outlive the turns that started them, as servers and watchers do.
+ * The background terminals of a thread: commands that outlive their turns, such as servers and watchers.
  *
  * @category models
  * @since 0.1.0
  */
 export interface BackgroundTerminals {
-  /** The commands that are running. Pages are fetched as the stream is pulled. */
+  /** Emits the running commands. Pages are requested as the stream is pulled. */
   readonly list: Stream.Stream<Protocol.ThreadBackgroundTerminal, AppServerError>
-  /** Ends one command, by its `processId`. Returns whether there was such a command. */
+  /** Ends the command with this `processId`. Returns `false` if there is none. */
   readonly terminate: (processId: string) => Effect.Effect<boolean, AppServerError>
-  /** Ends all of them. */
+  /** Ends all running commands. */
   readonly clean: Effect.Effect<void, AppServerError>
 }
 
@@ -241,14 +270,17 @@ interface ThreadContext {
   readonly thread: OpenThread
 }
 
-/** Adds to a failure that the thread was archived or deleted. */
+/** Adds the state to a `ThreadNotFound` failure if the thread was archived or deleted. */
 const explainGone = <A, E, R>(effect: Effect.Effect<A, E, R>, { thread: { record } }: ThreadContext) =>
   Effect.mapError(effect, (error) => withGone(error, record))
+
+/** The options of a turn, whose handlers need any services. */
+type AnyTurnOptions = TurnOptions<Approvals.Approver<unknown>, Questions.Handlers<unknown>>
 
 const start = Effect.fnUntraced(function*(
   { session, thread }: ThreadContext,
   input: Input.Input,
-  options: TurnOptions = {}
+  options: AnyTurnOptions = {}
 ) {
   const { server } = session
   yield* requireOptions("turn/start", options)
@@ -292,13 +324,13 @@ const start = Effect.fnUntraced(function*(
   return Turn.make(handle)
 }, explainGone)
 
-const run = Effect.fn("Thread.run")(function*(context: ThreadContext, input: Input.Input, options?: TurnOptions) {
+const run = Effect.fn("Thread.run")(function*(context: ThreadContext, input: Input.Input, options?: AnyTurnOptions) {
   yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
   const turn = yield* start(context, input, options)
   return yield* turn.result
 }, Effect.scoped)
 
-const turn = Effect.fn("Thread.turn")(function*(context: ThreadContext, input: Input.Input, options?: TurnOptions) {
+const turn = Effect.fn("Thread.turn")(function*(context: ThreadContext, input: Input.Input, options?: AnyTurnOptions) {
   yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
   return yield* start(context, input, options)
 })
@@ -317,8 +349,8 @@ const setName = Effect.fn("Thread.setName")(function*({ session, thread }: Threa
 const compact = Effect.fn("Thread.compact")(function*({ session: { turns, server }, thread }: ThreadContext) {
   const timeout = yield* requestTimeout(server, "thread/compact/start")
   const { state, turn } = yield* compactThread(server, turns, thread, timeout)
-  const { status } = yield* Turn.resultOf(state, turn)
-  if (status !== "completed") yield* Turn.failure(state, turn, "the compaction was interrupted")
+  const { status } = yield* Turn.toResult(state, turn)
+  if (status !== "completed") return yield* Turn.failure(state, turn, "the compaction was interrupted")
 }, explainGone)
 
 const settings = Effect.fn("Thread.settings")((context: ThreadContext) => {
@@ -377,11 +409,9 @@ export const make = (session: SessionState, thread: OpenThread): Thread => {
   const context: ThreadContext = { session, thread }
   return {
     id: thread.id,
-    run: ((input: Input.Input, options?: TurnOptions) => run(context, input, options)) as Thread["run"],
-    turn: ((input: Input.Input, options?: TurnOptions) => turn(context, input, options)) as Thread["turn"],
-    stream:
-      ((input: Input.Input, options?: TurnOptions) =>
-        Stream.unwrap(Effect.map(start(context, input, options), ({ events }) => events))) as Thread["stream"],
+    run: (input, options) => run(context, input, options),
+    turn: (input, options) => turn(context, input, options),
+    stream: (input, options) => Stream.unwrap(Effect.map(start(context, input, options), ({ events }) => events)),
     read: (options) => read(context, options),
     setName: (name) => setName(context, name),
     compact: Effect.suspend(() => compact(context)),

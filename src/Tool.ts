@@ -1,5 +1,18 @@
 /**
- * Tools of the program's own that the model can call: a name, a schema for each direction, and an Effect.
+ * Tools of your program that the model can call: a name, schemas of arguments and results, and an Effect.
+ *
+ * **When to use**
+ *
+ * Pass the tools to a thread with the option `tools`. `CodexToolkit` of `effect-codex/ai` makes such tools of a Toolkit of `effect/ai`.
+ *
+ * **Details**
+ *
+ * - Arguments are decoded with `parameters`. If they do not decode, the handler does not run and the model receives the issue.
+ * - The model receives a failure of the handler as a failed call. A defect is logged, and the model receives only that the tool failed.
+ * - Calls run concurrently, up to the thread's `toolConcurrency`, each in a span. They are interrupted with their turn.
+ * - Handlers use the services of the fiber that opens the thread.
+ *
+ * **Example** (Passing a tool to a thread)
  *
  * ```ts
  * import { Effect, Schema } from "effect"
@@ -20,13 +33,6 @@
  * })
  * ```
  *
- * - Arguments are decoded with `parameters`. What does not fit is not passed on: the model is told what is wrong.
- * - A failure is told to the model as one. A defect is told to the log, and the model learns only that the tool failed.
- * - Calls run at once, up to the thread's `toolConcurrency`, each in a span. They are interrupted with their turn.
- *
- * The services that handlers need are taken from where the thread is opened. A Toolkit of `effect/ai` becomes such tools with
- * `effect-codex/ai`.
- *
  * @since 0.1.0
  */
 import type * as Duration from "effect/Duration"
@@ -40,7 +46,7 @@ import { toInputSchema, toJsonCodec } from "./internal/tools/toolParameters.ts"
 import type * as Protocol from "./Protocol.ts"
 
 /**
- * A piece of a result.
+ * A part of a result: a text, an image or a sound.
  *
  * @category models
  * @since 0.1.0
@@ -48,13 +54,15 @@ import type * as Protocol from "./Protocol.ts"
 export type Content = Protocol.DynamicToolCallOutputContentItemParam
 
 /**
+ * Makes a text.
+ *
  * @category content
  * @since 0.1.0
  */
 export const text = (text: string): Content => ({ type: "inputText", text })
 
 /**
- * An image, by its URL. `data:` URLs carry the image itself.
+ * Makes an image of its URL. A `data:` URL contains the image itself.
  *
  * @category content
  * @since 0.1.0
@@ -62,7 +70,7 @@ export const text = (text: string): Content => ({ type: "inputText", text })
 export const image = (imageUrl: string): Content => ({ type: "inputImage", imageUrl })
 
 /**
- * A sound, by its URL. `data:` URLs carry the sound itself.
+ * Makes a sound of its URL. A `data:` URL contains the sound itself.
  *
  * @category content
  * @since 0.1.0
@@ -70,7 +78,7 @@ export const image = (imageUrl: string): Content => ({ type: "inputImage", image
 export const audio = (audioUrl: string): Content => ({ type: "inputAudio", audioUrl })
 
 /**
- * What a tool without a schema for its success returns: a text, or pieces of content.
+ * The value that a handler returns if its tool has no `success` schema: a text, or content.
  *
  * @category models
  * @since 0.1.0
@@ -78,7 +86,7 @@ export const audio = (audioUrl: string): Content => ({ type: "inputAudio", audio
 export type Output = string | Content | ReadonlyArray<Content>
 
 /**
- * Which call it is.
+ * The ids of a call of a tool.
  *
  * @category models
  * @since 0.1.0
@@ -90,82 +98,110 @@ export interface Call {
 }
 
 /**
- * What the model is told.
+ * The result of a call, as the model receives it.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Result {
+  /** Whether the call succeeded. */
   readonly success: boolean
   readonly content: ReadonlyArray<Content>
 }
 
 /**
- * A tool that the model can call. {@link make} makes one of schemas and an Effect; `run` gets the arguments as the model
- * gave them.
+ * A tool that the model can call.
+ *
+ * **When to use**
+ *
+ * Make one of schemas and an Effect with {@link make}. Implement the interface yourself if `run` must receive arguments that were not
+ * decoded.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Tool<out R = never> {
-  /** Letters, digits, `_` and `-`. */
+  /** The name, of letters, digits, `_` and `-`. */
   readonly name: string
+  /** The purpose of the tool, for the model. */
   readonly description: string
   /** The JSON Schema of the arguments, an object. */
   readonly inputSchema: JsonSchema.JsonSchema
-  /** How long a call may take. Default: as long as its turn. */
+  /**
+   * Maximum duration of a call.
+   *
+   * @default the duration of its turn
+   */
   readonly timeout?: Duration.Input | undefined
+  /** Runs a call with the arguments as the model sent them. */
   readonly run: (args: unknown, call: Call) => Effect.Effect<Result, never, R>
 }
 
 /**
- * Any tool.
+ * A tool with any services.
  *
  * @category models
  * @since 0.1.0
  */
-export type Any = Tool<any>
+export type Any = Tool<unknown>
 
 /**
- * The services that a tool, or each of several, needs.
+ * The services that a tool, or a union of tools, needs.
  *
  * @category models
  * @since 0.1.0
  */
 export type Services<T> = KnownServices<T extends Tool<infer R> ? R : never>
 
-/** A schema as the tool needs it. */
-type Codec<RD, RE> = Schema.Codec<any, any, RD, RE>
+/** A schema of any type. */
+type Codec<RD, RE> = Schema.Codec<unknown, unknown, RD, RE>
 
 /**
- * What makes a tool.
+ * The options of {@link make}.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options<
-  Parameters extends Codec<any, any>,
-  Success extends Codec<any, any> | undefined,
-  Failure extends Codec<any, any>,
+  Parameters extends Codec<unknown, unknown>,
+  Success extends Codec<unknown, unknown> | undefined,
+  Failure extends Codec<unknown, unknown>,
   R
 > {
-  /** What the tool does, for the model. */
+  /** The purpose of the tool, for the model. */
   readonly description: string
-  /** The arguments, a struct. Default: none. */
+  /**
+   * The schema of the arguments, a struct.
+   *
+   * @default a struct without fields
+   */
   readonly parameters?: Parameters | undefined
-  /** What is told to the model as JSON, or as it is if it encodes to a string. Default: {@link Output}. */
+  /**
+   * The schema of the result. The model receives its JSON, or the string itself if it encodes to a string.
+   *
+   * @default none: the handler returns {@link Output}
+   */
   readonly success?: Success | undefined
-  /** What a failure tells the model, as `success` does. Default: the handler cannot fail. */
+  /**
+   * The schema of the failure, which the model receives in the same form as the result.
+   *
+   * @default `Schema.Never`: the handler cannot fail
+   */
   readonly failure?: Failure | undefined
-  /** How long a call may take; then the model is told that it took too long. Default: as long as its turn. */
+  /**
+   * Maximum duration of a call. A longer call fails, and the model receives a message about it.
+   *
+   * @default the duration of its turn
+   */
   readonly timeout?: Duration.Input | undefined
+  /** Handles a call with the decoded arguments. */
   readonly handler: (
     args: Parameters["Type"],
     call: Call
-  ) => Effect.Effect<Success extends Codec<any, any> ? Success["Type"] : Output, Failure["Type"], R>
+  ) => Effect.Effect<Success extends Codec<unknown, unknown> ? Success["Type"] : Output, Failure["Type"], R>
 }
 
-const kinds: Kinds<Options<Codec<any, any>, Codec<any, any>, Codec<any, any>, any>> = {
+const kinds: Kinds<Options<Codec<unknown, unknown>, Codec<unknown, unknown>, Codec<unknown, unknown>, unknown>> = {
   description: string,
   parameters: schema,
   success: schema,
@@ -182,18 +218,24 @@ const toContent = (output: Output): ReadonlyArray<Content> =>
 const failed = (message: string): Result => ({ success: false, content: [text(message)] })
 
 /**
- * Makes a tool. Throws a `TypeError` for an option that there is not, that is missing, or whose value is of another kind.
+ * Makes a tool of schemas and a handler.
  *
- * Parameters, success and failure may be any schemas; what goes to the model and comes from it is their JSON form, as
- * `Schema.toCodecJson` makes it. The numbers among the arguments are those of JSON, so they are finite.
+ * **Details**
+ *
+ * `parameters`, `success` and `failure` may be any schemas. The model sends and receives their JSON form, which is that of
+ * `Schema.toCodecJson`. Numbers in arguments are those of JSON, so they are finite.
+ *
+ * **Gotchas**
+ *
+ * Throws a `TypeError` for an option that is unknown or missing, or whose value is of the wrong kind.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = <
-  Parameters extends Codec<any, any> = Schema.Struct<{}>,
-  Success extends Codec<any, any> | undefined = undefined,
-  Failure extends Codec<any, any> = typeof Schema.Never,
+  Parameters extends Codec<unknown, unknown> = Schema.Struct<{}>,
+  Success extends Codec<unknown, unknown> | undefined = undefined,
+  Failure extends Codec<unknown, unknown> = typeof Schema.Never,
   R = never
 >(
   name: string,
@@ -202,13 +244,13 @@ export const make = <
   | R
   | Parameters["DecodingServices"]
   | Failure["EncodingServices"]
-  | (Success extends Codec<any, any> ? Success["EncodingServices"] : never)
+  | (Success extends Codec<unknown, unknown> ? Success["EncodingServices"] : never)
 > => {
   const owner = `Tool.make(${JSON.stringify(name)})`
   assertOptions(owner, kinds, options)
   const missing = (["description", "handler"] as const).find((required) => options?.[required] === undefined)
   if (missing !== undefined) throw new TypeError(`${owner}: the option \`${missing}\` is missing`)
-  const parameters: Codec<any, any> = options.parameters ?? Schema.Struct({})
+  const parameters: Codec<unknown, unknown> = options.parameters ?? Schema.Struct({})
   const json = toJsonCodec(parameters)
   const inputSchema = toInputSchema(json)
   const prepare = ownFields(inputSchema)
@@ -219,10 +261,11 @@ export const make = <
     : Schema.encodeUnknownEffect(Schema.toCodecJson(options.success))
   const encodeFailure = Schema.encodeUnknownEffect(Schema.toCodecJson(options.failure ?? Schema.Never))
 
+  // The compiler cannot infer the services of the schemas from these generic types.
   const run = (args: unknown, call: Call): Effect.Effect<Result, never, any> => {
     const fields = prepare(args ?? {})
     return Effect.matchEffect(Effect.andThen(check(fields), decode(fields)), {
-      onFailure: (error) => Effect.succeed(failed(`Invalid arguments for ${name}: ${error.message}`)),
+      onFailure: (error) => Effect.succeed(failed(`Invalid arguments for tool \`${name}\`: ${error.message}`)),
       onSuccess: (decoded) =>
         Effect.matchEffect(options.handler(decoded, call), {
           onFailure: (failure) => Effect.map(Effect.orDie(encodeFailure(failure)), (json) => failed(toText(json))),

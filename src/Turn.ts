@@ -1,5 +1,5 @@
 /**
- * One turn: what the model and its tools do with one input, from start to end.
+ * A turn: the work of the model and its tools on one input, from start to end.
  *
  * @since 0.1.0
  */
@@ -32,8 +32,11 @@ import * as Usage from "./Usage.ts"
 const TypeId = "~effect-codex/Turn"
 
 /**
- * Something that happens in a turn: the protocol's own notification, told apart by `method`. A notification that a newer
- * server sends and this version does not know comes as it is.
+ * An event of a turn: the notification of the protocol, with `method` as its tag.
+ *
+ * **Details**
+ *
+ * A notification that only a newer server has passes through as it is.
  *
  * @category models
  * @since 0.1.0
@@ -41,7 +44,7 @@ const TypeId = "~effect-codex/Turn"
 export type TurnEvent = Protocol.TurnNotification
 
 /**
- * How a turn went that was completed or interrupted. One that failed is a {@link TurnFailed}.
+ * The result of a turn that was completed or interrupted. A turn that failed has a {@link TurnFailed}.
  *
  * @category models
  * @since 0.1.0
@@ -51,23 +54,28 @@ export interface TurnResult {
   readonly threadId: string
   readonly status: "completed" | "interrupted"
   /**
-   * The text of the last message that the model marked as its final answer, else of the last message that it did not mark
-   * at all. Commentary is never the final response: a turn that has nothing else has none.
+   * The text of the last message with the phase `final_answer`, or else of the last message without a phase. Commentary is never the
+   * final response.
    */
   readonly finalResponse: string | undefined
-  /** What was completed in the turn, in order: messages, commands, file changes, tool calls, … */
+  /** The completed items of the turn, in order: messages, commands, file changes, tool calls, … */
   readonly items: ReadonlyArray<Protocol.ThreadItem>
-  /** What the turn has used: print `usage.turn`. `undefined` if the server has reported nothing for the turn. */
+  /** The usage of the turn, or `undefined` if the server reported none. Print `usage.turn`. */
   readonly usage: Usage.TurnUsage | undefined
-  /** Unix time in seconds. */
+  /** Start of the turn, as Unix time in seconds. */
   readonly startedAt: number | undefined
-  /** Unix time in seconds. */
+  /** End of the turn, as Unix time in seconds. */
   readonly completedAt: number | undefined
+  /** Duration of the turn in milliseconds. */
   readonly durationMs: number | undefined
 }
 
 /**
- * The turn ended with an error: the model could not be reached or refused, the context is full, a limit is used up.
+ * The turn ended with an error.
+ *
+ * **Details**
+ *
+ * The model was not reachable or refused, the context is full, or a usage limit is reached, for example; see `codexErrorInfo`.
  *
  * @category errors
  * @since 0.1.0
@@ -75,43 +83,45 @@ export interface TurnResult {
 export class TurnFailed extends Schema.TaggedError<TurnFailed>()("TurnFailed", {
   threadId: Schema.String,
   turnId: Schema.String,
-  /** The server's words. */
+  /** The error message of the server. */
   detail: Schema.String,
   /** The kind of failure, such as `"usageLimitExceeded"` or `{ httpConnectionFailed: { httpStatusCode } }`. */
   codexErrorInfo: Schema.UndefinedOr(Protocol.CodexErrorInfo),
   additionalDetails: Schema.UndefinedOr(Schema.String),
-  /** The last error that the server has reported in the turn, mostly the one that ended it, without secrets. */
+  /** The last error that the server reported in the turn, usually the one that ended it, without secrets. */
   lastError: Schema.UndefinedOr(Protocol.TurnError).pipe(Schema.withConstructorDefault(Effect.undefined)),
-  /** What was completed before the failure. */
+  /** The items that were completed before the failure. */
   items: Schema.Array(Protocol.ThreadItem),
-  /** What the turn has used before the failure. `undefined` if the server has reported nothing for the turn. */
+  /** The usage of the turn before the failure, or `undefined` if the server reported none. */
   usage: Schema.UndefinedOr(Usage.TurnUsage)
 }) {
   override get message(): string {
     const kind = this.codexErrorInfo === undefined ? "" : ` (${JSON.stringify(this.codexErrorInfo)})`
     const { additionalDetails = null, detail, lastError } = this
     const isOther = lastError !== undefined && lastError.message !== detail
-    return `Turn ${this.turnId} of thread ${this.threadId} failed${kind}: ${
+    return `Turn \`${this.turnId}\` of thread \`${this.threadId}\` failed${kind}: ${
       describeTurnError({ message: detail, additionalDetails })
     }${showLastError(isOther ? lastError : undefined)}`
   }
 }
 
 /**
- * What happens to a message of the assistant.
+ * An event of a message of the assistant.
  *
- * - `Started`: the server has started a message.
- * - `Delta`: a piece of its text has arrived.
- * - `Completed`: the message is complete, and `text` is its whole text, which equals its deltas since it was started.
- * - `Retracted`: the message will not complete; discard its deltas. The server has cut it off to retry the model request, has started
- *   another message instead, or has ended the turn.
+ * **Details**
  *
- * `phase` is what the model has marked the message as, such as `"commentary"` or `"final_answer"`. A message may have none.
+ * - `Started`: the server started a message.
+ * - `Delta`: a part of its text arrived.
+ * - `Completed`: the message is complete. `text` is its whole text, which equals its deltas since it was started.
+ * - `Retracted`: the message will not complete; discard its deltas. The server interrupted it to retry the model request, started
+ *   another message instead, or ended the turn.
+ *
+ * `phase` is the phase that the model assigned to the message, such as `"commentary"` or `"final_answer"`. A message may have none.
  *
  * **Gotchas**
  *
- * A message that completes after it was retracted is started again, with its whole text as one delta. So is a message that completes
- * with another text than its deltas, after it is retracted.
+ * A message that completes after it was retracted starts again, with its whole text as one delta. A message that completes with another
+ * text than its deltas is retracted, and starts again in the same way.
  *
  * @category models
  * @since 0.1.0
@@ -124,7 +134,7 @@ export type MessageEvent = Data.TaggedEnum<{
 }>
 
 /**
- * Constructors of {@link MessageEvent}, and `$match` and `$is` to tell its members apart.
+ * The constructors of {@link MessageEvent}, with `$match` and `$is`.
  *
  * @category constructors
  * @since 0.1.0
@@ -132,10 +142,12 @@ export type MessageEvent = Data.TaggedEnum<{
 export const MessageEvent = Data.taggedEnum<MessageEvent>()
 
 /**
- * A turn that has been started.
+ * A handle of a turn.
  *
- * It belongs to the scope it was started in: when the scope closes before the turn has ended, the turn is interrupted on
- * the server.
+ * **Details**
+ *
+ * The handle belongs to the scope in which the turn was started. If the scope closes before the turn has ended, the turn is interrupted
+ * on the server, unless other callers hold it.
  *
  * @category models
  * @since 0.1.0
@@ -146,31 +158,38 @@ export interface Turn {
   readonly id: string
   readonly threadId: string
   /**
-   * Every event of the turn from its start to `turn/completed`, whenever and however often the stream is run. A reader
-   * that lags gets the deltas of one item as one event, until something else happens, and misses nothing.
+   * The events of the turn from its start to `turn/completed`. The stream can run at any time and several times.
+   *
+   * **Details**
+   *
+   * No event is lost. Deltas that a slow subscriber has not read are coalesced: consecutive deltas of one item become one event.
    */
   readonly events: Stream.Stream<TurnEvent, AppServerError>
   /**
-   * The assistant's text as it arrives, of all messages of the turn, with a blank line between two messages.
+   * The text of all messages of the assistant as it arrives, with a blank line between two messages.
    *
-   * Text that has been emitted cannot be taken back. When a model request is cut off, the server retries it and starts the message
-   * again: the new message then begins a new paragraph after the part that was emitted. `messages` reports what was retracted, and
-   * `finalResponse` of the result has the completed message only.
+   * **Gotchas**
+   *
+   * The stream cannot retract text. If a model request is interrupted, the server retries it and starts the message again, as a new
+   * paragraph. `messages` reports retractions, and `finalResponse` of the result contains completed messages only.
    */
   readonly text: Stream.Stream<string, AppServerError>
   /**
-   * What happens to each message of the assistant: it is started, its text arrives, and it is completed or retracted. For programs that
-   * must not show text that was taken back.
+   * The events of the messages of the assistant: a message starts, its text arrives, and it is completed or retracted.
+   *
+   * **When to use**
+   *
+   * In programs that must remove text that was retracted. Otherwise `text` is simpler.
    */
   readonly messages: Stream.Stream<MessageEvent, AppServerError>
-  /** Adds input to the running turn. Fails with the reason `TurnEnded` if the turn has ended. */
+  /** Adds input to the running turn. Fails with `TurnEnded` if the turn has ended. */
   readonly steer: (input: Input.Input) => Effect.Effect<void, AppServerError>
   /**
-   * Interrupts the turn on the server. Its `result` then has the status `interrupted`. An interrupt of a turn that has ended succeeds
-   * and changes nothing.
+   * Interrupts the turn on the server. Its `result` then has the status `interrupted`. If the turn has ended, this succeeds and changes
+   * nothing.
    */
   readonly interrupt: Effect.Effect<void, AppServerError>
-  /** Waits for the turn to end. */
+  /** Waits for the turn to end, and returns its result. */
   readonly result: Effect.Effect<TurnResult, TurnFailed | AppServerError>
 }
 
@@ -201,7 +220,7 @@ export const failure = (state: TurnState, turn: Protocol.Turn, detail: string): 
   )
 
 /** @internal */
-export const resultOf = (
+export const toResult = (
   state: TurnState,
   turn: Protocol.Turn
 ): Effect.Effect<TurnResult, TurnFailed | AppServerError> => {
@@ -229,19 +248,20 @@ export const resultOf = (
       return Effect.fail(state.withVersions(appServerError(
         new DecodeFailed({
           method: "turn/completed",
-          issue: `turn ${turn.id} of thread ${state.threadId} has ended with the unknown status ${turn.status}`
+          issue: `turn \`${turn.id}\` of thread \`${state.threadId}\` ended with the unknown status \`${turn.status}\``
         })
       )))
   }
 }
 
-/** How far the messages of a turn were emitted as text. */
+/** The part of a turn's messages that was emitted as text. */
 interface Emitted {
   isEmpty: boolean
+  /** The id of the current message. */
   itemId: string | undefined
-  /** The length of the text of that message. */
+  /** The emitted length of the current message. */
   length: number
-  /** The lengths of other messages that have not completed. */
+  /** The emitted lengths of other messages that have not completed. */
   readonly others: Map<string, number>
 }
 
@@ -264,12 +284,12 @@ const emit = (emitted: Emitted, itemId: string, text: string): ReadonlyArray<str
 }
 
 /**
- * The texts of a turn's messages, with a blank line between two of them. A message without deltas, or with fewer than it has text, is
- * made up for when it is completed.
+ * Emits the texts of a turn's messages, with a blank line between two of them. When a message completes, the text that had no deltas is
+ * emitted.
  *
  * @internal
  */
-export const textOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<string, E> =>
+export const toText = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<string, E> =>
   Stream.mapAccum(
     events,
     (): Emitted => ({ isEmpty: true, itemId: undefined, length: 0, others: new Map() }),
@@ -280,7 +300,7 @@ export const textOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<st
         case "item/started": {
           const { item } = event.params
           if (item.type !== "agentMessage") return [emitted, []]
-          // A message that was cut off may be started again under its id.
+          // A message that was interrupted may start again with the same id.
           if (emitted.itemId === item.id) emitted.length = 0
           else emitted.others.delete(item.id)
           return [emitted, []]
@@ -307,10 +327,10 @@ interface OpenMessage {
   text: string
 }
 
-/** The messages of a turn, of which one is open at a time. */
+/** Folds the events of a turn to events of its messages. One message is open at a time. */
 class Messages {
   private open: OpenMessage | undefined
-  /** The messages that were retracted, and may complete after all. */
+  /** Retracted messages, which may still complete. */
   private readonly retracted = new Set<string>()
 
   on(event: TurnEvent): ReadonlyArray<MessageEvent> {
@@ -353,18 +373,18 @@ class Messages {
     text: string
   ): ReadonlyArray<MessageEvent> {
     const completed = MessageEvent.Completed({ itemId, phase, text })
-    const deltaOf = (delta: string) => delta === "" ? [] : [MessageEvent.Delta({ itemId, phase, delta })]
+    const toDeltas = (delta: string) => delta === "" ? [] : [MessageEvent.Delta({ itemId, phase, delta })]
     const { open } = this
     if (open?.itemId === itemId && text.startsWith(open.text)) {
       this.open = undefined
-      return [...deltaOf(text.slice(open.text.length)), completed]
+      return [...toDeltas(text.slice(open.text.length)), completed]
     }
     const retracted = open?.itemId === itemId ? this.retract() : []
     this.retracted.delete(itemId)
-    return [...retracted, MessageEvent.Started({ itemId, phase }), ...deltaOf(text), completed]
+    return [...retracted, MessageEvent.Started({ itemId, phase }), ...toDeltas(text), completed]
   }
 
-  /** Retracts the open message: it was cut off. */
+  /** Retracts the open message, if there is one. */
   retract(): ReadonlyArray<MessageEvent> {
     if (this.open === undefined) return []
     const { itemId, phase } = this.open
@@ -375,11 +395,12 @@ class Messages {
 }
 
 /**
- * The messages of a turn. When the turn has ended, an open message is retracted; when the events fail, nothing is known of it.
+ * Emits the events of a turn's messages. At the end of the turn, an open message is retracted. It is not if the events fail, because
+ * it may still complete on the server.
  *
  * @internal
  */
-export const messagesOf = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<MessageEvent, E> =>
+export const toMessages = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Stream<MessageEvent, E> =>
   Stream.mapAccum(
     Stream.concat(events, Stream.succeed(undefined)),
     () => new Messages(),
@@ -396,15 +417,22 @@ const onHandle = (
   const handle = turn[TypeId]
   return handle === undefined
     ? Effect.die(
-      new TypeError("This turn was not started by a thread of effect-codex; pass the value that `thread.turn` returns")
+      new TypeError("The value is not a turn of effect-codex. Pass the value that `thread.turn` returns")
     )
     : Effect.as(start(handle), turn)
 }
 
 /**
- * Gives a turn a deadline, from now on: if it has not ended by then its `result`, `events` and `text` fail with the reason
- * `TurnTimeout`, and it is interrupted on the server unless other callers hold it. The option `deadline` of a turn does this from its
- * start.
+ * Limits the time in which a turn must end, from now on.
+ *
+ * **When to use**
+ *
+ * For a turn that is running. The option `deadline` of a turn limits it from its start.
+ *
+ * **Details**
+ *
+ * If the turn exceeds the deadline, its `result` and its streams fail with `TurnTimeout`. The turn is interrupted on the server, unless
+ * other callers hold it.
  *
  * @category combinators
  * @since 0.1.0
@@ -415,10 +443,19 @@ export const withDeadline: {
 } = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startDeadline(handle, duration)))
 
 /**
- * Limits how long a turn may produce no event, where a retry of the server does not count as one: then its `result`, `events` and
- * `text` fail with the reason `TurnTimeout`, and it is interrupted on the server unless other callers hold it. The clock stops while
- * the turn, or a sub-agent that works for it, waits for a handler of the program, and starts anew with the response. The option
- * `idleTimeout` of a turn does this from its start.
+ * Limits the time between two events of a turn, from now on.
+ *
+ * **When to use**
+ *
+ * For a turn that is running. The option `idleTimeout` of a turn limits it from its start.
+ *
+ * **Details**
+ *
+ * A retry of the server does not count as an event. The time stops while the turn, or a sub-agent that works for it, waits for a handler
+ * of the program, and restarts with the response.
+ *
+ * If the turn exceeds the timeout, its `result` and its streams fail with `TurnTimeout`. The turn is interrupted on the server, unless
+ * other callers hold it.
  *
  * @category combinators
  * @since 0.1.0
@@ -431,7 +468,7 @@ export const withIdleTimeout: {
 const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: TurnHandle, input: Input.Input) {
   const { id, state: { exit, threadId }, thread: { record } } = turn
   const items = yield* Input.validate("turn/steer", input)
-  // The server forgets a thread that was archived or closed since, and would say only that.
+  // The server would report only a missing thread if the thread was archived or closed since.
   if (exit !== undefined && Result.isSuccess(exit)) {
     return yield* appServerError(new TurnEnded({ method: "turn/steer", threadId, turnId: id, cause: undefined }))
   }
@@ -447,23 +484,23 @@ const interrupt = Effect.fn("Turn.interrupt")(({ session: { server }, turn: { id
 )
 
 const result = Effect.fn("Turn.result")((handle: TurnHandle) =>
-  Effect.flatMap(handle.ended, (turn) => resultOf(handle.turn.state, turn))
+  Effect.flatMap(handle.ended, (turn) => toResult(handle.turn.state, turn))
 )
 
 /** @internal */
 export const make = (handle: TurnHandle): Turn => {
   const { id, state } = handle.turn
   const events = fromSubscription(() => handle.subscribe(), (buffer) => handle.unsubscribe(buffer))
-  const turn = {
+  const turn: Turn = {
     id,
     threadId: state.threadId,
     events,
-    text: textOf(events),
-    messages: messagesOf(events),
+    text: toText(events),
+    messages: toMessages(events),
     steer: (input: Input.Input) => steer(handle, input),
     interrupt: Effect.suspend(() => interrupt(handle)),
     result: Effect.suspend(() => result(handle))
   }
-  // Not enumerable, so that a turn in a log does not show it.
-  return Object.defineProperty(turn, TypeId, { value: handle }) as Turn
+  // Not enumerable, so that a turn in a log does not show its handle.
+  return Object.defineProperty(turn, TypeId, { value: handle })
 }

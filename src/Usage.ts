@@ -1,5 +1,5 @@
 /**
- * Tokens that turns and threads use.
+ * The token counts of turns and threads.
  *
  * @since 0.1.0
  */
@@ -7,28 +7,28 @@ import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
 
 /**
- * Token counts, as the protocol names them.
+ * Token counts, with the names of the protocol.
  *
  * **Details**
  *
- * `inputTokens` include `cachedInputTokens` and `cacheWriteInputTokens`, and `outputTokens` include `reasoningOutputTokens`. All
- * counts are those that the model provider reports.
+ * `inputTokens` include `cachedInputTokens` and `cacheWriteInputTokens`, and `outputTokens` include `reasoningOutputTokens`. The model
+ * provider reports all counts.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Tokens {
-  /** Tokens that the model has read, cached ones included. */
+  /** Tokens that the model read, cached ones included. */
   readonly inputTokens: number
-  /** Input tokens that the provider has read from its cache. */
+  /** Input tokens that the provider read from its cache. */
   readonly cachedInputTokens: number
-  /** Input tokens that the provider has written to its cache. */
+  /** Input tokens that the provider wrote to its cache. */
   readonly cacheWriteInputTokens: number
-  /** Tokens that the model has written, reasoning included. */
+  /** Tokens that the model wrote, reasoning included. */
   readonly outputTokens: number
-  /** Output tokens that the model has used for reasoning. */
+  /** Output tokens that the model used for reasoning. */
   readonly reasoningOutputTokens: number
-  /** The total that the provider reports, as a rule the sum of input and output. */
+  /** The total that the provider reports, usually the sum of input and output. */
   readonly totalTokens: number
 }
 
@@ -48,7 +48,7 @@ export const Tokens: Schema.Codec<Tokens> = Schema.Struct({
 })
 
 /**
- * What a turn has used, and how that stands to its thread and to the context window of the model.
+ * The usage of a turn and of its thread, and the context window of the model.
  *
  * **When to use**
  *
@@ -56,30 +56,31 @@ export const Tokens: Schema.Codec<Tokens> = Schema.Struct({
  *
  * **Details**
  *
- * A turn makes one model request or many, one after each round of tool calls, and one for each compaction. The server reports usage
- * when a model request completes. A request that is cut off or interrupted therefore counts for nothing, though the provider may
+ * A turn makes one model request at its start, one after each round of tool calls, and one for each compaction. The server reports usage
+ * when a model request completes. A request that is cut off or interrupted is therefore not counted, although the provider may
  * charge it.
  *
  * **Gotchas**
  *
- * All callers that joined a turn get the usage of the whole turn. A sub-agent has a thread of its own, whose usage is not included.
- * When the context is full, the server forgets the totals of the thread. This program goes on counting; a program that resumes the thread
- * later sees the smaller counts.
+ * All callers that joined a turn get the usage of the whole turn. A sub-agent has its own thread, whose usage is not included.
+ *
+ * When the context is full, the server resets the totals of the thread. This program continues to count; a program that resumes the
+ * thread later sees the smaller totals.
  *
  * @category models
  * @since 0.1.0
  */
 export interface TurnUsage {
-  /** What this turn has used: the sum of its model requests. */
+  /** The usage of this turn: the sum of its model requests. */
   readonly turn: Tokens
   /**
-   * What the thread has used in all at the end of the turn, as the server counts it. A fork starts with the totals of the history that
-   * it was made with, and a revert goes back to those of the history that is left.
+   * The total usage of the thread at the end of the turn, as the server counts it. A fork starts with the totals of the history that it
+   * copies, and a revert restores the totals of the remaining history.
    */
   readonly thread: Tokens
   /**
-   * The last model request that the server has reported for the thread. It is one of an earlier turn if no model request of this turn
-   * has completed, and zero if the thread has none.
+   * The last model request that the server reported for the thread. If no model request of this turn has completed, it belongs to an
+   * earlier turn; {@link zero} if the thread has none.
    */
   readonly lastRequest: Tokens
   /** The size of the model's context window in tokens, if the server knows it. */
@@ -100,7 +101,7 @@ export const TurnUsage: Schema.Codec<TurnUsage> = Schema.Struct({
 })
 
 /**
- * No tokens at all.
+ * Token counts that are all zero.
  *
  * @category constructors
  * @since 0.1.0
@@ -124,14 +125,14 @@ const combine = (a: Tokens, b: Tokens, f: (a: number, b: number) => number): Tok
 })
 
 /**
- * Adds two counts, each kind of token by itself.
+ * Adds two counts, kind by kind.
  *
- * **Example**
+ * **Example** (Summing the usage of several turns)
  *
  * ```ts
  * import { type Turn, Usage } from "effect-codex"
  *
- * export const usageOf = (results: ReadonlyArray<Turn.TurnResult>): Usage.Tokens =>
+ * export const totalUsage = (results: ReadonlyArray<Turn.TurnResult>): Usage.Tokens =>
  *   results.reduce((sum, { usage }) => Usage.add(sum, usage?.turn ?? Usage.zero), Usage.zero)
  * ```
  *
@@ -144,12 +145,15 @@ export const add: {
 } = dual(2, (self: Tokens, that: Tokens): Tokens => combine(self, that, (a, b) => a + b))
 
 /**
- * Subtracts the second count from the first, each kind of token by itself. What was used between two totals of a thread is their
- * difference.
+ * Subtracts the second count from the first, kind by kind.
+ *
+ * **When to use**
+ *
+ * Subtract two totals of a thread to get the usage between them.
  *
  * **Gotchas**
  *
- * A kind is negative where the second count is larger.
+ * A kind is negative if the second count is larger.
  *
  * @category combinators
  * @since 0.1.0

@@ -1,5 +1,5 @@
 /**
- * Codex and `effect/ai`. This is not part of the main entry point, because `effect/ai` is unstable.
+ * The modules that connect Codex with `effect/ai`. They have their own entry point, because `effect/ai` is unstable.
  *
  * @since 0.1.0
  */

@@ -1,4 +1,6 @@
 /**
+ * The modules of `effect-codex`, an Effect-native SDK for `codex app-server`.
+ *
  * @since 0.1.0
  */
 export * as ApprovalMode from "./ApprovalMode.ts"

@@ -62,13 +62,13 @@ describe("ApprovalMode", () => {
       const thread = yield* Effect.flip(ApprovalMode.resolveThread({ approvalMode: bypass, sandbox: "read-only" }))
       assert(thread._tag === "SandboxConflictError")
       assert.deepInclude(thread, { approvalMode: bypass, field: "sandbox", sandbox: "read-only" })
-      assert.match(thread.message, /cannot be combined with sandbox "read-only"/)
+      assert.match(thread.message, /cannot be combined with `sandbox` "read-only"/)
 
       const policy = Sandbox.workspaceWrite({ networkAccess: true })
       const turn = yield* Effect.flip(ApprovalMode.resolveTurn({ approvalMode: bypass, sandboxPolicy: policy }))
       assert(turn._tag === "SandboxConflictError")
       assert.deepInclude(turn, { approvalMode: bypass, field: "sandboxPolicy", sandbox: policy })
-      assert.match(turn.message, /cannot be combined with sandboxPolicy \{.*workspaceWrite.*\}/)
+      assert.match(turn.message, /cannot be combined with `sandboxPolicy` \{.*workspaceWrite.*\}/)
     }))
 
   it.effect("can be caught by its tag", () =>

@@ -469,7 +469,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
         ) {
           const reason = yield* TestCodex.reasonOf(effect)
           assert.strictEqual(reason._tag, "InvalidRequest")
-          assert.match(reason.message, /turn\/start .*1048577 characters.*1048576/)
+          assert.match(reason.message, /`turn\/start` .*1048577 characters.*1048576/)
         }
       }
       assert.deepStrictEqual(yield* wire.sent, before)

@@ -90,8 +90,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
         })]
       })
       const { success, texts } = yield* told(thread, ["count", { to: "ten" }], ["count", {}], ["count", { to: 3 }])
-      assert.match(texts[0]!, /^Invalid arguments for count: .*\n\s+at \["to"\]$/)
-      assert.match(texts[1]!, /^Invalid arguments for count: Missing key\n\s+at \["to"\]$/)
+      assert.match(texts[0]!, /^Invalid arguments for tool `count`: .*\n\s+at \["to"\]$/)
+      assert.match(texts[1]!, /^Invalid arguments for tool `count`: Missing key\n\s+at \["to"\]$/)
       assert.strictEqual(texts[2], "1 3")
       assert.deepStrictEqual(success, [false, false, true])
     }))
@@ -388,7 +388,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of
           const codex = yield* Codex.Codex
           const reason = yield* reasonOf(codex[open](id, { tools: [longNails, screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: ["nails"] })
-          assert.match(reason!.message, /has no tool screws and was started with other parameters of nails/)
+          assert.match(reason!.message, /was started without `screws` and with other parameters of `nails`/)
         }))
         yield* inNewProcess(Effect.gen(function*() {
           const codex = yield* Codex.Codex
@@ -423,22 +423,22 @@ describe("tools that cannot be given", () => {
         assert.strictEqual(reason?._tag, "InvalidRequest")
         assert.match(reason!.message, words)
       })
-      yield* refused({ tools: [named("has space")] }, /cannot be named "has space"/)
-      yield* refused({ tools: [named("")] }, /cannot be named ""/)
-      yield* refused({ tools: [named("a"), named("a")] }, /two tools named a/)
+      yield* refused({ tools: [named("has space")] }, /the tool name "has space" is not valid/)
+      yield* refused({ tools: [named("")] }, /the tool name "" is not valid/)
+      yield* refused({ tools: [named("a"), named("a")] }, /two tools have the name `a`/)
       yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /`toolConcurrency` is 0/)
       yield* refused({ toolConcurrency: 3 }, /`toolConcurrency` requires `tools`/)
       for (
         const name of ["exec_command", "list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"]
       ) {
-        yield* refused({ tools: [named(name)] }, new RegExp(`a tool of its own that is named ${name}$`))
+        yield* refused({ tools: [named(name)] }, new RegExp(`Codex has a built-in tool \`${name}\``))
       }
       const text = Tool.make("text", {
         description: "d",
         parameters: Schema.String,
         handler: () => Effect.succeed("")
       })
-      yield* refused({ tools: [text] }, /parameters of tool text must be an object/)
+      yield* refused({ tools: [text] }, /parameters of tool `text` are not an object/)
       assert.strictEqual(transport.sent.length, before)
     }).pipe(Effect.provide(fake)))
 
@@ -546,9 +546,9 @@ describe("a tool call", () => {
           [{ a: 1, more: { c: "-Infinity" } }, `["more"]["c"]`]
         ] as const
       ) {
-        assert.strictEqual(yield* told(args), `Invalid arguments for add: Expected number\n  at ${path}`)
+        assert.strictEqual(yield* told(args), `Invalid arguments for tool \`add\`: Expected number\n  at ${path}`)
       }
-      assert.match(yield* told({ a: 1, sum: { of: [{ of: ["NaN"] }] } }), /^Invalid arguments for add: /)
+      assert.match(yield* told({ a: 1, sum: { of: [{ of: ["NaN"] }] } }), /^Invalid arguments for tool `add`: /)
       const fine = { a: 1.5, b: -2, more: { c: 3 }, name: "Infinity", sum: { of: [1, { of: [2] }] } }
       assert.deepStrictEqual(JSON.parse(yield* told(fine)), fine)
     }))
@@ -606,7 +606,7 @@ describe("a tool call", () => {
       for (const args of [[], "text", 7, true, { a: "1" }]) {
         const { contentItems, success } = yield* run(tool, { arguments: args })
         assert.isFalse(success, JSON.stringify(args))
-        assert.match(contentItems[0].text, /^Invalid arguments for any: /)
+        assert.match(contentItems[0].text, /^Invalid arguments for tool `any`: /)
       }
     }))
 })
@@ -663,13 +663,16 @@ describe("a Toolkit of effect/ai", () => {
       assert.strictEqual(yield* run("find", { name: "die" }), "defect")
       const invalid = yield* run("find", { name: 7 })
       assert.isTrue(invalid !== "defect" && !invalid.success)
-      assert.match(JSON.stringify(invalid), /Invalid arguments for find: /)
+      assert.match(JSON.stringify(invalid), /Invalid arguments for tool `find`: /)
     }).pipe(Effect.provide(handlers)))
 
   it.effect("does not run what needs approval unless it is approved", () =>
     Effect.gen(function*() {
       const run = yield* using()
-      assert.deepStrictEqual(yield* run("guarded", {}), said(false, "guarded needs approval and was not approved"))
+      assert.deepStrictEqual(
+        yield* run("guarded", {}),
+        said(false, "Tool `guarded` needs approval and was not approved")
+      )
       assert.deepStrictEqual(yield* run("sometimes", { amount: 1 }), said(true, "ran"))
       assert.deepInclude(yield* run("sometimes", { amount: 100 }), { success: false })
       const approving = yield* using({ approve: (tool) => Effect.succeed(tool === "guarded") })

@@ -304,7 +304,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("bypass and a sandbox", 
       const start = yield* Effect.flip(codex.startThread({ approvalMode: bypass, sandbox: "read-only" }))
       assert.strictEqual(start._tag, "SandboxConflictError")
       assert.deepInclude(start, { approvalMode: bypass, field: "sandbox", sandbox: "read-only" })
-      assert.match(start.message, /combined with sandbox/)
+      assert.match(start.message, /combined with `sandbox`/)
       // Also when both say the same.
       const agreeing = yield* Effect.flip(codex.startThread({ approvalMode: bypass, sandbox: "danger-full-access" }))
       assert.strictEqual(agreeing._tag, "SandboxConflictError")
@@ -326,7 +326,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("bypass and a sandbox", 
         const run = yield* Effect.flip(effect)
         assert.strictEqual(run._tag, "SandboxConflictError")
         assert.deepInclude(run, { approvalMode: bypass, field: "sandboxPolicy", sandbox: { type: "readOnly" } })
-        assert.match(run.message, /combined with sandboxPolicy/)
+        assert.match(run.message, /combined with `sandboxPolicy`/)
       }
       for (const open of [codex.resumeThread, codex.forkThread]) {
         const caught = yield* open(thread.id, { approvalMode: bypass, sandbox: "read-only" }).pipe(

@@ -81,7 +81,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       assert.deepInclude(reason, { method: "thread/resume", threadId: unknownId })
       assert.deepInclude(reason.cause, { _tag: "RequestRejected", code: -32600, method: "thread/resume" })
       assert.match(reason.cause.detail, /no rollout found/)
-      assert.match(reason.message, /^thread\/resume cannot find thread 01a202b0.*CODEX_HOME/)
+      assert.match(reason.message, /^Request `thread\/resume` cannot find thread `01a202b0.*CODEX_HOME/)
     })))
 
   it.effect("says that an id is none", () =>
@@ -111,7 +111,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
         yield* assertStates({ resume: codex.resumeThread(id), fork: codex.forkThread(id) }, "notStored")
       }
       const reason = yield* TestCodex.reasonOf(codex.resumeThread(fresh.id))
-      assert.match(reason.message, /has not stored it. Run a turn on the thread first/)
+      assert.match(reason.message, /the thread is not stored. Run a turn on the thread first/)
     })))
 
   it.effect("says that a thread is archived, and works again when it is not", () =>
@@ -129,7 +129,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
         queue: server.request("thread/queue/list", { threadId: thread.id })
       }, "archived")
       const reason = yield* TestCodex.reasonOf(thread.run("go"))
-      assert.match(reason.message, /it is archived. Call `codex.unarchiveThread`/)
+      assert.match(reason.message, /the thread is archived. Call `codex.unarchiveThread`/)
       yield* codex.unarchiveThread(thread.id)
       yield* assertStates({ unarchive: codex.unarchiveThread(thread.id) }, "notArchived")
       // The handle opens the thread again.
@@ -239,7 +239,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
         ) {
           const reason = yield* TestCodex.reasonOf(effect)
           assert.deepInclude(reason, { _tag: "ThreadBusy", threadId, options: [], isSent: false, turnKind: kind })
-          assert.include(reason.message, kind === "compact" ? "a compaction, which takes no input" : "a review, which")
+          assert.include(
+            reason.message,
+            kind === "compact" ? "a compaction, which accepts no input" : "a review, which"
+          )
         }
         if (kind === "compact") {
           const { data } = yield* server.request("thread/turns/list", { threadId, limit: 1 })

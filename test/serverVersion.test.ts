@@ -71,7 +71,7 @@ describe("the version of the server", () => {
       const { reason } = yield* Effect.flip(server.request("model/list"))
       assert(reason._tag === "RestartsExhausted")
       assert.isTrue(AppServerError.isAppServerError(reason.cause))
-      assert.include(reason.message, "codex app-server 0.150.0 is not supported")
+      assert.include(reason.message, "Version `0.150.0` of codex app-server is not supported")
     }).pipe(Effect.provide(layerOf(["0.169.0", "0.150.0"], { restart }))))
 
   it.effect("is warned of once, however often the server is restarted", () => {
@@ -220,16 +220,22 @@ describe("the versions in an error", () => {
   it.effect("come after words that fit the method and what the server reports", () =>
     Effect.gen(function*() {
       const resumed = yield* notApplied("thread/resume", {})
-      assert.include(resumed, `thread/resume asked for approvalPolicy "never", but thread t has "on-request"`)
+      assert.include(
+        resumed,
+        "Request `thread/resume` set `approvalPolicy` to \"never\", but thread `t` has \"on-request\""
+      )
       assert.include(resumed, "A loaded thread keeps its settings")
       const start = yield* notApplied("thread/start", {})
       assert.include(start, "requirements of the server")
       const fork = yield* notApplied("thread/fork", {})
-      assert.include(fork, "archive it")
+      assert.include(fork, "Archive it")
       for (const other of [start, fork]) assert.notInclude(other, "loaded thread")
       for (const method of ["thread/start", "thread/resume", "thread/fork"] as const) {
         const unreported = yield* notApplied(method, { approvalPolicy: undefined })
-        assert.include(unreported, `${method} asked for approvalPolicy "never", but the server does not report`)
+        assert.include(
+          unreported,
+          `Request \`${method}\` set \`approvalPolicy\` to "never", but the server does not report`
+        )
         for (const wrong of ["undefined", "loaded thread", "has"]) {
           assert.notInclude(unreported.split("(")[0], ` ${wrong} `)
         }

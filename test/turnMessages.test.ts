@@ -220,7 +220,7 @@ describe("The messages of a turn", () => {
           }
         }
         sent.push(Fake.turnCompleted("t", "u"))
-        const all = yield* Stream.runCollect(Turn.messagesOf(events(sent)))
+        const all = yield* Stream.runCollect(Turn.toMessages(events(sent)))
         assert.deepStrictEqual(shown(all), complete)
         const open = new Set<string>()
         for (const { _tag, itemId } of all) {
@@ -229,7 +229,7 @@ describe("The messages of a turn", () => {
         }
         assert.strictEqual(open.size, 0, "each message completes or is retracted")
         assert.strictEqual(
-          yield* Stream.mkString(Turn.textOf(events(sent))),
+          yield* Stream.mkString(Turn.toText(events(sent))),
           paragraphs.filter((text) => text !== "").join("\n\n")
         )
       }),
@@ -250,11 +250,11 @@ describe("The messages of a turn", () => {
         delta("c", "draft"),
         completed("c", "final")
       ]
-      const all = yield* Stream.runCollect(Turn.messagesOf(events(mixed)))
+      const all = yield* Stream.runCollect(Turn.toMessages(events(mixed)))
       assert.deepStrictEqual(shown(all), [["b", "B1B2"], ["a", "A1A2A3"], ["c", "final"]])
       // No text is lost, though two messages that are mixed have more than one paragraph each.
       assert.strictEqual(
-        yield* Stream.mkString(Turn.textOf(events(mixed.slice(0, -2)))),
+        yield* Stream.mkString(Turn.toText(events(mixed.slice(0, -2)))),
         "A1\n\nB1\n\nA2A3\n\nB2"
       )
     }))
@@ -264,7 +264,7 @@ describe("The messages of a turn", () => {
       const lost = Stream.concat(events([started("a"), delta("a", "A")]), Stream.fail("lost"))
       const seen: Array<string> = []
       const failure = yield* Effect.flip(
-        Stream.runForEach(Turn.messagesOf(lost), ({ _tag }) => Effect.sync(() => seen.push(_tag)))
+        Stream.runForEach(Turn.toMessages(lost), ({ _tag }) => Effect.sync(() => seen.push(_tag)))
       )
       assert.strictEqual(failure, "lost")
       assert.deepStrictEqual(seen, ["Started", "Delta"])

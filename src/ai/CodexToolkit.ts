@@ -1,5 +1,5 @@
 /**
- * A Toolkit of `effect/ai` as tools of a Codex thread.
+ * Tools of a Codex thread that run a Toolkit of `effect/ai`.
  *
  * **Example** (Passing a Toolkit to a thread)
  *
@@ -60,12 +60,14 @@ export interface Options<R> {
    */
   readonly timeout?: Duration.Input | undefined
   /**
-   * Decides about calls of tools that need approval. Without it, such a call fails and the model gets the reason.
+   * Decides about calls of tools that need approval.
+   *
+   * @default none: such a call fails, and the model receives the reason
    */
   readonly approve?: ((tool: string, args: unknown, call: Tool.Call) => Effect.Effect<boolean, never, R>) | undefined
 }
 
-const kinds: Kinds<Options<any>> = { timeout: duration, approve: func }
+const kinds: Kinds<Options<unknown>> = { timeout: duration, approve: func }
 
 const failed = (text: string): Tool.Result => ({ success: false, content: [Tool.text(text)] })
 
@@ -96,7 +98,7 @@ const withoutParameters = (span: Tracer.Span): Tracer.Span =>
         : Reflect.get(target, key, target)
   })
 
-/** Keeps the arguments of a call, which are private, off the current span, where the Toolkit adds them. */
+/** Prevents that the Toolkit adds the arguments of a call to the current span, because they are private. */
 const withPrivateArguments = Effect.updateContext(<R>(context: Context.Context<R>) =>
   Option.match(Context.getOption(context, Tracer.ParentSpan), {
     onNone: () => context,
@@ -117,7 +119,7 @@ const run = (
     withPrivateArguments,
     Effect.flatMap((results) => Stream.runLast(results)),
     Effect.flatMap(Option.match({
-      onNone: () => Effect.die(new Error("The handler emitted no result")),
+      onNone: () => Effect.die(new Error("The handler of a tool emitted no result")),
       onSome: ({ encodedResult, isFailure, modelOutput }) =>
         Effect.succeed<Tool.Result>({
           success: !isFailure,
@@ -127,81 +129,83 @@ const run = (
     Effect.catch((error: unknown) =>
       AiError.isAiError(error)
         ? error.reason._tag === "ToolParameterValidationError"
-          ? Effect.succeed(failed(`Invalid arguments for ${tool.name}: ${error.reason.description}`))
+          ? Effect.succeed(failed(`Invalid arguments for tool \`${tool.name}\`: ${error.reason.description}`))
           : Effect.die(error)
         : Effect.map(Effect.orDie(encodeFailure(error)), (json) => failed(toText(json)))
     )
   ) as Effect.Effect<Tool.Result, never, any>
 }
 
-/** Whether a call may run. The Toolkit itself refuses arguments that do not decode. */
-const isApproved = <R>(
+/** Decides if a call may run. The Toolkit refuses arguments that do not decode. */
+const isApproved = Effect.fnUntraced(function*<R>(
   tool: AiTool.Any,
   approve: Options<R>["approve"],
   args: unknown,
   call: Tool.Call
-): Effect.Effect<boolean, never, R> =>
-  Effect.gen(function*() {
-    const { needsApproval } = tool
-    if (needsApproval === undefined || needsApproval === false) return true
-    if (typeof needsApproval === "function") {
-      const decoded = yield* Effect.option(
-        Schema.decodeUnknownEffect(tool.parametersSchema as Schema.Codec<unknown>)(args)
-      )
-      if (Option.isNone(decoded)) return true
-      const needed = needsApproval(decoded.value, { toolCallId: call.callId, messages: [] })
-      if (!(Effect.isEffect(needed) ? yield* needed : needed)) return true
-    }
-    return approve === undefined ? false : yield* approve(tool.name, args, call)
-  })
+): Effect.fn.Return<boolean, never, R> {
+  const { needsApproval } = tool
+  if (needsApproval === undefined || needsApproval === false) return true
+  if (typeof needsApproval === "function") {
+    const decoded = yield* Effect.option(
+      Schema.decodeUnknownEffect(tool.parametersSchema as Schema.Codec<unknown>)(args)
+    )
+    if (Option.isNone(decoded)) return true
+    const needed = needsApproval(decoded.value, { toolCallId: call.callId, messages: [] })
+    if (!(Effect.isEffect(needed) ? yield* needed : needed)) return true
+  }
+  return approve === undefined ? false : yield* approve(tool.name, args, call)
+})
 
 /**
- * Makes the tools of a Toolkit, with the handlers in the current context, for the option `tools` of a thread.
+ * Makes tools of a Toolkit, with its handlers in the current context, for the option `tools` of a thread.
  *
  * **Details**
  *
- * Arguments that do not decode become a message to the model, and so do failures, under either `failureMode`. The result is the last value
- * that a handler emits. Tools that only a provider can run fail with `InvalidRequest`.
+ * The model receives an issue of arguments that do not decode, and a failure of a handler, with either `failureMode`. The result is the
+ * last value that a handler emits.
+ *
+ * **Gotchas**
+ *
+ * Tools that only a provider can run fail with `InvalidRequest`.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make = <Tools extends Record<string, AiTool.Any>, R = never>(
+export const make = Effect.fnUntraced(function*<Tools extends Record<string, AiTool.Any>, R = never>(
   toolkit: AiToolkit.Toolkit<Tools>,
   options: Options<R> = {}
-): Effect.Effect<
+): Effect.fn.Return<
   ReadonlyArray<Tool.Tool>,
   AppServerError,
   AiTool.HandlersFor<Tools> | AiTool.HandlerServices<Tools[keyof Tools]> | R
-> =>
-  Effect.gen(function*() {
-    assertOptions("CodexToolkit.make", kinds, options)
-    const context = yield* handlerContext<any>()
-    const withHandlers = (yield* toolkit) as unknown as AnyToolkit
-    const tools: Array<Tool.Tool> = []
-    for (const tool of Object.values<AiTool.Any>(withHandlers.tools)) {
-      if (AiTool.isProviderDefined(tool)) {
-        return yield* appServerError(
-          new InvalidRequest({
-            method: "thread/start",
-            description: `Only its provider can run tool ${tool.name}; remove it from the Toolkit`
-          })
-        )
-      }
-      const inputSchema = AiTool.getJsonSchema(tool)
-      const prepare = ownFields(inputSchema)
-      const runApproved = (args: unknown, call: Tool.Call) =>
-        Effect.flatMap(isApproved(tool, options.approve, args, call), (approved) =>
-          approved
-            ? run(withHandlers, tool, args, call)
-            : Effect.succeed(failed(`${tool.name} needs approval and was not approved`)))
-      tools.push({
-        name: tool.name,
-        description: AiTool.getDescription(tool) ?? "",
-        inputSchema,
-        timeout: options.timeout,
-        run: (args, call) => provideHandlerContext(context, () => runApproved(prepare(args), call))
-      })
+> {
+  assertOptions("CodexToolkit.make", kinds, options)
+  const context = yield* handlerContext<any>()
+  const withHandlers = (yield* toolkit) as unknown as AnyToolkit
+  const tools: Array<Tool.Tool> = []
+  for (const tool of Object.values<AiTool.Any>(withHandlers.tools)) {
+    if (AiTool.isProviderDefined(tool)) {
+      return yield* appServerError(
+        new InvalidRequest({
+          method: "thread/start",
+          description: `only a provider can run tool \`${tool.name}\`. Remove it from the Toolkit`
+        })
+      )
     }
-    return tools
-  })
+    const inputSchema = AiTool.getJsonSchema(tool)
+    const prepare = ownFields(inputSchema)
+    const runApproved = (args: unknown, call: Tool.Call) =>
+      Effect.flatMap(isApproved(tool, options.approve, args, call), (approved) =>
+        approved
+          ? run(withHandlers, tool, args, call)
+          : Effect.succeed(failed(`Tool \`${tool.name}\` needs approval and was not approved`)))
+    tools.push({
+      name: tool.name,
+      description: AiTool.getDescription(tool) ?? "",
+      inputSchema,
+      timeout: options.timeout,
+      run: (args, call) => provideHandlerContext(context, () => runApproved(prepare(args), call))
+    })
+  }
+  return tools
+})

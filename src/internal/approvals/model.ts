@@ -1,4 +1,4 @@
-/** The requests for approval, the decisions about them, and the handlers that decide. `Approvals` exports all of it. */
+/** Requests for approval, decisions about them, and handlers. The public module `Approvals` exports all of it. */
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
@@ -8,49 +8,48 @@ import type * as Protocol from "../../Protocol.ts"
 import type { HandlerServices, KnownServices } from "../handlers/handlerServices.ts"
 
 /**
- * What every request has.
+ * The fields of every request.
  *
  * @category requests
  * @since 0.1.0
  */
 export interface RequestBase {
-  /** The thread that asks. That of a sub-agent is a thread of its own. */
+  /** The id of the requesting thread. A sub-agent has its own thread. */
   readonly threadId: string
-  /** The turn that asks, if the server names it. */
+  /** The id of the requesting turn, if the server sends it. */
   readonly turnId: string | undefined
-  /** Why, in the model's words. */
+  /** The reason that the model gives. */
   readonly reason: string | undefined
-  /** The request as the server sent it, for what newer servers add. */
+  /** The params as the server sent them, with the additions of newer servers. */
   readonly params: unknown
 }
 
 /**
- * Codex wants to run a command, outside of its sandbox.
+ * A request to run a command outside of the sandbox.
  *
  * **When to use**
  *
- * Decide by `argv`. `script` must be parsed to be understood, and `commandActions` and `reason` are written by, or for, the model.
+ * Decide by `argv`. `script` is shell code, and `commandActions` and `reason` come from the model.
  *
  * **Details**
  *
- * `argv` is there for a program and its arguments, when nothing else reads them first:
+ * `argv` is set if the command is one program with its arguments, and no shell or launcher interprets them first:
  *
- * - The command is a system shell with a script, `/bin/bash -c '…'` or `-lc`, as Codex sends it, and the script is a single plain
- *   command. The shell is `sh`, `bash`, `dash`, `zsh` or `ksh` in `/bin`, `/usr/bin` or `/run/current-system/sw/bin`. Or the
- *   command is not in a shell.
- * - Nothing in it is for a shell to act upon: an operator, a variable, a pattern, a brace, a tilde that is expanded (also in
- *   `a=~/x`), an assignment, a comment, or a backslash that the shell drops from a word such as `C:\dir`.
- * - The program is not one that runs its arguments: another shell (`fish`, `pwsh`, `cmd`), a launcher (`env`, `sudo`, `xargs`, `nice`,
- *   `timeout`, `ssh`), or a builtin (`eval`, `exec`, `time`). Path, letter case and `.exe` make no difference to that.
+ * - The command is a system shell with a script, such as `/bin/bash -lc '…'`, and the script is a single plain command. The shell is `sh`,
+ *   `bash`, `dash`, `zsh` or `ksh` in `/bin`, `/usr/bin` or `/run/current-system/sw/bin`. A command without a shell qualifies too.
+ * - The command has no syntax of a shell: no operator, variable, pattern, brace, assignment or comment. It has no tilde that a shell
+ *   expands (also in `a=~/x`), and no backslash that a shell removes from a word such as `C:\dir`.
+ * - The program does not run its arguments. Excluded are other shells (`fish`, `pwsh`, `cmd`), launchers (`env`, `sudo`, `xargs`, `nice`,
+ *   `timeout`, `ssh`) and builtins (`eval`, `exec`, `time`). Path, letter case and `.exe` make no difference.
  *
  * **Gotchas**
  *
- * - Other programs can run code too, as one of their features: `find -exec`, `git -c`, `make`, `npx`, `docker run`, `python -c`,
- *   `node -e`. They have `argv`, so look at all words and not only at the first one.
- * - A login shell (`-lc`, Codex's default) runs the user's profile first, and `zsh` always runs `~/.zshenv`. If Codex may write the
+ * - Other programs can also run code: `find -exec`, `git -c`, `make`, `npx`, `docker run`, `python -c`, `node -e`. They have `argv`, so
+ *   check all words and not only the first one.
+ * - A login shell (`-lc`, the default of Codex) runs the user's profile first, and `zsh` always runs `~/.zshenv`. If Codex may write to the
  *   user's home directory, set `allow_login_shell = false` in its configuration. `ApprovalPolicy.readOnlyCommands` accepts no
- *   command from such a shell.
- * - The environment of the server counts too: `PATH` says which program a name is, and `BASH_ENV` names a file that `bash` runs.
+ *   command of such a shell.
+ * - The environment of the server matters too: `PATH` determines the program of a name, and `bash` runs the file in `BASH_ENV`.
  *
  * @category requests
  * @since 0.1.0
@@ -58,38 +57,39 @@ export interface RequestBase {
 export interface CommandRequest extends RequestBase {
   readonly _tag: "Command"
   readonly itemId: string
-  /** Tells apart several requests about one item. */
+  /** Distinguishes several requests about one item. */
   readonly approvalId: string | undefined
-  /** What is asked for; `"command"` is to run one, `"writeStdin"` to type into one that runs. */
+  /** The action: `"command"` to run a command, `"writeStdin"` to write to the stdin of a running one. */
   readonly kind: Protocol.CommandExecutionApprovalKind
-  /** The command as it would be run, mostly a shell with a script. */
+  /** The complete command, usually a shell with a script. */
   readonly command: string | undefined
-  /** What the shell is to run, if the command is a system shell with a script. */
+  /** The script, if the command is a system shell with a script. */
   readonly script: string | undefined
-  /** The program and its arguments, if these words are all that runs; `undefined` otherwise. Decide by this. */
+  /** The program and its arguments, or `undefined` if the command runs anything else. Decide by this. */
   readonly argv: ReadonlyArray<string> | undefined
+  /** The working directory of the command. */
   readonly cwd: string | undefined
-  /** What the server makes of the command, for people to look at. */
+  /** The server's interpretation of the command. Display it; do not decide by it. */
   readonly commandActions: ReadonlyArray<Protocol.CommandAction>
-  /** Decisions that the server suggests to offer. Others are accepted too. */
+  /** The decisions that the server suggests. It accepts others too. */
   readonly availableDecisions: ReadonlyArray<Protocol.CommandExecutionApprovalDecision>
-  /** Beginnings of commands that could be allowed from now on; see {@link acceptWithExecpolicyAmendment}. */
+  /** A prefix of commands that could be allowed permanently; see {@link acceptWithExecpolicyAmendment}. */
   readonly proposedExecpolicyAmendment: ReadonlyArray<string> | undefined
-  /** Rules about hosts that could be kept from now on; see {@link applyNetworkPolicyAmendment}. */
+  /** Rules about hosts that could be stored; see {@link applyNetworkPolicyAmendment}. */
   readonly proposedNetworkPolicyAmendments: ReadonlyArray<Protocol.NetworkPolicyAmendment>
-  /** Set if this is about a connection that a command wants to make, and not about running it. */
+  /** The network connection of a command, if the request is about that connection and not about the command. */
   readonly networkApprovalContext: Protocol.NetworkApprovalContext | undefined
-  /** Rights that the command would get besides. */
+  /** The additional permissions that the command would get. */
   readonly additionalPermissions: Protocol.AdditionalPermissionProfile | undefined
 }
 
 /**
- * Codex wants to change files.
+ * A request to change files.
  *
  * **Gotchas**
  *
- * The paths are as the server names them. A folder or a file among them can be a link that leads elsewhere, and an update can
- * move its file to `move_path`. `ApprovalPolicy.onlyInside` and `ApprovalPolicy.acceptFileChanges` look at both.
+ * The server does not resolve the paths: a part of a path can be a symbolic link. An update can move its file to `move_path`.
+ * `ApprovalPolicy.onlyInside` and `ApprovalPolicy.acceptFileChanges` check both.
  *
  * @category requests
  * @since 0.1.0
@@ -97,14 +97,14 @@ export interface CommandRequest extends RequestBase {
 export interface FileChangeRequest extends RequestBase {
   readonly _tag: "FileChange"
   readonly itemId: string
-  /** The files with their diffs; `undefined` if the server has not told this client, so accept that at your own risk. */
+  /** The files with their diffs, or `undefined` if the server did not send them to this client. Accept such a request at your own risk. */
   readonly changes: ReadonlyArray<Protocol.FileUpdateChange> | undefined
-  /** Set if Codex asks for the right to write below this folder for the rest of the session. */
+  /** A directory, if Codex requests permission to write in it for the rest of the session. */
   readonly grantRoot: string | undefined
 }
 
 /**
- * Codex wants more rights for what follows.
+ * A request for more permissions.
  *
  * @category requests
  * @since 0.1.0
@@ -112,34 +112,43 @@ export interface FileChangeRequest extends RequestBase {
 export interface PermissionsRequest extends RequestBase {
   readonly _tag: "Permissions"
   readonly itemId: string
+  /** The requested permissions. */
   readonly permissions: Protocol.RequestPermissionProfile
+  /** The working directory of the thread. */
   readonly cwd: string
 }
 
 /**
- * Codex wants to call a tool of an MCP server. Tools that are marked as read-only are not asked about.
+ * A request to call a tool of an MCP server.
  *
- * An MCP server's own form can look the same, so this is asked only while the turn makes the call, as `item/started` says, and is
- * declined otherwise.
+ * **Details**
+ *
+ * Codex sends no request for tools that are marked as read-only.
+ *
+ * An MCP server can send a form that looks the same. The handler is therefore called only while the turn makes the call, according to
+ * `item/started`. Otherwise the request is declined.
  *
  * @category requests
  * @since 0.1.0
  */
 export interface McpToolCallRequest extends RequestBase {
   readonly _tag: "McpToolCall"
+  /** The name of the MCP server. */
   readonly server: string
+  /** The name of the tool. */
   readonly tool: string
-  /** The question in the server's words. */
+  /** The question of the app-server. */
   readonly message: string
+  /** The description of the tool. */
   readonly description: string | undefined
   /** The arguments of the call. */
   readonly arguments: unknown
-  /** What the tool says of itself, such as `{ destructiveHint: true }`. Codex 0.166 does not say it: then it is empty. */
+  /** The annotations of the tool, such as `{ destructiveHint: true }`. Empty with Codex 0.166, which does not send them. */
   readonly annotations: Readonly<Record<string, unknown>>
 }
 
 /**
- * Something that Codex asks for, told apart by `_tag`.
+ * A request for approval. `_tag` is the kind of request.
  *
  * @category requests
  * @since 0.1.0
@@ -147,19 +156,23 @@ export interface McpToolCallRequest extends RequestBase {
 export type Request = CommandRequest | FileChangeRequest | PermissionsRequest | McpToolCallRequest
 
 /**
+ * A decision about a command.
+ *
  * @category decisions
  * @since 0.1.0
  */
 export type CommandDecision = Protocol.CommandExecutionApprovalDecisionParam
 
 /**
+ * A decision about changes of files.
+ *
  * @category decisions
  * @since 0.1.0
  */
 export type FileChangeDecision = Protocol.FileChangeApprovalDecision
 
 /**
- * A decision about rights: all that were asked for, or those that are named.
+ * A decision about permissions: all requested ones, or the listed ones; see {@link grant}.
  *
  * @category decisions
  * @since 0.1.0
@@ -172,19 +185,23 @@ export type PermissionsDecision =
   | Protocol.PermissionsRequestApprovalResponse
 
 /**
+ * A decision about a call of a tool of an MCP server.
+ *
  * @category decisions
  * @since 0.1.0
  */
 export type McpToolCallDecision = "accept" | "acceptForSession" | "acceptAlways" | "decline" | "cancel"
 
 /**
+ * A decision about any request.
+ *
  * @category decisions
  * @since 0.1.0
  */
 export type Decision = CommandDecision | FileChangeDecision | PermissionsDecision | McpToolCallDecision
 
 /**
- * Yes, this once. Of rights: for the rest of the turn.
+ * Accepts the request once. Requested permissions hold for the rest of the turn.
  *
  * @category decisions
  * @since 0.1.0
@@ -192,7 +209,7 @@ export type Decision = CommandDecision | FileChangeDecision | PermissionsDecisio
 export const accept = "accept" as const
 
 /**
- * Yes, and do not ask again in this session: for the same command, for these files, for this tool.
+ * Accepts the request, and equal ones in this session: the same command, the same files or the same tool.
  *
  * @category decisions
  * @since 0.1.0
@@ -200,7 +217,7 @@ export const accept = "accept" as const
 export const acceptForSession = "acceptForSession" as const
 
 /**
- * Yes, and do not ask again, in later sessions either. For MCP tools only; the server keeps it in its configuration.
+ * Accepts all calls of an MCP tool, also in later sessions. The server stores this in its configuration.
  *
  * @category decisions
  * @since 0.1.0
@@ -208,7 +225,7 @@ export const acceptForSession = "acceptForSession" as const
 export const acceptAlways = "acceptAlways" as const
 
 /**
- * No. The model is told so, and the turn goes on.
+ * Declines the request. The model receives that, and the turn continues.
  *
  * @category decisions
  * @since 0.1.0
@@ -216,7 +233,7 @@ export const acceptAlways = "acceptAlways" as const
 export const decline = "decline" as const
 
 /**
- * No, and interrupt the turn.
+ * Declines the request and interrupts the turn.
  *
  * @category decisions
  * @since 0.1.0
@@ -224,8 +241,12 @@ export const decline = "decline" as const
 export const cancel = "cancel" as const
 
 /**
- * Yes, and do not ask again about commands that begin with these words. The server writes that into the rules in its home, so
- * it holds for later sessions too. `proposedExecpolicyAmendment` of the request is a suggestion.
+ * Accepts a command, and all commands that start with these words.
+ *
+ * **Details**
+ *
+ * The server stores the rule in its `CODEX_HOME`, so it also holds in later sessions. The request suggests words in
+ * `proposedExecpolicyAmendment`.
  *
  * @category decisions
  * @since 0.1.0
@@ -235,7 +256,7 @@ export const acceptWithExecpolicyAmendment = (words: ReadonlyArray<string>) => (
 })
 
 /**
- * Keeps a rule about a host, which allows or denies this connection and later ones.
+ * Stores a rule that allows or denies this connection and later ones to its host.
  *
  * @category decisions
  * @since 0.1.0
@@ -245,7 +266,7 @@ export const applyNetworkPolicyAmendment = (amendment: Protocol.NetworkPolicyAme
 })
 
 /**
- * Grants just these rights. `scope` is `"turn"` unless it is said to be `"session"`.
+ * Grants these permissions only, for the turn, or with `scope: "session"` for the session.
  *
  * @category decisions
  * @since 0.1.0
@@ -256,21 +277,33 @@ export const grant = (
 ): Protocol.PermissionsRequestApprovalResponse => ({ scope: "turn", ...options, permissions })
 
 /**
- * One typed handler for each kind of request. A kind without a handler is left to whoever comes next: the turn's handlers
- * come first, then the thread's, then those of {@link layer}, and at last it is declined.
+ * The handlers of a program, one for each kind of request.
+ *
+ * **Details**
+ *
+ * A request without a handler passes to the next handlers: first those of the turn, then those of the thread, then those of the
+ * context. If none of them decides, it is declined.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Handlers<out R = never> {
+  /** Decides about commands, also about their network connections. */
   readonly command?: ((request: CommandRequest) => Effect.Effect<CommandDecision, unknown, R>) | undefined
+  /** Decides about changes of files. */
   readonly fileChange?: ((request: FileChangeRequest) => Effect.Effect<FileChangeDecision, unknown, R>) | undefined
+  /** Decides about requests for more permissions. */
   readonly permissions?: ((request: PermissionsRequest) => Effect.Effect<PermissionsDecision, unknown, R>) | undefined
+  /** Decides about calls of tools of MCP servers. */
   readonly mcpToolCall?: ((request: McpToolCallRequest) => Effect.Effect<McpToolCallDecision, unknown, R>) | undefined
 }
 
 /**
- * Decides about any request, or leaves it to whoever comes next. `ApprovalPolicy` has some that are ready-made.
+ * A function that decides about any request, or leaves it open with `Option.none`.
+ *
+ * **When to use**
+ *
+ * Compose policies with `ApprovalPolicy`, which also has predefined ones.
  *
  * @category models
  * @since 0.1.0
@@ -278,7 +311,7 @@ export interface Handlers<out R = never> {
 export type Policy<R = never> = (request: Request) => Effect.Effect<Option.Option<Decision>, unknown, R>
 
 /**
- * Whoever decides about requests.
+ * A policy, or handlers for each kind of request.
  *
  * @category models
  * @since 0.1.0
@@ -296,12 +329,18 @@ export type Services<A> = KnownServices<
 >
 
 /**
- * What becomes of requests, for the record. It has the requests and decisions themselves, so it is as private as they are.
+ * An entry of the audit log of requests and decisions.
  *
- * - `Requested`: Codex asks.
- * - `Decided`: the answer, and by whom: the handler of the turn, the thread or the layer; `"nobody"`, if it was declined because
- *   none decided; `"failure"`, if it was declined because a handler failed, as `cause` says.
- * - `Withdrawn`: it was resolved elsewhere, or its turn or the connection ended, before anybody decided.
+ * **Details**
+ *
+ * - `Requested`: Codex sent the request.
+ * - `Decided`: the request has its decision. `by` is the source: the handlers of the turn, the thread or the layer. The decision of
+ *   `"nobody"` is to decline, because no handler decided; that of `"failure"` is to decline, because a handler failed with `cause`.
+ * - `Withdrawn`: another client responded, or the turn or the connection ended, before a handler decided.
+ *
+ * **Gotchas**
+ *
+ * Entries contain the requests and decisions, so they are as private as these.
  *
  * @category models
  * @since 0.1.0
@@ -319,11 +358,18 @@ export type AuditEntry =
   | { readonly _tag: "Withdrawn"; readonly at: DateTime.Utc; readonly request: Request }
 
 /**
- * The approvals in a context: the policy that decides about the requests of the threads and turns that are started in it.
+ * Context reference for the policy that decides about the requests of threads and turns started in that context.
  *
- * `undefined`, the default, decides about nothing. `Approvals.layer` provides it.
+ * **When to use**
  *
- * @category services
+ * Provide it with `Approvals.layer` to a program. Provide it to one effect with `Effect.provideService` and `Approvals.make`.
+ *
+ * **Details**
+ *
+ * Because it is a `Context.Reference`, programs without approvals need no service. The default is `undefined`: no policy, so requests
+ * that the handlers of the turn and the thread leave open are declined.
+ *
+ * @category references
  * @since 0.1.0
  */
 export const Approvals: Context.Reference<Policy | undefined> = Context.Reference<Policy | undefined>(

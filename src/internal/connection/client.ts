@@ -1,4 +1,4 @@
-/** Sends typed requests, and retries them where that is safe. */
+/** Sends typed requests, and retries them if that is safe. */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -21,7 +21,7 @@ import { decoderFor, encodeParams, getSpec } from "./codec.ts"
 import type { RequestOptions } from "./options.ts"
 
 /**
- * The arguments of a request after its method: params, which may be left out where the protocol allows it, and options.
+ * The arguments of a request after its method: params, which are optional if the protocol allows that, and options.
  *
  * @category models
  * @since 0.1.0
@@ -37,16 +37,20 @@ export interface Client {
    *
    * **Details**
    *
-   * Params are checked before they are sent: what the protocol does not have fails with `InvalidRequest`. When the server is
-   * overloaded, an idempotent request is retried, such as one that only reads; any other is not.
+   * Params are checked before they are sent: params that the protocol does not have fail with `InvalidRequest`. If the server is
+   * overloaded, idempotent requests are retried, such as those that only read.
    */
   readonly request: <M extends keyof Protocol.ClientRequests>(
     method: M,
     ...args: RequestArgs<M>
   ) => Effect.Effect<Protocol.ClientRequests[M]["result"], AppServerError>
   /**
-   * Sends a request and returns the JSON of its response. The params of a known method are checked as `request` does; those of a method
-   * that only a newer server has are sent as they are.
+   * Sends a request and returns the JSON of its response.
+   *
+   * **When to use**
+   *
+   * For methods that only a newer server has. Their params are sent unchecked. The params of a known method are checked as
+   * `request` does.
    */
   readonly requestRaw: (
     method: string,
@@ -57,7 +61,7 @@ export interface Client {
 
 /** A client that also explains its errors. */
 export interface ServerClient extends Client {
-  /** Adds the versions of the server and of the protocol to an error that has a place for them. */
+  /** Adds the versions of server and protocol to an error whose reason has them. */
   readonly withVersions: (error: AppServerError) => AppServerError
 }
 
@@ -65,7 +69,7 @@ const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jitter
 
 const requestKinds: Kinds<RequestOptions> = { timeout: duration, onSend: func }
 
-/** Adds a span if there is a tracer, because a span costs more than the request itself. */
+/** Adds a span only if there is a tracer, because a span costs more than the request itself. */
 const withRequestSpan = <A, E>(method: string, request: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
   Effect.withFiber((fiber) =>
     fiber.cache.tracer === undefined
@@ -75,19 +79,19 @@ const withRequestSpan = <A, E>(method: string, request: () => Effect.Effect<A, E
       })
   )
 
-/** Where a client sends its requests, and what it does when they fail. */
+/** The connection of a client, and its behavior when requests fail. */
 export interface Target {
-  /** The peer to send on without waiting, if there is one. */
+  /** Returns the current peer, if there is one. */
   readonly peer: () => Peer | undefined
-  /** Waits for a peer. */
+  /** Waits until there is a peer. */
   readonly acquirePeer: Effect.Effect<Peer, AppServerError>
-  /** Whether there is another peer after the connection was lost. */
+  /** Returns `true` if there will be another peer after the connection is lost. */
   readonly reconnects: () => boolean
   readonly defaultTimeoutMillis: number
   readonly withVersions: (error: AppServerError) => AppServerError
 }
 
-/** A request that was lost with its connection is retried if it is idempotent, or if the transport never got it. */
+/** Tests if a failed request can be retried: it is idempotent, or the connection closed before it was sent. */
 const isRetryable = ({ reason }: AppServerError, { isSent, method }: Request, reconnects: () => boolean): boolean =>
   reason._tag === "Overloaded"
     ? isIdempotent(method)
@@ -96,7 +100,7 @@ const isRetryable = ({ reason }: AppServerError, { isSent, method }: Request, re
 const invalid = (method: string, description: string) =>
   Effect.fail(appServerError(new InvalidRequest({ method, description })))
 
-/** Retries a request until its deadline, starting with a first failure if there was one. */
+/** Sends and retries a request until its deadline. `firstFailure` is the failure of an attempt that was made before. */
 const retryRequest = (
   { acquirePeer, reconnects, withVersions }: Target,
   clock: Clock.Clock,
@@ -131,7 +135,7 @@ const retryRequest = (
   )
 }
 
-/** Makes a client. A request takes a short path while it succeeds: no schedule, no timer and no fiber of its own. */
+/** Makes a client. A request that succeeds needs no schedule, timer or additional fiber, because these cost more than the request. */
 export const makeClient = (clock: Clock.Clock, target: Target): ServerClient => {
   const { defaultTimeoutMillis, peer, reconnects, withVersions } = target
 
@@ -167,7 +171,12 @@ export const makeClient = (clock: Clock.Clock, target: Target): ServerClient => 
 
   const request = ((method: keyof Protocol.ClientRequests, params?: unknown, options?: RequestOptions) => {
     const spec = getSpec(Protocol.clientRequests, method)
-    if (spec === undefined) return invalid(method, `the protocol of Codex ${Protocol.version} has no such method`)
+    if (spec === undefined) {
+      return invalid(
+        method,
+        `the protocol of Codex \`${Protocol.version}\` does not have this method. Use \`requestRaw\` for a method of a newer server`
+      )
+    }
     return Effect.flatMap(requestRaw(method, params, options), (result) => {
       const decoded = decoderFor(spec.result)(result)
       return Result.isSuccess(decoded)

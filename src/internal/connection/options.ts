@@ -5,7 +5,7 @@ import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 
 /**
- * The options of a connection.
+ * The options of a connection to a server.
  *
  * @category models
  * @since 0.1.0
@@ -30,14 +30,21 @@ export interface Options {
    */
   readonly requestAttestation?: boolean | undefined
   /**
-   * Whether to connect to a server that is older than the oldest supported version, 0.166.0, which otherwise fails with
-   * `UnsupportedServer`. Such a server may lose a thread's permissions, and leave out what the types of `Protocol` say it
-   * sends. A server whose version is unknown is always accepted.
+   * Whether to connect to a server that is older than 0.166.0, the oldest supported version. Otherwise connecting fails with
+   * `UnsupportedServer`. A server whose version is unknown is always accepted.
+   *
+   * **Gotchas**
+   *
+   * An older server may lose the permissions of a thread, and may omit fields that the types of `Protocol` require.
    *
    * @default false
    */
   readonly allowUnsupportedServer?: boolean | undefined
-  /** Methods of notifications that the server does not send. Turns do not end without `turn/completed`. */
+  /**
+   * The methods of notifications that the server must not send. Turns do not end without `turn/completed`.
+   *
+   * @default none
+   */
   readonly optOutNotificationMethods?: ReadonlyArray<string> | undefined
   /**
    * Maximum time for the response to a request, retries included.
@@ -46,20 +53,29 @@ export interface Options {
    */
   readonly requestTimeout?: Duration.Input | undefined
   /**
-   * Maximum number of requests in flight; more wait in a queue. From about 200 the server refuses requests, and from about 250 it
-   * drops responses. A request that waits for longer than `requestTimeout`, as its own timeout may allow, does not count any more.
+   * Maximum number of requests in flight; more wait in a queue.
+   *
+   * **Details**
+   *
+   * From about 200 requests in flight the server refuses requests, and from about 250 it drops responses. A request whose own timeout is
+   * longer than `requestTimeout` counts for the duration of `requestTimeout`.
    *
    * @default 128
    */
   readonly maxInFlight?: number | undefined
   /**
-   * Whether to connect again when the connection has ended: `true` for up to five times in a row with exponential backoff, or a
-   * schedule. The schedule starts anew when a connection has lasted a minute.
+   * Whether to restart the server and connect again after the connection has ended. `true` restarts up to five times in a row with
+   * exponential backoff; pass a schedule for other delays. The schedule starts over after a connection has lasted a minute.
    *
-   * Meanwhile the state is `Starting`, and requests wait, within their timeout. Requests that were in flight are retried if they are
-   * idempotent; others fail with `ConnectionClosed`. `Codex` resumes its threads, with the settings that they had, when they are
-   * used, and recovers their turns: a turn that the server had finished has its result, any other fails with `TurnLost`. When
-   * the schedule has ended everything fails with `RestartsExhausted`.
+   * **Details**
+   *
+   * During a restart the state is `Starting`, and requests wait within their timeout. Requests that were in flight are retried if they
+   * are idempotent; others fail with `ConnectionClosed`.
+   *
+   * `Codex` resumes each thread when it is used, with the settings that it had. It recovers the turns: a turn that the server completed
+   * has its result, and any other turn fails with `TurnLost`.
+   *
+   * When the schedule has ended, every operation fails with `RestartsExhausted`.
    *
    * @default false
    */
@@ -79,6 +95,6 @@ export interface RequestOptions {
    * @default the connection's `requestTimeout`
    */
   readonly timeout?: Duration.Input | undefined
-  /** Called just before the transport gets the request. A request that it never got can be sent again safely. */
+  /** Runs just before the transport sends the request. A request that was not sent can be retried safely. */
   readonly onSend?: (() => void) | undefined
 }

@@ -1,4 +1,4 @@
-/** The questions of the model and of MCP servers, and the handlers that respond to them. `Questions` exports all of it. */
+/** Questions of the model and of MCP servers, and handlers. The public module `Questions` exports all of it. */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
@@ -6,7 +6,7 @@ import type * as Protocol from "../../Protocol.ts"
 import type { HandlerServices, KnownServices } from "../handlers/handlerServices.ts"
 
 /**
- * The model has questions for the user. It can ask in plan mode (`collaborationMode` of a turn).
+ * Questions of the model, which it can send in plan mode (`collaborationMode` of a turn).
  *
  * @category requests
  * @since 0.1.0
@@ -16,16 +16,16 @@ export interface UserInputRequest {
   readonly turnId: string
   readonly itemId: string
   /**
-   * Each has an `id`, the question, and mostly `options` to choose from; with `isOther` any other text is an answer too. What
-   * is `isSecret` should not be shown as it is typed.
+   * The questions, each with an `id` and usually with `options`. With `isOther`, any other text is an answer too. Do not echo the
+   * input for a question with `isSecret`.
    */
   readonly questions: ReadonlyArray<Protocol.ToolRequestUserInputQuestion>
-  /** Whether the turn waits for the answer. */
+  /** Whether the turn waits for the response. */
   readonly isBlocking: boolean
 }
 
 /**
- * The answers, by the `id` of the question. A question without an answer is left open.
+ * The answers, by the `id` of the question. A question may have no answer.
  *
  * @category answers
  * @since 0.1.0
@@ -35,14 +35,14 @@ export interface UserInputAnswers {
 }
 
 /**
- * What every question of an MCP server has.
+ * The fields of every elicitation of an MCP server.
  *
  * @category requests
  * @since 0.1.0
  */
 export interface ElicitationBase {
   readonly threadId: string
-  /** The turn that the server works for, if it is known. */
+  /** The id of the turn that the MCP server works for, if it is known. */
   readonly turnId: string | undefined
   /** The name of the MCP server. */
   readonly server: string
@@ -51,47 +51,52 @@ export interface ElicitationBase {
 }
 
 /**
- * An MCP server wants a form to be filled in.
+ * An elicitation of the values of a form.
  *
  * @category requests
  * @since 0.1.0
  */
 export interface FormElicitation extends ElicitationBase {
   readonly _tag: "Form"
+  /** The message of the MCP server to the user. */
   readonly message: string
-  /** The JSON Schema of the answer: an object with strings, numbers, booleans and choices. */
+  /** The JSON Schema of the values: an object with strings, numbers, booleans and choices. */
   readonly requestedSchema: Protocol.McpElicitationSchema
-  /** The same as a schema: what it does not decode is not sent. */
+  /** The schema of the values. Values that it does not decode are not sent. */
   readonly schema: Schema.Codec<unknown>
 }
 
 /**
- * An MCP server wants the user to open a page.
+ * An elicitation to open a page.
  *
  * @category requests
  * @since 0.1.0
  */
 export interface UrlElicitation extends ElicitationBase {
   readonly _tag: "Url"
+  /** The message of the MCP server to the user. */
   readonly message: string
+  /** The URL of the page. */
   readonly url: string
   readonly elicitationId: string
 }
 
 /**
- * A question of another kind, as the server sent it: OpenAI's own forms, user verification, and what newer servers add.
+ * An elicitation of another kind, as the server sent it: forms of OpenAI, user verification, and additions of newer servers.
  *
  * @category requests
  * @since 0.1.0
  */
 export interface OtherElicitation extends ElicitationBase {
   readonly _tag: "Other"
+  /** The kind of elicitation, as in the protocol. */
   readonly mode: string
+  /** The params as the server sent them. */
   readonly params: unknown
 }
 
 /**
- * A question of an MCP server, told apart by `_tag`.
+ * An elicitation of an MCP server. `_tag` is its kind.
  *
  * @category requests
  * @since 0.1.0
@@ -99,13 +104,15 @@ export interface OtherElicitation extends ElicitationBase {
 export type ElicitationRequest = FormElicitation | UrlElicitation | OtherElicitation
 
 /**
+ * The response to an elicitation.
+ *
  * @category answers
  * @since 0.1.0
  */
 export type ElicitationAnswer = Protocol.McpServerElicitationRequestResponse
 
 /**
- * Yes, with this content; a question that is not a form needs none.
+ * Accepts an elicitation with this content. Only a form needs content.
  *
  * @category answers
  * @since 0.1.0
@@ -113,7 +120,7 @@ export type ElicitationAnswer = Protocol.McpServerElicitationRequestResponse
 export const accept = (content: unknown = null): ElicitationAnswer => ({ action: "accept", content })
 
 /**
- * No: the user does not want to.
+ * Declines an elicitation: the user refused.
  *
  * @category answers
  * @since 0.1.0
@@ -121,7 +128,7 @@ export const accept = (content: unknown = null): ElicitationAnswer => ({ action:
 export const decline: ElicitationAnswer = { action: "decline", content: null }
 
 /**
- * The user has put the question away without an answer.
+ * Cancels an elicitation: the user dismissed it without a response.
  *
  * @category answers
  * @since 0.1.0
@@ -129,19 +136,25 @@ export const decline: ElicitationAnswer = { action: "decline", content: null }
 export const cancel: ElicitationAnswer = { action: "cancel", content: null }
 
 /**
- * One typed handler for each kind of question. A kind without a handler is left to whoever comes next: the turn's handlers
- * come first, then the thread's, then those of {@link layer}.
+ * The handlers of a program, one for each kind of question.
+ *
+ * **Details**
+ *
+ * A question without a handler passes to the next handlers: first those of the turn, then those of the thread, then those of the
+ * context.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Handlers<out R = never> {
+  /** Responds to questions of the model. */
   readonly userInput?: ((request: UserInputRequest) => Effect.Effect<UserInputAnswers, unknown, R>) | undefined
+  /** Responds to elicitations of MCP servers. */
   readonly elicitation?: ((request: ElicitationRequest) => Effect.Effect<ElicitationAnswer, unknown, R>) | undefined
 }
 
 /**
- * The services that handlers need.
+ * The services that {@link Handlers} need.
  *
  * @category models
  * @since 0.1.0
@@ -149,11 +162,17 @@ export interface Handlers<out R = never> {
 export type Services<H> = KnownServices<HandlerServices<H>>
 
 /**
- * The questions in a context: the handlers that respond to the questions of the threads and turns that are started in it.
+ * Context reference for the handlers that respond to the questions of threads and turns started in that context.
  *
- * `undefined`, the default, responds to nothing. `Questions.layer` provides it.
+ * **When to use**
  *
- * @category services
+ * Provide it with `Questions.layer` to a program. Provide it to one effect with `Effect.provideService` and `Questions.make`.
+ *
+ * **Details**
+ *
+ * Because it is a `Context.Reference`, programs without questions need no service. The default is `undefined`: no handlers.
+ *
+ * @category references
  * @since 0.1.0
  */
 export const Questions: Context.Reference<Handlers | undefined> = Context.Reference<Handlers | undefined>(

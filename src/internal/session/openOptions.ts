@@ -1,4 +1,4 @@
-/** The options of a thread that are not fields of the protocol, and how they are read. */
+/** Resolves the options of a thread that is started, resumed or forked. */
 import * as Effect from "effect/Effect"
 import type { ApprovalOptions, SandboxConflictError } from "../../ApprovalMode.ts"
 import type { AppServerError } from "../../AppServerError.ts"
@@ -14,7 +14,7 @@ import { requireOptions, resolveThreadOptions } from "./settings/resolveOptions.
 import { requireCwd } from "./settings/serverPaths.ts"
 
 /**
- * The options of a thread, however it is opened: permissions, handlers and tools.
+ * The options of every operation that opens a thread: permissions, handlers and tools.
  *
  * @category models
  * @since 0.1.0
@@ -27,25 +27,25 @@ export type OpenOptions<A, Q, T> =
 
 export type Method = "thread/start" | "thread/resume" | "thread/fork"
 
-type AnyOpenOptions = OpenOptions<Approvals.Approver, Questions.Handlers, ReadonlyArray<Tool.Tool>>
+type AnyOpenOptions = OpenOptions<Approvals.Approver<unknown>, Questions.Handlers<unknown>, ReadonlyArray<Tool.Any>>
 
-/** The params of each method that the program may set. */
-interface ParamsOf {
+/** The params of each method that a program may set. */
+interface ParamsByMethod {
   readonly "thread/start": Protocol.ThreadStartOptions
   readonly "thread/resume": Protocol.ThreadResumeOptions
   readonly "thread/fork": Protocol.ThreadForkOptions
 }
 
-export type Options<M extends Method> = ParamsOf[M] & AnyOpenOptions
+export type Options<M extends Method> = ParamsByMethod[M] & AnyOpenOptions
 
-/** Options that were read: the fields of the request, and the handlers and tools of the program. */
+/** Resolved options: the fields of the request, and the handlers and tools of the program. */
 export interface Resolved<Fields> {
   readonly fields: Fields
   readonly handlers: Handlers
   readonly tools: ThreadTools | undefined
 }
 
-/** The options of a new thread, which has `auto_review` unless they say otherwise. */
+/** Adds `auto_review` to the options of a new thread that set no approval option. */
 const withDefaultMode = <O extends AnyOpenOptions>(options: O): O =>
   options.approvalMode === undefined && options.approvalPolicy === undefined && options.approvalsReviewer === undefined
     ? { ...options, approvalMode: "auto_review" }
@@ -56,7 +56,7 @@ export const resolveOpenOptions = Effect.fnUntraced(function*<M extends Method>(
   server: ServerConnection,
   method: M,
   options: Options<M>
-): Effect.fn.Return<Resolved<ParamsOf[M]>, AppServerError | SandboxConflictError> {
+): Effect.fn.Return<Resolved<ParamsByMethod[M]>, AppServerError | SandboxConflictError> {
   yield* requireOptions(method, options)
   const { approvals, questions, toolConcurrency, tools, ...rest } = options
   const handlers = yield* provideHandlers({ approvals, questions }, method)

@@ -67,7 +67,7 @@ const openedTools = (
   response: ThreadOpened
 ): Effect.Effect<ThreadTools | undefined, AppServerError> =>
   tools !== undefined
-    ? mergeForReopen(server, method, id, tools, before, response)
+    ? mergeForReopen(server, { method, id, given: tools, before, opened: response })
     : Effect.succeed(method === "thread/fork" ? before && copyForThread(before) : before)
 
 /** Opens the thread, and records its settings, handlers and tools. */

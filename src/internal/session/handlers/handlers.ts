@@ -1,4 +1,5 @@
-/** The handlers of threads and turns, from their options and from the context of the fiber that opens or starts them. */
+/** Reads the handlers of threads and turns, from options and from the context of the current fiber. */
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
 import * as Approvals from "../../approvals/model.ts"
@@ -16,22 +17,34 @@ export interface Handlers {
 }
 
 /**
- * The options with the handlers of a thread or a turn. An alias, because editors find no documentation of a generic
- * interface within the two alternatives of `ApprovalOptions`.
+ * The options with the handlers of a thread or a turn.
+ *
+ * This is an alias, because editors show no documentation of a generic interface within the alternatives of `ApprovalOptions`.
  */
 export type HandlerOptions<A, Q> = {
-  /** Decides about the approval requests of this thread or turn; see `Approvals`. */
+  /**
+   * Decides about the requests for approval of this thread or turn; see `Approvals`.
+   *
+   * @default the approvals of the context, see `Approvals.layer`
+   */
   readonly approvals?: A & NoExcessProperties<A, Approvals.Handlers> | undefined
-  /** Responds to the questions of this thread or turn; see `Questions`. */
+  /**
+   * Responds to the questions of this thread or turn; see `Questions`.
+   *
+   * @default the questions of the context, see `Questions.layer`
+   */
   readonly questions?: Q & NoExcessProperties<Q, Questions.Handlers> | undefined
 }
 
-/** The handlers of options, with the context of the current fiber. */
+/** The context of the current fiber. It has the services of all handlers, because the public operations require them. */
+export const currentContext = handlerContext<never>() as Effect.Effect<Context.Context<unknown>>
+
+/** Checks the handlers of options, and provides the current context to them. */
 export const provideHandlers = (
-  { approvals, questions }: HandlerOptions<Approvals.Approver, Questions.Handlers>,
+  { approvals, questions }: HandlerOptions<Approvals.Approver<unknown>, Questions.Handlers<unknown>>,
   method: string
 ): Effect.Effect<Handlers, AppServerError> =>
-  Effect.flatMap(handlerContext<never>(), (context) => {
+  Effect.flatMap(currentContext, (context) => {
     const issues = [
       ["approvals", approverIssue(approvals)],
       ["questions", optionIssue(questionKinds, questions)]
@@ -47,7 +60,7 @@ export const provideHandlers = (
     })
   })
 
-/** The handlers that `Approvals.layer` and `Questions.layer` provide to the current fiber. */
+/** The handlers in the context of the current fiber, which `Approvals.layer` and `Questions.layer` provide. */
 export const contextHandlers: Effect.Effect<Handlers> = Effect.all({
   approvals: Approvals.Approvals,
   questions: Questions.Questions
@@ -58,11 +71,11 @@ export const isEmpty = ({ approvals, questions }: Handlers): boolean =>
 
 export const isSame = (a: Handlers, b: Handlers): boolean => a.approvals === b.approvals && a.questions === b.questions
 
-/** The handlers in place of those that are no longer available: broader handlers must not overrule these. */
+/** Handlers in place of those that are no longer available, because broader handlers must not decide then. */
 export const declineAll: Handlers = {
   approvals: () => Effect.succeedSome("decline"),
   questions: {
-    userInput: () => Effect.fail(new Error("The handler for this request is no longer available")),
+    userInput: () => Effect.fail(new Error("The handler for this question is no longer available")),
     elicitation: () => Effect.succeed({ action: "decline", content: null })
   }
 }
