@@ -32,7 +32,6 @@ import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import * as RcRef from "effect/RcRef"
 import type * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { SandboxConflictError } from "./ApprovalMode.ts"
@@ -249,7 +248,7 @@ type AnyTools = ReadonlyArray<Tool.Any>
 const listedSources: ReadonlyArray<Protocol.ThreadSourceKind> = ["cli", "vscode", "exec", "appServer", "unknown"]
 
 const make = Effect.gen(function*() {
-  const session = yield* RcRef.get(yield* Session)
+  const session = yield* Effect.flatMap(Session, ({ acquire }) => acquire)
   const layerHandlers = yield* contextHandlers
   yield* session.handlers.addLayer(layerHandlers)
   const { records, server } = session

@@ -372,7 +372,7 @@ const close = Effect.fn("Thread.close")(function*({ session, thread }: ThreadCon
     )
   )
   record.instructions = {}
-  session.handlers.removeThread(id)
+  session.handlers.closeThread(id)
   session.turns.usages.forgetTotals(id)
 })
 

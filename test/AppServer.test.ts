@@ -5,7 +5,6 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
-import * as RcRef from "effect/RcRef"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -17,7 +16,7 @@ import { Session } from "../src/internal/session/session.ts"
 import * as Protocol from "../src/Protocol.ts"
 import * as Fake from "./FakeTransport.ts"
 
-const sessionState = Effect.flatMap(Session, RcRef.get)
+const sessionState = Effect.flatMap(Session, ({ acquire }) => acquire)
 
 const layer = (options?: AppServer.Options) => Layer.provideMerge(AppServer.layer(options), Fake.layer)
 

@@ -247,7 +247,7 @@ describe("Questions.layer", () => {
       const second = yield* Effect.forkChild(Effect.provide(codex.startThread(), naming("Bob")))
       const other = yield* fake.takeMethod("thread/start")
       yield* fake.emit(elicitation(2, "t"))
-      assert.deepInclude((yield* fake.take).result, { content: { name: "Layer" } })
+      assert.deepInclude((yield* fake.take).result, { action: "decline" })
       yield* fake.reply(start, Fake.threadResponse("t"))
       yield* fake.reply(other, Fake.threadResponse("s"))
       yield* Fiber.join(first)

@@ -4,8 +4,8 @@ import * as Predicate from "effect/Predicate"
 import type { SandboxConflictError } from "../../ApprovalMode.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
-import type { ThreadHandlers } from "./handlers/handlerRegistry.ts"
 import { contextHandlers, type Handlers } from "./handlers/handlers.ts"
+import type { ThreadHandlers } from "./handlers/threadHandlers.ts"
 import { copyForThread, mergeForReopen, type ThreadTools } from "./handlers/threadTools.ts"
 import { type Options, type Resolved, resolveOpenOptions } from "./openOptions.ts"
 import type { SessionState } from "./sessionState.ts"
@@ -79,7 +79,7 @@ const openRecorded = (
 ): Effect.Effect<OpenThread, AppServerError> => {
   const { handlers: registry, records, server, turns } = session
   const { fields, id, isOther, method } = reopen
-  return records.collect(Effect.fnUntraced(function*(updates) {
+  const opened = records.collect(Effect.fnUntraced(function*(updates) {
     const { record: previous, response } = yield* open(session, reopen)
     const instructions = isOther ? {} : records.get(id)?.instructions
     const record = records.note(response, updates, mergeConfig(previous?.config, fields.config))
@@ -87,9 +87,17 @@ const openRecorded = (
     if (method === "thread/resume") yield* findActive(server, turns, response)
     else turns.usages.forgetTotals(record.id)
     const tools = yield* openedTools(session, reopen, before?.tools, response)
-    registry.setThread(record.id, { ...now, tools })
-    return new OpenThread(record, records)
+    const { parentThreadId } = response.thread
+    const handlers: ThreadHandlers = {
+      ...now,
+      tools,
+      parentId: Predicate.isString(parentThreadId) ? parentThreadId : now.parentId
+    }
+    registry.setThread(record.id, handlers)
+    return new OpenThread(record, records, handlers)
   }))
+  // Only the response names the thread of a fork or a path, and the server may send a question before.
+  return method === "thread/fork" || isOther ? registry.whileStarting(now, opened) : opened
 }
 
 /** Resumes or forks a thread. `layer` are the handlers of the context in which the `Codex` layer was built. */
@@ -114,7 +122,8 @@ export const reopenThread = Effect.fnUntraced(function*(
     },
     context: yield* contextHandlers,
     layer,
-    tools: tools ?? before?.tools
+    tools: tools ?? before?.tools,
+    parentId: method === "thread/fork" ? undefined : before?.parentId ?? registry.findParentId(id)
   }
   const reopen: Reopen = { ...resolved, method, id, known, isOther }
   if (method === "thread/fork") return yield* openRecorded(session, reopen, now, before)

@@ -17,7 +17,10 @@ import { recoverMissedCompletions, recoverTurns } from "./turns/recoverTurns.ts"
 import { TurnRegistry } from "./turns/turnRegistry.ts"
 
 /** The session of a connection. */
-export class Session extends Context.Service<Session, RcRef.RcRef<SessionState>>()("effect-codex/AppServer/Session") {}
+export class Session extends Context.Service<Session, {
+  /** Acquires the state. Dies with the cause if the connection has ended and stays ended. */
+  readonly acquire: Effect.Effect<SessionState, never, Scope.Scope>
+}>()("effect-codex/AppServer/Session") {}
 
 const makeState = Effect.fnUntraced(function*(
   server: ServerConnection
@@ -45,5 +48,13 @@ const makeState = Effect.fnUntraced(function*(
  */
 export const makeSession = (
   server: ServerConnection
-): Effect.Effect<RcRef.RcRef<SessionState>, never, Scope.Scope> =>
-  RcRef.make({ acquire: makeState(server), idleTimeToLive: Duration.infinity })
+): Effect.Effect<Session["Service"], never, Scope.Scope> =>
+  Effect.map(
+    RcRef.make({ acquire: makeState(server), idleTimeToLive: Duration.infinity }),
+    (ref) => ({
+      acquire: Effect.flatMap(
+        server.state,
+        (state) => state._tag === "Closed" ? Effect.die(state.cause) : RcRef.get(ref)
+      )
+    })
+  )

@@ -40,6 +40,6 @@ export const startThread = Effect.fnUntraced(function*(
     registry.setThread(id, thread)
     const record = records.note(response, updates, mergeConfig(fields.config))
     record.instructions = getInstructions(fields)
-    return new OpenThread(record, records)
+    return new OpenThread(record, records, thread)
   }))
 })

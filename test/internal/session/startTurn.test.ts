@@ -4,7 +4,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as RcRef from "effect/RcRef"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -111,7 +110,7 @@ describe("a turn", () => {
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const listeners: Array<TurnState> = []
-      const session = yield* Effect.flatMap(Session, RcRef.get)
+      const session = yield* Effect.flatMap(Session, ({ acquire }) => acquire)
       const server: typeof session.server = {
         ...session.server,
         addThreadListener: (_, state) => {

@@ -127,8 +127,10 @@ class ApprovalHandler {
       policies.add(approvals)
       sources.push(by)
       const exit = yield* Effect.exit(Effect.suspend(() => approvals(request)))
-      if (Exit.isSuccess(exit) && Option.isNone(exit.value)) continue
-      const decision = Exit.isSuccess(exit) ? Option.getOrUndefined(exit.value) : undefined
+      // In plain JavaScript a policy may return another value than an Option.
+      const returned = Exit.isSuccess(exit) && Option.isOption(exit.value) ? exit.value : undefined
+      if (returned !== undefined && Option.isNone(returned)) continue
+      const decision = returned && Option.getOrUndefined(returned)
       const response = decision === undefined ? undefined : respond(decision)
       if (decision === undefined || response === undefined) {
         const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(new InvalidDecision({ request: request._tag }))

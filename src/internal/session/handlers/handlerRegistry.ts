@@ -19,53 +19,44 @@ import { getOwn } from "../../getOwn.ts"
 import type { IncomingRequest } from "../../jsonrpc/messages.ts"
 import type { TurnEntry, TurnRegistry } from "../turns/turnRegistry.ts"
 import { declineAll, type Handlers, isEmpty, isSame } from "./handlers.ts"
+import { closedThread, hasSameHandlers, type ThreadHandlers } from "./threadHandlers.ts"
 import type { ThreadTools } from "./threadTools.ts"
-import { TurnHandlers } from "./turnHandlers.ts"
-
-/** The handlers and tools that a thread was opened with. */
-export interface ThreadHandlers {
-  readonly options: Handlers
-  /** The handlers of the context in which the thread was opened. */
-  readonly context: Handlers
-  /** The handlers of the context in which the `Codex` layer was built. */
-  readonly layer: Handlers
-  readonly tools: ThreadTools | undefined
-}
+import { toDeclining, TurnHandlers, type TurnSource } from "./turnHandlers.ts"
 
 export interface HandlerSource {
   readonly by: "turn" | "thread" | "layer"
   readonly handlers: Handlers
 }
 
-/** The handlers of a turn, or the handlers in place of those of a turn that has ended. */
-type TurnSource = Pick<TurnHandlers, "options" | "context">
-
-/** Declines on the levels on which an ended turn had handlers: broader handlers must not overrule those. */
-const toEnded = ({ context, options }: TurnSource): TurnSource => ({
-  options: isEmpty(options) ? {} : declineAll,
-  context: isEmpty(context) ? {} : declineAll
-})
-
-const merge = (a: TurnSource, b: TurnSource): TurnSource => ({
+const mergeSources = (a: TurnSource, b: TurnSource): TurnSource => ({
   options: isEmpty(a.options) ? b.options : a.options,
-  context: isEmpty(a.context) ? b.context : a.context
+  context: isEmpty(a.context) ? b.context : a.context,
+  thread: undefined
 })
 
 const toSources = (by: HandlerSource["by"], all: ReadonlyArray<Handlers>): ReadonlyArray<HandlerSource> =>
   all.filter((handlers) => !isEmpty(handlers)).map((handlers) => ({ by, handlers }))
 
-/** Returns the sources of a thread and its turns, in the order of their precedence. */
+/**
+ * Returns the sources of a thread and its turns, in the order of their precedence. A turn has the handlers of the handle that started it.
+ * The parent of a sub-agent's thread comes before the layer of that thread.
+ */
 const levelSources = (
   turns: ReadonlyArray<TurnSource>,
-  thread: ThreadHandlers | undefined
-): ReadonlyArray<HandlerSource> => [
-  ...toSources("turn", turns.map(({ options }) => options)),
-  ...toSources("thread", thread === undefined ? [] : [thread.options]),
-  ...toSources("layer", [
-    ...turns.map(({ context }) => context),
-    ...thread === undefined ? [] : [thread.context, thread.layer]
-  ])
-]
+  opened: ThreadHandlers | undefined
+): ReadonlyArray<HandlerSource> => {
+  const ofTurns = turns.flatMap(({ thread }) => thread ?? [])
+  const threads = ofTurns.length > 0 ? ofTurns : opened === undefined ? [] : [opened]
+  return [
+    ...toSources("turn", turns.map(({ options }) => options)),
+    ...toSources("thread", threads.map(({ options }) => options)),
+    ...toSources("layer", [
+      ...turns.map(({ context }) => context),
+      ...threads.map(({ context }) => context),
+      ...threads.flatMap(({ layer, parentId }) => parentId === undefined ? [layer] : [])
+    ])
+  ]
+}
 
 export class HandlerRegistry {
   private readonly server: ServerConnection
@@ -107,7 +98,7 @@ export class HandlerRegistry {
       this.server.addNotificationHandler("thread/closed", ({ threadId }) => {
         this.parents.delete(threadId)
       }),
-      this.server.addNotificationHandler("thread/deleted", ({ threadId }) => this.removeThread(threadId)),
+      this.server.addNotificationHandler("thread/deleted", ({ threadId }) => this.closeThread(threadId)),
       this.server.addRestartHandler(() =>
         Effect.sync(() => {
           this.roots.clear()
@@ -131,20 +122,43 @@ export class HandlerRegistry {
   }
 
   getThread(threadId: string): ThreadHandlers | undefined {
-    return this.threads.get(threadId)
+    const thread = this.threads.get(threadId)
+    return thread === closedThread ? undefined : thread
   }
 
-  /** Sets the handlers and tools of a thread, until it is closed. `undefined` if this program has not opened it. */
+  /** Returns the id of the parent of a sub-agent's thread, if a notification has named it. */
+  findParentId(threadId: string): string | undefined {
+    return this.parents.get(threadId)
+  }
+
+  /**
+   * Sets the handlers and tools of a thread, until it is closed. `undefined` if this program has not opened it.
+   *
+   * Sub-agents of earlier turns may still run, and are declined if their thread has other handlers now.
+   */
   setThread(threadId: string, thread: ThreadHandlers | undefined): void {
+    const before = this.threads.get(threadId)
     if (thread === undefined) this.threads.delete(threadId)
     else this.threads.set(threadId, thread)
+    if (before !== undefined && thread !== undefined && !hasSameHandlers(before, thread)) this.endAll(threadId)
   }
 
-  /** Removes the handlers and tools of a thread. */
-  removeThread(threadId: string): void {
-    this.threads.delete(threadId)
-    this.ended.delete(threadId)
+  /** Replaces the handlers and tools of a thread that was closed or deleted. Its sub-agents may still run, and are declined. */
+  closeThread(threadId: string): void {
+    if (this.threads.has(threadId)) {
+      this.threads.set(threadId, closedThread)
+      this.endAll(threadId)
+    }
     this.parents.delete(threadId)
+  }
+
+  private endAll(threadId: string): void {
+    this.addEnded(threadId, { options: declineAll, context: {}, thread: undefined })
+  }
+
+  private addEnded(threadId: string, source: TurnSource): void {
+    const ended = this.ended.get(threadId)
+    this.ended.set(threadId, ended === undefined ? { ...source, thread: undefined } : mergeSources(ended, source))
   }
 
   /** Runs an effect that starts a thread with handlers. The server may send a question before the response names the thread. */
@@ -155,19 +169,19 @@ export class HandlerRegistry {
     })
   }
 
-  /** Adds the handlers of a turn that is about to start. Returns `undefined` if the turn has only the handlers of its thread. */
-  addTurn(threadId: string, options: Handlers, context: Handlers): TurnHandlers | undefined {
-    const thread = this.threads.get(threadId)
+  /** Adds the handlers of a turn that is about to start. `thread` are those of the handle that starts it. */
+  addTurn(
+    threadId: string,
+    { context, options, thread }: TurnSource
+  ): TurnHandlers {
     const inherited = thread === undefined ? {} : isEmpty(thread.context) ? thread.layer : thread.context
     const isInherited = isEmpty(context) || isSame(context, inherited)
-    if (isEmpty(options) && isInherited) return undefined
+    const source = { options, context: isInherited ? {} : context, thread }
     const turns = this.turns.get(threadId) ?? new Set()
-    const entry = new TurnHandlers(options, isInherited ? {} : context, (turn) => {
+    const entry = new TurnHandlers(source, (turn) => {
       turns.delete(turn)
       if (turns.size === 0 && this.turns.get(threadId) === turns) this.turns.delete(threadId)
-      if (turn.turnId === undefined) return
-      const ended = this.ended.get(threadId)
-      this.ended.set(threadId, ended === undefined ? toEnded(turn) : merge(ended, toEnded(turn)))
+      if (turn.turnId !== undefined && turn.hasOwn) this.addEnded(threadId, toDeclining(source))
     })
     this.turns.set(threadId, turns.add(entry))
     return entry
@@ -181,26 +195,24 @@ export class HandlerRegistry {
   /** Returns the tools of a thread, or of the thread that it works for. */
   getTools(threadId: string): Effect.Effect<ThreadTools | undefined> {
     const thread = this.threads.get(threadId)
-    return thread !== undefined ? Effect.succeed(thread.tools) : Effect.flatMap(
-      this.getParent(threadId),
+    const isOwn = thread !== undefined && (thread.tools !== undefined || thread.parentId === undefined)
+    return isOwn ? Effect.succeed(thread.tools) : Effect.flatMap(
+      thread?.parentId === undefined ? this.getParent(threadId) : Effect.succeed(thread.parentId),
       (parent) => Predicate.isString(parent) ? this.getTools(parent) : Effect.succeed(undefined)
     )
   }
 
   /**
    * Resolves the handlers for a question that names no turn. An MCP server can send a question before the response to `thread/start` names
-   * its thread. The handlers are those of that thread. If several threads are being started, they are those of the contexts in which the
-   * `Codex` layers were built.
+   * its thread. The handlers are those of that thread. If several threads are being started, the question is declined.
    */
   resolveStarting(threadId: string): Effect.Effect<ReadonlyArray<HandlerSource>> {
     const [thread] = this.starting
     const isKnown = this.threads.has(threadId) || this.parents.has(threadId)
     if (isKnown || thread === undefined) return this.resolve(threadId, undefined)
-    return Effect.succeed(this.starting.size === 1 ? levelSources([], thread) : this.layerSources)
-  }
-
-  private get layerSources(): ReadonlyArray<HandlerSource> {
-    return toSources("layer", this.layers.toReversed())
+    return Effect.succeed(
+      this.starting.size === 1 ? levelSources([], thread) : [{ by: "thread", handlers: declineAll }]
+    )
   }
 
   /** Resolves the handlers that respond to a request, in the order of their precedence. */
@@ -216,13 +228,13 @@ export class HandlerRegistry {
       seen.add(id)
       const thread = this.threads.get(id)
       found.push(...levelSources(yield* this.resolveTurns(id, threadId, turnId), thread))
-      if (thread !== undefined) return found
+      if (thread !== undefined && thread.parentId === undefined) return found
       const isUnused = this.threads.size === 0 && this.turns.size === 0 && this.ended.size === 0
-      const parent: string | null | undefined = isUnused ? null : yield* this.getParent(id)
+      const parent: string | null | undefined = thread?.parentId ?? (isUnused ? null : yield* this.getParent(id))
       if (parent === undefined) return [...found, { by: "thread", handlers: declineAll }]
       id = parent
     }
-    return [...found, ...this.layerSources]
+    return [...found, ...toSources("layer", this.layers.toReversed())]
   })
 
   /** Resolves the turns of a thread whose handlers respond: the turn of the request, or the turn that a sub-agent works for. */
@@ -236,13 +248,18 @@ export class HandlerRegistry {
     const isOwn = id === requestThreadId
     const expectedTurnId = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
     // A sub-agent without a root turn may work for any turn of the thread.
-    if (!isOwn && expectedTurnId === undefined) return [...running.map(toEnded), ...this.endedSources(id)]
+    if (!isOwn && expectedTurnId === undefined) {
+      return [...running.map(({ source }) => toDeclining(source)), ...this.endedSources(id)]
+    }
+    // A `turn/start` without a response can only join a turn that is named already.
+    const named = running.filter(({ turnId }) => turnId !== undefined && turnId === expectedTurnId)
+    if (named.length > 0) return named.map(({ source }) => source)
     const found: Array<TurnSource> = []
     for (const turn of running) {
       // A request may arrive before the response to `turn/start` names its turn.
       yield* Deferred.await(turn.resolved)
       const matches = expectedTurnId === undefined || turn.turnId === undefined || turn.turnId === expectedTurnId
-      if (!turn.hasEnded && matches) found.push(turn)
+      if (!turn.hasEnded && matches) found.push(turn.source)
     }
     if (isOwn || expectedTurnId === undefined || found.length > 0 || this.turnRegistry.isRunning(id, expectedTurnId)) {
       return found

@@ -4,36 +4,47 @@ import { type AppServerError, InvalidRequest, make as appServerError } from "../
 import type { ServerClient } from "../../connection/client.ts"
 import type { RequestOptions } from "../../connection/options.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
+import type { ThreadHandlers } from "../handlers/threadHandlers.ts"
 import { reopenKept } from "./keptSettings.ts"
 import type { ThreadRecord, ThreadRecords } from "./threadRecords.ts"
+
+/** Opens a thread again with its settings, unless it is open in this restart generation. */
+export const ensureOpen = (
+  client: ServerClient,
+  record: ThreadRecord,
+  records: ThreadRecords
+): Effect.Effect<void, AppServerError> => {
+  const isOpen = () => record.isOpen(records.generation)
+  return Effect.suspend(() =>
+    isOpen() ? Effect.void : record.reopening.withPermit(Effect.suspend(() => {
+      const { generation } = records
+      return isOpen() ? Effect.void : reopenKept(client, record.id, record).pipe(
+        Effect.mapError(client.withVersions),
+        Effect.tap(() => Effect.sync(() => record.open(generation)))
+      )
+    }))
+  )
+}
 
 /** A thread that this program has opened. It is opened again when it is used after a restart. */
 export class OpenThread {
   readonly record: ThreadRecord
   private readonly records: ThreadRecords
+  /** The handlers with which this handle was opened. Another handle of the thread may have others. */
+  readonly handlers: ThreadHandlers
 
-  constructor(record: ThreadRecord, records: ThreadRecords) {
+  constructor(record: ThreadRecord, records: ThreadRecords, handlers: ThreadHandlers) {
     this.record = record
     this.records = records
+    this.handlers = handlers
   }
 
   get id(): string {
     return this.record.id
   }
 
-  /** Opens the thread again with its settings, unless it is open in this restart generation. */
   ensureOpen(client: ServerClient): Effect.Effect<void, AppServerError> {
-    const { record, records } = this
-    const isOpen = () => record.isOpen(records.generation)
-    return Effect.suspend(() =>
-      isOpen() ? Effect.void : record.reopening.withPermit(Effect.suspend(() => {
-        const { generation } = records
-        return isOpen() ? Effect.void : reopenKept(client, record.id, record).pipe(
-          Effect.mapError(client.withVersions),
-          Effect.tap(() => Effect.sync(() => record.open(generation)))
-        )
-      }))
-    )
+    return ensureOpen(client, this.record, this.records)
   }
 
   /**

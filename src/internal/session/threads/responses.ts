@@ -26,6 +26,7 @@ const ThreadOpened = Schema.Struct({
   thread: Schema.Struct({
     id: Schema.String,
     forkedFromId: Schema.optionalKey(Schema.Unknown),
+    parentThreadId: Schema.optionalKey(Schema.Unknown),
     path: Schema.optionalKey(Schema.Unknown),
     status: Schema.optionalKey(Schema.Unknown)
   }),

@@ -16,6 +16,7 @@ import { getThreadId, getTurnId } from "../../connection/codec.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { getOwn } from "../../getOwn.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
+import { ensureOpen } from "../threads/openThread.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
 import type { ThreadRecords } from "../threads/threadRecords.ts"
 import type { AwaitedTurn, TurnEntry, TurnRegistry } from "./turnRegistry.ts"
@@ -221,12 +222,13 @@ export const recoverMissedCompletions = Effect.fnUntraced(
 )
 
 /**
- * Recovers all running turns after a restart, before other requests are sent. Their threads are opened again. Other threads are opened again
- * when they are used.
+ * Recovers all running turns after a restart, before other requests are sent. Their threads are opened again, and so are threads whose turn
+ * another client or a goal has started: the goal then continues. Other threads are opened again when they are used.
  */
 export const recoverTurns = Effect.fnUntraced(
   function*(server: ServerClient, turns: TurnRegistry, records: ThreadRecords): Effect.fn.Return<void> {
     records.generation++
+    const active = turns.takeActiveThreads()
     for (const state of turns.compacting) {
       state.onClose(
         appServerError(
@@ -243,5 +245,10 @@ export const recoverTurns = Effect.fnUntraced(
     }
     const running = [...turns.entries.values()].filter(({ state }) => state.exit === undefined)
     yield* Effect.forEach(running, recoverTurn(server), { concurrency: 8, discard: true })
+    yield* Effect.forEach(
+      active.flatMap((id) => records.get(id) ?? []).filter(({ isClosed }) => !isClosed),
+      (record) => Effect.ignore(ensureOpen(server, record, records)),
+      { concurrency: 8, discard: true }
+    )
   }
 )

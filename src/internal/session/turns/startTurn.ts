@@ -101,7 +101,7 @@ class TurnStart {
     const { options: { context, handlers: options, keepBackgroundTerminals, params }, session, state, thread } = this
     const { handlers, server, turns } = session
     const { threadId } = params
-    const turnHandlers = handlers.addTurn(threadId, options, context)
+    const turnHandlers = handlers.addTurn(threadId, { options, context, thread: thread.handlers })
     let isSent = false
     let activeBefore: string | undefined
     const settingsBefore = thread.record.settings
@@ -122,10 +122,10 @@ class TurnStart {
       Effect.map(({ turn: { id } }): Started => {
         thread.record.applyTurnSettings(params, state.hasSettings)
         const isJoined = activeBefore === id || turns.isRunning(threadId, id)
-        if (isJoined) turnHandlers?.end()
-        else turnHandlers?.setTurnId(id)
+        if (isJoined) turnHandlers.end()
+        else turnHandlers.setTurnId(id)
         const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
-        turn.state.onComplete(() => turnHandlers?.end())
+        turn.state.onComplete(() => turnHandlers.end())
         return { turn, isJoined }
       }),
       Effect.interruptible,
@@ -136,7 +136,7 @@ class TurnStart {
     // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
     request.addObserver((exit) => {
       turns.unassigned.delete(state)
-      if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) turnHandlers?.end()
+      if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) turnHandlers.end()
     })
     return { request, isSent: () => isSent, turnHandlers, settingsBefore }
   })
@@ -214,11 +214,13 @@ export const startTurn = (
     const start = new TurnStart(session, thread, options)
     yield* restore(start.refuseBusy)
     const { isSent, request, settingsBefore, turnHandlers } = yield* start.send()
-    if (turnHandlers !== undefined) yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
+    yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
 
     const started = yield* Effect.exit(restore(options.timeout(Fiber.join(request))))
     if (Exit.isSuccess(started)) return yield* start.toHandle(started.value, settingsBefore)
 
+    // The scope of the caller may stay open.
+    turnHandlers.detach()
     if (!isSent()) request.interruptUnsafe()
     const released = yield* start.abandon(request)
     if (Exit.hasInterrupts(started)) yield* awaitWithTimeout(Fiber.await(released))

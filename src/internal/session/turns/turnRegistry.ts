@@ -69,14 +69,20 @@ export class TurnRegistry {
       }),
       server.addNotificationHandler("thread/status/changed", (params) => {
         if (params.status.type !== "active") this.active.delete(params.threadId)
-      }),
-      server.addRestartHandler(() => Effect.sync(() => this.active.clear()))
+      })
     ], { discard: true })
   }
 
   /** Returns the running turn of a thread according to its events, whether this program started it or not. */
   getActive(threadId: string): string | undefined {
     return this.active.get(threadId)
+  }
+
+  /** Returns the ids of the threads that were running a turn, and notes that none runs one: the server was restarted. */
+  takeActiveThreads(): ReadonlyArray<string> {
+    const threadIds = [...this.active.keys()]
+    this.active.clear()
+    return threadIds
   }
 
   /** Notes the turn that a thread was running when it was opened. */
