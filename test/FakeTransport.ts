@@ -138,6 +138,13 @@ export const turnStarted = (threadId: string, turnId: string) => ({
   emittedAtMs: 1
 })
 
+/** A sub-agent starts a turn in its own thread, for the turn `rootTurnId`. */
+export const subAgentStarted = (threadId: string, turnId: string, rootTurnId: string | null) => ({
+  method: "turn/started" as const,
+  params: { threadId, turn: turn(turnId, "inProgress", { rootTurnId }) },
+  emittedAtMs: 1
+})
+
 export const turnCompleted = (threadId: string, turnId: string, status = "completed", more: object = {}) => ({
   method: "turn/completed" as const,
   params: { threadId, turn: turn(turnId, status, more) },
@@ -159,6 +166,13 @@ export const messageCompleted = (
 ) => ({
   method: "item/completed" as const,
   params: { threadId, turnId, item: { type: "agentMessage", id: itemId, text, phase }, completedAtMs: 1 },
+  emittedAtMs: 1
+})
+
+/** A request of the server has its response from another client. */
+export const requestResolved = (threadId: string, requestId: number) => ({
+  method: "serverRequest/resolved" as const,
+  params: { threadId, requestId },
   emittedAtMs: 1
 })
 

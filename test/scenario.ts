@@ -127,17 +127,20 @@ export const commandRequest = (id: number, params: object = {}) => ({
   }
 })
 
-/** Expects the next message of the client to be this decision about a request. */
-export const expectDecision = Effect.fnUntraced(function*(id: number, decision: Approvals.Decision) {
+/** Takes the next message of the client, which responds to this request, and returns the decision. */
+export const receiveDecision = Effect.fnUntraced(function*(id: number) {
   const fake = yield* Fake.FakeTransport
-  assert.deepStrictEqual(yield* fake.take, { id, result: { decision } })
+  const response = yield* fake.take
+  const decision: unknown = response.result?.decision
+  assert.deepStrictEqual(response, { id, result: { decision } })
+  return decision
 })
 
-/** Requests the approval of a command, and expects this decision. */
-export const expectApproval = (id: number, decision: Approvals.Decision, params?: object) =>
-  Effect.andThen(emit(commandRequest(id, params)), expectDecision(id, decision))
+/** Requests the approval of a command, and returns the decision. */
+export const requestApproval = (id: number, params?: object) =>
+  Effect.andThen(emit(commandRequest(id, params)), receiveDecision(id))
 
-/** Approvals that accept each command, or decline it. */
+/** Approvals that make the same decision about each command. */
 export const decideCommands = (decision: Approvals.CommandDecision): Approvals.Handlers => ({
   command: () => Effect.succeed(decision)
 })
