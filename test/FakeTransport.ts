@@ -165,7 +165,7 @@ export const messageCompleted = (
   phase: string | null = null
 ) => ({
   method: "item/completed" as const,
-  params: { threadId, turnId, item: { type: "agentMessage", id: itemId, text, phase }, completedAtMs: 1 },
+  params: { threadId, turnId, item: { type: "agentMessage" as const, id: itemId, text, phase }, completedAtMs: 1 },
   emittedAtMs: 1
 })
 
