@@ -8,6 +8,7 @@ import * as Stream from "effect/Stream"
 import type * as AppServerError from "../src/AppServerError.ts"
 import * as Transport from "../src/Transport.ts"
 
+/** A message of the client. Its JSON is untyped: a test reads what it expects, and fails where it is missing. */
 export interface Message {
   readonly id?: string | number
   readonly method?: string

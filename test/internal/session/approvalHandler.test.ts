@@ -218,7 +218,9 @@ describe("Approval", () => {
         script: "touch 'a b'",
         argv: ["touch", "a b"]
       })
-      assert.deepStrictEqual((seen.at(-1) as Approvals.FileChangeRequest).changes, [
+      const last = seen.at(-1)
+      assert(last?._tag === "FileChange")
+      assert.deepStrictEqual(last.changes, [
         { path: "/repo/a", kind: { type: "add" }, diff: "x" },
         { path: "/repo/b", kind: { type: "update", move_path: "/repo/c" }, diff: "@@" }
       ])
