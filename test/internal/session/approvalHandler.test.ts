@@ -333,12 +333,12 @@ describe("Approval", () => {
       assert.strictEqual(yield* receiveDecision(2), "accept")
     }).pipe(Effect.provide(layer().pipe(Layer.provide(acceptAll)))))
 
-  it.effect("is declined without a broader handler when its turn timed out or was interrupted", () =>
+  it.effect("is declined when the caller of its turn timed out or was interrupted", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const thread = yield* openThread("t")
       // The response to `turn/start` arrives after the timeout.
-      const late = yield* Effect.forkChild(Effect.exit(thread.run("go", declineCommands)))
+      const late = yield* Effect.forkChild(Effect.exit(thread.run("go", acceptCommands)))
       const start = yield* receive("turn/start")
       yield* TestClock.adjust("60 seconds")
       assert.isTrue(Exit.isFailure(yield* Fiber.join(late)))
@@ -348,7 +348,7 @@ describe("Approval", () => {
       assert.deepInclude([yield* fake.take, yield* fake.take], { id: 0, result: { decision: "decline" } })
       yield* emit(Fake.turnCompleted("t", "u", "interrupted"))
       // The turn was interrupted, but has not ended.
-      const run = yield* startTurn(thread.run("go", declineCommands), "v")
+      const run = yield* startTurn(thread.run("go", acceptCommands), "v")
       yield* emit(Fake.turnStarted("t", "v"))
       yield* settle
       const interrupt = yield* Effect.forkChild(Fiber.interrupt(run))
@@ -374,7 +374,7 @@ describe("Approval", () => {
   it.effect("is declined when the response to turn/start does not arrive", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
-      const run = yield* Effect.forkChild(Effect.exit(thread.run("go", declineCommands)))
+      const run = yield* Effect.forkChild(Effect.exit(thread.run("go", acceptCommands)))
       yield* receive("turn/start")
       // One request arrives before the timeout, the other after it.
       yield* emit(commandRequest(0))
@@ -387,7 +387,7 @@ describe("Approval", () => {
   it.effect("is declined when the response to turn/start cannot be decoded", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
-      const run = yield* Effect.forkChild(Effect.exit(thread.run("go", declineCommands)))
+      const run = yield* Effect.forkChild(Effect.exit(thread.run("go", acceptCommands)))
       yield* respond("turn/start", { turn: {} })
       assert.isTrue(Exit.isFailure(yield* Fiber.join(run)))
       assert.strictEqual(yield* requestApproval(0), "decline")
