@@ -50,14 +50,14 @@ describe("ApprovalMode", () => {
       assertSuccess(yield* resolveTurn({}), {})
     }))
 
-  it.effect("needs no service, and decodes and encodes synchronously", () =>
+  it.effect("decodes and encodes synchronously and without services", () =>
     Effect.sync(() => {
       const fields = Schema.decodeSync(ApprovalMode.ThreadApproval)({ approvalMode: bypass })
       assert.deepStrictEqual(fields, { approvalPolicy: "never", sandbox: "danger-full-access" })
       assert.deepStrictEqual(Schema.encodeSync(ApprovalMode.ThreadApproval)(fields), { approvalMode: bypass })
     }))
 
-  it.effect("fails with a SandboxConflictError that says what conflicts", () =>
+  it.effect("fails with a SandboxConflictError that contains the mode and the sandbox", () =>
     Effect.gen(function*() {
       const thread = yield* Effect.flip(ApprovalMode.resolveThread({ approvalMode: bypass, sandbox: "read-only" }))
       assert(thread._tag === "SandboxConflictError")
@@ -71,13 +71,13 @@ describe("ApprovalMode", () => {
       assert.match(turn.message, /cannot be combined with `sandboxPolicy` \{.*workspaceWrite.*\}/)
     }))
 
-  it.effect("can be caught by its tag", () =>
+  it.effect("fails with an error that `catchTag` handles", () =>
     ApprovalMode.resolveThread({ approvalMode: bypass, sandbox: "read-only" }).pipe(
       Effect.catchTag("SandboxConflictError", (conflict) => Effect.succeed(conflict.field)),
       Effect.map((field) => assert.strictEqual(field, "sandbox"))
     ))
 
-  it.effect("keeps the conflict when it stands within other schemas", () =>
+  it.effect("finds the conflict of a schema inside other schemas", () =>
     Effect.gen(function*() {
       const Settings = Schema.Struct({ jobs: Schema.Array(Schema.Union([ApprovalMode.ThreadApproval, Schema.String])) })
       const error = yield* Effect.flip(
@@ -90,7 +90,7 @@ describe("ApprovalMode", () => {
       assert.strictEqual(conflict.sandbox, "workspace-write")
     }))
 
-  it.effect("rejects an unknown mode with a message that lists the three", () =>
+  it.effect("rejects an unknown mode with a list of the known modes", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(ApprovalMode.resolveThread({ approvalMode: "allow_all" as never }))
       assert(error._tag === "SchemaError")
@@ -98,7 +98,7 @@ describe("ApprovalMode", () => {
       assert.strictEqual(ApprovalMode.sandboxConflict(error), undefined)
     }))
 
-  it.effect("has no mode for approval fields that no mode leads to", () =>
+  it.effect("does not encode approval fields that no mode produces", () =>
     Effect.gen(function*() {
       const encode = Schema.encodeEffect(ApprovalMode.ThreadApproval)
       yield* Effect.flip(encode({ approvalPolicy: "on-request" }))
@@ -106,7 +106,7 @@ describe("ApprovalMode", () => {
       yield* Effect.flip(encode({ approvalsReviewer: "auto_review" }))
     }))
 
-  it.effect.prop("is total for a thread: either fields or a conflict, and a conflict just where there is one", {
+  it.effect.prop("resolves each input of a thread to fields, or to a conflict where there is one", {
     input: Schema.toEncoded(ApprovalMode.ThreadApproval)
   }, ({ input }) =>
     Effect.gen(function*() {
@@ -126,7 +126,7 @@ describe("ApprovalMode", () => {
       assertSuccess(yield* resolveThread(back), resolved.success)
     }))
 
-  it.effect.prop("is total for a turn, and encoding goes back", {
+  it.effect.prop("resolves each input of a turn to fields that encode back, or to a conflict where there is one", {
     input: Schema.toEncoded(ApprovalMode.TurnApproval)
   }, ({ input }) =>
     Effect.gen(function*() {
@@ -141,7 +141,7 @@ describe("ApprovalMode", () => {
       assertSuccess(yield* resolveTurn(back), resolved.success)
     }))
 
-  it.effect.prop("never sends a byte when there is a conflict", {
+  it.effect.prop("sends nothing when a mode and a sandbox conflict", {
     sandbox: Sandbox.Mode,
     sandboxPolicy: Sandbox.Policy
   }, ({ sandbox, sandboxPolicy }) =>
@@ -168,7 +168,7 @@ describe("ApprovalMode", () => {
     }).pipe(Effect.provide(layer)), { arbitrary: { runs: 20 } })
 })
 
-describe("the approval fields of an operation", () => {
+describe("Approval fields of an operation", () => {
   const sent = <A, E>(operation: (codex: Codex.Codex["Service"]) => Effect.Effect<A, E>, method: string) =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
@@ -180,19 +180,19 @@ describe("the approval fields of an operation", () => {
   const autoReview = { approvalPolicy: "on-request", approvalsReviewer: "auto_review", sandbox: undefined }
   const nothing = { approvalPolicy: undefined, approvalsReviewer: undefined, sandbox: undefined }
 
-  it.effect("are those of auto_review when a thread is started without any", () =>
+  it.effect("sends the fields of auto_review when a thread starts without approval options", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* sent((codex) => codex.startThread(), "thread/start"), autoReview)
       assert.deepStrictEqual(yield* sent((codex) => codex.startThread({ model: "m" }), "thread/start"), autoReview)
     }))
 
-  it.effect("are not sent when a thread is resumed or forked without any", () =>
+  it.effect("sends no approval fields when a thread is resumed or forked without approval options", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* sent((codex) => codex.resumeThread("t"), "thread/resume"), nothing)
       assert.deepStrictEqual(yield* sent((codex) => codex.forkThread("t"), "thread/fork"), nothing)
     }))
 
-  it.effect("may be given raw, and are then sent as they are", () =>
+  it.effect("sends raw approval fields unchanged", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(
         yield* sent((codex) => codex.startThread({ approvalPolicy: "on-request" }), "thread/start"),
@@ -208,7 +208,7 @@ describe("the approval fields of an operation", () => {
       )
     }))
 
-  it.effect("do not go with a permission profile where they set a sandbox", () =>
+  it.effect("rejects a permission profile together with a sandbox", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
@@ -220,7 +220,7 @@ describe("the approval fields of an operation", () => {
       assert.strictEqual(fake.sent.length, before)
     }).pipe(Effect.provide(layer)))
 
-  it.effect("cannot be given both ways", () =>
+  it.effect("rejects a mode together with raw approval fields", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
@@ -232,7 +232,7 @@ describe("the approval fields of an operation", () => {
     }).pipe(Effect.provide(layer)))
 })
 
-describe("a thread with other rights than were asked for", () => {
+describe("Verification of permissions", () => {
   const open = (options: Codex.StartOptions, effective: object) =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -251,7 +251,7 @@ describe("a thread with other rights than were asked for", () => {
     }
   )
 
-  it.effect("is not handed out", () =>
+  it.effect("fails when a started thread has other permissions than requested", () =>
     Effect.gen(function*() {
       yield* refused({ approvalMode: "deny_all" }, { approvalPolicy: "on-request" }, "approvalPolicy")
       yield* refused({ approvalMode: "auto_review" }, { approvalsReviewer: "user" }, "approvalsReviewer")
@@ -266,7 +266,7 @@ describe("a thread with other rights than were asked for", () => {
       )
     }))
 
-  it.effect("is told from one whose rights the server reports in other words", () =>
+  it.effect("accepts permissions that the server reports in an equivalent form", () =>
     Effect.gen(function*() {
       assert.isTrue(Result.isSuccess(
         yield* open({

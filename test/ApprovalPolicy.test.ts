@@ -78,8 +78,8 @@ const makeFolders = Effect.gen(function*() {
 
 const always = (decision: "accept" | "decline"): Approvals.Policy => () => Effect.succeedSome(decision)
 
-describe("a policy about commands", () => {
-  it.effect("is asked about single plain commands, and about nothing else that is wanted with them", () =>
+describe("ApprovalPolicy of commands", () => {
+  it.effect("acceptCommands decides about single plain commands only", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.acceptCommands(([program]) => program === "npm")
       assert.strictEqual(yield* decides(policy, command(["npm", "test"])), "accept")
@@ -97,14 +97,14 @@ describe("a policy about commands", () => {
       for (const request of others) assert.isUndefined(yield* decides(policy, request), request._tag)
     }))
 
-  it.effect("that only read accepts those", () =>
+  it.effect("readOnlyCommands accepts commands that only read", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls", "-la"])), "accept")
       assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["rm", "-rf", "/"])))
       assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls"], { kind: "writeStdin" })))
     }))
 
-  it.effect("that only read leaves open a shell that runs other files first, or is not the system's", () =>
+  it.effect("readOnlyCommands leaves a shell open that runs other files first or is not the system's", () =>
     Effect.gen(function*() {
       const ofServer = (line: string) =>
         decodeCommandApproval({
@@ -156,7 +156,7 @@ describe("a policy about commands", () => {
       }
     }))
 
-  it.effect("is asked about a login shell of the system, and about no other shell", () =>
+  it.effect("acceptCommands decides about a login shell of the system, and about no other shell", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.acceptCommands(() => true)
       const decision = (line: string) =>
@@ -181,8 +181,8 @@ describe("a policy about commands", () => {
     }))
 })
 
-describe("a policy that accepts file changes", () => {
-  it.effect("leaves open what configures Git and Codex, what is not shown, and what would go on unasked", () =>
+describe("ApprovalPolicy.acceptFileChanges", () => {
+  it.effect("leaves changes to Git and Codex configuration, unknown changes and lasting grants open", () =>
     Effect.gen(function*() {
       const accepts = (request: Approvals.Request) => decides(ApprovalPolicy.acceptFileChanges, request)
       assert.strictEqual(yield* accepts(fileChange("/project/a", "/project/.github/b")), "accept")
@@ -213,7 +213,7 @@ describe("a policy that accepts file changes", () => {
       }
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it.effect("decides about where links lead", () =>
+  it.effect("resolves links before it decides", () =>
     Effect.gen(function*() {
       const { inside, link, outside, path } = yield* makeFolders
       const fs = yield* FileSystem.FileSystem
@@ -297,7 +297,7 @@ describe("a policy that accepts file changes", () => {
       assert.strictEqual(yield* accepts(change("plain/a", { type: "delete" })), "accept")
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it("needs a file system", () => {
+  it("requires FileSystem and Path", () => {
     const policy: Approvals.Policy<FileSystem.FileSystem | Path.Path> = ApprovalPolicy.acceptFileChanges
     const layer: Layer.Layer<never, never, FileSystem.FileSystem | Path.Path> = Approvals
       .layer(
@@ -310,8 +310,8 @@ describe("a policy that accepts file changes", () => {
   })
 })
 
-describe("a policy that is only asked about what is inside a folder", () => {
-  it.effect("follows links, and takes no detour for the way", () =>
+describe("ApprovalPolicy.onlyInside", () => {
+  it.effect("passes on requests inside the folder, where links lead inside too", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -366,7 +366,7 @@ describe("a policy that is only asked about what is inside a folder", () => {
 })
 
 describe("a policy inside a folder", () => {
-  it.effect("decides about one resolved path, links first", () =>
+  it.effect("resolves links before `..`, and the folder in the same way", () =>
     Effect.gen(function*() {
       const { inside, link, outside, path, root } = yield* makeFolders
       const fs = yield* FileSystem.FileSystem
@@ -439,8 +439,8 @@ describe("a policy inside a folder", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("policies together", () => {
-  it.effect("are asked in order until one decides", () =>
+describe("ApprovalPolicy", () => {
+  it.effect("firstOf runs its policies in order until one decides", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.firstOf(
         ApprovalPolicy.acceptCommands(([program]) => program === "a"),
@@ -454,7 +454,7 @@ describe("policies together", () => {
       assert.isUndefined(yield* decides(ApprovalPolicy.firstOf(), command(["a"])))
     }))
 
-  it.effect("decline what was not decided in time", () =>
+  it.effect("timeout declines when the policy does not decide in time", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.timeout(() => Effect.never, "1 minute")
       const fiber = yield* Effect.forkChild(decides(policy, command(["a"])))
@@ -472,7 +472,7 @@ describe("policies together", () => {
     }))
 })
 
-describe("a person at the terminal", () => {
+describe("ApprovalPolicy.askTerminal", () => {
   /** A terminal whose lines are typed in the test, and what it shows. */
   const makeTerminal = Effect.gen(function*() {
     const lines = yield* Queue.unbounded<string, Terminal.QuitError>()
@@ -493,7 +493,7 @@ describe("a person at the terminal", () => {
     }
   })
 
-  it.effect("sees what is asked, and says yes, always, no or cancel", () =>
+  it.effect("shows the request, and reads yes, always, no or cancel", () =>
     Effect.gen(function*() {
       const { layer, shown, type } = yield* makeTerminal
       const answer = Effect.fnUntraced(function*(request: Approvals.Request, ...lines: ReadonlyArray<string>) {
@@ -513,7 +513,7 @@ describe("a person at the terminal", () => {
       assert.include(shown(), "s.t")
     }))
 
-  it.effect("cannot be deceived by what the text does to a terminal", () =>
+  it.effect("removes control characters from the text that it shows", () =>
     Effect.gen(function*() {
       const { layer, shown, type } = yield* makeTerminal
       yield* type("n")
@@ -526,7 +526,7 @@ describe("a person at the terminal", () => {
       assert.notInclude(shown(), "\nAllow it? y")
     }))
 
-  it.effect("is told when an answer is not needed any more", () =>
+  it.effect("shows that the decision is no longer needed when the request is interrupted", () =>
     Effect.gen(function*() {
       const { layer, shown } = yield* makeTerminal
       const asked = yield* Effect.forkChild(Effect.provide(decides(ApprovalPolicy.askTerminal, command(["x"])), layer))
@@ -535,7 +535,7 @@ describe("a person at the terminal", () => {
       assert.include(shown(), "The request was canceled")
     }))
 
-  it.effect("who is gone has said no", () =>
+  it.effect("declines when the terminal quits", () =>
     Effect.gen(function*() {
       const { layer, quit } = yield* makeTerminal
       yield* quit
@@ -545,7 +545,7 @@ describe("a person at the terminal", () => {
       )
     }))
 
-  it.effect("is asked one question at a time", () =>
+  it.effect("shows one request at a time", () =>
     Effect.gen(function*() {
       const { layer, shown, type } = yield* makeTerminal
       const ask = (name: string) =>

@@ -59,9 +59,9 @@ const mcpServer = {
   features: { request_permissions_tool: true }
 }
 
-layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("approvals", (it) => {
-  describe("of a command", () => {
-    it.effect("have the command as it is, and what is known of it", () =>
+layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("Approvals", (it) => {
+  describe("commands", () => {
+    it.effect("passes the command and its details to the handler", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Approvals.CommandRequest> = []
@@ -91,7 +91,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepInclude(seen[1], { script: "touch a && rm -rf b", argv: undefined })
       }))
 
-    it.effect("have argv only if the words are what runs", () =>
+    it.effect("provides argv only if the words are what runs", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Approvals.CommandRequest> = []
@@ -124,7 +124,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ])
       }))
 
-    it.effect("from a login shell are left open by a policy that only lets read", () =>
+    it.effect("leaves a command of a login shell open under readOnlyCommands", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
@@ -161,7 +161,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepInclude(named, { ...expected, outcomes: ["completed"] })
       }))
 
-    it.effect("run it, or do not, or end the turn, as the handler decides", () =>
+    it.effect("runs the command, declines it or ends the turn, as the handler decides", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const decide = Effect.fnUntraced(function*(decision: Approvals.CommandDecision) {
@@ -179,7 +179,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         })
       }))
 
-    it.effect("hold for the session, or for what begins alike, if the handler says so", () =>
+    it.effect("applies a decision to the session, or to commands with the same prefix", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const decide = Effect.fnUntraced(function*(
@@ -212,7 +212,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.include(yield* fs.readFileString(`${codexHome}/rules/default.rules`), "mkdir")
       }))
 
-    it.effect("may be decided with services and with Codex itself, and may take their time", () =>
+    it.effect("runs a slow handler that uses services and Codex itself", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({
@@ -234,7 +234,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepStrictEqual(outcomes, ["completed", "declined"])
       }))
 
-    it.effect("are declined when the handler fails, dies, throws, or gives no decision", () =>
+    it.effect("declines when the handler fails, dies, throws or returns no decision", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const broken: ReadonlyArray<() => any> = [
@@ -258,7 +258,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.isFalse(yield* exists("broken.txt"))
       }))
 
-    it.effect("end with the turn: the handler is interrupted, and the one answer is a decline", () =>
+    it.effect("interrupts the handler when the turn ends, and sends at most one response", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const wire = yield* TestCodex.Wire
@@ -292,7 +292,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.isFalse(yield* exists("late.txt"))
       }))
 
-    it.effect("reach the handler once when a resume has the server ask again", () =>
+    it.effect("calls the handler once when a resume makes the server repeat the request", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const wire = yield* TestCodex.Wire
@@ -323,7 +323,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.lengthOf((yield* wire.sent).filter((message) => message.method === undefined && message.id === id), 1)
       }))
 
-    it.effect("hold up nobody: another thread streams, and an interrupt returns, while a handler waits", () =>
+    it.effect("streams another thread and interrupts the turn while a handler waits", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const model = yield* ModelServer.ModelServer
@@ -348,7 +348,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }))
   })
 
-  it.effect("of a file change come with the diff, and write it only if they are accepted", () =>
+  it.effect("passes the diff of a file change, and writes it only if the handler accepts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const { workspace } = yield* CodexEnvironment.CodexEnvironment
@@ -385,7 +385,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }])
     }))
 
-  it.effect("of a file change through a link into a protected folder is left open, and nothing is written", () =>
+  it.effect("writes nothing for a file change through a link into a protected folder", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fs = yield* FileSystem.FileSystem
@@ -432,7 +432,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       assert.isFalse(yield* fs.exists(path.join(folder, "missing")))
     }))
 
-  it.effect("of rights grant what the handler grants, and nothing else", () =>
+  it.effect("grants the permissions that the handler grants, and no others", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -463,7 +463,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       assert.strictEqual((yield* ask("cancel")).status, "interrupted")
     }))
 
-  it.effect("of an MCP tool call it, or do not, this once or from now on", () =>
+  it.effect("calls an MCP tool or declines, once or for the session", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const seen: Array<Approvals.McpToolCallRequest> = []
@@ -502,7 +502,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       assert.lengthOf(seen.slice(before), 1)
     }))
 
-  it.effect("of an MCP tool have what the tool says of itself", () =>
+  it.effect("passes the annotations of an MCP tool to the handler", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const seen: Array<Approvals.McpToolCallRequest> = []
@@ -526,7 +526,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       ])
     }))
 
-  it.effect("of an MCP tool are Codex's own: what an MCP server's form says of itself makes it none", () =>
+  it.effect("does not take a form of an MCP server for an approval of Codex", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const approvals: Array<Approvals.McpToolCallRequest> = []
@@ -562,7 +562,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       )
     }))
 
-  describe("are asked", () => {
+  describe("precedence", () => {
     const saying = (who: string, heard: Array<string>): Approvals.Handlers => ({
       command: () =>
         Effect.sync(() => {
@@ -571,7 +571,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         })
     })
 
-    it.effect("of the turn, then of the thread, then of the latest layer", () =>
+    it.effect("calls the handlers of the turn, then of the thread, then of the innermost layer", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const heard: Array<string> = []
@@ -597,7 +597,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.lengthOf(heard, 7)
       }))
 
-    it.effect("stay with the thread when it is resumed or forked, unless they are given anew", () =>
+    it.effect("keeps the handlers of a resumed or forked thread, unless it gets new ones", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const heard: Array<string> = []
@@ -616,7 +616,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepStrictEqual(heard, ["first", "first", "first", "second", "third"])
       }))
 
-    it.effect("of the thread that a sub-agent works for", () =>
+    it.effect("calls the handlers of the thread for which a sub-agent works", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const model = yield* ModelServer.ModelServer
@@ -653,7 +653,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.isTrue(yield* exists("sub.txt"))
       }))
 
-    it.effect("of the turn that a sub-agent works for, and nobody when that has ended; never of a later turn", () =>
+    it.effect("calls no handler of a later turn for a sub-agent of an earlier turn", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const model = yield* ModelServer.ModelServer
@@ -707,7 +707,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }))
   })
 
-  it.effect("are on record, with who decided", () =>
+  it.effect("reports each request and decision, with the source of the decision", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const record = yield* Stream.runCollect(Stream.take(Approvals.audit, 8)).pipe(Effect.forkChild)

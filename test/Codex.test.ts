@@ -30,7 +30,7 @@ const rejection = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unk
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
-  it.effect("knows the server it is connected to", () =>
+  it.effect("provides the metadata of its server", () =>
     Effect.gen(function*() {
       const { metadata } = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -44,7 +44,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.deepStrictEqual(server.metadata, metadata)
     }))
 
-  it.effect("starts threads of their own, in the directory and on the model asked for", () =>
+  it.effect("starts separate threads with the requested working directories and models", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const { root, workspace } = yield* CodexEnvironment.CodexEnvironment
@@ -64,7 +64,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.strictEqual((yield* TestCodex.requestsOf(second.id))[0]?.body["model"], "another-model")
     }))
 
-  it.effect("a resumed thread goes on with its history", () =>
+  it.effect("resumes a thread with its history", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -78,7 +78,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["stored"])
     }))
 
-  it.effect("a fork has the history of its source, and from then on each goes its own way", () =>
+  it.effect("forks a thread with its history, and keeps their later turns apart", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -98,7 +98,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.lengthOf(yield* TestCodex.turnsOf(forked.id), 2)
     }))
 
-  it.effect("archiving unloads a thread until it is unarchived and resumed", () =>
+  it.effect("unloads an archived thread until it is unarchived and resumed", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -115,7 +115,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.strictEqual((yield* resumed.run("are you back?")).finalResponse, "back")
     }))
 
-  it.effect("lists the models of the catalogue", () =>
+  it.effect("lists the models of the catalog", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const models = yield* Stream.runCollect(codex.models())
@@ -124,7 +124,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       ])
     }))
 
-  it.effect("an unknown thread is not found, and the words of the server are kept", () =>
+  it.effect("fails for an unknown thread with the message of the server", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const unknown = "01a2034c-0000-7000-8000-000000000000"
@@ -145,7 +145,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.strictEqual(caught, "unknown")
     }))
 
-  it.effect("a thread without a turn cannot be resumed or forked", () =>
+  it.effect("does not resume or fork a thread without a turn", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread()
@@ -153,7 +153,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.match((yield* rejection(codex.forkThread(thread.id))).detail, /no rollout found/)
     }))
 
-  it.effect("an option that the protocol does not have is refused, and nothing is sent", () =>
+  it.effect("rejects an option that the protocol does not have, and sends nothing", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
@@ -168,7 +168,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Codex.listThreads", (it) => {
-  it.effect("lists stored threads, newest first, and archived ones apart", () =>
+  it.effect("lists stored threads, newest first, and archived threads separately", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       assert.deepStrictEqual(yield* idsOf(codex.listThreads()), [])
@@ -191,7 +191,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex.listThreads", (it
       assert.deepStrictEqual(yield* idsOf(codex.listThreads({ archived: true })), [])
     }))
 
-  it.effect("fetches a page when it is pulled, and no sooner", () =>
+  it.effect("fetches a page only when the stream is pulled", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
@@ -240,7 +240,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
     return { thread: yield* thread.read(), result: yield* thread.run("say hello") }
   })
 
-  it.effect("starts a process in the directory given, with the environment and configuration given", () =>
+  it.effect("starts a process in the given directory, with the given environment and configuration", () =>
     Effect.gen(function*() {
       const { root } = yield* CodexEnvironment.CodexEnvironment
       const said = yield* sayHello.pipe(
@@ -262,7 +262,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       assert.match(userAgent, /\(a client; 1\.2\.3\)$/)
     }))
 
-  it.effect("starts a process for each layer, also where one is provided within another", () =>
+  it.effect("starts a process for each layer, also where one is provided inside another", () =>
     Effect.gen(function*() {
       const named = (name: string) => stdio({ clientInfo: { name, title: null, version: "1.2.3" } })
       const [outer, inner] = yield* Effect.all([named("outer"), named("inner")])
@@ -286,7 +286,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       assert.deepStrictEqual(said.outer.loaded, [said.outer.threadId])
     }))
 
-  it.effect("several processes initialize and start threads at once", () =>
+  it.effect("starts several processes and their threads concurrently", () =>
     Effect.gen(function*() {
       const all = yield* Effect.forEach(["first", "second", "third"], (name) =>
         Effect.flatMap(
@@ -303,7 +303,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       assert.strictEqual(new Set(all.map(({ threadId }) => threadId)).size, 3)
     }))
 
-  it.effect("a thread goes on in a second process once the first is gone, with its history", () =>
+  it.effect("resumes a thread with its history in a second process after the first has exited", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const first = yield* sayHello.pipe(Effect.provide(yield* stdio()))
@@ -321,9 +321,9 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
 })
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
-  "Codex.listThreads of a home with many programs",
+  "Codex.listThreads in a home of several programs",
   (it) => {
-    it.effect("lists the threads of every provider and of codex exec, and no archived ones", () =>
+    it.effect("lists the threads of all providers and of codex exec, without archived threads", () =>
       Effect.scoped(Effect.gen(function*() {
         const model = yield* ModelServer.ModelServer
         const { env, workspace } = yield* CodexEnvironment.CodexEnvironment

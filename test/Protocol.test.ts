@@ -124,8 +124,8 @@ const brokenVariants: Changes = {
 
 // -----------------------------------------------------------------------------
 
-describe("the generated protocol", () => {
-  it.live("is what the binary in package.json says, byte for byte", () =>
+describe("Generated protocol", () => {
+  it.live("equals the output of the generator for the binary in package.json", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -146,7 +146,7 @@ describe("the generated protocol", () => {
       }
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it("has every method", () => {
+  it("contains all methods", () => {
     assert.lengthOf(Object.keys(Protocol.clientRequests), 184)
     assert.lengthOf(Object.values(Protocol.clientRequests).filter((spec) => spec.experimental), 75)
     assert.lengthOf(Object.keys(Protocol.serverRequests), 11)
@@ -156,7 +156,7 @@ describe("the generated protocol", () => {
     assert.lengthOf(scopes.filter((scope) => scope === "thread"), 34)
   })
 
-  it("knows what to send when there are no params", () => {
+  it("provides default params for a request without params", () => {
     const { clientRequests } = Protocol
     assert.deepStrictEqual(clientRequests["model/list"].defaultParams, {})
     assert.isUndefined(clientRequests["thread/resume"].defaultParams)
@@ -165,7 +165,7 @@ describe("the generated protocol", () => {
   })
 
   it.each(Object.entries(clientRequests))(
-    "accepts a %s request without params just where none are required",
+    "accepts a %s request without params exactly if none are required",
     (method, spec) => {
       const { defaultParams } = Protocol.clientRequests[method as keyof Protocol.ClientRequests]
       if (spec.params === undefined) return assert.isUndefined(defaultParams)
@@ -174,7 +174,7 @@ describe("the generated protocol", () => {
     }
   )
 
-  it.live("calls the methods with nullable params without any, and the server accepts it", () =>
+  it.live("calls methods with nullable params without params, and the server accepts them", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { required } = yield* server.request("account/gatewayOAuth/read")
@@ -194,7 +194,7 @@ describe("the generated protocol", () => {
       }
     }).pipe(Effect.provide(TestCodex.layer())))
 
-  it("knows where a notification names its thread and its turn", () => {
+  it("provides the paths of the thread id and the turn id in a notification", () => {
     const { serverNotifications } = Protocol
     assert.deepInclude(serverNotifications["turn/completed"], { threadId: "threadId", turnId: "turn.id" })
     assert.deepInclude(serverNotifications["thread/started"], { threadId: "thread.id", turnId: undefined })
@@ -216,8 +216,8 @@ const passThrough = (changes: Changes) =>
     assert.isAbove(changed, 1000)
   })
 
-describe("what the server sends", () => {
-  it.effect("decodes to itself when it passes the check", () =>
+describe("Received values", () => {
+  it.effect("decode to themselves when they pass the check", () =>
     Effect.gen(function*() {
       for (const [name, schema] of received) {
         for (const value of yield* samples(schema)) {
@@ -227,13 +227,13 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("keeps fields that are not known yet, anywhere", () => passThrough(moreFields))
+  it.effect("keep unknown fields at each place", () => passThrough(moreFields))
 
-  it.effect("may have enum members that are not known yet, anywhere", () => passThrough(otherMembers))
+  it.effect("keep unknown enum members at each place", () => passThrough(otherMembers))
 
-  it.effect("may have variants that are not known yet, anywhere", () => passThrough(otherVariants))
+  it.effect("keep unknown variants at each place", () => passThrough(otherVariants))
 
-  it.effect("never fails for a known variant of another shape, and encodes to what it was", () =>
+  it.effect("decode a known variant of the wrong shape, and encode it to its original", () =>
     Effect.gen(function*() {
       let malformed = 0
       for (const [name, schema] of received) {
@@ -248,7 +248,7 @@ describe("what the server sends", () => {
       assert.isAbove(malformed, 100)
     }))
 
-  it.effect("shows what is malformed, and keeps all that surrounds it", () =>
+  it.effect("contain malformed variants as such, and keep the values around them", () =>
     Effect.gen(function*() {
       const good = { type: "plan", id: "2", text: "t", [future]: 1 }
       const unknown = { type: future, id: "3" }
@@ -276,7 +276,7 @@ describe("what the server sends", () => {
       assert.deepStrictEqual<unknown>(yield* Schema.encodeEffect(TurnCompletedNotification, strict)(again), params)
     }))
 
-  it.effect("fails when anything else has the wrong shape", () =>
+  it.effect("fail to decode when a value other than a variant has the wrong shape", () =>
     Effect.gen(function*() {
       const wrong: ReadonlyArray<readonly [AnyCodec, unknown]> = [
         [Protocol.ThreadItem, { id: "no tag" }],
@@ -295,7 +295,7 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("need not have what a value is of use without", () =>
+  it.effect("decode without the fields without which they are still useful", () =>
     Effect.gen(function*() {
       const turn = { id: "u", status: "completed", items: [] }
       const asked = { threadId: "t", turnId: "u", itemId: "i" }
@@ -330,7 +330,7 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("is what was asked for, or fails: a response needs all of its fields", () =>
+  it.effect("fail to decode when a response lacks a field", () =>
     Effect.gen(function*() {
       const incomplete: ReadonlyArray<readonly [AnyCodec, unknown]> = [
         [Protocol.ThreadGoalClearResponse, {}],
@@ -342,7 +342,7 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("may have integers that a double cannot hold", () =>
+  it.effect("decode integers beyond the precision of a double", () =>
     Effect.gen(function*() {
       const usage = {
         totalTokens: 2 ** 60,
@@ -356,7 +356,7 @@ describe("what the server sends", () => {
       assert.deepStrictEqual(yield* decode(Protocol.ThreadTokenUsageUpdatedNotification, params), params)
     }))
 
-  it.effect("is a notification, known or not", () =>
+  it.effect("decode known and unknown notifications", () =>
     Effect.gen(function*() {
       const notifications: ReadonlyArray<unknown> = [
         {
@@ -414,7 +414,7 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("is a request of its own", () =>
+  it.effect("decode a server request", () =>
     Effect.gen(function*() {
       const params = {
         kind: "command",
@@ -452,8 +452,8 @@ const sent: ReadonlyArray<readonly [name: string, schema: AnyCodec]> = [
 const overTheWire = (value: unknown): unknown =>
   JSON.parse(JSON.stringify(value, (_, inner) => typeof inner === "bigint" ? String(inner) : inner))
 
-describe("what the client sends", () => {
-  it.effect("is read by the other end as it was written, for every method", () =>
+describe("Sent values", () => {
+  it.effect("decode to the original value, for each method", () =>
     Effect.gen(function*() {
       let count = 0
       for (const [method, schema] of sent) {
@@ -467,7 +467,7 @@ describe("what the client sends", () => {
       assert.isAbove(count, 1_000)
     }))
 
-  it.effect("is encoded as it is, without the optional fields that are not there", () =>
+  it.effect("encode unchanged, without absent optional fields", () =>
     Effect.gen(function*() {
       const params: Protocol.TurnStartParams = {
         threadId: "a",
@@ -479,7 +479,7 @@ describe("what the client sends", () => {
       assert.deepStrictEqual<unknown>(yield* strictly(Protocol.TurnStartParams, params), params)
     }))
 
-  it.effect("is rejected when it has an unknown member, variant or field, or no integer where one belongs", () =>
+  it.effect("fail to encode with an unknown member, variant or field, or with a fraction for an integer", () =>
     Effect.gen(function*() {
       const wrong: ReadonlyArray<readonly [AnyCodec, unknown]> = [
         [Protocol.AskForApprovalParam, "on-failure"],
@@ -556,14 +556,14 @@ const text = (notification: Protocol.TurnNotification | Protocol.ServerNotificat
   }
 }
 
-describe("the types", () => {
-  it("narrow a tagged union, with its unrecognized and malformed members, by its tag", () => {
+describe("Types", () => {
+  it("narrow a tagged union, with its unrecognized and malformed variants, by its tag", () => {
     equal<Extract<Protocol.ThreadItem, { readonly type: "plan" }>["text"], string>(true)
     assert.strictEqual(describeItem({ type: "agentMessage", id: "1", text: "hello" }), "hello")
     assert.strictEqual(describeItem({ type: "malformed", raw: 1 }), "malformed 1")
   })
 
-  it("leave only the unrecognized variant when every known tag is taken", () => {
+  it("leave only the unrecognized variant after all known tags", () => {
     assert.isUndefined(rest({ type: "dangerFullAccess" }))
   })
 
@@ -581,7 +581,7 @@ describe("the types", () => {
     assert.strictEqual(text({ method: "item/agentMessage/delta", params }), "d")
   })
 
-  it("let a field be read from a union before it is narrowed", () => {
+  it("allow access to common fields before a union is narrowed", () => {
     const log = (event: Protocol.ServerNotification | Protocol.TurnNotification) => [event.method, event.params]
     assert.deepStrictEqual(log({ method: "malformed", raw: 1 }), ["malformed", undefined])
     assert.deepStrictEqual(log({ method: "turn/new" as Protocol.Unrecognized, params: 1 }), ["turn/new", 1])
@@ -589,14 +589,14 @@ describe("the types", () => {
     assert.deepStrictEqual(idOf({ type: "malformed", raw: {} }), ["malformed", undefined])
   })
 
-  it("name the known reasoning efforts for completion, and accept any other", () => {
+  it("complete the known reasoning efforts, and accept any other", () => {
     equal<KnownEffort<Protocol.ReasoningEffort>, KnownEffort<Protocol.ReasoningEffortParam>>(true)
     const known: Extract<Thread.TurnOptions["effort"], "high"> = "high"
     const other: Thread.TurnOptions = { effort: "ultra-mega" }
     assert.deepStrictEqual([known, other.effort], ["high", "ultra-mega"])
   })
 
-  it.live("know each reasoning effort that a model of the catalogue advertises", () =>
+  it.live("contain each reasoning effort that a model of the catalog advertises", () =>
     Effect.gen(function*() {
       const environment = yield* CodexEnvironment.CodexEnvironment
       yield* environment.writeConfig({ model_catalog_json: undefined })
@@ -621,7 +621,7 @@ describe("the types", () => {
       assert.includeMembers(Object.keys(known), [...advertised])
     }).pipe(Effect.provide(TestCodex.layerEnvironment())))
 
-  it("tell what may be received from what may be sent", () => {
+  it("distinguish received values from sent values", () => {
     const received: Protocol.AskForApproval = "some-day"
     // @ts-expect-error the server would reject it
     const sent: Protocol.AskForApprovalParam = "some-day"

@@ -41,9 +41,9 @@ const mcpServer = {
   mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } }
 }
 
-layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("questions", (it) => {
-  describe("of the model", () => {
-    it.effect("are typed, and answered by a handler with services", () =>
+layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("Questions", (it) => {
+  describe("user input", () => {
+    it.effect("passes typed questions to a handler with services, and returns its answers", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Questions.UserInputRequest> = []
@@ -60,7 +60,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepInclude(seen[0]!.questions[0], { id: "database", isOther: true, options: question.options })
       }))
 
-    it.effect("that nobody answers, or not as they can be, are answered with an error, and the turn goes on", () =>
+    it.effect("responds with an error to a question without a valid answer, and the turn continues", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const wire = yield* TestCodex.Wire
@@ -84,7 +84,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepStrictEqual(codes, [-32601, -32603, -32603, -32603, -32603])
       }))
 
-    it.effect("go to the turn's handler, then the thread's, then the layer's", () =>
+    it.effect("calls the handler of the turn, then of the thread, then of the layer", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const saying = (database: string): Questions.Handlers => ({ userInput: () => Effect.succeed({ database }) })
@@ -102,7 +102,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }))
   })
 
-  describe("of an MCP server", () => {
+  describe("elicitations", () => {
     /** Has the model call a tool that asks, and gives what its server hears. */
     const asked = Effect.fnUntraced(function*(tool: string, questions: Questions.Handlers | undefined) {
       const codex = yield* Codex.Codex
@@ -125,7 +125,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }
     })
 
-    it.effect("are forms whose answers are checked against their schema before they are sent", () =>
+    it.effect("checks the content of a form against its schema before it is sent", () =>
       Effect.gen(function*() {
         const seen: Array<Questions.ElicitationRequest> = []
         const valid = { name: "Ada", age: 36, email: "ada@example.com", color: "red" }
@@ -155,7 +155,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         }
       }))
 
-    it.effect("are declined, canceled or left alone as the handler says, and declined when it breaks", () =>
+    it.effect("declines or cancels as the handler decides, and declines without a decision", () =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* asked("introduce", answering(Questions.decline)), { action: "decline" })
         assert.deepStrictEqual(yield* asked("introduce", answering(Questions.cancel)), { action: "cancel" })
@@ -165,7 +165,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         })
       }))
 
-    it.effect("may be pages to open", () =>
+    it.effect("passes a page to open to the handler", () =>
       Effect.gen(function*() {
         const seen: Array<Questions.ElicitationRequest> = []
         const { action } = yield* asked("login", answering(Questions.accept(), seen))
@@ -173,7 +173,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepInclude(seen[0], { _tag: "Url", url: "https://example.com/login", elicitationId: "e1" })
       }))
 
-    it.effect("are never whether a tool may be called: that is an approval", () =>
+    it.effect("does not call the handler for the approval of a tool call", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Questions.ElicitationRequest> = []
@@ -197,7 +197,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
   })
 })
 
-describe("a question", () => {
+describe("Question", () => {
   const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
 
   const open = Effect.fnUntraced(function*(questions: Questions.Handlers) {
@@ -215,7 +215,7 @@ describe("a question", () => {
     params: { threadId: "t", turnId: "u", itemId: "i", isBlocking: true, questions: [{ ...question, ...more }] }
   })
 
-  it.effect("with a fixed choice takes only what can be chosen", () =>
+  it.effect("accepts only options of a fixed choice", () =>
     Effect.gen(function*() {
       const answers: Array<Questions.UserInputAnswers> = [
         { database: "MySQL" },
@@ -232,7 +232,7 @@ describe("a question", () => {
       }
     }).pipe(Effect.provide(fake)))
 
-  it.effect("ends with its turn", () =>
+  it.effect("interrupts the handler when the turn ends", () =>
     Effect.gen(function*() {
       const began = yield* Deferred.make<void>()
       const interrupted = yield* Deferred.make<void>()
@@ -250,7 +250,7 @@ describe("a question", () => {
       assert.strictEqual((yield* transport.take).error.code, -32603)
     }).pipe(Effect.provide(fake)))
 
-  it.effect("with a form has only answers sent that fit it, whatever its fields are", () =>
+  it.effect("sends only content that fits the form, for fields of each kind", () =>
     Effect.gen(function*() {
       const fields: ReadonlyArray<[property: object, wrong: unknown, right: unknown]> = [
         [{ type: "string", format: "date" }, "2024-02-31", "2024-02-29"],
@@ -284,7 +284,7 @@ describe("a question", () => {
     }).pipe(Effect.provide(fake)))
 
   it.effect.each(Object.getOwnPropertyNames(Object.prototype))(
-    "with a form has answers sent with and without a field named %s",
+    "sends the content of a form with and without a field named %s",
     (name) =>
       Effect.gen(function*() {
         let content: unknown
@@ -326,7 +326,7 @@ describe("a question", () => {
       }).pipe(Effect.provide(fake))
   )
 
-  it.effect("of a kind that is not known yet is handed out as it is", () =>
+  it.effect("passes an elicitation of an unknown mode to the handler unchanged", () =>
     Effect.gen(function*() {
       const seen: Array<Questions.ElicitationRequest> = []
       const transport = yield* open({
@@ -350,7 +350,7 @@ describe("a question", () => {
     }).pipe(Effect.provide(fake)))
 })
 
-describe("a person at the terminal", () => {
+describe("Questions.askTerminal", () => {
   const typing = Effect.fnUntraced(function*(...typed: ReadonlyArray<string>) {
     const lines = yield* Queue.unbounded<string, Terminal.QuitError>()
     yield* Queue.offerAll(lines, typed)
@@ -378,7 +378,7 @@ describe("a person at the terminal", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("answers the model by number, in words, or not at all", () =>
+  it.effect("returns an answer by number, in words, or no answer", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* answer({}, "2"), { database: "SQLite" })
       assert.deepStrictEqual(yield* answer({}, "9", "1"), { database: "PostgreSQL" })
@@ -437,7 +437,7 @@ describe("a person at the terminal", () => {
       assert.strictEqual(JSON.stringify(answer.content), `{"__proto__":"Ada"}`)
     }))
 
-  it.effect("fills in forms, and says whether a page was opened", () =>
+  it.effect("fills in forms, and returns whether the person opened a page", () =>
     Effect.gen(function*() {
       const filled = yield* elicit(form, "Ada", "36", "2", "1", "2", "", "1")
       assert.deepStrictEqual(

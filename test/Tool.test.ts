@@ -57,8 +57,8 @@ const told = Effect.fnUntraced(function*(thread: Thread.Thread, ...wanted: Reado
   }
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
-  it.effect("is called with decoded arguments and services; the model gets the encoded result, or the failure", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
+  it.effect("runs with decoded arguments and services, and sends the encoded result or failure to the model", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ tools: [stock] }).pipe(Effect.provideService(Stock, { of: stockOf }))
@@ -78,7 +78,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual(offered.parameters.required, ["item"])
     }))
 
-  it.effect("is not called with arguments that do not fit; the model is told what is wrong with them", () =>
+  it.effect("does not run with invalid arguments, and sends the reason to the model", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       let calls = 0
@@ -96,7 +96,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual(success, [false, false, true])
     }))
 
-  it.effect("that breaks, answers nonsense or takes too long is a failure that gives nothing away", () =>
+  it.effect("fails without details when the handler breaks, returns an invalid result or takes too long", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const make = (name: string, handler: () => Effect.Effect<any>) =>
@@ -128,7 +128,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual(success, [false, false, false, false, false, false, true])
     }))
 
-  it.effect("gives text as it is, images, and several pieces", () =>
+  it.effect("sends text unchanged, images, and several parts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const pixel =
@@ -149,7 +149,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.include(JSON.stringify(last.input), "input_image")
     }))
 
-  it.effect("runs beside others, as many at once as the thread allows", () =>
+  it.effect("runs as many calls concurrently as `toolConcurrency` allows", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const calls = Array.from({ length: 6 }, (): [string, object] => ["meet", {}])
@@ -179,7 +179,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.strictEqual(yield* mostOf(2, { toolConcurrency: 2 }), 2)
     }))
 
-  it.effect("is interrupted with its turn", () =>
+  it.effect("interrupts the handler when the turn is interrupted", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const began = yield* Deferred.make<void>()
@@ -201,7 +201,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       yield* Deferred.await(interrupted)
     }))
 
-  it.effect("may call Codex itself", () =>
+  it.effect("runs a handler that uses Codex itself", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({
@@ -224,7 +224,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.strictEqual((yield* thread.run("go")).finalResponse, "told: from within")
     }))
 
-  it.effect("may fork its own thread and wait for it, also if that calls as many tools as may run at once", () =>
+  it.effect("runs a handler that waits for a fork of its own thread, also at the limit of concurrent calls", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -250,7 +250,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.strictEqual((yield* thread.run("go")).finalResponse, "outer was told inner was told 42")
     }))
 
-  it.effect("may take a class, or a struct with a name, which may hold itself", () =>
+  it.effect("decodes parameters of a class and of a recursive struct", () =>
     Effect.gen(function*() {
       class Place extends Schema.Class<Place>("Place")({ name: Schema.String }) {}
       interface Folder {
@@ -278,7 +278,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual(texts, ["true Oslo", "1"])
     }))
 
-  it.effect("stays with its thread when that is resumed or forked, or is given anew", () =>
+  it.effect("stays on a resumed or forked thread, unless the thread gets a new handler", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const who = (name: string) => Tool.make("who", { description: "Who", handler: () => Effect.succeed(name) })
@@ -291,7 +291,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
     }))
 
-  it.effect("may be given anew while others of its thread stay", () =>
+  it.effect("replaces one handler and keeps the other tools of the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const saying = (name: string, text: string) =>
@@ -313,7 +313,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual((yield* told(fork, ["one", {}], ["two", {}], ["three", {}])).texts, ["I", "II", "III"])
     }))
 
-  it.effect("is run for the sub-agents of its thread too", () =>
+  it.effect("runs for the sub-agents of its thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -343,7 +343,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.strictEqual(told, "the parent's")
     }))
 
-  it.effect("that nobody runs is a failure, and the turn goes on", () =>
+  it.effect("fails without a handler, and the turn continues", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({
@@ -361,7 +361,7 @@ const reasonOf = <A, R>(
 
 const inNewProcess = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, TestCodex.layerProcess())
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of a stored thread", (it) => {
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Tools of a stored thread", (it) => {
   const nails = Tool.make("nails", {
     description: "Nails",
     parameters: Schema.Struct({ length: Schema.Number }),
@@ -374,7 +374,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of
     handler: () => Effect.succeed("long nails")
   })
 
-  it.effect("can be run by another process, and others are a typed error", () =>
+  it.effect("run in another process, where other tools fail with ToolsNotApplied", () =>
     Effect.gen(function*() {
       const id = yield* inNewProcess(Effect.gen(function*() {
         const codex = yield* Codex.Codex
@@ -409,11 +409,11 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of
     }))
 })
 
-describe("tools that cannot be given", () => {
+describe("Invalid tools", () => {
   const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
   const named = (name: string) => Tool.make(name, { description: "d", handler: () => Effect.succeed("") })
 
-  it.effect("are refused before anything is sent", () =>
+  it.effect("fail with InvalidRequest before a message is sent", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const transport = yield* Fake.FakeTransport
@@ -442,7 +442,7 @@ describe("tools that cannot be given", () => {
       assert.strictEqual(transport.sent.length, before)
     }).pipe(Effect.provide(fake)))
 
-  it.effect("because the experimental API is off are refused with the way out", () =>
+  it.effect("fail without the experimental API, with the option that turns it on", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const reason = yield* reasonOf(codex.startThread({ tools: [named("a")] }))
@@ -455,7 +455,7 @@ describe("tools that cannot be given", () => {
     ))
 })
 
-describe("a tool call", () => {
+describe("Tool call", () => {
   const run = (tool: Tool.Tool, params: object) =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -471,7 +471,7 @@ describe("a tool call", () => {
       return (yield* transport.take).result
     }).pipe(Effect.provide(Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))))
 
-  it.effect("has a span that names it, with the handler's spans in it and nothing that is private", () =>
+  it.effect("has a span with the spans of its handler and without private data", () =>
     Effect.gen(function*() {
       const spans: Array<Tracer.NativeSpan> = []
       const tracer = Tracer.make({
@@ -509,7 +509,7 @@ describe("a tool call", () => {
       }
     }))
 
-  it.effect("takes the numbers of JSON and no words for others, and the model is told so", () =>
+  it.effect("accepts only numbers of JSON, also in the schema that the model receives", () =>
     Effect.gen(function*() {
       interface Sum {
         readonly of: ReadonlyArray<number | Sum>
@@ -553,7 +553,7 @@ describe("a tool call", () => {
       assert.deepStrictEqual(JSON.parse(yield* told(fine)), fine)
     }))
 
-  it.effect("that takes too long is not waited for, also if it cannot be interrupted", () =>
+  it.effect("fails after its timeout, also if the handler is uninterruptible", () =>
     Effect.gen(function*() {
       const began = yield* Deferred.make<void>()
       const stubborn = Tool.make("stubborn", {
@@ -570,7 +570,7 @@ describe("a tool call", () => {
       })
     }))
 
-  it.effect("that breaks is told to the log with what broke", () => {
+  it.effect("logs the cause when the handler breaks", () => {
     const lines: Array<string> = []
     const logger = Logger.make(({ cause, message }) => void lines.push(`${String(message)} ${String(cause)}`))
     const tool = Tool.make("breaks", { description: "d", handler: () => Effect.die(new Error("the bug")) })
@@ -582,7 +582,7 @@ describe("a tool call", () => {
     }).pipe(Effect.provide(Logger.layer([logger])))
   })
 
-  it("needs the services of its handler where the thread is opened", () => {
+  it("requires the services of its handler where the thread is opened", () => {
     // @ts-expect-error: Stock is missing
     const missing: Effect.Effect<unknown, unknown, Codex.Codex> = Effect.flatMap(
       Codex.Codex,
@@ -595,7 +595,7 @@ describe("a tool call", () => {
     assert.isTrue(Effect.isEffect(missing) && Effect.isEffect(given))
   })
 
-  it.effect("with arguments of any kind is answered", () =>
+  it.effect("responds to arguments of each JSON type", () =>
     Effect.gen(function*() {
       const tool = Tool.make("any", {
         description: "d",
@@ -611,7 +611,7 @@ describe("a tool call", () => {
     }))
 })
 
-describe("a Toolkit of effect/ai", () => {
+describe("CodexToolkit", () => {
   class Broken extends Schema.TaggedError<Broken>()("Broken", { why: Schema.String }) {}
 
   const Find = AiTool.make("find", {
@@ -654,7 +654,7 @@ describe("a Toolkit of effect/ai", () => {
 
   const said = (success: boolean, text: string): Tool.Result => ({ success, content: [Tool.text(text)] })
 
-  it.effect("is as many tools, which tell the model results and failures", () =>
+  it.effect("converts each tool, which sends results and failures to the model", () =>
     Effect.gen(function*() {
       const run = yield* using()
       assert.deepStrictEqual(yield* run("find", { name: "it" }), said(true, `{"found":true}`))
@@ -666,7 +666,7 @@ describe("a Toolkit of effect/ai", () => {
       assert.match(JSON.stringify(invalid), /Invalid arguments for tool `find`: /)
     }).pipe(Effect.provide(handlers)))
 
-  it.effect("does not run what needs approval unless it is approved", () =>
+  it.effect("runs a tool that needs approval only if it is approved", () =>
     Effect.gen(function*() {
       const run = yield* using()
       assert.deepStrictEqual(
@@ -680,7 +680,7 @@ describe("a Toolkit of effect/ai", () => {
       assert.deepInclude(yield* approving("sometimes", { amount: 100 }), { success: false })
     }).pipe(Effect.provide(handlers)))
 
-  it.effect("cannot have tools that only their provider can run", () =>
+  it.effect("rejects tools that only their provider can run", () =>
     Effect.gen(function*() {
       const Search = AiTool.providerDefined({
         id: "test.search",
@@ -694,7 +694,7 @@ describe("a Toolkit of effect/ai", () => {
     }))
 })
 
-describe("a tool with a parameter named like an inherited property", () => {
+describe("Tool with a parameter named like an inherited property", () => {
   const names = Object.getOwnPropertyNames(Object.prototype).filter((name) => name !== "__proto__")
   const parameters = Schema.Struct(
     Object.fromEntries(names.map((name) => [name, Schema.optionalKey(Schema.String)] as const))
@@ -702,7 +702,7 @@ describe("a tool with a parameter named like an inherited property", () => {
   const about = { threadId: "t", turnId: "u", callId: "c" }
   const keys = (args: object) => Effect.succeed(JSON.stringify(args))
 
-  it.effect("is called with and without it", () =>
+  it.effect("runs with and without the parameter", () =>
     Effect.gen(function*() {
       const echo = Tool.make("echo", { description: "", parameters, handler: keys })
       for (const args of [{}, { toString: "x" }, { constructor: "y", valueOf: "z" }]) {
@@ -714,7 +714,7 @@ describe("a tool with a parameter named like an inherited property", () => {
       assert.isFalse((yield* echo.run({ toString: 1 }, about)).success)
     }))
 
-  it.effect("is called with and without it as a tool of a Toolkit", () =>
+  it.effect("runs with and without the parameter as a tool of a Toolkit", () =>
     Effect.gen(function*() {
       const toolkit = Toolkit.make(AiTool.make("echo", { parameters, success: Schema.String }))
       const [echo] = yield* CodexToolkit.make(toolkit).pipe(Effect.provide(toolkit.toLayer({ echo: keys })))

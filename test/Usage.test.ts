@@ -43,7 +43,7 @@ describe("Usage", () => {
     assert.deepStrictEqual(Usage.subtract(a)(a), Usage.zero)
   })
 
-  it("is in the error of a failed turn, which encodes and decodes", () => {
+  it("encodes and decodes in the error of a failed turn", () => {
     const failed = new Turn.TurnFailed({
       threadId: "t",
       turnId: "u",
@@ -96,8 +96,8 @@ const interrupted = (thread: Thread.Thread, ...replies: ReadonlyArray<ModelServe
 const assertNothing = (usage: Usage.TurnUsage | undefined) =>
   assert.deepStrictEqual(usage?.turn ?? Usage.zero, Usage.zero)
 
-layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a turn", (it) => {
-  it.effect("is the sum of its model requests, whether it completes, fails or is interrupted", () =>
+layer(TestCodex.layer(retrying), { excludeTestServices: true })("Usage of a turn", (it) => {
+  it.effect("sums the model requests of a completed, failed or interrupted turn", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const first = yield* usageOf(
@@ -155,7 +155,7 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
       assert.deepStrictEqual(failed?.thread, tokens(600, 60))
     }))
 
-  it.effect("is exact on a fork of any part of a thread, and after a revert", () =>
+  it.effect("counts exactly on a fork of any part of a thread, and after a revert", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { forkThread } = yield* Codex.Codex
@@ -185,7 +185,7 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
       assert.deepStrictEqual(reverted?.thread, tokens(1100, 11))
     }))
 
-  it.effect("has the requests of a compaction, and not the estimate that the server reports after it", () =>
+  it.effect("counts the requests of a compaction, and not the estimate that the server reports after it", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const model = yield* ModelServer.ModelServer
@@ -231,7 +231,7 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
       assert.deepStrictEqual(compacted?.thread, tokens(357, 38))
     }))
 
-  it.effect("is that of the whole turn for each caller that has joined it", () =>
+  it.effect("covers the whole turn for each caller that joined it", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -252,7 +252,7 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
 })
 
 layer(TestCodex.layerEnvironment(retrying.home), { excludeTestServices: true })(
-  "The usage of a turn in another process",
+  "Usage of a turn in another process",
   (it) => {
     it.effect("does not count the report that the server replays when a thread is resumed", () =>
       Effect.gen(function*() {
@@ -286,9 +286,9 @@ layer(TestCodex.layerEnvironment(retrying.home), { excludeTestServices: true })(
 )
 
 layer(TestCodex.layer({ restart: Schedule.spaced("20 millis") }), { excludeTestServices: true })(
-  "The usage of a turn after a restart",
+  "Usage of a turn after a restart",
   (it) => {
-    it.effect("does not count what was used before", () =>
+    it.effect("does not count the tokens used before the restart", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const thread = yield* startThread
@@ -344,9 +344,9 @@ const request = ({ cached, input, output, reasoning, written }: typeof Breakdown
 
 const layerFake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
 
-describe("The usage of a turn", () => {
+describe("Usage of a turn", () => {
   it.effect.prop(
-    "is the sum of its model requests in every course of a thread",
+    "sums the model requests in any sequence of events of a thread",
     { course: Course },
     ({ course: { before, opening, turns } }) =>
       Effect.gen(function*() {

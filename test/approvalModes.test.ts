@@ -72,8 +72,8 @@ const modeUntilOverride = Effect.gen(function*() {
   assert.strictEqual(yield* policyOf(thread.id), "on-request")
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) => {
-  it.effect("a mode given at the start is in effect, and leaves the sandbox as it was asked for", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Approval modes", (it) => {
+  it.effect("apply from the start of a thread, and keep the requested sandbox", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -103,7 +103,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       )
     }))
 
-  it.effect("a mode is sent as the fields of the protocol, and no mode as no fields", () =>
+  it.effect("send a mode as fields of the protocol, and no mode as no fields", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -154,15 +154,15 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       assert.deepStrictEqual(yield* lastSent("thread/fork"), { ...autoReview, sandbox: "read-only" })
     }))
 
-  it.effect("a thread keeps its bypass when it is started, resumed and forked", () =>
+  it.effect("keep the bypass of a thread that is started, resumed and forked", () =>
     Effect.andThen(echo, bypassLifecycle))
 
-  it.effect("threads that are started, resumed and forked at once each keep their bypass", () =>
+  it.effect("keep the bypass of each thread when several are started, resumed and forked concurrently", () =>
     Effect.andThen(echo, twins(bypassLifecycle)))
 
-  it.effect("the bypass of one turn stays in the settings of its thread", () => Effect.andThen(echo, bypassOfOneTurn))
+  it.effect("keep the bypass of one turn in the settings of its thread", () => Effect.andThen(echo, bypassOfOneTurn))
 
-  it.effect("the bypasses of turns that run at once stay each in the settings of its own thread", () =>
+  it.effect("keep the bypass of each concurrent turn in the settings of its own thread", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -172,7 +172,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       assert.deepStrictEqual(yield* rightsOf(bystander.id), { approvalPolicy: "on-request", sandbox: "readOnly" })
     }))
 
-  it.effect("the mode of a turn holds until a turn that overrides it", () =>
+  it.effect("keep the mode of a turn until a turn overrides it", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -187,12 +187,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       assert.strictEqual(yield* policyOf(thread.id), "on-request")
     }))
 
-  it.effect("the mode of a run holds until a run that overrides it", () => Effect.andThen(echo, modeUntilOverride))
+  it.effect("keep the mode of a run until a run overrides it", () => Effect.andThen(echo, modeUntilOverride))
 
-  it.effect("the modes of runs on several threads at once hold until overridden, each for its own thread", () =>
+  it.effect("keep the modes of concurrent runs, each on its own thread, until a run overrides them", () =>
     Effect.andThen(echo, twins(modeUntilOverride)))
 
-  it.effect("resuming without a mode inherits deny_all", () =>
+  it.effect("inherit deny_all when a thread is resumed without a mode", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -203,7 +203,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       assert.strictEqual(yield* policyOf(resumed.id), "never")
     }))
 
-  it.effect("forking without a mode inherits deny_all", () =>
+  it.effect("inherit deny_all when a thread is forked without a mode", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -213,7 +213,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       assert.strictEqual(yield* policyOf(forked.id), "never")
     }))
 
-  it.effect("a fork can have another mode, and its source keeps its own", () =>
+  it.effect("change the mode of a fork, and keep the mode of its source", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -226,7 +226,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       assert.deepStrictEqual(yield* rightsOf(source.id), { approvalPolicy: "never", sandbox: "readOnly" })
     }))
 
-  it.effect("a loaded thread is not handed out with other rights than were asked for", () =>
+  it.effect("fail to resume a loaded thread that does not have the requested permissions", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -262,7 +262,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       yield* runAndExpect(same, "what it has is no conflict")
     }))
 
-  it.effect("an unknown mode fails with the list of the known ones, and nothing is sent", () =>
+  it.effect("reject an unknown mode with a list of the known modes, and send nothing", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
@@ -292,8 +292,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("bypass and a sandbox", (it) => {
-  it.effect("contradict each other: nothing is started, changed or sent", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Bypass with a sandbox", (it) => {
+  it.effect("fails with SandboxConflictError, and starts, changes and sends nothing", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -343,8 +343,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("bypass and a sandbox", 
     }))
 })
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("approval modes in a second process", (it) => {
-  it.effect("resuming applies a mode to a thread that is not loaded", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Approval modes in a second process", (it) => {
+  it.effect("apply to a resumed thread that is not loaded", () =>
     Effect.gen(function*() {
       yield* echo
       const inProcess = Effect.provide(TestCodex.layerProcess(), { local: true })
@@ -379,7 +379,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("approval mod
       }).pipe(inProcess)
     }))
 
-  it.effect("the bypass of one turn is still in effect there", () =>
+  it.effect("keep the bypass of one turn", () =>
     Effect.gen(function*() {
       yield* echo
       const inProcess = Effect.provide(TestCodex.layerProcess(), { local: true })
@@ -400,7 +400,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("approval mod
 // Temporary directories are writable for commands by default, and the workspace is in one.
 const excludeTemporary = { sandbox_workspace_write: { exclude_slash_tmp: true, exclude_tmpdir_env_var: true } }
 
-layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServices: true })("commands", (it) => {
+layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServices: true })("Commands", (it) => {
   /** Whether commands can be sandboxed on this machine: it takes user namespaces or the like. */
   const canSandbox = Effect.gen(function*() {
     const server = yield* AppServer.AppServer
@@ -437,7 +437,7 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
     }
   })
 
-  it.effect("under deny_all may not write outside the workspace, and without a sandbox not inside either", (context) =>
+  it.effect("write only in the workspace under deny_all, and nowhere in a read-only sandbox", (context) =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const path = yield* Path.Path
@@ -461,7 +461,7 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
       })
     }))
 
-  it.effect("under bypass may write outside the workspace, from the start or from the turn that says so", () =>
+  it.effect("write outside the workspace under bypass, from the start or from the turn that sets it", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const allowed = (name: string) => ({ inside: name, outside: name, exits: ["0", "0"], refusals: [] })
@@ -478,7 +478,7 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to leave the sandbox", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Command that requests to leave the sandbox", (it) => {
   /** Has the model ask for it, and returns what became of it. `review` is the reply of the reviewing model, if one asks. */
   const escalate = Effect.fnUntraced(function*(
     name: string,
@@ -530,7 +530,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to 
 
   const byUser = { approvalPolicy: "on-request", approvalsReviewer: "user" } as const
 
-  it.effect("is refused under deny_all, and under bypass, where there is none to leave; nobody is asked", () =>
+  it.effect("is rejected under deny_all and under bypass, without a request to the program", () =>
     Effect.gen(function*() {
       const requests = yield* answering(Effect.succeed({ decision: "accept" }))
       for (const approvalMode of ["deny_all", bypass] as const) {
@@ -541,7 +541,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to 
       assert.deepStrictEqual(requests, [])
     }))
 
-  it.effect("runs under auto_review if the reviewing model allows it, and only then", () =>
+  it.effect("runs under auto_review only if the reviewing model allows it", () =>
     Effect.gen(function*() {
       const requests = yield* answering(Effect.succeed({ decision: "accept" }))
       const allowed = yield* escalate("reviewed", { approvalMode: "auto_review" }, { outcome: "allow" })
@@ -551,7 +551,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to 
       assert.deepStrictEqual(requests, [])
     }))
 
-  it.effect("runs if the program accepts it, and not if it declines, fails, dies or does not answer at all", () =>
+  it.effect("runs only if the program accepts it, and not if the handler declines, fails, dies or is missing", () =>
     Effect.gen(function*() {
       const answers = {
         accept: Effect.succeed({ decision: "accept" } as const),

@@ -45,19 +45,19 @@ class Browser extends Context.Service<Browser, {
   )
 }
 
-layer(Browser.layer, { timeout: "60 seconds" })("the root in a browser", (it) => {
+layer(Browser.layer, { timeout: "60 seconds" })("Root in a browser", (it) => {
   it.effect("bundles without any import", () =>
     Effect.map(Browser, ({ bundle }) => {
       assert.deepStrictEqual(bundle.imports, [])
     }))
 
-  it.effect("runs where Node's globals do not exist", () =>
+  it.effect("runs without the globals of Node", () =>
     Effect.map(Browser, ({ evaluate }) => {
       assert.throws(() => evaluate("process.env"), "process is not defined")
       assert.strictEqual(evaluate("typeof Program.root.Codex.layer"), "object")
     }))
 
-  it.effect("resolves approval modes, and decodes the protocol", () =>
+  it.effect("resolves approval modes and decodes the protocol", () =>
     Effect.map(Browser, ({ evaluate }) => {
       assert.deepStrictEqual(JSON.parse(String(evaluate("Program.run()"))), {
         thread: { approvalPolicy: "on-request", approvalsReviewer: "auto_review", sandbox: "read-only" },
@@ -79,15 +79,19 @@ layer(Browser.layer, { timeout: "60 seconds" })("the root in a browser", (it) =>
     }))
 })
 
-describe("a program for Node.js", () => {
-  it.effect("has imports when it is bundled for a browser", () =>
-    Effect.map(bundle("bundled.ts"), ({ imports }) => {
-      assert.includeMembers([...imports], ["node:child_process", "node:fs"])
-    }), 60_000)
+describe("Program for Node", () => {
+  it.effect(
+    "keeps its imports when it is bundled for a browser",
+    () =>
+      Effect.map(bundle("bundled.ts"), ({ imports }) => {
+        assert.includeMembers([...imports], ["node:child_process", "node:fs"])
+      }),
+    60_000
+  )
 })
 
-describe("the source", () => {
-  it.effect("mentions modules of Node only in testing", () =>
+describe("Source", () => {
+  it.effect("imports modules of Node only in testing", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const files = (yield* fs.readDirectory(`${root}src`, { recursive: true })).filter((file) => file.endsWith(".ts"))

@@ -59,7 +59,7 @@ const options: ReadonlyArray<Thread.TurnOptions> = [
   { keepBackgroundTerminals: true }
 ]
 
-layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on a busy thread", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a busy thread", (it) => {
   it.effect("fails with ThreadBusy and sends nothing, for each option that cannot hold", () =>
     Effect.gen(function*() {
       const wire = yield* TestCodex.Wire
@@ -89,7 +89,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on
       assert.strictEqual((yield* thread.settings).model, "other-model")
     }))
 
-  it.effect("joins with options that concern its input, or the wait of its caller", () =>
+  it.effect("joins with options of its input or of the wait of its caller", () =>
     Effect.gen(function*() {
       const { finish, first, thread } = yield* busyThread
       const asked = yield* TestCodex.nextRequest
@@ -106,7 +106,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on
       assert.strictEqual((yield* Fiber.join(second)).id, (yield* Fiber.join(first)).id)
     }))
 
-  it.effect("waits for the response of another turn that is about to start", () =>
+  it.effect("waits for the response to the start of another turn", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       yield* TestCodex.script(thread, ModelServer.text("first"), ModelServer.text("second"))
@@ -118,7 +118,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on
       assert.deepInclude(second.failure.reason, { _tag: "ThreadBusy", turnId: first.id, options: ["model"] })
     }))
 
-  it.effect("fails also if another client has started the running turn, also one that ran when the thread was opened", () =>
+  it.effect("fails with ThreadBusy when another client started the running turn, also before the thread was opened", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const { thread, turnId } = yield* foreignTurn
@@ -129,8 +129,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn with options, on
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joined a turn", (it) => {
-  it.effect("ends its own wait with a time limit, and leaves the turn to the other callers", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Caller of a joined turn", (it) => {
+  it.effect("stops waiting at its own time limit, and leaves the turn to the other callers", () =>
     Effect.gen(function*() {
       for (const limit of [Turn.withDeadline("100 millis"), Turn.withIdleTimeout("100 millis")]) {
         const { finish, first, thread } = yield* busyThread
@@ -148,7 +148,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joine
       }
     }))
 
-  it.effect("interrupts the turn when it is the last one, with its own time limit", () =>
+  it.effect("interrupts the turn at its own time limit when it is the last caller", () =>
     Effect.gen(function*() {
       const { first, thread } = yield* busyThread
       yield* Effect.scoped(Effect.gen(function*() {
@@ -160,7 +160,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joine
       assert.strictEqual((yield* thread.read()).status.type, "idle")
     }))
 
-  it.effect("does not interrupt a turn that this program has not started", () =>
+  it.effect("does not interrupt a turn that another program started", () =>
     Effect.gen(function*() {
       const { thread, turnId } = yield* foreignTurn
       const wire = yield* TestCodex.Wire
@@ -179,9 +179,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A caller that has joine
 })
 
 layer(TestCodex.layer({ config: { features: { goals: true } } }), { excludeTestServices: true })(
-  "A turn that a goal has started",
+  "Turn of a goal",
   (it) => {
-    it.effect("goes on when a run that has joined it times out or is interrupted", () =>
+    it.effect("continues when a run that joined it times out or is interrupted", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const model = yield* ModelServer.ModelServer
@@ -205,10 +205,10 @@ layer(TestCodex.layer({ config: { features: { goals: true } } }), { excludeTestS
   }
 )
 
-describe("A turn with options", () => {
+describe("Turn with options", () => {
   const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer({ maxInFlight: 1 })), Layer.provideMerge(Fake.layer))
 
-  it.effect("fails also if only the response shows that it has joined a turn", () =>
+  it.effect("fails with ThreadBusy when the response shows that it joined a turn", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -244,7 +244,7 @@ describe("A turn with options", () => {
     }
   })
 
-  it.effect("fails also if only the input of another client, which the turn shows first, tells that it has joined", () =>
+  it.effect("fails with ThreadBusy when the turn shows the input of another client first", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
@@ -269,7 +269,7 @@ describe("A turn with options", () => {
       assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
     }).pipe(Effect.provide(fake)))
 
-  it.effect("is not taken for a joined one by its own inputs, and those that join it", () =>
+  it.effect("completes when the turn shows its own input first", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
@@ -283,7 +283,7 @@ describe("A turn with options", () => {
       assert.strictEqual((yield* Fiber.join(running)).status, "completed")
     }).pipe(Effect.provide(fake)))
 
-  it.effect("is interrupted, and fails, if the server reports other settings than it was started with", () =>
+  it.effect("interrupts the turn and fails when the server reports other settings than requested", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport

@@ -111,7 +111,7 @@ const lint = Effect.fnUntraced(function*(a: string, b: string) {
     .sort()
 }, Effect.scoped)
 
-describe("the linter", () => {
+describe("oxlint", () => {
   it.live.each([
     [
       "imports of types",

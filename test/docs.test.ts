@@ -36,8 +36,8 @@ const anchors = (text: string): ReadonlySet<string> =>
     )
   )
 
-describe("the pages of the docs", () => {
-  it.effect("have links that lead to a file and to one of its headings", () =>
+describe("Pages of the docs", () => {
+  it.effect("link to existing files and headings", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -62,7 +62,7 @@ describe("the pages of the docs", () => {
       assert.isAbove(count, 50)
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it.effect("are all linked from the README and from the index", () =>
+  it.effect("are linked from the README and from the index", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -76,7 +76,7 @@ describe("the pages of the docs", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the guide for contributors", () => {
+describe("Guide for contributors", () => {
   it.effect("names files that exist", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
@@ -91,7 +91,7 @@ describe("the guide for contributors", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the page on reliability", () => {
+describe("Page on reliability", () => {
   it.effect("names tests that exist", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
@@ -106,8 +106,8 @@ describe("the page on reliability", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the testing guide", () => {
-  it.effect("shows the tests that are run here, to the letter", () =>
+describe("Testing guide", () => {
+  it.effect("shows the exact files of test/guide", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -126,7 +126,7 @@ describe("the testing guide", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the examples in the docs", () => {
+describe("Examples in the docs", () => {
   it.live("compile", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem

@@ -48,8 +48,8 @@ const withEnvironment = (env: Readonly<Record<string, string | undefined>>) => {
 
 const program = (value: unknown) => value as Effect.Effect<unknown, unknown, Codex.Codex>
 
-layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the FAQ", (it) => {
-  it.effect("do what the page says", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Programs of the FAQ", (it) => {
+  it.effect("return the results that the page describes", () =>
     Effect.scoped(Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const all = yield* exportsOf
@@ -93,7 +93,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The programs of the FAQ
       assert.strictEqual(all["describe"]({ method: "item/agentMessage/delta", params: { delta: "text" } }), "text")
     })))
 
-  it.effect("start processes of their own, log in with a key, and use another provider", () =>
+  it.effect("start processes, log in with a key, and use another provider", () =>
     Effect.scoped(Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const all = yield* exportsOf

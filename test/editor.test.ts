@@ -102,8 +102,8 @@ const samples: Readonly<Record<string, string>> = {
   tools: "[]"
 }
 
-layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("in an editor", (it) => {
-  it.effect.each(calls)("each option of %s has documentation", ([, options]) =>
+layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("Editor", (it) => {
+  it.effect.each(calls)("shows documentation for each option of %s", ([, options]) =>
     Effect.gen(function*() {
       const server = yield* Editor
       const [completions] = yield* at<Completions>(server, "completion", `${preamble}${options("⌖")}`)
@@ -118,7 +118,7 @@ layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("in an
       assert.deepStrictEqual(undocumented, [])
     }))
 
-  it.effect("the bypass of approvals says what it means, and the model where its ids are", () =>
+  it.effect("shows the effect of the bypass, and the method that lists the model ids", () =>
     Effect.gen(function*() {
       const server = yield* Editor
       const [mode, model] = yield* at<Hover>(
@@ -130,7 +130,7 @@ layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("in an
       assert.include(model!.contents.value, "model/list")
     }))
 
-  it.effect("the reasoning effort is completed", () =>
+  it.effect("completes the reasoning efforts", () =>
     Effect.gen(function*() {
       const server = yield* Editor
       const [efforts] = yield* at<Completions>(server, "completion", `${preamble}thread.run("x", { effort: "⌖" })`)

@@ -31,9 +31,9 @@ const runExample = Effect.fnUntraced(function*(name: string, env: Readonly<Recor
   return { exitCode: yield* child.exitCode, output, files: yield* fs.readDirectory(cwd) }
 }, Effect.scoped)
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("An example", (it) => {
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Examples", (it) => {
   for (const name of names) {
-    it.effect(`${name} runs with the scripted model`, () =>
+    it.effect(`run ${name} with the scripted model`, () =>
       Effect.gen(function*() {
         const { exitCode, files, output } = yield* runExample(name, { CODEX_LIVE: undefined })
         assert.strictEqual(exitCode, 0, output)
@@ -46,11 +46,11 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("An example",
 layer(
   TestCodex.layerEnvironment({ config: { model: "users-model", sandbox_mode: "workspace-write" } }),
   { excludeTestServices: true }
-)("An example with CODEX_LIVE=1", (it) => {
+)("Examples with CODEX_LIVE=1", (it) => {
   // The others differ from these in nothing that matters here; `npm run test:faults` runs them all.
   const live = process.env["FAULT_RUNS"] === undefined ? ["approval-modes", "questions", "quickstart"] : names
   for (const name of live) {
-    it.effect(`${name} uses the user's model, or refuses to run`, () =>
+    it.effect(`run ${name} with the user's model, or fail`, () =>
       Effect.gen(function*() {
         const model = yield* ModelServer.ModelServer
         const { codexHome, env } = yield* CodexEnvironment.CodexEnvironment

@@ -3,8 +3,8 @@
  * when another test fails, or when one of these is not run.
  */
 export const differences: Readonly<Record<string, string>> = {
-  "test/Approvals.test.ts: approvals of an MCP tool have what the tool says of itself":
+  "test/Approvals.test.ts: Approvals passes the annotations of an MCP tool to the handler":
     "Codex 0.166 does not send the annotations of a tool with the request for approval",
-  "test/Codex.test.ts: Codex.listThreads fetches a page when it is pulled, and no sooner":
+  "test/Codex.test.ts: Codex.listThreads fetches a page only when the stream is pulled":
     "The cursor of thread/list is a time in whole seconds on Codex 0.166, and leaves out threads of the same second"
 }

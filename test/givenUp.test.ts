@@ -28,9 +28,9 @@ const kill = Effect.gen(function*() {
 const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
 
 layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })(
-  "a turn that no caller waits for, on a server that is killed",
+  "Abandoned turn on a killed server",
   (it) => {
-    it.effect("is settled by the restart, so that its interruption does not wait for it", () =>
+    it.effect("is complete after the restart, so that its interruption returns early", () =>
       Effect.gen(function*() {
         const thread = yield* startThread
         yield* TestCodex.script(thread, TestCodex.halfMessage, ModelServer.text("after"))
@@ -46,7 +46,7 @@ layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })(
   }
 )
 
-describe("a turn that no caller waits for", () => {
+describe("Abandoned turn", () => {
   const fakeLayer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
 
   const openThread = Effect.gen(function*() {
@@ -57,7 +57,7 @@ describe("a turn that no caller waits for", () => {
     return yield* Fiber.join(opening)
   })
 
-  it.effect("keeps nothing of its text when the server does not end it", () =>
+  it.effect("buffers no text when the server does not end it", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer
@@ -96,7 +96,7 @@ describe("a turn that no caller waits for", () => {
       assert.isDefined(state.exit)
     }).pipe(Effect.scoped, Effect.provide(fakeLayer)))
 
-  it.effect("is settled by the end of the connection", () =>
+  it.effect("completes when the connection ends", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const thread = yield* openThread
@@ -115,8 +115,8 @@ describe("a turn that no caller waits for", () => {
     }).pipe(Effect.provide(fakeLayer)))
 })
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("a layer that is closed after a restart", (it) => {
-  it.effect("fails what waits at once, before the process has ended", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("AppServer.layer after a restart", (it) => {
+  it.effect("fails pending requests at once when it closes, before the process has exited", () =>
     Effect.gen(function*() {
       const environment = yield* CodexEnvironment.CodexEnvironment
       const path = yield* Path.Path

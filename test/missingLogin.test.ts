@@ -10,10 +10,10 @@ import * as Fake from "./FakeTransport.ts"
 import * as TestCodex from "./TestCodex.ts"
 import { collect } from "./warnings.ts"
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (it) => {
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Login", (it) => {
   const withoutLogin = { config: { model_provider: "openai" } }
 
-  it.effect("that is missing is reported once, with what to do, for all Codex layers on a server", () =>
+  it.effect("is reported as missing once, with a remedy, for all Codex layers on a server", () =>
     Effect.suspend(() => {
       const { awaiting, logger, mentioning } = collect()
       const server = TestCodex.layerProcess(withoutLogin)
@@ -34,7 +34,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (i
       }).pipe(Effect.provide(Layer.provideMerge(server, logger)))
     }))
 
-  it.effect("that is there, is not needed, or is not a matter of Codex is not reported", () =>
+  it.effect("is not reported if it is stored, not needed, or without Codex.layer", () =>
     Effect.suspend(() => {
       const { logger, mentioning } = collect()
       const environment = CodexEnvironment.CodexEnvironment
@@ -60,7 +60,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (i
       }).pipe(Effect.provide(logger))
     }))
 
-  it.effect("is not part of a recording, unless the program reads it", () =>
+  it.effect("is absent from a recording, unless the program reads it", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const { root } = yield* CodexEnvironment.CodexEnvironment
@@ -86,8 +86,8 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (i
     }))
 })
 
-describe("The check of the login", () => {
-  it.effect("keeps no other request waiting, though the server does not respond to it", () =>
+describe("Check of the login", () => {
+  it.effect("does not delay other requests when the server does not respond to it", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer
@@ -114,7 +114,7 @@ describe("The check of the login", () => {
       )
     ))
 
-  it.effect("is not among what a fake server was sent", () =>
+  it.effect("is absent from the messages that a fake server received", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* FakeAppServer.FakeAppServer

@@ -63,15 +63,15 @@ const wrong: ReadonlyArray<readonly [options: object, ...says: ReadonlyArray<str
   [{ experimentalApi: "yes" }, "`experimentalApi` is a string", "a boolean"]
 ]
 
-describe("the options of layers", () => {
-  it.effect.each(wrong)("of a process and its connection refuse %j", ([options, ...says]) =>
+describe("Options of layers", () => {
+  it.effect.each(wrong)("reject the process and connection options %j", ([options, ...says]) =>
     Effect.gen(function*() {
       const message = yield* messageOf(Codex.layerStdio(js(options)))
       for (const text of says) assert.include(message, text)
       assert.isBelow(message.length, 300)
     }))
 
-  it.effect("of each layer may be in one object", () =>
+  it.effect("accept the options of all layers in one object", () =>
     Effect.gen(function*() {
       assert.include(
         yield* messageOf(
@@ -91,7 +91,7 @@ describe("the options of layers", () => {
       Effect.provide(NodeServices.layer)
     ))
 
-  it.effect("of the testing kit refuse unknown names", () =>
+  it.effect("reject unknown names in the testing kit", () =>
     Effect.gen(function*() {
       const build = (built: Layer.Layer<any, any, any>) =>
         defectOf(Effect.scoped(Layer.build(built as unknown as Layer.Layer<never, unknown>)))
@@ -119,10 +119,10 @@ describe("the options of layers", () => {
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads, turns and handlers", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Options of threads, turns and handlers", (it) => {
   const accept = () => Effect.succeed("accept" as const)
 
-  it.effect("are refused with one clear error when they are misspelt or of another kind", () =>
+  it.effect("fail with one InvalidRequest when they are misspelled or of the wrong kind", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -214,7 +214,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
       }
     }))
 
-  it("take JSON Schema where an Effect Schema would not be sent, to the compiler too", () => {
+  it("require JSON Schema where an Effect Schema would not be sent, at compile time too", () => {
     const schema = Schema.Struct({ a: Schema.String })
     const json: Thread.TurnOptions = { outputSchema: toCodecOpenAI(schema).jsonSchema }
     const literal: Thread.TurnOptions = { outputSchema: { type: "object", properties: { a: { type: "string" } } } }
@@ -225,7 +225,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
     assert.lengthOf([json, literal, effectSchema, effectClass], 4)
   })
 
-  it.effect("of layers and policies are a defect, for these cannot fail", () =>
+  it.effect("are a defect in layers and policies, which cannot fail", () =>
     Effect.gen(function*() {
       const built = (layer: Layer.Layer<never>) => defectOf(Effect.scoped(Layer.build(layer)))
       assert.include(yield* built(Approvals.layer(js({ comand: accept }))), "did you mean `command`?")

@@ -21,7 +21,7 @@ const node = Effect.fnUntraced(function*(script: string, ...args: ReadonlyArray<
   return yield* Stream.mkString(Stream.decodeText(child.all))
 })
 
-describe("the package", () => {
+describe("Package", () => {
   it("exports the version of package.json", () => {
     assert.strictEqual(packageVersion, manifest.version)
   })

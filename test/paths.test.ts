@@ -38,8 +38,8 @@ const started = Effect.gen(function*() {
   return (yield* wire.sent).filter(({ method }) => method !== undefined && methods.has(method)).length
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("A cwd", (it) => {
-  it.effect("that is not a directory is refused before anything is started", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Working directory", (it) => {
+  it.effect("fails with InvalidRequest if it is not a directory, before a thread or turn starts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -66,7 +66,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A cwd", (it) => {
       assert.strictEqual(yield* started, before)
     }))
 
-  it.effect("that is one is used, also through a link, and a relative one is resolved by the server", () =>
+  it.effect("may be a link, or a relative path that the server resolves", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const workspace = yield* makeFiles
@@ -78,7 +78,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A cwd", (it) => {
       assert.match((yield* cwdOf("~")) ?? "", /\/home$/)
     }))
 
-  it.effect("costs no request where none is given", () =>
+  it.effect("costs no request without the option", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -94,8 +94,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A cwd", (it) => {
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("A file of an input", (it) => {
-  it.effect("that cannot be one is refused before anything is started, also when a turn is steered", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("File of an input", (it) => {
+  it.effect("fails with InvalidRequest if it does not exist or is no file, before a turn starts or is steered", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -126,7 +126,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A file of an input", (i
       yield* turn.interrupt
     }).pipe(Effect.scoped))
 
-  it.effect("with a relative path is that of the thread's working directory", () =>
+  it.effect("resolves a relative path in the working directory of the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer

@@ -39,11 +39,11 @@ const permissionsOf = (thread: Thread.Thread) =>
   }))
 
 const policies: ReadonlyArray<readonly [string, Sandbox.Policy]> = [
-  ["a read-only one", Sandbox.readOnly()],
-  ["a read-only one with the network", Sandbox.readOnly({ networkAccess: true })],
-  ["one that writes in the workspace", Sandbox.workspaceWrite()],
+  ["read-only", Sandbox.readOnly()],
+  ["read-only with network access", Sandbox.readOnly({ networkAccess: true })],
+  ["writable in the workspace", Sandbox.workspaceWrite()],
   [
-    "one with every detail",
+    "writable with each detail set",
     Sandbox.workspaceWrite({
       writableRoots: ["/var/lib/one", "/var/lib/two"],
       networkAccess: true,
@@ -54,10 +54,10 @@ const policies: ReadonlyArray<readonly [string, Sandbox.Policy]> = [
 ]
 
 layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excludeTestServices: true })(
-  "the permissions of a thread",
+  "Permissions of a thread",
   (it) => {
     it.effect.each(policies)(
-      "with a sandbox policy, %s, are kept by fork, resume, and resume after unarchive",
+      "survive fork, resume and resume after unarchive under a policy that is %s",
       ([, policy]) =>
         Effect.gen(function*() {
           yield* answering
@@ -88,7 +88,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         })
     )
 
-    it.effect("are kept where an option gives others of them, and given up where it says so", () =>
+    it.effect("are kept except those that an option of the fork changes", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -111,7 +111,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* configured.settings).sandboxPolicy, { writableRoots: ["/var/lib/one"] })
       }))
 
-    it.effect("are kept in every detail that a fork does not give anew", () =>
+    it.effect("keep each detail of the sandbox that the options of a fork do not change", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -136,7 +136,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         }
       }))
 
-    it.effect("are given back to a handle whose thread was opened with others meanwhile", () =>
+    it.effect("are restored for a handle whose thread was reopened with other permissions", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -157,7 +157,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         }
       }))
 
-    it.effect("are kept whatever the spelling of the thread's id", () =>
+    it.effect("are kept for each spelling of the thread id", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -177,7 +177,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         }
       }))
 
-    it.effect("are known to a Codex that is built later on the same server", () =>
+    it.effect("are known to a Codex layer that is built later on the same server", () =>
       Effect.gen(function*() {
         yield* answering
         const inCodex = <A, E, R>(effect: Effect.Effect<A, E, R | Codex.Codex>) =>
@@ -191,7 +191,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* fork.settings).sandboxPolicy, { type: "workspaceWrite" })
       }).pipe(Effect.provide(TestCodex.layerProcess())))
 
-    it.effect("with a permission profile are kept with the profile", () =>
+    it.effect("are kept with their permission profile", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -206,7 +206,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.isFalse(yield* canWriteOutside(fork))
       }))
 
-    it.effect("are no wider in a turn than its sandbox policy, whatever workspace roots the thread has", () =>
+    it.effect("do not widen the sandbox policy of a turn by the workspace roots of its thread", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -220,7 +220,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* thread.settings).sandboxPolicy, { writableRoots: [] })
       }))
 
-    it.effect("hold in a turn that changes the working directory too", () =>
+    it.effect("apply to a turn that changes the working directory", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -269,7 +269,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.isFalse(yield* canWriteOutside(fork))
       }))
 
-    it.effect("are reported for a thread that this program did not start", () =>
+    it.effect("are reported for a thread that another program started", () =>
       Effect.gen(function*() {
         yield* answering
         const server = yield* AppServer.AppServer
@@ -304,9 +304,9 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 )
 
 layer(TestCodex.layer({ experimentalApi: false }), { excludeTestServices: true })(
-  "the settings of a thread without the experimental API",
+  "Settings of a thread without the experimental API",
   (it) => {
-    it.effect("are complete, and follow the working directory", () =>
+    it.effect("are complete, and change with the working directory", () =>
       Effect.gen(function*() {
         yield* answering
         const codex = yield* Codex.Codex
@@ -329,8 +329,8 @@ layer(TestCodex.layer({ experimentalApi: false }), { excludeTestServices: true }
   }
 )
 
-layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true })("the settings of a thread", (it) => {
-  it.effect("are kept by a fork: model, provider, effort, service tier and config", () =>
+layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true })("Settings of a thread", (it) => {
+  it.effect("keep model, provider, effort, service tier and config in a fork", () =>
     Effect.gen(function*() {
       yield* answering
       const codex = yield* Codex.Codex
@@ -357,7 +357,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       assert.deepInclude(yield* other.settings, { model: "third-model", effort: null })
     }))
 
-  it.effect("that a resume of a loaded thread asks for, and the server ignores, are an error", () =>
+  it.effect("fail to resume a loaded thread when the server ignores the requested settings", () =>
     Effect.gen(function*() {
       yield* answering
       const codex = yield* Codex.Codex
@@ -394,7 +394,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       assert.strictEqual((yield* again.settings).model, "other-model")
     }))
 
-  it.effect("that the server has another name for are applied", () =>
+  it.effect("accept a setting to which the server gives another name", () =>
     Effect.gen(function*() {
       yield* answering
       const codex = yield* Codex.Codex
@@ -403,7 +403,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       assert.strictEqual((yield* thread.settings).serviceTier, "priority")
     }))
 
-  it.effect("that a thread is started with are verified", () =>
+  it.effect("are verified when a thread starts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const environment = yield* CodexEnvironment.CodexEnvironment
@@ -417,7 +417,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       assert.deepInclude(yield* thread.settings, { model: "other-model", cwd: environment.workspace })
     }))
 
-  it.effect("that a turn is started with hold as they are written, or as the server writes them", () =>
+  it.effect("are verified when a turn starts, as requested or as the server writes them", () =>
     Effect.gen(function*() {
       yield* answering
       const codex = yield* Codex.Codex
@@ -455,7 +455,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       })
     }))
 
-  it.effect("do not make the project trusted in config.toml", () =>
+  it.effect("do not mark the project as trusted in config.toml", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fs = yield* FileSystem.FileSystem

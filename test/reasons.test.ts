@@ -60,7 +60,7 @@ const raw = (server: AppServer.AppServer["Service"], threadId: string) => ({
 })
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFound", (it) => {
-  it.effect("says that no thread has the id", () =>
+  it.effect("has the state `unknown` for an id of no thread", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       yield* assertStates({
@@ -84,7 +84,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       assert.match(reason.message, /^Request `thread\/resume` cannot find thread `01a202b0.*CODEX_HOME/)
     })))
 
-  it.effect("says that an id is none", () =>
+  it.effect("has the state `invalidId` for a string that is no id", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       for (const id of ["nope", "", "01a202b0-92d7", "no rollout found for thread id x"]) {
@@ -99,7 +99,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       }
     })))
 
-  it.effect("says that a thread was never run", () =>
+  it.effect("has the state `notStored` for a thread without a turn, or an ephemeral one", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex } = yield* inProcess
       const model = yield* ModelServer.ModelServer
@@ -114,7 +114,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       assert.match(reason.message, /the thread is not stored. Run a turn on the thread first/)
     })))
 
-  it.effect("says that a thread is archived, and works again when it is not", () =>
+  it.effect("has the state `archived` until the thread is unarchived", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       const model = yield* ModelServer.ModelServer
@@ -139,7 +139,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       assert.strictEqual((yield* resumed.run("go")).finalResponse, "once more")
     })))
 
-  it.effect("says that a thread was deleted", () =>
+  it.effect("has the state `deleted` for the handle of a deleted thread", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       const thread = yield* storedThread(codex)
@@ -154,7 +154,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
 })
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked", (it) => {
-  it.effect("names a thread that another process has opened", () =>
+  it.effect("reports a thread that another process has open", () =>
     Effect.scoped(Effect.gen(function*() {
       const first = yield* inProcess
       const second = yield* inProcess
@@ -182,7 +182,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
-  it.effect("is why a steer fails after the end, and an interrupt of a handle succeeds", () =>
+  it.effect("fails a steer after the end of the turn, where an interrupt succeeds", () =>
     Effect.scoped(Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -213,7 +213,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
-  it.effect("is why input fails during a compaction and a review", () =>
+  it.effect("fails input during a compaction and a review", () =>
     Effect.scoped(Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -257,7 +257,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
       }
     })))
 
-  it.effect("is why an output schema fails on a turn of another client", () =>
+  it.effect("fails an output schema on a turn of another client", () =>
     Effect.scoped(Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const model = yield* ModelServer.ModelServer
@@ -278,13 +278,13 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
     })))
 })
 
-describe("the words of the server", () => {
+describe("Rejection messages of the server", () => {
   const reasonOf = (code: number, detail: string, params: unknown) => {
     const rejected = new AppServerError.RequestRejected({ method: "turn/start", code, detail, data: undefined })
     return withReason(AppServerError.make(rejected), params).reason
   }
 
-  it("are recognized as a whole, with the code and the ids of the request", () => {
+  it("match only as a whole, with the code and the ids of the request", () => {
     const params = { threadId: unknownId, turnId: unknownTurn }
     const words = [
       `no rollout found for thread id ${unknownId}`,

@@ -14,9 +14,9 @@ import { collect } from "./warnings.ts"
 const retrying = (retries: number) => ({ model_providers: { mock_provider: { stream_max_retries: retries } } })
 
 layer(TestCodex.layerEnvironment({ config: retrying(2) }), { excludeTestServices: true })(
-  "A real server that retries",
+  "Retries of the real server",
   (it) => {
-    it.effect("says so in the log, once for each retry of a turn, and in the failure of the turn", () =>
+    it.effect("are logged once each, and are in the failure of the turn", () =>
       Effect.suspend(() => {
         const { logger, mentioning } = collect()
         return Effect.gen(function*() {
@@ -41,7 +41,7 @@ layer(TestCodex.layerEnvironment({ config: retrying(2) }), { excludeTestServices
         }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
       }))
 
-    it.effect("has the last retry in the error of a turn that a restart loses", () =>
+    it.effect("are in the error of a turn that a restart loses", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const server = yield* AppServer.AppServer
@@ -73,11 +73,11 @@ layer(
     }
   }),
   { excludeTestServices: true }
-)("A real server without a connection to the model", (it) => {
+)("Real server without a connection to the model", (it) => {
   const limits = [["idleTimeout", "idle"], ["deadline", "deadline"]] as const
 
   it.effect(
-    "retries until the idleTimeout or the deadline of a turn, whose error has the last retry",
+    "retries until the idle timeout or the deadline of a turn, whose error has the last retry",
     () =>
       Effect.suspend(() => {
         const { logger, mentioning } = collect()
@@ -104,7 +104,7 @@ layer(
   )
 })
 
-describe("A turn that the server retries", () => {
+describe("Turn that the server retries", () => {
   const codex = Codex.layer.pipe(
     Layer.provideMerge(AppServer.layer()),
     Layer.provide(Fake.layerRedacting),
@@ -136,7 +136,7 @@ describe("A turn that the server retries", () => {
       ["a retry that does not decode", retry("Reconnecting... 1/5", { additionalDetails: 7 })]
     ] as const
   ) {
-    it.effect(`is as silent as before after ${name}, and its timeout has the error`, () =>
+    it.effect(`does not restart its idle timeout at ${name}, and fails with the error of the retry`, () =>
       Effect.gen(function*() {
         const { fake, turn } = yield* startTurn({ idleTimeout: "1 minute" })
         yield* TestClock.adjust("50 seconds")
@@ -153,7 +153,7 @@ describe("A turn that the server retries", () => {
       }).pipe(Effect.scoped, Effect.provide(codex)))
   }
 
-  it.effect("goes on with its idle timeout when an event shows progress", () =>
+  it.effect("restarts its idle timeout when an event shows progress", () =>
     Effect.gen(function*() {
       const { fake, turn } = yield* startTurn({ idleTimeout: "1 minute" })
       yield* TestClock.adjust("50 seconds")
@@ -163,7 +163,7 @@ describe("A turn that the server retries", () => {
       assert.strictEqual((yield* turn.result).status, "completed")
     }).pipe(Effect.scoped, Effect.provide(codex)))
 
-  it.effect("fails with the last error if the server gives no other reason", () =>
+  it.effect("fails with the last error if the server reports no other reason", () =>
     Effect.gen(function*() {
       const { fake, turn } = yield* startTurn()
       yield* fake.emit(retry("Reconnecting... 5/5", { additionalDetails: "hunter2 timed out" }))

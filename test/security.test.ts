@@ -31,9 +31,9 @@ const planted = {
   defect: "PLANTED-prompt in a failing turn"
 }
 
-describe("what is private", () => {
+describe("Private data", () => {
   it.live(
-    "is in no log, no span, no error and no argument of the process; a key is in no recording either",
+    "is in no log, span, error or argument of the process, and a key is in no recording",
     () =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
@@ -141,10 +141,10 @@ describe("what is private", () => {
   )
 })
 
-describe("the environment of the process", () => {
+describe("Environment of the process", () => {
   const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
 
-  it.live("has secrets that are in no error, log or recording, though the server repeats them", () =>
+  it.live("keeps secrets out of errors, logs and recordings, though the server repeats them", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const { root } = yield* CodexEnvironment.CodexEnvironment
@@ -183,7 +183,7 @@ describe("the environment of the process", () => {
       for (const part of [key, "battery", "corre"]) assert.notInclude(`${recorded}\n${logs.join("\n")}`, part)
     }).pipe(Effect.provide(TestCodex.layerEnvironment())))
 
-  it.live("is what it is allowed to be, and no more", () =>
+  it.live("contains only `env` and the variables of `inheritEnv`", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { env } = (yield* server.requestRaw("model/list", {})) as { readonly env: ReadonlyArray<string> }

@@ -22,9 +22,9 @@ const connect = Effect.fnUntraced(function*(version: string, options?: AppServer
   return { exit, logs }
 })
 
-describe("the version of the server", () => {
+describe("Server version", () => {
   for (const version of ["0.165.9", "0.165.0-alpha.1", "0.60.1", "0.162.1"]) {
-    it.effect(`refuses ${version}`, () =>
+    it.effect(`fails to connect to ${version}`, () =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(Effect.scoped(Layer.build(layerOf([version]))))
         assert.deepInclude(error.reason, { _tag: "UnsupportedServer", serverVersion: version, floor: "0.166.0" })
@@ -42,7 +42,7 @@ describe("the version of the server", () => {
   }
 
   for (const version of ["0.166.0", "0.166.0-alpha.1", "0.168.2", "0.169.0-alpha.3", "0.170.0", "1.0.0"]) {
-    it.effect(`connects to ${version}, and warns that it is not the one that the protocol was generated from`, () =>
+    it.effect(`connects to ${version}, and warns that the protocol was generated from another version`, () =>
       Effect.gen(function*() {
         const { exit, logs } = yield* connect(version)
         assert.isTrue(Exit.isSuccess(exit))
@@ -74,7 +74,7 @@ describe("the version of the server", () => {
       assert.include(reason.message, "Version `0.150.0` of codex app-server is not supported")
     }).pipe(Effect.provide(layerOf(["0.169.0", "0.150.0"], { restart }))))
 
-  it.effect("is warned of once, however often the server is restarted", () => {
+  it.effect("is logged once across several restarts", () => {
     const logs: Array<string> = []
     return Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
@@ -93,7 +93,7 @@ describe("the version of the server", () => {
   })
 })
 
-describe("the versions in an error", () => {
+describe("Versions in an error", () => {
   const layerCodex = (version: string) => Layer.provideMerge(Codex.layer, layerOf([version]))
   const both = { serverVersion: "0.167.2", protocolVersion: Protocol.version }
   const shown = `(codex app-server is 0.167.2; this version of effect-codex was generated from ${Protocol.version})`
@@ -192,14 +192,14 @@ describe("the versions in an error", () => {
   ]
 
   for (const [name, tag, fails] of failures) {
-    it.effect(`are there and shown for ${name}`, () =>
+    it.effect(`are present and in the message for ${name}`, () =>
       Effect.gen(function*() {
         const { message, reason } = yield* fails
         assert.deepInclude(reason, { _tag: tag, ...both })
         assert.include(message, shown)
       }).pipe(Effect.provide(layerCodex("0.167.2"))))
 
-    it.effect(`are there and not shown for ${name} where they are the same`, () =>
+    it.effect(`are present and not in the message for ${name} if they are equal`, () =>
       Effect.gen(function*() {
         const { message, reason } = yield* fails
         assert.deepInclude(reason, { _tag: tag, serverVersion: Protocol.version, protocolVersion: Protocol.version })
@@ -217,7 +217,7 @@ describe("the versions in an error", () => {
       return Effect.map(failing(opened[method](), [method, started(settings)]), ({ message }) => message)
     })
 
-  it.effect("come after words that fit the method and what the server reports", () =>
+  it.effect("follow an explanation for the method and the reported setting", () =>
     Effect.gen(function*() {
       const resumed = yield* notApplied("thread/resume", {})
       assert.include(
@@ -243,8 +243,8 @@ describe("the versions in an error", () => {
     }).pipe(Effect.provide(layerCodex(Protocol.version))))
 })
 
-describe("a server below the floor", () => {
-  it.effect("is of use though it leaves out fields: in lists, and in a turn", () =>
+describe("Server below the floor", () => {
+  it.effect("lists threads and models and runs a turn, although it omits fields", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const codex = yield* Codex.Codex

@@ -140,7 +140,7 @@ const emit = Effect.fnUntraced(function*(...messages: ReadonlyArray<object>) {
   }
 })
 
-describe("A warning of the server", () => {
+describe("Warning of the server", () => {
   for (const [method, params, parts] of said) {
     it.effect(`is logged once at Warn: ${method} with ${parts.join(", ")}`, () =>
       Effect.suspend(() => {
@@ -154,7 +154,7 @@ describe("A warning of the server", () => {
       }))
   }
 
-  it.effect("is not made up of what is no news to a person", () =>
+  it.effect("is not logged for notifications without a message for a person", () =>
     Effect.suspend(() => {
       const { logger, warnings } = collect()
       return Effect.gen(function*() {
@@ -163,7 +163,7 @@ describe("A warning of the server", () => {
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
-  it.effect("is logged for each thread that it is about", () =>
+  it.effect("is logged once for each thread", () =>
     Effect.suspend(() => {
       const { logger, mentioning, warnings } = collect()
       return Effect.gen(function*() {
@@ -175,7 +175,7 @@ describe("A warning of the server", () => {
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
-  it.effect("is shortened, and remembered among a limited number of others", () =>
+  it.effect("is truncated, and remembered among a limited number of warnings", () =>
     Effect.suspend(() => {
       const { logger, mentioning, warnings } = collect()
       const warning = (message: string) => ({ method: "warning", params: { message } })
@@ -189,7 +189,7 @@ describe("A warning of the server", () => {
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
-  it.effect("is logged without secrets, and is still among the notifications", () =>
+  it.effect("is logged without secrets, and published as a notification", () =>
     Effect.suspend(() => {
       const { logger, warnings } = collect()
       return Effect.gen(function*() {
@@ -210,7 +210,7 @@ describe("A warning of the server", () => {
       )
     }))
 
-  it.effect("that does not decode is logged with the text that it has", () =>
+  it.effect("is logged with its text although it does not decode", () =>
     Effect.suspend(() => {
       const { logger, mentioning } = collect()
       return Effect.gen(function*() {
@@ -230,33 +230,37 @@ describe("A warning of the server", () => {
     }))
 })
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A real server", (it) => {
-  it.effect("warns of its configuration before any subscriber, once, also after a restart", () =>
-    Effect.suspend(() => {
-      const { awaiting, logger, mentioning } = collect()
-      return Effect.gen(function*() {
-        const environment = yield* CodexEnvironment.CodexEnvironment
-        yield* environment.writeConfig({ sandbox_mod: "read-only" })
-        yield* Effect.gen(function*() {
-          const server = yield* AppServer.AppServer
-          yield* awaiting("about its configuration: Codex is ignoring 1 unrecognized")
-          const ready = yield* server.states.pipe(
-            Stream.filter(({ _tag }) => _tag === "Ready"),
-            Stream.drop(1),
-            Stream.runHead,
-            Effect.forkChild({ startImmediately: true })
-          )
-          const { process: { id } } = yield* server.request("server/diagnostics")
-          process.kill(id, "SIGKILL")
-          yield* Fiber.join(ready)
-          yield* server.request("thread/loaded/list")
-          assert.lengthOf(mentioning("about its configuration: Codex is ignoring 1 unrecognized"), 1)
-        }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess({ restart: true }), logger)))
-        yield* environment.writeConfig({ sandbox_mod: undefined })
-      })
-    }), 30_000)
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Real server", (it) => {
+  it.effect(
+    "warns about its configuration once, before any subscriber and after a restart",
+    () =>
+      Effect.suspend(() => {
+        const { awaiting, logger, mentioning } = collect()
+        return Effect.gen(function*() {
+          const environment = yield* CodexEnvironment.CodexEnvironment
+          yield* environment.writeConfig({ sandbox_mod: "read-only" })
+          yield* Effect.gen(function*() {
+            const server = yield* AppServer.AppServer
+            yield* awaiting("about its configuration: Codex is ignoring 1 unrecognized")
+            const ready = yield* server.states.pipe(
+              Stream.filter(({ _tag }) => _tag === "Ready"),
+              Stream.drop(1),
+              Stream.runHead,
+              Effect.forkChild({ startImmediately: true })
+            )
+            const { process: { id } } = yield* server.request("server/diagnostics")
+            process.kill(id, "SIGKILL")
+            yield* Fiber.join(ready)
+            yield* server.request("thread/loaded/list")
+            assert.lengthOf(mentioning("about its configuration: Codex is ignoring 1 unrecognized"), 1)
+          }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess({ restart: true }), logger)))
+          yield* environment.writeConfig({ sandbox_mod: undefined })
+        })
+      }),
+    30_000
+  )
 
-  it.effect("warns of an MCP server that does not start, with the thread", () =>
+  it.effect("warns about an MCP server that does not start, with the thread id", () =>
     Effect.suspend(() => {
       const { awaiting, logger } = collect()
       return Effect.gen(function*() {
@@ -271,7 +275,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A real serve
       }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
     }))
 
-  it.effect("announces that a request with the full history is deprecated", () =>
+  it.effect("warns once that a request with the full history is deprecated", () =>
     Effect.suspend(() => {
       const { awaiting, logger, mentioning } = collect()
       return Effect.gen(function*() {

@@ -32,8 +32,8 @@ const numbered = (events: ReadonlyArray<Turn.MessageEvent>) => {
 
 const retrying = { home: { config: { model_providers: { mock_provider: { stream_max_retries: 1 } } } } }
 
-layer(TestCodex.layer(retrying), { excludeTestServices: true })("The messages of a turn", (it) => {
-  it.effect("are started, arrive in deltas and complete, with a blank line between them in the text", () =>
+layer(TestCodex.layer(retrying), { excludeTestServices: true })("Messages of a turn", (it) => {
+  it.effect("start, arrive in deltas and complete, with a blank line between them in the text", () =>
     Effect.gen(function*() {
       const { messages, text } = yield* read(
         ModelServer.reply([
@@ -56,7 +56,7 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The messages of
       ])
     }))
 
-  it.effect("are retracted when the server retries their stream, and begin a new paragraph of the text", () =>
+  it.effect("are retracted when the server retries their stream, and start a new paragraph of the text", () =>
     Effect.gen(function*() {
       const phase = "final_answer"
       const { messages, text } = yield* read(
@@ -76,7 +76,7 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The messages of
       ])
     }))
 
-  it.effect("are retracted when the turn fails, or is interrupted, in the middle of them", () =>
+  it.effect("are retracted when the turn fails or is interrupted before they complete", () =>
     Effect.gen(function*() {
       const half = ModelServer.deltas(["half"], { unfinished: true })
       const failed = yield* read(ModelServer.cut([half]), ModelServer.cut([half]))
@@ -101,7 +101,7 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The messages of
       assert.deepStrictEqual(messages.map(({ _tag }) => _tag), ["Started", "Delta", "Retracted"])
     }).pipe(Effect.scoped))
 
-  it.effect("are retracted when the server drops a stream for input that was added", () =>
+  it.effect("are retracted when the server drops their stream for a steer", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const codex = yield* Codex.Codex
@@ -179,9 +179,9 @@ const Message = Schema.Struct({
   end: Schema.Literals(["completed", "retried", "dropped", "again"])
 })
 
-describe("The messages of a turn", () => {
+describe("Messages of a turn", () => {
   it.effect.prop(
-    "have deltas that make up the completed text, and the text of the turn has each that was shown",
+    "have deltas that make up the completed text, all of which are in the text of the turn",
     { messages: Schema.Array(Message).check(Schema.isMaxLength(6)) },
     ({ messages }) =>
       Effect.gen(function*() {
@@ -236,7 +236,7 @@ describe("The messages of a turn", () => {
     { arbitrary: { runs: Number(process.env["FAULT_RUNS"] ?? 500) } }
   )
 
-  it.effect("complete as they are when the server mixes them, or completes one with another text", () =>
+  it.effect("complete with their own text when the server interleaves them, or with a different final text", () =>
     Effect.gen(function*() {
       const mixed = [
         started("a"),
@@ -259,7 +259,7 @@ describe("The messages of a turn", () => {
       )
     }))
 
-  it.effect("fail as the events of their turn do, without being retracted", () =>
+  it.effect("fail with the error of the events, and are not retracted", () =>
     Effect.gen(function*() {
       const lost = Stream.concat(events([started("a"), delta("a", "A")]), Stream.fail("lost"))
       const seen: Array<string> = []

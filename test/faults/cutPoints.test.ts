@@ -62,12 +62,12 @@ const reasonOf = <A, E>(exit: Exit.Exit<A, E>): string => {
     : Cause.pretty(exit.cause)
 }
 
-describe("a server that dies after any message of a session", () => {
-  it("says something in it", () => {
+describe("Server that exits after any message of a session", () => {
+  it("has a recorded session of more than 80 messages", () => {
     assert.isAbove(recorded, 80)
   })
 
-  it.live("fails the program with one typed cause, and what comes later at once", () =>
+  it.live("fails the program with one typed cause, and later requests at once", () =>
     Effect.gen(function*() {
       for (let lines = 0; lines < recorded; lines++) {
         const outcome = yield* runCut(lines)
@@ -83,7 +83,7 @@ describe("a server that dies after any message of a session", () => {
       }
     }), 120_000)
 
-  it.live("each time it is restarted ends in a typed storm", () =>
+  it.live("fails the program with a typed error when each restart is cut too", () =>
     Effect.gen(function*() {
       const restart = Schedule.spaced("1 milli").pipe(Schedule.upTo({ times: 2 }))
       for (let lines = 1; lines < recorded; lines += 5) {
@@ -98,7 +98,7 @@ describe("a server that dies after any message of a session", () => {
     }), 120_000)
 })
 
-describe("a server that is restarted after dying in any message of a session", () => {
+describe("Server that restarts after an exit in any message of a session", () => {
   interface Cut {
     /** How many lines are heard before. */
     readonly after: number
@@ -188,7 +188,7 @@ describe("a server that is restarted after dying in any message of a session", (
   for (const half of [false, true]) {
     for (const connections of [1, 3]) {
       it.live(
-        `${half ? "half-way through" : "before"} it, ${connections} time(s), goes on, and does nothing twice`,
+        `continues after ${connections} exit(s) ${half ? "within" : "before"} a message, and starts no turn twice`,
         () =>
           Effect.gen(function*() {
             for (const after of cuts) {

@@ -48,8 +48,8 @@ const observed = (millis: number, seed: number) =>
     Effect.timeout("30 seconds")
   )
 
-describe("a connection on which everything comes when it will", () => {
-  it.live("makes no difference to what a program sees", () =>
+describe("Connection with random delays", () => {
+  it.live("delivers the same events and results to the program", () =>
     Effect.gen(function*() {
       const calm = yield* observed(1, 0)
       for (let seed = 1; seed <= 60; seed++) {

@@ -78,9 +78,9 @@ const works = Effect.gen(function*() {
   assert.isUndefined(({} as { readonly polluted?: unknown }).polluted)
 })
 
-describe("whatever the server sends", () => {
+describe("Arbitrary input from the server", () => {
   it.effect.prop(
-    "in messages of any shape and order, the connection works on, and each request of the server has one answer",
+    "keeps the connection usable for messages of any shape and order, with one response to each server request",
     { messages: Schema.Array(Message).check(Schema.isMaxLength(12)) },
     ({ messages }) =>
       Effect.gen(function*() {
@@ -111,7 +111,7 @@ describe("whatever the server sends", () => {
   )
 
   it.effect.prop(
-    "in lines of any text, those that are none of its messages are passed over",
+    "keeps the connection usable for lines of any text",
     { lines: Schema.Array(Line).check(Schema.isMaxLength(12)) },
     ({ lines }) =>
       Effect.gen(function*() {
@@ -123,7 +123,7 @@ describe("whatever the server sends", () => {
   )
 
   it.effect.prop(
-    "in bytes of any kind, cut anywhere, lines end at the line feed and nowhere else",
+    "is framed at line feeds only, for any bytes in any chunks",
     { bytes: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))), size: Schema.Int },
     ({ bytes, size }) =>
       Effect.gen(function*() {
@@ -138,7 +138,7 @@ describe("whatever the server sends", () => {
     { arbitrary: { runs } }
   )
 
-  it.effect("in nesting of any depth, it is a message or it is passed over", () =>
+  it.effect("keeps the connection usable for nesting of any depth", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       for (const depth of [100, 10_000, 1_000_000]) {
@@ -150,7 +150,7 @@ describe("whatever the server sends", () => {
       }
     }).pipe(Effect.provide(layer)))
 
-  it.effect("in a nested id, while it may be asking again, the connection works on", () =>
+  it.effect("keeps the connection usable for nested ids while server requests may be repeated", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer
@@ -169,7 +169,7 @@ describe("whatever the server sends", () => {
     }).pipe(Effect.provide(layer)))
 })
 
-describe("whatever the program asks", () => {
+describe("Arbitrary input from the program", () => {
   const refused = Effect.fnUntraced(function*(input: Input.Input) {
     const codex = yield* Codex.Codex
     const fake = yield* Fake.FakeTransport
@@ -181,7 +181,7 @@ describe("whatever the program asks", () => {
     return AppServerError.isAppServerError(error) ? error.reason._tag : error._tag
   })
 
-  it.effect("that is too long for the server is a typed error before anything is sent", () =>
+  it.effect("fails with InvalidRequest before a message is sent if it is too long for the server", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* refused("x".repeat(1_048_577)), "InvalidRequest")
       assert.strictEqual(
@@ -191,8 +191,8 @@ describe("whatever the program asks", () => {
     }).pipe(Effect.provide(layer)))
 })
 
-describe("a transport", () => {
-  it.effect("that dies, throws or answers with nothing fails what waits, and breaks nothing else", () =>
+describe("Broken transport", () => {
+  it.effect("fails the layer with ConnectionClosed when `incoming` dies, throws or ends", () =>
     Effect.gen(function*() {
       const broken: ReadonlyArray<Stream.Stream<string, never>> = [
         Stream.die(new Error("bug")),
@@ -214,7 +214,7 @@ describe("a transport", () => {
       }
     }))
 
-  it.effect("that throws when it is to remove secrets is felt by whoever asked, and breaks nothing else", () =>
+  it.effect("fails only the caller of the request when `redact` throws", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer

@@ -51,8 +51,8 @@ const flood = Effect.fnUntraced(function*(threadId: string, turnId: string, batc
   yield* fake.emit(Fake.turnCompleted(threadId, turnId))
 })
 
-describe("memory", () => {
-  it.live("returns to where it was after a million deltas that nobody reads", () =>
+describe("Memory", () => {
+  it.live("does not grow by a million deltas without a subscriber", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
       const grown = yield* growth(Effect.scoped(Effect.gen(function*() {
@@ -64,7 +64,7 @@ describe("memory", () => {
       assert.isBelow(grown, 5)
     }).pipe(Effect.provide(layer)))
 
-  it.live("is bounded by the text itself while one reader of a hundred is stuck", () =>
+  it.live("grows at most by the text while one subscriber of a hundred is stuck", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
       yield* Effect.scoped(Effect.gen(function*() {
@@ -82,7 +82,7 @@ describe("memory", () => {
       }))
     }).pipe(Effect.provide(layer)))
 
-  it.live("returns to where it was after 24,000 turns, with handlers of their own, and no handle is left", () =>
+  it.live("does not grow by 24,000 turns with handlers of their own, and keeps no handle", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const thread = yield* openThread("t", { approvals: { command: () => Effect.succeed(Approvals.accept) } })
@@ -117,7 +117,7 @@ describe("memory", () => {
       assert.isBelow(left, 3)
     }).pipe(Effect.provide(layer)))
 
-  it.live("returns to where it was after 2,000 threads were opened and dropped", () =>
+  it.live("does not grow by 2,000 threads that were opened and dropped, and keeps no handle", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const handles: Array<WeakRef<object>> = []
@@ -142,7 +142,7 @@ describe("memory", () => {
       assert.isBelow(left, 3)
     }).pipe(Effect.provide(layer)))
 
-  it.live("has no room for streams and requests that were given up", () =>
+  it.live("does not grow by streams and requests that were interrupted", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const fake = yield* Fake.FakeTransport

@@ -57,20 +57,20 @@ const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) =
 
 const environment = TestCodex.layerEnvironment()
 
-describe.skipIf(process.platform !== "linux")("leaves no process", () => {
-  it.live("after the host was killed", () =>
+describe.skipIf(process.platform !== "linux")("Server process", () => {
+  it.live("exits when the program is killed", () =>
     Effect.gen(function*() {
       const { duration } = yield* withHost(2, (pid) => process.kill(pid, "SIGKILL"))
       console.log(`host killed: nothing left after ${duration}`)
     }).pipe(Effect.provide(environment)))
 
-  it.live("after Ctrl-C, while a command runs", () =>
+  it.live("exits after Ctrl-C while a command runs", () =>
     Effect.gen(function*() {
       const { code } = yield* withHost(2, (pid) => process.kill(pid, "SIGINT"))
       assert.strictEqual(code, 130)
     }).pipe(Effect.provide(environment)))
 
-  it.live("after Ctrl-C at any time of the start", () =>
+  it.live("exits after Ctrl-C at any time of the start", () =>
     Effect.gen(function*() {
       for (const delay of [0, 20, 50, 100, 150, 250]) {
         yield* Effect.gen(function*() {
@@ -83,7 +83,7 @@ describe.skipIf(process.platform !== "linux")("leaves no process", () => {
       }
     }))
 
-  it.live("after the scope was closed while a command ran", () =>
+  it.live("exits with its command when the scope closes", () =>
     Effect.gen(function*() {
       const { root } = yield* CodexEnvironment.CodexEnvironment
       yield* Effect.gen(function*() {
@@ -103,7 +103,7 @@ describe.skipIf(process.platform !== "linux")("leaves no process", () => {
     }).pipe(Effect.provide(environment)))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Real server", (it) => {
   it.effect("responds to each of 5,000 concurrent requests once", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -135,7 +135,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
       console.log(`1,000 turns on ten threads: ${duration}`)
     }))
 
-  it.effect("does not report the end of a turn to a client that has unsubscribed, and the turn still has its result", () =>
+  it.effect("completes a run although the client has unsubscribed from the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -147,7 +147,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
       assert.strictEqual(finalResponse, "unreported")
     }).pipe(Effect.provide(TestCodex.layerProcess({ config: { thread_unload_delay_secs: 1800 } }))))
 
-  it.effect("may unload a thread while its turn starts, and the run still ends", () =>
+  it.effect("ends a run although it unloads the thread while the turn starts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -178,8 +178,8 @@ const closedPort = Effect.callback<number>((resume) => {
   })
 })
 
-describe("a model without a server", () => {
-  it.live("ends the run at the deadline or the idle timeout, although the server retries without limit", () =>
+describe("Run without a connection to the model", () => {
+  it.live("ends at the deadline or the idle timeout, although the server retries without limit", () =>
     Effect.gen(function*() {
       const environment = yield* CodexEnvironment.CodexEnvironment
       yield* environment.writeConfig({
@@ -198,7 +198,7 @@ describe("a model without a server", () => {
     }).pipe(Effect.provide(environment)))
 })
 
-describe("a home that does not exist", () => {
+describe("Missing home", () => {
   it.live("fails with ConnectionClosed and the message of the server", () =>
     Effect.gen(function*() {
       const { codexHome } = yield* CodexEnvironment.CodexEnvironment
