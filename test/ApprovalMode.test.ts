@@ -1,19 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
 import { assertFailure, assertSuccess } from "@effect/vitest/utils"
-import { ApprovalMode, AppServer, type AppServerError, Codex, Sandbox } from "effect-codex"
+import { ApprovalMode, type AppServerError, Codex, Sandbox } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Fake from "./FakeTransport.ts"
+import { layer, openThread } from "./scenario.ts"
 
 const bypass = "dangerously_bypass_approvals_and_sandbox"
 
 const resolveThread = (input: ApprovalMode.ThreadInput) => Effect.result(ApprovalMode.resolveThread(input))
 const resolveTurn = (input: ApprovalMode.TurnInput) => Effect.result(ApprovalMode.resolveTurn(input))
 
-const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+const fakeLayer = layer()
 
 describe("ApprovalMode", () => {
   it.effect("resolves the modes of a thread to the protocol's fields", () =>
@@ -148,9 +148,7 @@ describe("ApprovalMode", () => {
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
-      const opening = yield* Effect.forkChild(codex.startThread())
-      yield* fake.reply(yield* fake.take, Fake.threadResponse("t"))
-      const thread = yield* Fiber.join(opening)
+      const thread = yield* openThread("t")
       const before = fake.sent.length
       const conflicts: ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }>> = [
         codex.startThread({ approvalMode: bypass, sandbox }),
@@ -165,42 +163,45 @@ describe("ApprovalMode", () => {
         )
       }
       assert.strictEqual(fake.sent.length, before)
-    }).pipe(Effect.provide(layer)), { arbitrary: { runs: 20 } })
+    }).pipe(Effect.provide(fakeLayer)), { arbitrary: { runs: 20 } })
 })
 
 describe("Approval fields of an operation", () => {
-  const sent = <A, E>(operation: (codex: Codex.Codex["Service"]) => Effect.Effect<A, E>, method: string) =>
+  const sendFields = <A, E>(operation: (codex: Codex.Codex["Service"]) => Effect.Effect<A, E>, method: string) =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       yield* Effect.forkChild(operation(yield* Codex.Codex))
       const { approvalPolicy, approvalsReviewer, sandbox } = (yield* fake.takeMethod(method)).params
       return { approvalPolicy, approvalsReviewer, sandbox }
-    }).pipe(Effect.provide(layer, { local: true }))
+    }).pipe(Effect.provide(fakeLayer, { local: true }))
 
   const autoReview = { approvalPolicy: "on-request", approvalsReviewer: "auto_review", sandbox: undefined }
   const nothing = { approvalPolicy: undefined, approvalsReviewer: undefined, sandbox: undefined }
 
   it.effect("sends the fields of auto_review when a thread starts without approval options", () =>
     Effect.gen(function*() {
-      assert.deepStrictEqual(yield* sent((codex) => codex.startThread(), "thread/start"), autoReview)
-      assert.deepStrictEqual(yield* sent((codex) => codex.startThread({ model: "m" }), "thread/start"), autoReview)
+      assert.deepStrictEqual(yield* sendFields((codex) => codex.startThread(), "thread/start"), autoReview)
+      assert.deepStrictEqual(
+        yield* sendFields((codex) => codex.startThread({ model: "m" }), "thread/start"),
+        autoReview
+      )
     }))
 
   it.effect("sends no approval fields when a thread is resumed or forked without approval options", () =>
     Effect.gen(function*() {
-      assert.deepStrictEqual(yield* sent((codex) => codex.resumeThread("t"), "thread/resume"), nothing)
-      assert.deepStrictEqual(yield* sent((codex) => codex.forkThread("t"), "thread/fork"), nothing)
+      assert.deepStrictEqual(yield* sendFields((codex) => codex.resumeThread("t"), "thread/resume"), nothing)
+      assert.deepStrictEqual(yield* sendFields((codex) => codex.forkThread("t"), "thread/fork"), nothing)
     }))
 
   it.effect("sends raw approval fields unchanged", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(
-        yield* sent((codex) => codex.startThread({ approvalPolicy: "on-request" }), "thread/start"),
+        yield* sendFields((codex) => codex.startThread({ approvalPolicy: "on-request" }), "thread/start"),
         { ...nothing, approvalPolicy: "on-request" }
       )
       const granular = { granular: { mcp_elicitations: true, rules: true, sandbox_approval: false } }
       assert.deepStrictEqual(
-        yield* sent(
+        yield* sendFields(
           (codex) => codex.resumeThread("t", { approvalPolicy: granular, approvalsReviewer: "user" }),
           "thread/resume"
         ),
@@ -218,18 +219,18 @@ describe("Approval fields of an operation", () => {
         assert(error._tag === "AppServerError" && error.reason._tag === "InvalidRequest")
       }
       assert.strictEqual(fake.sent.length, before)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 
   it.effect("rejects a mode together with raw approval fields", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
       const before = fake.sent.length
-      // @ts-expect-error: both at once is a compile error.
+      // @ts-expect-error: a mode with raw fields
       const error = yield* Effect.flip(codex.startThread({ approvalMode: "deny_all", approvalPolicy: "never" }))
       assert(error._tag === "AppServerError" && error.reason._tag === "InvalidRequest")
       assert.strictEqual(fake.sent.length, before)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 })
 
 describe("Verification of permissions", () => {
@@ -240,9 +241,9 @@ describe("Verification of permissions", () => {
       const opening = yield* Effect.forkChild(Effect.result(codex.startThread(options)))
       yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t", effective))
       return yield* Fiber.join(opening)
-    }).pipe(Effect.provide(layer, { local: true }))
+    }).pipe(Effect.provide(fakeLayer, { local: true }))
 
-  const refused = Effect.fnUntraced(
+  const assertNotApplied = Effect.fnUntraced(
     function*(options: Codex.StartOptions, effective: object, setting: AppServerError.SettingsNotApplied["setting"]) {
       const result = yield* open(options, effective)
       assert(Result.isFailure(result) && result.failure._tag === "AppServerError")
@@ -253,13 +254,17 @@ describe("Verification of permissions", () => {
 
   it.effect("fails when a started thread has other permissions than requested", () =>
     Effect.gen(function*() {
-      yield* refused({ approvalMode: "deny_all" }, { approvalPolicy: "on-request" }, "approvalPolicy")
-      yield* refused({ approvalMode: "auto_review" }, { approvalsReviewer: "user" }, "approvalsReviewer")
-      yield* refused({ sandbox: "read-only" }, { sandbox: { type: "dangerFullAccess" } }, "sandbox")
-      yield* refused({ sandbox: "read-only" }, { sandbox: undefined }, "sandbox")
-      yield* refused({ permissions: ":read-only" }, { activePermissionProfile: null }, "permissions")
-      yield* refused({ permissions: ":read-only" }, { activePermissionProfile: { id: ":workspace" } }, "permissions")
-      yield* refused(
+      yield* assertNotApplied({ approvalMode: "deny_all" }, { approvalPolicy: "on-request" }, "approvalPolicy")
+      yield* assertNotApplied({ approvalMode: "auto_review" }, { approvalsReviewer: "user" }, "approvalsReviewer")
+      yield* assertNotApplied({ sandbox: "read-only" }, { sandbox: { type: "dangerFullAccess" } }, "sandbox")
+      yield* assertNotApplied({ sandbox: "read-only" }, { sandbox: undefined }, "sandbox")
+      yield* assertNotApplied({ permissions: ":read-only" }, { activePermissionProfile: null }, "permissions")
+      yield* assertNotApplied(
+        { permissions: ":read-only" },
+        { activePermissionProfile: { id: ":workspace" } },
+        "permissions"
+      )
+      yield* assertNotApplied(
         { approvalPolicy: { granular: { mcp_elicitations: true, rules: true, sandbox_approval: true } } },
         { approvalPolicy: { granular: { mcp_elicitations: true, rules: false, sandbox_approval: true } } },
         "approvalPolicy"

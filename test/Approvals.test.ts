@@ -10,10 +10,10 @@ import * as Path from "effect/Path"
 import * as Stream from "effect/Stream"
 import * as TestCodex from "./TestCodex.ts"
 
-/** The server asks the client, and nobody else. */
-const asked = { approvalPolicy: "on-request", approvalsReviewer: "user" } as const
+/** The server sends each approval to the client. */
+const reviewedByUser = { approvalPolicy: "on-request", approvalsReviewer: "user" } as const
 
-/** The model runs a command outside of its sandbox, which is what it has to ask for. */
+/** A call of the model that runs a command outside the sandbox, which needs approval. */
 const escalated = (command: string, callId: string) =>
   ModelServer.functionCall("exec_command", {
     cmd: command,
@@ -22,7 +22,7 @@ const escalated = (command: string, callId: string) =>
     justification: "The test wants it."
   }, { callId })
 
-/** A command that lasts until there is such a file in the workspace. */
+/** A command that waits until a file exists in the workspace. */
 const waitFor = (file: string) => `while ! test -e ${file}; do sleep 0.02; done`
 
 const patch = (file: string, callId: string) =>
@@ -30,7 +30,7 @@ const patch = (file: string, callId: string) =>
 
 const done = ModelServer.text("done")
 
-/** Runs a turn in which the model makes these calls, and gives what they have come to. */
+/** Runs a turn in which the model makes these calls, and returns the status of the turn and of its items. */
 const runCalls = Effect.fnUntraced(function*(
   thread: Thread.Thread,
   ...calls: ReadonlyArray<ModelServer.Reply>
@@ -54,19 +54,16 @@ const exists = Effect.fnUntraced(function*(file: string) {
 
 class Rules extends Context.Service<Rules, { readonly allows: (command: string) => boolean }>()("test/Rules") {}
 
-const mcpServer = {
-  mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } },
-  features: { request_permissions_tool: true }
-}
+const config = { ...TestCodex.mcpConfig, features: { request_permissions_tool: true } }
 
-layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("Approvals", (it) => {
+layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Approvals", (it) => {
   describe("commands", () => {
     it.effect("passes the command and its details to the handler", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Approvals.CommandRequest> = []
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: (request) => {
               seen.push(request)
@@ -96,7 +93,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const codex = yield* Codex.Codex
         const seen: Array<Approvals.CommandRequest> = []
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: (request) => {
               seen.push(request)
@@ -131,7 +128,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const run = Effect.fnUntraced(function*(login: boolean, approvals: Approvals.Policy) {
           const seen: Array<Approvals.CommandRequest> = []
           const thread = yield* codex.startThread({
-            ...asked,
+            ...reviewedByUser,
             config: { allow_login_shell: true },
             approvals: (request) => {
               if (request._tag === "Command") seen.push(request)
@@ -150,7 +147,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           return { outcomes, ...seen[0]! }
         })
         const expected = { script: "ls", argv: ["ls"], cwd: workspace }
-        // Codex's own default is a login shell.
+        // A login shell is the default of Codex.
         const login = yield* run(true, ApprovalPolicy.readOnlyCommands)
         assert.match(login.command!, /-lc ls$/)
         assert.deepInclude(login, { ...expected, outcomes: ["declined"] })
@@ -165,7 +162,10 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const decide = Effect.fnUntraced(function*(decision: Approvals.CommandDecision) {
-          const thread = yield* codex.startThread({ ...asked, approvals: { command: () => Effect.succeed(decision) } })
+          const thread = yield* codex.startThread({
+            ...reviewedByUser,
+            approvals: { command: () => Effect.succeed(decision) }
+          })
           const file = `run-${JSON.stringify(decision).length}-${String(decision)}.txt`
           const outcome = yield* runCalls(thread, escalated(`touch ${file}`, "call"))
           return { ...outcome, exists: yield* exists(file) }
@@ -188,7 +188,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ) {
           let times = 0
           const thread = yield* codex.startThread({
-            ...asked,
+            ...reviewedByUser,
             approvals: {
               command: () => {
                 times++
@@ -212,18 +212,17 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.include(yield* fs.readFileString(`${codexHome}/rules/default.rules`), "mkdir")
       }))
 
-    it.effect("runs a slow handler that uses services and Codex itself", () =>
+    it.effect("runs a handler that uses services and Codex itself", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: Effect.fn(function*({ argv, threadId }) {
               const rules = yield* Rules
               const inner = yield* Codex.Codex
               const models = yield* Stream.runCollect(inner.models())
               const other = yield* inner.startThread()
-              yield* Effect.sleep("200 millis")
               return rules.allows(argv?.[0] ?? "") && models.length > 0 && other.id !== threadId
                 ? Approvals.accept
                 : Approvals.decline
@@ -250,7 +249,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ]
         for (const [index, command] of broken.entries()) {
           const outcome = yield* Effect.gen(function*() {
-            const thread = yield* codex.startThread({ ...asked, approvals: { command } })
+            const thread = yield* codex.startThread({ ...reviewedByUser, approvals: { command } })
             return yield* runCalls(thread, escalated("touch broken.txt", "call"))
           })
           assert.deepStrictEqual(outcome, { status: "completed", outcomes: ["declined"] }, `handler ${index}`)
@@ -265,7 +264,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const waiting = yield* Deferred.make<void>()
         const interrupted = yield* Deferred.make<void>()
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: () =>
               Deferred.succeed(waiting, undefined).pipe(
@@ -285,10 +284,10 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const request = yield* wire.awaitReceived((message) =>
           message.params?.["itemId"] === "late" && message.id !== undefined
         )
-        const answers = (yield* wire.sent).filter((message) =>
+        const responses = (yield* wire.sent).filter((message) =>
           message.method === undefined && message.id === request.id
         )
-        assert.isAtMost(answers.length, 1)
+        assert.isAtMost(responses.length, 1)
         assert.isFalse(yield* exists("late.txt"))
       }))
 
@@ -300,7 +299,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const decision = yield* Deferred.make<Approvals.CommandDecision>()
         let times = 0
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: () => {
               times++
@@ -329,7 +328,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const model = yield* ModelServer.ModelServer
         const waiting = yield* Deferred.make<void>()
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: { command: () => Effect.andThen(Deferred.succeed(waiting, undefined), Effect.never) }
         })
         const other = yield* codex.startThread()
@@ -355,7 +354,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       const seen: Array<Approvals.FileChangeRequest> = []
       const decide = Effect.fnUntraced(function*(decision: Approvals.FileChangeDecision, file: string) {
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           sandbox: "read-only",
           approvals: {
             fileChange: (request) => {
@@ -403,7 +402,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       yield* fs.symlink("missing", path.join(folder, "dangling"))
       yield* fs.writeFileString(path.join(folder, "src/a.txt"), "a\n")
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         sandbox: "read-only",
         cwd: folder,
         approvals: ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, folder)
@@ -439,27 +438,27 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       const { root } = yield* CodexEnvironment.CodexEnvironment
       const ask = Effect.fnUntraced(function*(decision: Approvals.PermissionsDecision) {
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: { permissions: () => Effect.succeed(decision) }
         })
-        const rights = { file_system: { write: [`${root}/extra`, `${root}/more`] } }
+        const permissions = { file_system: { write: [`${root}/extra`, `${root}/more`] } }
         yield* TestCodex.script(
           thread,
-          ModelServer.functionCall("request_permissions", { reason: "for a test", permissions: rights }, {
-            callId: "rights"
+          ModelServer.functionCall("request_permissions", { reason: "for a test", permissions }, {
+            callId: "permissions"
           }),
           done
         )
         const { status } = yield* thread.run("go")
-        const told = (yield* model.requests).at(-1)?.functionCallOutput("rights") ?? ""
-        return { status, told }
+        const output = (yield* model.requests).at(-1)?.functionCallOutput("permissions") ?? ""
+        return { status, output }
       })
-      assert.include((yield* ask("accept")).told, `${root}/more`)
-      assert.include((yield* ask("acceptForSession")).told, `"scope":"session"`)
+      assert.include((yield* ask("accept")).output, `${root}/more`)
+      assert.include((yield* ask("acceptForSession")).output, `"scope":"session"`)
       const some = yield* ask(Approvals.grant({ fileSystem: { write: [`${root}/extra`] } }))
-      assert.include(some.told, `${root}/extra`)
-      assert.notInclude(some.told, `${root}/more`)
-      assert.notInclude((yield* ask("decline")).told, root)
+      assert.include(some.output, `${root}/extra`)
+      assert.notInclude(some.output, `${root}/more`)
+      assert.notInclude((yield* ask("decline")).output, root)
       assert.strictEqual((yield* ask("cancel")).status, "interrupted")
     }))
 
@@ -469,7 +468,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       const seen: Array<Approvals.McpToolCallRequest> = []
       const ask = Effect.fnUntraced(function*(decision: Approvals.McpToolCallDecision, times = 1) {
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             mcpToolCall: (request) => {
               seen.push(request)
@@ -507,7 +506,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       const codex = yield* Codex.Codex
       const seen: Array<Approvals.McpToolCallRequest> = []
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         approvals: {
           mcpToolCall: (request) => {
             seen.push(request)
@@ -532,7 +531,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       const approvals: Array<Approvals.McpToolCallRequest> = []
       const forms: Array<Questions.ElicitationRequest> = []
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         approvals: {
           mcpToolCall: (request) => {
             approvals.push(request)
@@ -554,7 +553,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       )
       yield* thread.run("go")
       assert.deepStrictEqual(approvals, [])
-      // One that could be Codex's is declined; one with something to fill in is the server's.
+      // The client declines a form that Codex could have sent. A form with fields is the server's own.
       assert.lengthOf(forms, 1)
       assert.include(
         (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId),
@@ -563,10 +562,10 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
     }))
 
   describe("precedence", () => {
-    const saying = (who: string, heard: Array<string>): Approvals.Handlers => ({
+    const recordCall = (source: string, calls: Array<string>): Approvals.Handlers => ({
       command: () =>
         Effect.sync(() => {
-          heard.push(who)
+          calls.push(source)
           return Approvals.decline
         })
     })
@@ -574,46 +573,46 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
     it.effect("calls the handlers of the turn, then of the thread, then of the innermost layer", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const heard: Array<string> = []
-        const thread = yield* codex.startThread({ ...asked, approvals: saying("thread", heard) })
-        const bare = yield* codex.startThread(asked)
+        const calls: Array<string> = []
+        const thread = yield* codex.startThread({ ...reviewedByUser, approvals: recordCall("thread", calls) })
+        const bare = yield* codex.startThread(reviewedByUser)
         const ask = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
           yield* TestCodex.script(thread, escalated("touch x", "call"), done)
           yield* thread.run("go", options)
         })
         yield* Effect.gen(function*() {
-          yield* ask(thread, { approvals: saying("turn", heard) })
+          yield* ask(thread, { approvals: recordCall("turn", calls) })
           yield* ask(thread)
           yield* ask(bare)
-          yield* Effect.provide(ask(bare), Approvals.layer(saying("inner layer", heard)))
+          yield* Effect.provide(ask(bare), Approvals.layer(recordCall("inner layer", calls)))
           yield* ask(bare)
-          // What one leaves open goes to the next.
+          // A request that a handler leaves open goes to the next one.
           yield* ask(thread, { approvals: { fileChange: () => Effect.succeed("accept") } })
           yield* ask(thread, { approvals: () => Effect.succeedNone })
-        }).pipe(Effect.provide(Approvals.layer(saying("layer", heard))))
-        assert.deepStrictEqual(heard, ["turn", "thread", "layer", "inner layer", "layer", "thread", "thread"])
-        const outcome = yield* runCalls(bare, escalated("touch nobody.txt", "call"))
+        }).pipe(Effect.provide(Approvals.layer(recordCall("layer", calls))))
+        assert.deepStrictEqual(calls, ["turn", "thread", "layer", "inner layer", "layer", "thread", "thread"])
+        const outcome = yield* runCalls(bare, escalated("touch undecided.txt", "call"))
         assert.deepStrictEqual(outcome.outcomes, ["declined"])
-        assert.lengthOf(heard, 7)
+        assert.lengthOf(calls, 7)
       }))
 
     it.effect("keeps the handlers of a resumed or forked thread, unless it gets new ones", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const heard: Array<string> = []
-        const thread = yield* codex.startThread({ ...asked, approvals: saying("first", heard) })
+        const calls: Array<string> = []
+        const thread = yield* codex.startThread({ ...reviewedByUser, approvals: recordCall("first", calls) })
         yield* runCalls(thread, escalated("touch x", "one"))
         yield* runCalls(yield* codex.resumeThread(thread.id), escalated("touch x", "two"))
         yield* runCalls(yield* codex.forkThread(thread.id), escalated("touch x", "three"))
         yield* runCalls(
-          yield* codex.forkThread(thread.id, { approvals: saying("second", heard) }),
+          yield* codex.forkThread(thread.id, { approvals: recordCall("second", calls) }),
           escalated("touch x", "four")
         )
         yield* runCalls(
-          yield* codex.resumeThread(thread.id, { approvals: saying("third", heard) }),
+          yield* codex.resumeThread(thread.id, { approvals: recordCall("third", calls) }),
           escalated("touch x", "five")
         )
-        assert.deepStrictEqual(heard, ["first", "first", "first", "second", "third"])
+        assert.deepStrictEqual(calls, ["first", "first", "first", "second", "third"])
       }))
 
     it.effect("calls the handlers of the thread for which a sub-agent works", () =>
@@ -622,7 +621,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const model = yield* ModelServer.ModelServer
         const asking: Array<string> = []
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: ({ threadId }) => {
               asking.push(threadId)
@@ -631,19 +630,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           }
         })
         yield* model.respond((request) => {
-          const isParent = request.header("thread-id") === thread.id
-          if (isParent) {
-            return request.functionCallOutput("spawn") === undefined
-              ? ModelServer.functionCall("spawn_agent", { message: "write a file" }, {
-                callId: "spawn",
-                namespace: "multi_agent_v1"
-              })
-              : request.functionCallOutput("wait") === undefined
-              ? ModelServer.functionCall("wait_agent", {
-                targets: [JSON.parse(request.functionCallOutput("spawn")!).agent_id]
-              }, { callId: "wait", namespace: "multi_agent_v1" })
-              : done
-          }
+          if (request.header("thread-id") === thread.id) return TestCodex.delegate(request, { message: "write a file" })
           return request.functionCallOutput("sub") === undefined ? escalated("touch sub.txt", "sub") : done
         })
         const lenient = Approvals.layer(() => Effect.succeedSome(Approvals.decline))
@@ -659,18 +646,15 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const model = yield* ModelServer.ModelServer
         const fs = yield* FileSystem.FileSystem
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
-        /** A turn that ends while its sub-agent waits for the test, and another turn that has the sub-agent go on. */
-        const outlived = Effect.fnUntraced(function*(name: string, heard: Array<string>, first: Thread.TurnOptions) {
-          const thread = yield* codex.startThread({ ...asked, approvals: saying("thread", heard) })
+        /** Runs a turn that ends while its sub-agent waits, and another turn in which the sub-agent continues. */
+        const outlive = Effect.fnUntraced(function*(name: string, calls: Array<string>, first: Thread.TurnOptions) {
+          const thread = yield* codex.startThread({ ...reviewedByUser, approvals: recordCall("thread", calls) })
           const subAsked = yield* Deferred.make<void>()
           let turns = 1
           yield* model.respond((request) => {
             if (request.header("thread-id") === thread.id) {
               return request.functionCallOutput("spawn") === undefined
-                ? ModelServer.functionCall("spawn_agent", { message: "write a file" }, {
-                  callId: "spawn",
-                  namespace: "multi_agent_v1"
-                })
+                ? TestCodex.delegate(request, { message: "write a file" })
                 : turns === 2 && request.functionCallOutput("wait") === undefined
                 ? ModelServer.functionCall("exec_command", { cmd: waitFor(`${name}-asked`), login: false }, {
                   callId: "wait"
@@ -689,7 +673,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           yield* thread.run("one", first)
           turns = 2
           const second = yield* Effect.forkChild(
-            thread.run("two", { approvals: { command: () => Effect.sync(() => (heard.push("later"), "accept")) } })
+            thread.run("two", { approvals: { command: () => Effect.sync(() => (calls.push("later"), "accept")) } })
           )
           yield* fs.writeFileString(`${workspace}/${name}-go`, "")
           yield* Deferred.await(subAsked)
@@ -697,12 +681,12 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           yield* Fiber.join(second)
           assert.isFalse(yield* exists(`${name}.txt`))
         })
-        const heard: Array<string> = []
+        const calls: Array<string> = []
         yield* Effect.gen(function*() {
-          yield* outlived("bare", heard, {})
-          assert.deepStrictEqual(heard, ["thread"])
-          yield* outlived("own", heard, { approvals: saying("turn", heard) })
-          assert.deepStrictEqual(heard, ["thread"])
+          yield* outlive("bare", calls, {})
+          assert.deepStrictEqual(calls, ["thread"])
+          yield* outlive("own", calls, { approvals: recordCall("turn", calls) })
+          assert.deepStrictEqual(calls, ["thread"])
         }).pipe(Effect.provide(Approvals.layer(() => Effect.succeedSome(Approvals.accept))))
       }))
   })
@@ -710,24 +694,20 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
   it.effect("reports each request and decision, with the source of the decision", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const record = yield* Stream.runCollect(Stream.take(Approvals.audit, 8)).pipe(Effect.forkChild)
-      yield* Effect.sleep("50 millis")
+      const record = yield* Effect.forkChild(Stream.runCollect(Stream.take(Approvals.audit, 8)), {
+        startImmediately: true
+      })
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         approvals: ApprovalPolicy.firstOf(
           ApprovalPolicy.acceptCommands(([program]) => program === "touch"),
           (request) =>
             request._tag === "Command" && request.argv?.[0] === "die" ? Effect.die("bug") : Effect.succeedNone
         )
       })
-      yield* Effect.gen(function*() {
-        yield* runCalls(
-          thread,
-          escalated("touch x", "a"),
-          escalated("rm x", "b"),
-          escalated("die x", "c")
-        )
-      }).pipe(Effect.provide(Approvals.layer(() => Effect.succeedSome("decline"))))
+      yield* runCalls(thread, escalated("touch x", "a"), escalated("rm x", "b"), escalated("die x", "c")).pipe(
+        Effect.provide(Approvals.layer(() => Effect.succeedSome("decline")))
+      )
       yield* runCalls(thread, escalated("rm x", "d"))
       const entries = yield* Fiber.join(record)
       assert.deepStrictEqual(

@@ -11,20 +11,11 @@ import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** A thread that has had a turn, and so is stored. */
-const storedThread = Effect.fnUntraced(function*(options?: Codex.StartOptions) {
-  const codex = yield* Codex.Codex
-  const model = yield* ModelServer.ModelServer
-  const thread = yield* codex.startThread(options)
-  yield* model.enqueue(ModelServer.text("stored"))
-  yield* thread.run("store me")
-  return thread
-})
-
-const idsOf = <E, R>(threads: Stream.Stream<{ readonly id: string }, E, R>) =>
+const collectIds = <E, R>(threads: Stream.Stream<{ readonly id: string }, E, R>) =>
   Effect.map(Stream.runCollect(threads), (all) => all.map(({ id }) => id))
 
-const rejection = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
+/** Runs an effect that fails with `ThreadNotFound`, and returns the rejection of the server. */
+const expectNotFound = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
   const reason = yield* TestCodex.reasonOf(effect)
   return reason._tag === "ThreadNotFound" ? reason.cause : yield* Effect.die(reason)
 })
@@ -68,7 +59,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread()
+      const thread = yield* TestCodex.startStoredThread()
       const resumed = yield* codex.resumeThread(thread.id)
       assert.strictEqual(resumed.id, thread.id)
       yield* model.enqueue(ModelServer.text("again"))
@@ -82,7 +73,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
-      const source = yield* storedThread()
+      const source = yield* TestCodex.startStoredThread()
       const forked = yield* codex.forkThread(source.id)
       assert.notStrictEqual(forked.id, source.id)
       assert.strictEqual((yield* forked.read()).forkedFromId, source.id)
@@ -102,7 +93,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread()
+      const thread = yield* TestCodex.startStoredThread()
 
       yield* codex.archiveThread(thread.id)
       for (const effect of [Effect.asVoid(thread.run("archived")), Effect.asVoid(codex.resumeThread(thread.id))]) {
@@ -129,7 +120,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       const codex = yield* Codex.Codex
       const unknown = "01a2034c-0000-7000-8000-000000000000"
       const rejected = Effect.fnUntraced(function*(method: string, effect: Effect.Effect<unknown, unknown>) {
-        const reason = yield* rejection(effect)
+        const reason = yield* expectNotFound(effect)
         assert.deepInclude(reason, { method, code: -32600 })
         assert.include(reason.detail, unknown)
       })
@@ -149,8 +140,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread()
-      assert.match((yield* rejection(codex.resumeThread(thread.id))).detail, /no rollout found/)
-      assert.match((yield* rejection(codex.forkThread(thread.id))).detail, /no rollout found/)
+      assert.match((yield* expectNotFound(codex.resumeThread(thread.id))).detail, /no rollout found/)
+      assert.match((yield* expectNotFound(codex.forkThread(thread.id))).detail, /no rollout found/)
     }))
 
   it.effect("rejects an option that the protocol does not have, and sends nothing", () =>
@@ -171,50 +162,50 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex.listThreads", (it
   it.effect("lists stored threads, newest first, and archived threads separately", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads()), [])
-      const first = yield* storedThread()
-      const second = yield* storedThread()
-      const third = yield* storedThread()
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads()), [])
+      const first = yield* TestCodex.startStoredThread()
+      const second = yield* TestCodex.startStoredThread()
+      const third = yield* TestCodex.startStoredThread()
       yield* codex.startThread()
       const all = [third.id, second.id, first.id]
 
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads()), all)
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ sortDirection: "asc" })), all.toReversed())
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads()), all)
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ sortDirection: "asc" })), all.toReversed())
 
       yield* codex.archiveThread(second.id)
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads()), [third.id, first.id])
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ archived: false })), [third.id, first.id])
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ archived: true })), [second.id])
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads()), [third.id, first.id])
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ archived: false })), [third.id, first.id])
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ archived: true })), [second.id])
 
       yield* codex.unarchiveThread(second.id)
-      assert.sameMembers(yield* idsOf(codex.listThreads()), all)
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ archived: true })), [])
+      assert.sameMembers(yield* collectIds(codex.listThreads()), all)
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ archived: true })), [])
     }))
 
   it.effect("fetches a page only when the stream is pulled", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
-      yield* Effect.repeat(storedThread(), { times: 2 })
-      const all = yield* idsOf(codex.listThreads())
+      yield* Effect.repeat(TestCodex.startStoredThread(), { times: 2 })
+      const all = yield* collectIds(codex.listThreads())
       assert.isAtLeast(all.length, 3)
-      const pagesOf = Effect.fnUntraced(function*(threads: Stream.Stream<{ readonly id: string }, unknown>) {
+      const countPages = Effect.fnUntraced(function*(threads: Stream.Stream<{ readonly id: string }, unknown>) {
         const count = Effect.map(wire.sent, (sent) => sent.filter(({ method }) => method === "thread/list").length)
         const before = yield* count
-        const ids = yield* idsOf(threads)
+        const ids = yield* collectIds(threads)
         return { ids, pages: (yield* count) - before }
       })
 
-      assert.deepStrictEqual(yield* pagesOf(codex.listThreads({ limit: 1 })), { ids: all, pages: all.length })
-      assert.deepStrictEqual(yield* pagesOf(codex.listThreads({ limit: 2 })), {
+      assert.deepStrictEqual(yield* countPages(codex.listThreads({ limit: 1 })), { ids: all, pages: all.length })
+      assert.deepStrictEqual(yield* countPages(codex.listThreads({ limit: 2 })), {
         ids: all,
         pages: Math.ceil(all.length / 2)
       })
-      assert.deepStrictEqual(yield* pagesOf(Stream.take(codex.listThreads({ limit: 1 }), 1)), {
+      assert.deepStrictEqual(yield* countPages(Stream.take(codex.listThreads({ limit: 1 }), 1)), {
         ids: all.slice(0, 1),
         pages: 1
       })
-      assert.deepStrictEqual(yield* pagesOf(Stream.take(codex.listThreads({ limit: 1 }), 2)), {
+      assert.deepStrictEqual(yield* countPages(Stream.take(codex.listThreads({ limit: 1 }), 2)), {
         ids: all.slice(0, 2),
         pages: 2
       })
@@ -309,7 +300,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       const first = yield* sayHello.pipe(Effect.provide(yield* stdio()))
       yield* Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        assert.include(yield* idsOf(codex.listThreads()), first.thread.id)
+        assert.include(yield* collectIds(codex.listThreads()), first.thread.id)
         const resumed = yield* codex.resumeThread(first.thread.id)
         yield* model.enqueue(ModelServer.text("still here"))
         assert.strictEqual((yield* resumed.run("and now?")).finalResponse, "still here")
@@ -327,31 +318,26 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
       Effect.scoped(Effect.gen(function*() {
         const model = yield* ModelServer.ModelServer
         const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
-        const agent = (name: string, args: object, callId: string) =>
-          ModelServer.functionCall(name, args, { callId, namespace: "multi_agent_v1" })
-        yield* model.respond((request) => {
-          const spawned = request.functionCallOutput("spawn")
-          if (request.lastUserText !== "delegate") return ModelServer.text("done")
-          if (spawned === undefined) return agent("spawn_agent", { message: "help" }, "spawn")
-          return request.functionCallOutput("wait") === undefined
-            ? agent("wait_agent", { targets: [JSON.parse(spawned).agent_id] }, "wait")
+        yield* model.respond((request) =>
+          request.lastUserText === "delegate"
+            ? TestCodex.delegate(request, { message: "help" })
             : ModelServer.text("done")
-        })
-        const startedBy = Effect.fnUntraced(function*(options: Codex.StdioOptions) {
+        )
+        const startIn = Effect.fnUntraced(function*(options: Codex.StdioOptions) {
           const services = yield* Layer.build(TestCodex.layerProcess(options))
           const codex = Context.get(services, Codex.Codex)
           const thread = yield* codex.startThread()
           yield* thread.run("store me")
           return { codex, id: thread.id }
         })
-        const mine = yield* startedBy({})
-        const other = yield* startedBy({
+        const mine = yield* startIn({})
+        const other = yield* startIn({
           config: {
             model_provider: "other",
             model_providers: { other: { name: "Other", base_url: model.url, wire_api: "responses" } }
           }
         })
-        const archived = yield* startedBy({})
+        const archived = yield* startIn({})
         yield* archived.codex.archiveThread(archived.id)
         const parent = yield* mine.codex.startThread()
         yield* parent.run("delegate")
@@ -371,7 +357,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
         assert.sameMembers(all.map(({ source }) => source), ["vscode", "vscode", "vscode", "exec"])
         const subAgents = yield* list({ sourceKinds: ["subAgent", "subAgentThreadSpawn"] })
         assert.lengthOf(subAgents, 1)
-        // What the server lists by itself can be asked for.
+        // These are the filters that the server applies by default.
         assert.deepStrictEqual(
           (yield* list({ modelProviders: ["mock_provider"], sourceKinds: [] })).map(({ id }) => id),
           [parent.id, mine.id]

@@ -17,7 +17,7 @@ import { encodeParams } from "../src/internal/connection/codec.ts"
 import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** The literal members of an enum that is open. */
+/** The literal members of an open enum. */
 type KnownEffort<E> = E extends string ? string extends E ? never : E : never
 
 type AnyCodec = Schema.Codec<unknown>
@@ -28,14 +28,14 @@ const serverRequests: Record<string, { readonly params: AnyCodec | undefined; re
   Protocol.serverRequests
 const serverNotifications: Record<string, { readonly params: AnyCodec }> = Protocol.serverNotifications
 
-/** Everything that the server sends; what it consists of is reached through it. */
+/** The schemas of all messages of the server, which contain the other received definitions. */
 const received: ReadonlyArray<readonly [name: string, schema: AnyCodec]> = [
   ...Object.entries(clientRequests).map(([method, spec]) => [method, spec.result] as const),
   ...Object.entries(serverRequests).map(([method, spec]) => [method, spec.params!] as const),
   ...Object.entries(serverNotifications).map(([method, spec]) => [method, spec.params] as const)
 ]
 
-/** Generated once for all laws. */
+/** Samples of each schema, which the property tests share. */
 const sampled = new Map<AnyCodec, ReadonlyArray<unknown>>()
 const samples = Effect.fnUntraced(function*(schema: AnyCodec) {
   const values = sampled.get(schema) ??
@@ -47,7 +47,7 @@ const samples = Effect.fnUntraced(function*(schema: AnyCodec) {
 const decode = <A>(schema: Schema.Codec<A>, input: unknown) => Schema.decodeUnknownEffect(schema)(input)
 
 // -----------------------------------------------------------------------------
-// What a newer server, or a broken one, would have sent instead
+// Changes of a newer or a broken server
 // -----------------------------------------------------------------------------
 
 type Json = Readonly<Record<string, unknown>>
@@ -65,7 +65,7 @@ const resolve = (ast: SchemaAST.AST): SchemaAST.AST => SchemaAST.isSuspend(ast) 
 
 const accepts = (ast: SchemaAST.AST, value: unknown): boolean => Schema.is(Schema.make<AnyCodec>(ast))(value)
 
-/** Changes a value from the leaves up, led by its schema: only that tells an open object from a map. */
+/** Changes a value from the leaves up. Only its schema distinguishes an open object from a map. */
 const change = (schema: SchemaAST.AST, value: unknown, changes: Changes): unknown => {
   const ast = resolve(schema)
   const fields = (objects: SchemaAST.Objects, value: Json): Json => {
@@ -91,7 +91,7 @@ const change = (schema: SchemaAST.AST, value: unknown, changes: Changes): unknow
   if (SchemaAST.isObjects(known)) return changes.object(fields(known, value))
   if (!SchemaAST.isUnion(known)) return value
   const variant = known.types.find((type) => accepts(type, value))
-  // A variant that stands for a malformed one is never on the wire.
+  // The variant `malformed` is never on the wire.
   if (variant === undefined) return Object.fromEntries(Object.entries(value).filter(([key]) => key !== "raw"))
   if (!SchemaAST.isObjects(variant)) return value
   const [first] = variant.propertySignatures
@@ -187,7 +187,7 @@ describe("Generated protocol", () => {
         server.request("remoteControl/disable")
       ]
       for (const request of requests) {
-        // The server has read the request, and refuses it because this home has no login.
+        // The server decodes the request, and rejects it because this home has no login.
         const reason = yield* TestCodex.reasonOf(request)
         assert(reason._tag === "RequestRejected")
         assert.notInclude(reason.detail, "missing field")
@@ -298,7 +298,7 @@ describe("Received values", () => {
   it.effect("decode without the fields without which they are still useful", () =>
     Effect.gen(function*() {
       const turn = { id: "u", status: "completed", items: [] }
-      const asked = { threadId: "t", turnId: "u", itemId: "i" }
+      const ids = { threadId: "t", turnId: "u", itemId: "i" }
       const legacy = { conversationId: "t", callId: "c" }
       const message = { type: "agentMessage", id: "i", text: "hello" }
       const sparse: ReadonlyArray<readonly [AnyCodec, object]> = [
@@ -309,20 +309,20 @@ describe("Received values", () => {
         [Protocol.ItemCompletedNotification, { threadId: "t", turnId: "u", item: message }],
         [Protocol.TurnCompletedNotification, { threadId: "t", turn }],
         [Protocol.ThreadStartedNotification, { thread: { id: "t" } }],
-        [Protocol.CommandExecutionRequestApprovalParams, asked],
-        [Protocol.FileChangeRequestApprovalParams, asked],
-        [Protocol.PermissionsRequestApprovalParams, { ...asked, cwd: "/repo", permissions: {} }],
+        [Protocol.CommandExecutionRequestApprovalParams, ids],
+        [Protocol.FileChangeRequestApprovalParams, ids],
+        [Protocol.PermissionsRequestApprovalParams, { ...ids, cwd: "/repo", permissions: {} }],
         [Protocol.ExecCommandApprovalParams, { ...legacy, command: ["ls"], cwd: "/repo" }],
         [Protocol.ApplyPatchApprovalParams, { ...legacy, fileChanges: {} }],
         [Protocol.ToolRequestUserInputParams, {
-          ...asked,
+          ...ids,
           questions: [{ id: "q", question: "?", options: [{ label: "yes" }] }]
         }]
       ]
       for (const [schema, input] of sparse) {
         assert.isTrue(Schema.is(schema)(input), JSON.stringify(input))
         assert.deepStrictEqual(yield* decode(schema, input), input)
-        // All else is needed.
+        // Each remaining field is required.
         for (const missing of Object.keys(input)) {
           const less = Object.fromEntries(Object.entries(input).filter(([key]) => key !== missing))
           assert.isFalse(Schema.is(schema)(less), `${JSON.stringify(input)} without ${missing}`)
@@ -448,7 +448,7 @@ const sent: ReadonlyArray<readonly [name: string, schema: AnyCodec]> = [
   ...Object.entries(serverRequests).map(([method, spec]) => [method, spec.result] as const)
 ]
 
-/** What is left of a value on the wire. JSON has no bigint, which an unknown value may be. */
+/** Converts a value to JSON and back. JSON has no bigint, which an unknown value may contain. */
 const overTheWire = (value: unknown): unknown =>
   JSON.parse(JSON.stringify(value, (_, inner) => typeof inner === "bigint" ? String(inner) : inner))
 
@@ -498,7 +498,7 @@ describe("Sent values", () => {
 })
 
 type Equals<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
-/** Only compiles if the types are equal. */
+/** Compiles only if the types are equal. */
 const equal = <A, B>(proof: Equals<A, B>): boolean => proof
 
 const describeItem = (item: Protocol.ThreadItem): string => {
@@ -585,8 +585,8 @@ describe("Types", () => {
     const log = (event: Protocol.ServerNotification | Protocol.TurnNotification) => [event.method, event.params]
     assert.deepStrictEqual(log({ method: "malformed", raw: 1 }), ["malformed", undefined])
     assert.deepStrictEqual(log({ method: "turn/new" as Protocol.Unrecognized, params: 1 }), ["turn/new", 1])
-    const idOf = (item: Protocol.ThreadItem) => [item.type, item.id]
-    assert.deepStrictEqual(idOf({ type: "malformed", raw: {} }), ["malformed", undefined])
+    const readId = (item: Protocol.ThreadItem) => [item.type, item.id]
+    assert.deepStrictEqual(readId({ type: "malformed", raw: {} }), ["malformed", undefined])
   })
 
   it("complete the known reasoning efforts, and accept any other", () => {
@@ -623,9 +623,9 @@ describe("Types", () => {
 
   it("distinguish received values from sent values", () => {
     const received: Protocol.AskForApproval = "some-day"
-    // @ts-expect-error the server would reject it
+    // @ts-expect-error: the server rejects it
     const sent: Protocol.AskForApprovalParam = "some-day"
-    // @ts-expect-error the params are required
+    // @ts-expect-error: the params are required
     const params: Protocol.ClientRequests["thread/resume"]["params"] = undefined
     const noParams: Protocol.ClientRequests["model/list"]["params"] = undefined
     equal<Protocol.ClientRequests["account/logout"]["params"], undefined>(true)

@@ -1,15 +1,13 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AppServer, Codex, Questions, type Thread } from "effect-codex"
+import { Codex, Questions, type Thread } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
-import * as Terminal from "effect/Terminal"
+import * as FakeTerminal from "./FakeTerminal.ts"
 import * as Fake from "./FakeTransport.ts"
+import { layer as layerFake, openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 const planMode = { collaborationMode: { mode: "plan", settings: { model: "mock-model" } } } as const
@@ -23,8 +21,8 @@ const question = {
 
 let calls = 0
 
-/** Has the model ask in plan mode, and gives what it is told. */
-const askedInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
+/** Runs a turn in which the model asks in plan mode, and returns the answers that the model receives. */
+const askInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
   const callId = `ask${calls++}`
   yield* TestCodex.script(
     thread,
@@ -37,11 +35,7 @@ const askedInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, optio
 
 class Preferences extends Context.Service<Preferences, { readonly database: string }>()("test/Preferences") {}
 
-const mcpServer = {
-  mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } }
-}
-
-layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("Questions", (it) => {
+layer(TestCodex.layer({ home: { config: TestCodex.mcpConfig } }), { excludeTestServices: true })("Questions", (it) => {
   describe("user input", () => {
     it.effect("passes typed questions to a handler with services, and returns its answers", () =>
       Effect.gen(function*() {
@@ -55,7 +49,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
             })
           }
         }).pipe(Effect.provideService(Preferences, { database: "SQLite" }))
-        assert.strictEqual(yield* askedInPlanMode(thread), `{"answers":{"database":{"answers":["SQLite"]}}}`)
+        assert.strictEqual(yield* askInPlanMode(thread), `{"answers":{"database":{"answers":["SQLite"]}}}`)
         assert.deepInclude(seen[0], { threadId: thread.id, isBlocking: true })
         assert.deepInclude(seen[0]!.questions[0], { id: "database", isOther: true, options: question.options })
       }))
@@ -74,12 +68,12 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const codes: Array<unknown> = []
         for (const questions of handlers) {
           const thread = yield* codex.startThread({ questions })
-          assert.strictEqual(yield* askedInPlanMode(thread), `{"answers":{}}`)
+          assert.strictEqual(yield* askInPlanMode(thread), `{"answers":{}}`)
           const { id } = yield* wire.awaitReceived(({ method, params }) =>
             method === "item/tool/requestUserInput" && params?.["threadId"] === thread.id
           )
-          const answers = (yield* wire.sent).filter((message) => message.method === undefined && message.id === id)
-          codes.push(...answers.map(({ error }) => (error as { readonly code?: unknown }).code))
+          const responses = (yield* wire.sent).filter((message) => message.method === undefined && message.id === id)
+          codes.push(...responses.map(({ error }) => error?.code))
         }
         assert.deepStrictEqual(codes, [-32601, -32603, -32603, -32603, -32603])
       }))
@@ -87,24 +81,24 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
     it.effect("calls the handler of the turn, then of the thread, then of the layer", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const saying = (database: string): Questions.Handlers => ({ userInput: () => Effect.succeed({ database }) })
-        const thread = yield* codex.startThread({ questions: saying("thread") })
+        const answerWith = (database: string): Questions.Handlers => ({ userInput: () => Effect.succeed({ database }) })
+        const thread = yield* codex.startThread({ questions: answerWith("thread") })
         const bare = yield* codex.startThread()
-        const told = yield* Effect.all([
-          askedInPlanMode(thread, { questions: saying("turn") }),
-          askedInPlanMode(thread),
-          askedInPlanMode(bare)
-        ]).pipe(Effect.provide(Questions.layer(saying("layer"))))
+        const outputs = yield* Effect.all([
+          askInPlanMode(thread, { questions: answerWith("turn") }),
+          askInPlanMode(thread),
+          askInPlanMode(bare)
+        ]).pipe(Effect.provide(Questions.layer(answerWith("layer"))))
         assert.deepStrictEqual(
-          told.map((text) => JSON.parse(text!).answers.database.answers[0]),
+          outputs.map((text) => JSON.parse(text!).answers.database.answers[0]),
           ["turn", "thread", "layer"]
         )
       }))
   })
 
   describe("elicitations", () => {
-    /** Has the model call a tool that asks, and gives what its server hears. */
-    const asked = Effect.fnUntraced(function*(tool: string, questions: Questions.Handlers | undefined) {
+    /** Runs a turn in which the model calls a tool that asks, and returns the response that its server receives. */
+    const elicit = Effect.fnUntraced(function*(tool: string, questions: Questions.Handlers | undefined) {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ approvalPolicy: "on-request", approvalsReviewer: "user", questions })
       const callId = `mcp${calls++}`
@@ -118,7 +112,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       return JSON.parse(output.slice(output.indexOf("{")))
     })
 
-    const answering = (answer: Questions.ElicitationAnswer, seen: Array<Questions.ElicitationRequest> = []) => ({
+    const respondWith = (answer: Questions.ElicitationAnswer, seen: Array<Questions.ElicitationRequest> = []) => ({
       elicitation: (request: Questions.ElicitationRequest) => {
         seen.push(request)
         return Effect.succeed(answer)
@@ -129,7 +123,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       Effect.gen(function*() {
         const seen: Array<Questions.ElicitationRequest> = []
         const valid = { name: "Ada", age: 36, email: "ada@example.com", color: "red" }
-        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.accept(valid), seen)), {
+        assert.deepStrictEqual(yield* elicit("introduce", respondWith(Questions.accept(valid), seen)), {
           action: "accept",
           content: valid
         })
@@ -145,22 +139,22 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           { name: "A" },
           { ...valid, age: 1.5 },
           { ...valid, age: -1 },
-          { ...valid, email: "nobody" },
+          { ...valid, email: "ada" },
           { ...valid, color: "blue" },
           "Ada"
         ]
         for (const content of invalid) {
-          const heard = yield* asked("introduce", answering(Questions.accept(content)))
-          assert.deepStrictEqual(heard, { action: "decline" }, JSON.stringify(content))
+          const response = yield* elicit("introduce", respondWith(Questions.accept(content)))
+          assert.deepStrictEqual(response, { action: "decline" }, JSON.stringify(content))
         }
       }))
 
     it.effect("declines or cancels as the handler decides, and declines without a decision", () =>
       Effect.gen(function*() {
-        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.decline)), { action: "decline" })
-        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.cancel)), { action: "cancel" })
-        assert.deepStrictEqual(yield* asked("introduce", undefined), { action: "decline" })
-        assert.deepStrictEqual(yield* asked("introduce", { elicitation: () => Effect.die("bug") }), {
+        assert.deepStrictEqual(yield* elicit("introduce", respondWith(Questions.decline)), { action: "decline" })
+        assert.deepStrictEqual(yield* elicit("introduce", respondWith(Questions.cancel)), { action: "cancel" })
+        assert.deepStrictEqual(yield* elicit("introduce", undefined), { action: "decline" })
+        assert.deepStrictEqual(yield* elicit("introduce", { elicitation: () => Effect.die("bug") }), {
           action: "decline"
         })
       }))
@@ -168,7 +162,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
     it.effect("passes a page to open to the handler", () =>
       Effect.gen(function*() {
         const seen: Array<Questions.ElicitationRequest> = []
-        const { action } = yield* asked("login", answering(Questions.accept(), seen))
+        const { action } = yield* elicit("login", respondWith(Questions.accept(), seen))
         assert.strictEqual(action, "accept")
         assert.deepInclude(seen[0], { _tag: "Url", url: "https://example.com/login", elicitationId: "e1" })
       }))
@@ -180,7 +174,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const thread = yield* codex.startThread({
           approvalPolicy: "on-request",
           approvalsReviewer: "user",
-          questions: answering(Questions.accept({}), seen)
+          questions: respondWith(Questions.accept({}), seen)
         })
         yield* TestCodex.script(
           thread,
@@ -198,15 +192,9 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
 })
 
 describe("Question", () => {
-  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
-
   const open = Effect.fnUntraced(function*(questions: Questions.Handlers) {
-    const codex = yield* Codex.Codex
-    const transport = yield* Fake.FakeTransport
-    const start = yield* Effect.forkChild(codex.startThread({ questions }))
-    yield* transport.reply(yield* transport.takeMethod("thread/start"), Fake.threadResponse("t"))
-    yield* Fiber.join(start)
-    return transport
+    yield* openThread("t", { questions })
+    return yield* Fake.FakeTransport
   })
 
   const userInput = (id: number, more: object) => ({
@@ -230,7 +218,7 @@ describe("Question", () => {
         if (id < 2) assert.strictEqual(error.code, -32603)
         else assert.deepStrictEqual(result, { answers: { database: { answers: ["PostgreSQL", "SQLite"] } } })
       }
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
   it.effect("interrupts the handler when the turn ends", () =>
     Effect.gen(function*() {
@@ -248,7 +236,7 @@ describe("Question", () => {
       yield* transport.emit(Fake.turnCompleted("t", "u", "interrupted"))
       yield* Deferred.await(interrupted)
       assert.strictEqual((yield* transport.take).error.code, -32603)
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
   it.effect("sends only content that fits the form, for fields of each kind", () =>
     Effect.gen(function*() {
@@ -261,7 +249,7 @@ describe("Question", () => {
       ]
       let content: unknown
       const transport = yield* open({ elicitation: () => Effect.sync(() => Questions.accept(content)) })
-      const answerTo = Effect.fnUntraced(function*(id: number, property: object, value: unknown) {
+      const elicitField = Effect.fnUntraced(function*(id: number, property: object, value: unknown) {
         content = value === undefined ? {} : { field: value }
         yield* transport.emit({
           method: "mcpServer/elicitation/request",
@@ -278,10 +266,10 @@ describe("Question", () => {
         return (yield* transport.take).result.action
       })
       for (const [index, [property, wrong, right]] of fields.entries()) {
-        assert.strictEqual(yield* answerTo(2 * index, property, wrong), "decline", JSON.stringify(property))
-        assert.strictEqual(yield* answerTo(2 * index + 1, property, right), "accept", JSON.stringify(property))
+        assert.strictEqual(yield* elicitField(2 * index, property, wrong), "decline", JSON.stringify(property))
+        assert.strictEqual(yield* elicitField(2 * index + 1, property, right), "accept", JSON.stringify(property))
       }
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
   it.effect.each(Object.getOwnPropertyNames(Object.prototype))(
     "sends the content of a form with and without a field named %s",
@@ -296,7 +284,7 @@ describe("Question", () => {
           }
         })
         let id = 0
-        const answerTo = Effect.fnUntraced(function*(json: string, required: boolean) {
+        const elicitField = Effect.fnUntraced(function*(json: string, required: boolean) {
           content = JSON.parse(json)
           yield* transport.emit({
             method: "mcpServer/elicitation/request",
@@ -319,11 +307,11 @@ describe("Question", () => {
           return JSON.stringify(result.content)
         })
         const filled = `{"${name}":"x","other":"y"}`
-        assert.strictEqual(yield* answerTo(filled, true), filled)
-        assert.strictEqual(yield* answerTo(`{"other":"y"}`, false), `{"other":"y"}`)
-        assert.strictEqual(yield* answerTo(`{"other":"y"}`, true), "null")
-        assert.strictEqual(yield* answerTo(`{"${name}":1}`, false), "null")
-      }).pipe(Effect.provide(fake))
+        assert.strictEqual(yield* elicitField(filled, true), filled)
+        assert.strictEqual(yield* elicitField(`{"other":"y"}`, false), `{"other":"y"}`)
+        assert.strictEqual(yield* elicitField(`{"other":"y"}`, true), "null")
+        assert.strictEqual(yield* elicitField(`{"${name}":1}`, false), "null")
+      }).pipe(Effect.provide(layerFake()))
   )
 
   it.effect("passes an elicitation of an unknown mode to the handler unchanged", () =>
@@ -347,28 +335,19 @@ describe("Question", () => {
         mode: "hologram",
         params
       }])
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 })
 
 describe("Questions.askTerminal", () => {
-  const typing = Effect.fnUntraced(function*(...typed: ReadonlyArray<string>) {
-    const lines = yield* Queue.unbounded<string, Terminal.QuitError>()
-    yield* Queue.offerAll(lines, typed)
-    yield* Queue.fail(lines, new Terminal.QuitError({}))
-    const shown: Array<string> = []
-    const terminal = Terminal.make({
-      columns: Effect.succeed(80),
-      rows: Effect.succeed(24),
-      size: Effect.die("unused"),
-      readInput: Effect.die("unused"),
-      readLine: Queue.take(lines),
-      display: (text) => Effect.sync(() => void shown.push(text))
-    })
-    return { layer: Layer.succeed(Terminal.Terminal, terminal), shown: () => shown.join("") }
+  const makeTerminal = Effect.fnUntraced(function*(...typed: ReadonlyArray<string>) {
+    const terminal = yield* FakeTerminal.make
+    yield* terminal.type(...typed)
+    yield* terminal.quit
+    return terminal
   })
 
   const answer = Effect.fnUntraced(function*(more: object, ...typed: ReadonlyArray<string>) {
-    const { layer } = yield* typing(...typed)
+    const { layer } = yield* makeTerminal(...typed)
     return yield* Questions.askTerminal.userInput!({
       threadId: "t",
       turnId: "u",
@@ -383,7 +362,7 @@ describe("Questions.askTerminal", () => {
       assert.deepStrictEqual(yield* answer({}, "2"), { database: "SQLite" })
       assert.deepStrictEqual(yield* answer({}, "9", "1"), { database: "PostgreSQL" })
       assert.deepStrictEqual(yield* answer({ isOther: true }, "on paper"), { database: "on paper" })
-      // A number that is no option is a slip, also where one's own words are an answer.
+      // A number without an option is asked again, also if a free answer is allowed.
       assert.deepStrictEqual(yield* answer({ isOther: true }, "9", "2"), { database: "SQLite" })
       assert.deepStrictEqual(yield* answer({ options: null }, "9"), { database: "9" })
       assert.deepStrictEqual(yield* answer({}, "on paper", "1"), { database: "PostgreSQL" })
@@ -393,7 +372,7 @@ describe("Questions.askTerminal", () => {
       assert.deepStrictEqual(yield* answer({ isSecret: true }, "1"), {})
     }))
 
-  const form = {
+  const form: Questions.FormElicitation = {
     _tag: "Form",
     threadId: "t",
     turnId: undefined,
@@ -418,13 +397,13 @@ describe("Questions.askTerminal", () => {
       member: Schema.optionalKey(Schema.Boolean),
       tags: Schema.optionalKey(Schema.Array(Schema.Literals(["x", "y"])))
     })
-  } as Questions.FormElicitation
+  }
 
   const elicit = Effect.fnUntraced(function*(
     request: Questions.ElicitationRequest,
     ...typed: ReadonlyArray<string>
   ) {
-    const { layer, shown } = yield* typing(...typed)
+    const { layer, shown } = yield* makeTerminal(...typed)
     const answer = yield* Effect.provide(Questions.askTerminal.elicitation!(request), layer)
     return { answer, shown: shown() }
   })
@@ -449,11 +428,11 @@ describe("Questions.askTerminal", () => {
       assert.include(filled.shown, "2. Ypsilon")
       const little = yield* elicit(form, "Ada", "", "", "", "", "1")
       assert.deepStrictEqual(little.answer, Questions.accept({ name: "Ada" }))
-      // What does not fit is not sent, but may be filled in again.
+      // Invalid content is not sent, and the form is filled in again.
       const again = yield* elicit(form, "Ada", "1.5", "", "", "", "1", "Ada", "1", "", "", "", "1")
       assert.deepStrictEqual(again.answer, Questions.accept({ name: "Ada", age: 1 }))
       assert.deepStrictEqual((yield* elicit(form, "Ada", "", "", "", "", "3")).answer, Questions.decline)
-      // Nobody is there, or says nothing: that is no yes, also if the form needs nothing.
+      // The end of the input and empty lines cancel, also if the form has no required field.
       const nothing: Questions.FormElicitation = {
         ...form,
         requestedSchema: { type: "object", properties: {}, required: [] },

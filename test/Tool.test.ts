@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AppServer, type AppServerError, Codex, type Thread, Tool } from "effect-codex"
+import { AppServer, Codex, type Thread, Tool } from "effect-codex"
 import { CodexToolkit } from "effect-codex/ai"
 import { ModelServer } from "effect-codex/testing"
 import { Tool as AiTool, Toolkit } from "effect/ai"
@@ -7,13 +7,13 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import * as Fake from "./FakeTransport.ts"
+import { layer as layerFake, openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 class Stock extends Context.Service<Stock, { readonly of: (item: string) => number | undefined }>()("test/Stock") {}
@@ -32,18 +32,25 @@ const stock = Tool.make("stock", {
   })
 })
 
-const stockOf = (item: string) => item === "nails" ? 400 : undefined
+const countStock = (item: string) => item === "nails" ? 400 : undefined
 
 const call = (name: string, args: object, callId: string) => ModelServer.functionCall(name, args, { callId })
 
-let calls = 0
+/** The tools in a request to the model. */
+const OfferedTools = Schema.Array(Schema.Struct({
+  name: Schema.optional(Schema.String),
+  description: Schema.optional(Schema.String),
+  parameters: Schema.optional(Schema.Struct({ required: Schema.optional(Schema.Array(Schema.String)) }))
+}))
 
-/** Runs a turn in which the model makes these calls at once, and gives what it is told, by call. */
-const told = Effect.fnUntraced(function*(thread: Thread.Thread, ...wanted: ReadonlyArray<[string, object]>) {
-  const ids = wanted.map(() => `call${calls++}`)
+let callCount = 0
+
+/** Runs a turn in which the model makes these calls concurrently, and returns the output and the success of each. */
+const runCalls = Effect.fnUntraced(function*(thread: Thread.Thread, ...calls: ReadonlyArray<[string, object]>) {
+  const ids = calls.map(() => `call${callCount++}`)
   yield* TestCodex.script(
     thread,
-    ModelServer.reply(wanted.map(([name, args], i) => call(name, args, ids[i]!))),
+    ModelServer.reply(calls.map(([name, args], i) => call(name, args, ids[i]!))),
     ModelServer.text("done")
   )
   const { items } = yield* thread.run("go")
@@ -61,8 +68,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
   it.effect("runs with decoded arguments and services, and sends the encoded result or failure to the model", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const thread = yield* codex.startThread({ tools: [stock] }).pipe(Effect.provideService(Stock, { of: stockOf }))
-      const { success, texts } = yield* told(
+      const thread = yield* codex.startThread({ tools: [stock] }).pipe(Effect.provideService(Stock, { of: countStock }))
+      const { success, texts } = yield* runCalls(
         thread,
         ["stock", { item: "nails", since: "2026-11-24T00:00:00.000Z" }],
         ["stock", { item: "unicorns" }]
@@ -73,9 +80,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
       ])
       assert.deepStrictEqual(success, [true, false])
       const request = (yield* TestCodex.requestsOf(thread.id))[0]!
-      const offered = (request.body["tools"] as ReadonlyArray<any>).find(({ name }) => name === "stock")
-      assert.strictEqual(offered.description, "How many there are")
-      assert.deepStrictEqual(offered.parameters.required, ["item"])
+      const tools = yield* Schema.decodeUnknownEffect(OfferedTools)(request.body["tools"])
+      const offered = tools.find(({ name }) => name === "stock")
+      assert.strictEqual(offered?.description, "How many there are")
+      assert.deepStrictEqual(offered?.parameters?.required, ["item"])
     }))
 
   it.effect("does not run with invalid arguments, and sends the reason to the model", () =>
@@ -89,7 +97,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
           handler: ({ to }) => Effect.sync(() => `${++calls} ${to}`)
         })]
       })
-      const { success, texts } = yield* told(thread, ["count", { to: "ten" }], ["count", {}], ["count", { to: 3 }])
+      const { success, texts } = yield* runCalls(thread, ["count", { to: "ten" }], ["count", {}], ["count", { to: 3 }])
       assert.match(texts[0]!, /^Invalid arguments for tool `count`: .*\n\s+at \["to"\]$/)
       assert.match(texts[1]!, /^Invalid arguments for tool `count`: Missing key\n\s+at \["to"\]$/)
       assert.strictEqual(texts[2], "1 3")
@@ -115,7 +123,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
         ]
       })
       const names = ["dies", "throws", "lies", "returns", "interrupts", "sleeps", "works"]
-      const { success, texts } = yield* told(thread, ...names.map((name): [string, object] => [name, {}]))
+      const { success, texts } = yield* runCalls(thread, ...names.map((name): [string, object] => [name, {}]))
       assert.deepStrictEqual(texts, [
         "dies failed unexpectedly",
         "throws failed unexpectedly",
@@ -143,7 +151,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
           })
         ]
       })
-      const { texts } = yield* told(thread, ["text", {}], ["name", {}], ["picture", {}])
+      const { texts } = yield* runCalls(thread, ["text", {}], ["name", {}], ["picture", {}])
       assert.deepStrictEqual(texts, ["just text", "Ada", "look:"])
       const last = (yield* TestCodex.requestsOf(thread.id)).at(-1)!
       assert.include(JSON.stringify(last.input), "input_image")
@@ -152,31 +160,45 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
   it.effect("runs as many calls concurrently as `toolConcurrency` allows", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const wire = yield* TestCodex.Wire
       const calls = Array.from({ length: 6 }, (): [string, object] => ["meet", {}])
-      /** The most that ran at once. Calls end only after so many run, so a turn ends only if they may. */
-      const mostOf = Effect.fnUntraced(function*(expected: number, options: { readonly toolConcurrency?: number }) {
-        const met = yield* Deferred.make<void>()
-        let running = 0
-        let most = 0
-        const meet = Tool.make("meet", {
-          description: "Waits for the others",
-          handler: () =>
-            Effect.gen(function*() {
-              most = Math.max(most, ++running)
-              if (running === expected) yield* Deferred.succeed(met, undefined)
-              yield* Deferred.await(met)
-              // Time in which one too many would be seen.
-              yield* Effect.sleep("50 millis")
-              running--
-              return "done"
-            })
-        })
-        const { texts } = yield* told(yield* codex.startThread({ ...options, tools: [meet] }), ...calls)
-        assert.deepStrictEqual(texts, calls.map(() => "done"))
-        return most
-      })
-      assert.strictEqual(yield* mostOf(6, {}), 6)
-      assert.strictEqual(yield* mostOf(2, { toolConcurrency: 2 }), 2)
+      /** Runs six calls, and returns how many ran concurrently. The calls wait until the expected number runs. */
+      const countConcurrent = Effect.fnUntraced(
+        function*(expected: number, options: { readonly toolConcurrency?: number }) {
+          const reached = yield* Deferred.make<void>()
+          const released = yield* Deferred.make<void>()
+          let running = 0
+          let most = 0
+          const meet = Tool.make("meet", {
+            description: "Waits for the others",
+            handler: () =>
+              Effect.gen(function*() {
+                most = Math.max(most, ++running)
+                if (running === expected) yield* Deferred.succeed(reached, undefined)
+                yield* Deferred.await(released)
+                running--
+                return "done"
+              })
+          })
+          const thread = yield* codex.startThread({ ...options, tools: [meet] })
+          const results = yield* Effect.forkChild(runCalls(thread, ...calls))
+          const received = new Set<unknown>()
+          yield* wire.awaitReceived(({ method, params }) => {
+            if (method === "item/tool/call" && params?.["threadId"] === thread.id) received.add(params["callId"])
+            return received.size === calls.length
+          })
+          yield* Deferred.await(reached)
+          // The client processes the response to this request after all calls.
+          yield* server.request("thread/loaded/list")
+          yield* Deferred.succeed(released, undefined)
+          const { texts } = yield* Fiber.join(results)
+          assert.deepStrictEqual(texts, calls.map(() => "done"))
+          return most
+        }
+      )
+      assert.strictEqual(yield* countConcurrent(6, {}), 6)
+      assert.strictEqual(yield* countConcurrent(2, { toolConcurrency: 2 }), 2)
     }))
 
   it.effect("interrupts the handler when the turn is interrupted", () =>
@@ -219,9 +241,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
           ? ModelServer.text("from within")
           : request.functionCallOutput("ask") === undefined
           ? call("ask", {}, "ask")
-          : ModelServer.text(`told: ${request.functionCallOutput("ask")}`)
+          : ModelServer.text(`received ${request.functionCallOutput("ask")}`)
       )
-      assert.strictEqual((yield* thread.run("go")).finalResponse, "told: from within")
+      assert.strictEqual((yield* thread.run("go")).finalResponse, "received from within")
     }))
 
   it.effect("runs a handler that waits for a fork of its own thread, also at the limit of concurrent calls", () =>
@@ -244,10 +266,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
       })
       yield* model.respond((request) => {
         const [name, callId] = request.promptCacheKey === thread.id ? ["delegate", "outer"] : ["answer", "inner"]
-        const told = request.functionCallOutput(callId)
-        return told === undefined ? call(name, {}, callId) : ModelServer.text(`${callId} was told ${told}`)
+        const output = request.functionCallOutput(callId)
+        return output === undefined ? call(name, {}, callId) : ModelServer.text(`${callId} received ${output}`)
       })
-      assert.strictEqual((yield* thread.run("go")).finalResponse, "outer was told inner was told 42")
+      assert.strictEqual((yield* thread.run("go")).finalResponse, "outer received inner received 42")
     }))
 
   it.effect("decodes parameters of a class and of a recursive struct", () =>
@@ -274,7 +296,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
           })
         ]
       })
-      const { texts } = yield* told(thread, ["place", { name: "Oslo" }], ["folder", { folders: [{ folders: [] }] }])
+      const { texts } = yield* runCalls(thread, ["place", { name: "Oslo" }], ["folder", { folders: [{ folders: [] }] }])
       assert.deepStrictEqual(texts, ["true Oslo", "1"])
     }))
 
@@ -283,12 +305,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
       const codex = yield* Codex.Codex
       const who = (name: string) => Tool.make("who", { description: "Who", handler: () => Effect.succeed(name) })
       const thread = yield* codex.startThread({ tools: [who("first")] })
-      assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
-      assert.deepStrictEqual((yield* told(yield* codex.resumeThread(thread.id), ["who", {}])).texts, ["first"])
-      assert.deepStrictEqual((yield* told(yield* codex.forkThread(thread.id), ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(thread, ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(yield* codex.resumeThread(thread.id), ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(yield* codex.forkThread(thread.id), ["who", {}])).texts, ["first"])
       const fork = yield* codex.forkThread(thread.id, { tools: [who("second")] })
-      assert.deepStrictEqual((yield* told(fork, ["who", {}])).texts, ["second"])
-      assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(fork, ["who", {}])).texts, ["second"])
+      assert.deepStrictEqual((yield* runCalls(thread, ["who", {}])).texts, ["first"])
     }))
 
   it.effect("replaces one handler and keeps the other tools of the thread", () =>
@@ -305,12 +327,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
           inputSchema: { type: "object", properties: {}, additionalProperties: false }
         }]
       })
-      yield* told(thread, ["one", {}])
+      yield* runCalls(thread, ["one", {}])
       const resumed = yield* codex.resumeThread(thread.id, { tools: [saying("one", "I")] })
-      assert.deepStrictEqual((yield* told(resumed, ["one", {}], ["two", {}])).texts, ["I", "2"])
+      assert.deepStrictEqual((yield* runCalls(resumed, ["one", {}], ["two", {}])).texts, ["I", "2"])
       yield* codex.resumeThread(thread.id, { tools: [saying("one", "I"), saying("two", "II")] })
       const fork = yield* codex.forkThread(thread.id, { tools: [saying("three", "III")] })
-      assert.deepStrictEqual((yield* told(fork, ["one", {}], ["two", {}], ["three", {}])).texts, ["I", "II", "III"])
+      assert.deepStrictEqual((yield* runCalls(fork, ["one", {}], ["two", {}], ["three", {}])).texts, ["I", "II", "III"])
     }))
 
   it.effect("runs for the sub-agents of its thread", () =>
@@ -320,27 +342,16 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
       const thread = yield* codex.startThread({
         tools: [Tool.make("who", { description: "Who", handler: () => Effect.succeed("the parent's") })]
       })
-      let told: string | undefined
+      let output: string | undefined
       yield* model.respond((request) => {
-        const spawned = request.functionCallOutput("spawn")
         if (request.header("thread-id") === thread.id) {
-          return spawned === undefined
-            ? ModelServer.functionCall("spawn_agent", { message: "ask who", fork_context: true }, {
-              callId: "spawn",
-              namespace: "multi_agent_v1"
-            })
-            : request.functionCallOutput("wait") === undefined
-            ? ModelServer.functionCall("wait_agent", { targets: [JSON.parse(spawned).agent_id] }, {
-              callId: "wait",
-              namespace: "multi_agent_v1"
-            })
-            : ModelServer.text("done")
+          return TestCodex.delegate(request, { message: "ask who", fork_context: true })
         }
-        told = request.functionCallOutput("sub")
-        return told === undefined ? call("who", {}, "sub") : ModelServer.text("done")
+        output = request.functionCallOutput("sub")
+        return output === undefined ? call("who", {}, "sub") : ModelServer.text("done")
       })
       yield* thread.run("go")
-      assert.strictEqual(told, "the parent's")
+      assert.strictEqual(output, "the parent's")
     }))
 
   it.effect("fails without a handler, and the turn continues", () =>
@@ -349,15 +360,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
       const thread = yield* codex.startThread({
         dynamicTools: [{ type: "function", name: "raw", description: "Raw", inputSchema: { type: "object" } }]
       })
-      const { success, texts } = yield* told(thread, ["raw", {}])
+      const { success, texts } = yield* runCalls(thread, ["raw", {}])
       assert.deepStrictEqual(success, [false])
       assert.deepStrictEqual(texts, ["The client could not run this tool."])
     }))
 })
-
-const reasonOf = <A, R>(
-  effect: Effect.Effect<A, { readonly _tag: string; readonly reason?: AppServerError.AppServerErrorReason }, R>
-) => Effect.map(Effect.flip(effect), (error) => error.reason)
 
 const inNewProcess = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, TestCodex.layerProcess())
 
@@ -378,31 +385,31 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Tools of a s
     Effect.gen(function*() {
       const id = yield* inNewProcess(Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        // Long instructions make the line long that says which tools there are.
+        // Long instructions lengthen the stored line that contains the tools.
         const thread = yield* codex.startThread({ tools: [nails], baseInstructions: "Be kind. ".repeat(150_000) })
-        yield* told(thread, ["nails", { length: 3 }])
+        yield* runCalls(thread, ["nails", { length: 3 }])
         return thread.id
       }))
       for (const open of ["resumeThread", "forkThread"] as const) {
         yield* inNewProcess(Effect.gen(function*() {
           const codex = yield* Codex.Codex
-          const reason = yield* reasonOf(codex[open](id, { tools: [longNails, screws] }))
+          const reason = yield* TestCodex.reasonOf(codex[open](id, { tools: [longNails, screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: ["nails"] })
           assert.match(reason!.message, /was started without `screws` and with other parameters of `nails`/)
         }))
         yield* inNewProcess(Effect.gen(function*() {
           const codex = yield* Codex.Codex
           const thread = yield* codex[open](id, { tools: [nails] })
-          assert.deepStrictEqual((yield* told(thread, ["nails", { length: 3 }])).texts, ["nails"])
-          // Known from now on without looking.
-          const reason = yield* reasonOf(codex.forkThread(thread.id, { tools: [screws] }))
+          assert.deepStrictEqual((yield* runCalls(thread, ["nails", { length: 3 }])).texts, ["nails"])
+          // The client now knows the tools without reading the stored thread.
+          const reason = yield* TestCodex.reasonOf(codex.forkThread(thread.id, { tools: [screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
         }))
       }
-      // A fork that is not stored has no file of its own.
+      // An ephemeral fork has no file of its own.
       yield* inNewProcess(Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const reason = yield* reasonOf(codex.forkThread(id, { tools: [screws], ephemeral: true }))
+        const reason = yield* TestCodex.reasonOf(codex.forkThread(id, { tools: [screws], ephemeral: true }))
         assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
         yield* codex.forkThread(id, { tools: [nails], ephemeral: true })
       }))
@@ -410,7 +417,6 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Tools of a s
 })
 
 describe("Invalid tools", () => {
-  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
   const named = (name: string) => Tool.make(name, { description: "d", handler: () => Effect.succeed("") })
 
   it.effect("fail with InvalidRequest before a message is sent", () =>
@@ -418,58 +424,52 @@ describe("Invalid tools", () => {
       const codex = yield* Codex.Codex
       const transport = yield* Fake.FakeTransport
       const before = transport.sent.length
-      const refused = Effect.fnUntraced(function*(options: Codex.StartOptions, words: RegExp) {
-        const reason = yield* reasonOf(codex.startThread(options))
+      const assertInvalid = Effect.fnUntraced(function*(options: Codex.StartOptions, words: RegExp) {
+        const reason = yield* TestCodex.reasonOf(codex.startThread(options))
         assert.strictEqual(reason?._tag, "InvalidRequest")
         assert.match(reason!.message, words)
       })
-      yield* refused({ tools: [named("has space")] }, /the tool name "has space" is not valid/)
-      yield* refused({ tools: [named("")] }, /the tool name "" is not valid/)
-      yield* refused({ tools: [named("a"), named("a")] }, /two tools have the name `a`/)
-      yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /`toolConcurrency` is 0/)
-      yield* refused({ toolConcurrency: 3 }, /`toolConcurrency` requires `tools`/)
+      yield* assertInvalid({ tools: [named("has space")] }, /the tool name "has space" is not valid/)
+      yield* assertInvalid({ tools: [named("")] }, /the tool name "" is not valid/)
+      yield* assertInvalid({ tools: [named("a"), named("a")] }, /two tools have the name `a`/)
+      yield* assertInvalid({ tools: [named("a")], toolConcurrency: 0 }, /`toolConcurrency` is 0/)
+      yield* assertInvalid({ toolConcurrency: 3 }, /`toolConcurrency` requires `tools`/)
       for (
         const name of ["exec_command", "list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"]
       ) {
-        yield* refused({ tools: [named(name)] }, new RegExp(`Codex has a built-in tool \`${name}\``))
+        yield* assertInvalid({ tools: [named(name)] }, new RegExp(`Codex has a built-in tool \`${name}\``))
       }
       const text = Tool.make("text", {
         description: "d",
         parameters: Schema.String,
         handler: () => Effect.succeed("")
       })
-      yield* refused({ tools: [text] }, /parameters of tool `text` are not an object/)
+      yield* assertInvalid({ tools: [text] }, /parameters of tool `text` are not an object/)
       assert.strictEqual(transport.sent.length, before)
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
   it.effect("fail without the experimental API, with the option that turns it on", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const reason = yield* reasonOf(codex.startThread({ tools: [named("a")] }))
+      const reason = yield* TestCodex.reasonOf(codex.startThread({ tools: [named("a")] }))
       assert.match(reason!.message, /experimentalApi/)
     }).pipe(
-      Effect.provide(Codex.layer.pipe(
-        Layer.provideMerge(AppServer.layer({ experimentalApi: false })),
-        Layer.provideMerge(Fake.layer)
-      ))
+      Effect.provide(layerFake({ experimentalApi: false }))
     ))
 })
 
 describe("Tool call", () => {
   const run = (tool: Tool.Tool, params: object) =>
     Effect.gen(function*() {
-      const codex = yield* Codex.Codex
       const transport = yield* Fake.FakeTransport
-      const start = yield* Effect.forkChild(codex.startThread({ tools: [tool] }))
-      yield* transport.reply(yield* transport.takeMethod("thread/start"), Fake.threadResponse("t"))
-      yield* Fiber.join(start)
+      yield* openThread("t", { tools: [tool] })
       yield* transport.emit({
         method: "item/tool/call",
         id: 0,
         params: { threadId: "t", turnId: "u", callId: "c", namespace: null, tool: tool.name, ...params }
       })
       return (yield* transport.take).result
-    }).pipe(Effect.provide(Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))))
+    }).pipe(Effect.provide(layerFake()))
 
   it.effect("has a span with the spans of its handler and without private data", () =>
     Effect.gen(function*() {
@@ -533,7 +533,7 @@ describe("Tool call", () => {
       assert.deepInclude(add.inputSchema, { type: "object", required: ["a"] })
       assert.deepInclude(add.inputSchema["properties"], { a: { type: "number" }, b: { type: "number" } })
       assert.notMatch(offered, /NaN|Infinity/)
-      const told = (args: object) =>
+      const run = (args: object) =>
         Effect.map(
           add.run(args, { threadId: "t", turnId: "u", callId: "c" }),
           ({ content: [said] }) => said?.type === "inputText" ? said.text : ""
@@ -546,11 +546,11 @@ describe("Tool call", () => {
           [{ a: 1, more: { c: "-Infinity" } }, `["more"]["c"]`]
         ] as const
       ) {
-        assert.strictEqual(yield* told(args), `Invalid arguments for tool \`add\`: Expected number\n  at ${path}`)
+        assert.strictEqual(yield* run(args), `Invalid arguments for tool \`add\`: Expected number\n  at ${path}`)
       }
-      assert.match(yield* told({ a: 1, sum: { of: [{ of: ["NaN"] }] } }), /^Invalid arguments for tool `add`: /)
+      assert.match(yield* run({ a: 1, sum: { of: [{ of: ["NaN"] }] } }), /^Invalid arguments for tool `add`: /)
       const fine = { a: 1.5, b: -2, more: { c: 3 }, name: "Infinity", sum: { of: [1, { of: [2] }] } }
-      assert.deepStrictEqual(JSON.parse(yield* told(fine)), fine)
+      assert.deepStrictEqual(JSON.parse(yield* run(fine)), fine)
     }))
 
   it.effect("fails after its timeout, also if the handler is uninterruptible", () =>

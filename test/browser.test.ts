@@ -4,18 +4,16 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
-import { fileURLToPath } from "node:url"
 import * as Vm from "node:vm"
 import { rolldown } from "rolldown"
+import { root } from "./repository.ts"
 
 interface Bundle {
   readonly code: string
   readonly imports: ReadonlyArray<string>
 }
 
-const root = fileURLToPath(new URL("..", import.meta.url))
-
-/** Bundles a program of `fixtures` for a browser. Its exports are those of the global `Program`. */
+/** Bundles a program of `fixtures` for a browser. The global `Program` has its exports. */
 const bundle = (fixture: string) =>
   Effect.promise(async (): Promise<Bundle> => {
     const build = await rolldown({
@@ -33,11 +31,11 @@ class Browser extends Context.Service<Browser, {
   readonly bundle: Bundle
   readonly evaluate: (expression: string) => unknown
 }>()("test/Browser") {
-  /** A realm without Node's globals, in which the bundle of `fixtures/browser.ts` is loaded. */
+  /** Loads the bundle of `fixtures/browser.ts` in a realm without the globals of Node. */
   static readonly layer = Layer.effect(
     Browser,
     Effect.map(bundle("browser.ts"), (bundle) => {
-      // All that Effect needs of a browser beyond the language itself.
+      // The globals of a browser that Effect needs.
       const context = Vm.createContext({ TextDecoder, TextEncoder, URL, clearTimeout, queueMicrotask, setTimeout })
       Vm.runInContext(bundle.code, context)
       return { bundle, evaluate: (expression) => Vm.runInContext(expression, context) }

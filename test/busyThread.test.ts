@@ -3,16 +3,15 @@ import { Approvals, AppServer, Codex, Questions, Sandbox, type Thread, Turn } fr
 import { ModelServer } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as Fake from "./FakeTransport.ts"
+import { poll } from "./poll.ts"
+import { layer as layerFake, openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
-
-/** A thread whose turn waits for the model, also after an input has joined it, until the test finishes the messages. */
+/** A thread with a running turn, which continues, also after an input has joined it, until the test runs `finish`. */
 const busyThread = Effect.gen(function*() {
-  const thread = yield* startThread
+  const thread = yield* TestCodex.startThread
   const [one, two] = [yield* TestCodex.heldMessage, yield* TestCodex.heldMessage]
   yield* TestCodex.script(thread, one.reply, two.reply)
   const asked = yield* TestCodex.nextRequest
@@ -23,10 +22,10 @@ const busyThread = Effect.gen(function*() {
   return { finish: Effect.andThen(one.finish, two.finish), first, thread }
 })
 
-/** A thread that runs a turn which this program has not started with its handle. */
+/** A thread with a running turn that its handle did not start. */
 const foreignTurn = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
-  const thread = yield* startThread
+  const thread = yield* TestCodex.startThread
   yield* TestCodex.script(thread, ...Array.from({ length: 4 }, () => TestCodex.halfMessage))
   const asked = yield* TestCodex.nextRequest
   const started = yield* server.notifications.pipe(
@@ -84,7 +83,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a 
       const sent = (yield* wire.sent).filter(({ params }) => params?.["threadId"] === thread.id)
       assert.lengthOf(sent.filter(({ method }) => method === "turn/start"), 1)
       assert.deepStrictEqual(yield* thread.settings, before)
-      // Afterwards they hold.
+      // The options apply after the turn.
       yield* thread.run("second", { model: "other-model" })
       assert.strictEqual((yield* thread.settings).model, "other-model")
     }))
@@ -108,7 +107,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a 
 
   it.effect("waits for the response to the start of another turn", () =>
     Effect.gen(function*() {
-      const thread = yield* startThread
+      const thread = yield* TestCodex.startThread
       yield* TestCodex.script(thread, ModelServer.text("first"), ModelServer.text("second"))
       const [first, second] = yield* Effect.all([
         thread.run("first"),
@@ -174,7 +173,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Caller of a joined turn
       const sent = (yield* wire.sent).filter(({ params }) => params?.["threadId"] === thread.id)
       assert.notInclude(sent.map(({ method }) => method), "turn/interrupt")
       yield* Effect.scoped(Effect.flatMap(thread.turn("mine"), ({ interrupt }) => interrupt))
-      yield* Effect.repeat(thread.read(), { until: ({ status }) => status.type === "idle" })
+      yield* poll(thread.read(), ({ status }) => status.type === "idle", "an idle thread")
     }))
 })
 
@@ -187,7 +186,7 @@ layer(TestCodex.layer({ config: { features: { goals: true } } }), { excludeTestS
         const model = yield* ModelServer.ModelServer
         const wire = yield* TestCodex.Wire
         yield* model.respond(() => TestCodex.halfMessage)
-        const thread = yield* startThread
+        const thread = yield* TestCodex.startThread
         const asked = yield* TestCodex.nextRequest
         yield* server.request("thread/goal/set", { threadId: thread.id, objective: "Count to ten" })
         yield* asked
@@ -206,33 +205,30 @@ layer(TestCodex.layer({ config: { features: { goals: true } } }), { excludeTestS
 )
 
 describe("Turn with options", () => {
-  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer({ maxInFlight: 1 })), Layer.provideMerge(Fake.layer))
+  const fakeLayer = layerFake({ maxInFlight: 1 })
 
   it.effect("fails with ThreadBusy when the response shows that it joined a turn", () =>
     Effect.gen(function*() {
-      const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
       const fake = yield* Fake.FakeTransport
-      const opening = yield* Effect.forkChild(codex.startThread())
-      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
-      const thread = yield* Fiber.join(opening)
+      const thread = yield* openThread("t")
       const other = yield* Effect.forkChild(server.request("model/list"))
       const list = yield* fake.takeMethod("model/list")
-      // The request waits for its place while a goal starts a turn.
+      // The request waits for a permit while a goal starts a turn.
       const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", { model: "m2" })))
       yield* Effect.yieldNow
       yield* fake.emit(Fake.turnStarted("t", "goal"))
       yield* fake.reply(list, { data: [], nextCursor: null })
       yield* Fiber.join(other)
       yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("goal") })
-      // The server takes the options for later turns, so they are changed back.
+      // The server applied the options to later turns, so the client restores the settings.
       const restore = yield* fake.takeMethod("thread/settings/update")
       assert.deepInclude(restore.params, { threadId: "t", model: "m", approvalPolicy: "on-request" })
       yield* fake.reply(restore, {})
       const reason = yield* Fiber.join(running)
       assert.deepInclude(reason, { _tag: "ThreadBusy", turnId: "goal", options: ["model"], isSent: true })
       assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(fakeLayer)))
 
   const userMessage = (turnId: string, text: string) => ({
     method: "item/started",
@@ -246,11 +242,8 @@ describe("Turn with options", () => {
 
   it.effect("fails with ThreadBusy when the turn shows the input of another client first", () =>
     Effect.gen(function*() {
-      const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
-      const opening = yield* Effect.forkChild(codex.startThread())
-      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
-      const thread = yield* Fiber.join(opening)
+      const thread = yield* openThread("t")
       const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", { model: "m2" })))
       const plain = yield* Effect.forkChild(thread.run("plain"))
       for (let i = 0; i < 2; i++) {
@@ -259,7 +252,7 @@ describe("Turn with options", () => {
       }
       yield* fake.emit(
         Fake.turnStarted("t", "theirs"),
-        userMessage("theirs", "another's"),
+        userMessage("theirs", "theirs"),
         userMessage("theirs", "mine")
       )
       yield* fake.reply(yield* fake.takeMethod("thread/settings/update"), {})
@@ -267,29 +260,23 @@ describe("Turn with options", () => {
       assert.deepInclude(reason, { _tag: "ThreadBusy", turnId: "theirs", options: ["model"], isSent: true })
       yield* Fiber.interrupt(plain)
       assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(fakeLayer)))
 
   it.effect("completes when the turn shows its own input first", () =>
     Effect.gen(function*() {
-      const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
-      const opening = yield* Effect.forkChild(codex.startThread())
-      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
-      const thread = yield* Fiber.join(opening)
+      const thread = yield* openThread("t")
       const running = yield* Effect.forkChild(thread.run("mine", { model: "m2" }))
       yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
       yield* fake.emit(Fake.turnStarted("t", "u"), userMessage("u", "mine"), userMessage("u", "more"))
       yield* fake.emit(Fake.turnCompleted("t", "u"))
       assert.strictEqual((yield* Fiber.join(running)).status, "completed")
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(fakeLayer)))
 
   it.effect("interrupts the turn and fails when the server reports other settings than requested", () =>
     Effect.gen(function*() {
-      const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
-      const opening = yield* Effect.forkChild(codex.startThread())
-      yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
-      const thread = yield* Fiber.join(opening)
+      const thread = yield* openThread("t")
       const settings = {
         approvalPolicy: "never",
         approvalsReviewer: "user",
@@ -315,5 +302,5 @@ describe("Turn with options", () => {
           setting: "sandbox"
         })
       }
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(fakeLayer)))
 })

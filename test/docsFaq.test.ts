@@ -8,27 +8,24 @@ import * as FileSystem from "effect/FileSystem"
 import type * as Layer from "effect/Layer"
 import * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
-import { fileURLToPath } from "node:url"
+import { findExamples, makeFolder, root } from "./repository.ts"
 
-const root = fileURLToPath(new URL("..", import.meta.url))
-
-/** The exports of all programs of the page, by name. */
-const exportsOf = Effect.gen(function*() {
+/** Imports all programs of the page, and returns their exports by name. */
+const importPrograms = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const page = yield* fs.readFileString(path.join(root, "docs/faq.md"))
-  // Within the package, so that `effect-codex` means its sources.
-  const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
+  const folder = yield* makeFolder
   const found: Record<string, any> = {}
-  for (const [index, [, code]] of [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].entries()) {
+  for (const [index, code] of findExamples(page).entries()) {
     const file = path.join(folder, `faq-${index + 1}.ts`)
-    yield* fs.writeFileString(file, code!)
+    yield* fs.writeFileString(file, code)
     Object.assign(found, yield* Effect.promise(() => import(file)))
   }
   return found
 })
 
-/** Sets variables of this process, which the processes that the programs start inherit. */
+/** Sets environment variables of this process, which its child processes inherit. */
 const withEnvironment = (env: Readonly<Record<string, string | undefined>>) => {
   const assign = (values: Readonly<Record<string, string | undefined>>) => {
     for (const [name, value] of Object.entries(values)) {
@@ -52,7 +49,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Programs of the FAQ", (
   it.effect("return the results that the page describes", () =>
     Effect.scoped(Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
-      const all = yield* exportsOf
+      const all = yield* importPrograms
       assert.sameMembers(Object.keys(all), [
         "logIn",
         "review",
@@ -96,7 +93,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Programs of the FAQ", (
   it.effect("start processes, log in with a key, and use another provider", () =>
     Effect.scoped(Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
-      const all = yield* exportsOf
+      const all = yield* importPrograms
       const fs = yield* FileSystem.FileSystem
       const { codexHome, env } = yield* CodexEnvironment.CodexEnvironment
       yield* withEnvironment(env)
@@ -114,11 +111,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Programs of the FAQ", (
 
       yield* model.enqueue(ModelServer.text("from theirs"))
       const theirs = all["layerOther"](model.url, Redacted.make("their-key")) as Layer.Layer<Codex.Codex>
-      const answer = Effect.gen(function*() {
+      const respond = Effect.gen(function*() {
         const thread = yield* (yield* Codex.Codex).startThread()
         return (yield* thread.run("Hello")).finalResponse
       })
-      assert.strictEqual(yield* Effect.provide(answer, theirs), "from theirs")
+      assert.strictEqual(yield* Effect.provide(respond, theirs), "from theirs")
       const request = (yield* model.requests).at(-1)
       assert.strictEqual(request?.header("authorization"), "Bearer their-key")
       assert.strictEqual(request?.body["model"], "their-model")

@@ -31,19 +31,20 @@ class Measured extends Context.Service<Measured, typeof Ratios.Type>()("test/Mea
   ).pipe(Layer.provide(NodeServices.layer))
 }
 
-const atMost = (name: keyof typeof Ratios.Type, limit: number) =>
+const assertAtMost = (name: keyof typeof Ratios.Type, limit: number) =>
   Effect.gen(function*() {
     const { [name]: ratio } = yield* Measured
     assert.isAtMost(ratio, limit)
   })
 
-// Each limit is about twice what is measured; `benchmark/guard.ts` says how.
+// Each limit is about twice the measured ratio. `benchmark/guard.ts` describes the measurement.
 describe("Processor time relative to a handwritten loop", () => {
   layer(Measured.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-    it.effect("is lower for a streamed delta", () => atMost("stream", 1))
-    it.effect("is lower still for a delta of a turn without a subscriber", () => atMost("run", 0.7))
+    it.effect("is lower for a streamed delta", () => assertAtMost("stream", 1))
+    it.effect("is lower still for a delta of a turn without a subscriber", () => assertAtMost("run", 0.7))
     it.effect("is at most 2.4 times as much for deltas of a hundred interleaved turns", () =>
-      atMost("interleaved", 2.4))
-    it.effect("is at most 8 times as much for a request among a thousand concurrent ones", () => atMost("requests", 8))
+      assertAtMost("interleaved", 2.4))
+    it.effect("is at most 8 times as much for a request among a thousand concurrent ones", () =>
+      assertAtMost("requests", 8))
   })
 })

@@ -5,17 +5,19 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as Stream from "effect/Stream"
+import { poll } from "./poll.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** The configuration that a thread must not fall back to. Homes are not in `/tmp`, where `workspace-write` can write. */
+/** The configuration to which a thread must not fall back. Homes are outside `/tmp`, where `workspace-write` can write. */
 const wide = { sandbox_mode: "danger-full-access", approval_policy: "never", web_search: "live" }
 
-const answering = Effect.gen(function*() {
+/** Completes each turn with a message. */
+const completeTurns = Effect.gen(function*() {
   const model = yield* ModelServer.ModelServer
   yield* model.respond(() => ModelServer.text("done"))
 })
 
-/** Whether a command of a thread can write where only `danger-full-access` can. */
+/** Returns whether a command of a thread can write outside the sandbox. */
 const canWriteOutside = Effect.fnUntraced(function*(thread: Thread.Thread) {
   const model = yield* ModelServer.ModelServer
   const fs = yield* FileSystem.FileSystem
@@ -31,7 +33,7 @@ const canWriteOutside = Effect.fnUntraced(function*(thread: Thread.Thread) {
   return yield* fs.exists(file)
 })
 
-const permissionsOf = (thread: Thread.Thread) =>
+const readPermissions = (thread: Thread.Thread) =>
   Effect.map(thread.settings, ({ approvalPolicy, approvalsReviewer, sandboxPolicy }) => ({
     approvalPolicy,
     approvalsReviewer,
@@ -60,7 +62,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
       "survive fork, resume and resume after unarchive under a policy that is %s",
       ([, policy]) =>
         Effect.gen(function*() {
-          yield* answering
+          yield* completeTurns
           const codex = yield* Codex.Codex
           const granular = {
             sandbox_approval: true,
@@ -71,18 +73,18 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
           }
           const thread = yield* codex.startThread({ approvalPolicy: { granular }, approvalsReviewer: "user" })
           yield* thread.run("narrow", { sandboxPolicy: policy })
-          const before = yield* permissionsOf(thread)
+          const before = yield* readPermissions(thread)
           assert.deepInclude<object | undefined>(before.sandboxPolicy, policy)
           assert.deepStrictEqual<unknown>(before.approvalPolicy, { granular })
 
           const fork = yield* codex.forkThread(thread.id)
-          assert.deepStrictEqual(yield* permissionsOf(fork), before)
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.forkThread(fork.id)), before)
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(thread.id)), before)
+          assert.deepStrictEqual(yield* readPermissions(fork), before)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.forkThread(fork.id)), before)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.resumeThread(thread.id)), before)
           yield* codex.archiveThread(thread.id)
           yield* codex.unarchiveThread(thread.id)
           const again = yield* codex.resumeThread(thread.id)
-          assert.deepStrictEqual(yield* permissionsOf(again), before)
+          assert.deepStrictEqual(yield* readPermissions(again), before)
           assert.isFalse(yield* canWriteOutside(again))
           assert.isFalse(yield* canWriteOutside(fork))
         })
@@ -90,18 +92,18 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("are kept except those that an option of the fork changes", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({ sandbox: "workspace-write", approvalMode: "deny_all" })
         yield* thread.run("one")
         const fork = yield* codex.forkThread(thread.id, { approvalMode: "auto_review" })
-        assert.deepInclude(yield* permissionsOf(fork), {
+        assert.deepInclude(yield* readPermissions(fork), {
           approvalPolicy: "on-request",
           approvalsReviewer: "auto_review",
           sandboxPolicy: (yield* thread.settings).sandboxPolicy
         })
         const wider = yield* codex.forkThread(thread.id, { sandbox: "danger-full-access" })
-        assert.deepInclude(yield* permissionsOf(wider), {
+        assert.deepInclude(yield* readPermissions(wider), {
           approvalPolicy: "never",
           sandboxPolicy: { type: "dangerFullAccess" }
         })
@@ -113,7 +115,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("keep each detail of the sandbox that the options of a fork do not change", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread()
         const policy = {
@@ -138,7 +140,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("are restored for a handle whose thread was reopened with other permissions", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const server = yield* AppServer.AppServer
         const opens: ReadonlyArray<(id: string, path: string) => Effect.Effect<unknown, unknown>> = [
@@ -159,27 +161,27 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("are kept for each spelling of the thread id", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({ sandbox: "read-only", approvalMode: "deny_all" })
         yield* thread.run("narrow")
-        const before = yield* permissionsOf(thread)
+        const before = yield* readPermissions(thread)
         const digits = thread.id.replaceAll("-", "")
         for (const id of [thread.id.toUpperCase(), digits, `{${thread.id}}`, `urn:uuid:${thread.id}`]) {
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.forkThread(id)), before, id)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.forkThread(id)), before, id)
           const resumed = yield* codex.resumeThread(id)
-          assert.deepStrictEqual(yield* permissionsOf(resumed), before, id)
+          assert.deepStrictEqual(yield* readPermissions(resumed), before, id)
           yield* resumed.close
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(id)), before, id)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.resumeThread(id)), before, id)
           yield* codex.archiveThread(id)
           yield* codex.unarchiveThread(id)
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(id)), before, id)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.resumeThread(id)), before, id)
         }
       }))
 
     it.effect("are known to a Codex layer that is built later on the same server", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const inCodex = <A, E, R>(effect: Effect.Effect<A, E, R | Codex.Codex>) =>
           Effect.provide(effect, Codex.layer, { local: true })
         const id = yield* inCodex(Effect.gen(function*() {
@@ -193,7 +195,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("are kept with their permission profile", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({
           permissions: "narrow",
@@ -208,7 +210,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("do not widen the sandbox policy of a turn by the workspace roots of its thread", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({
           sandbox: "workspace-write",
@@ -222,7 +224,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("apply to a turn that changes the working directory", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const { home, workspace } = yield* CodexEnvironment.CodexEnvironment
         for (
@@ -254,7 +256,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("are verified when a fork names the file of a known thread", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({ sandbox: "workspace-write", approvalMode: "deny_all" })
         yield* thread.run("one")
@@ -271,7 +273,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("are reported for a thread that another program started", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const server = yield* AppServer.AppServer
         const codex = yield* Codex.Codex
         const environment = yield* CodexEnvironment.CodexEnvironment
@@ -296,9 +298,9 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
           effort: "high",
           cwd: environment.workspace
         })
-        // Another program changes them.
+        // Another program changes the settings.
         yield* server.request("thread/settings/update", { threadId: thread.id, model: "third-model" })
-        yield* Effect.repeat(resumed.settings, { until: ({ model }) => model === "third-model" })
+        yield* poll(resumed.settings, ({ model }) => model === "third-model", "the changed model")
       }))
   }
 )
@@ -308,7 +310,7 @@ layer(TestCodex.layer({ experimentalApi: false }), { excludeTestServices: true }
   (it) => {
     it.effect("are complete, and change with the working directory", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const { home } = yield* CodexEnvironment.CodexEnvironment
         const thread = yield* codex.startThread({ sandbox: "workspace-write" })
@@ -332,7 +334,7 @@ layer(TestCodex.layer({ experimentalApi: false }), { excludeTestServices: true }
 layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true })("Settings of a thread", (it) => {
   it.effect("keep model, provider, effort, service tier and config in a fork", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({
         sandbox: "read-only",
@@ -359,7 +361,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
 
   it.effect("fail to resume a loaded thread when the server ignores the requested settings", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const environment = yield* CodexEnvironment.CodexEnvironment
       const instructions = { developerInstructions: "SPEAK LATIN", config: { web_search: "disabled" } }
@@ -387,7 +389,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       const trusting = yield* codex.startThread({ sandbox: "workspace-write", cwd: environment.workspace, config })
       yield* trusting.run("one")
       yield* codex.resumeThread(trusting.id, { config: { tools: { view_image: false } } })
-      // A thread that is not loaded takes them.
+      // A thread that is not loaded accepts the settings.
       yield* codex.archiveThread(thread.id)
       yield* codex.unarchiveThread(thread.id)
       const again = yield* codex.resumeThread(thread.id, { developerInstructions: "SPEAK GREEK", model: "other-model" })
@@ -396,7 +398,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
 
   it.effect("accept a setting to which the server gives another name", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ sandbox: "read-only" })
       yield* thread.run("one", { serviceTier: "fast" })
@@ -419,7 +421,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
 
   it.effect("are verified when a turn starts, as requested or as the server writes them", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const { home, workspace } = yield* CodexEnvironment.CodexEnvironment
       const thread = yield* codex.startThread()
@@ -446,7 +448,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         }
       ]
       for (const options of turns) assert.strictEqual((yield* thread.run("go", options)).status, "completed")
-      // They can be kept as the server writes them.
+      // A fork keeps the settings in the form that the server writes.
       const { model, sandboxPolicy } = yield* thread.settings
       assert.deepInclude(yield* (yield* codex.forkThread(thread.id)).settings, { model, sandboxPolicy })
       yield* thread.run("go", { sandboxPolicy: { type: "externalSandbox" } })
@@ -471,7 +473,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       yield* fs.writeFileString(path.join(project, ".git", "HEAD"), "ref: refs/heads/main\n")
       yield* fs.makeDirectory(path.join(project, "folder"))
       yield* fs.writeFileString(path.join(project, ".codex", "config.toml"), "model = \"project-model\"\n")
-      const modelOf = (options: Codex.StartOptions) =>
+      const readModel = (options: Codex.StartOptions) =>
         Effect.flatMap(codex.startThread(options), ({ settings }) => Effect.map(settings, ({ model }) => model))
       const starts: ReadonlyArray<Codex.StartOptions> = [
         { cwd: project, sandbox: "workspace-write" },
@@ -480,25 +482,28 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         { cwd: project },
         { cwd: project, approvalMode: "dangerously_bypass_approvals_and_sandbox" }
       ]
-      for (const options of starts) assert.strictEqual(yield* modelOf(options), "mock-model")
+      for (const options of starts) assert.strictEqual(yield* readModel(options), "mock-model")
       assert.strictEqual(yield* fs.readFileString(config), before)
 
-      // Trust in a folder that is not the project says nothing of the project.
+      // Trust in a parent folder does not apply to the project.
       yield* writeConfig({ projects: { [root]: { trust_level: "trusted" } } })
       const trusting = yield* fs.readFileString(config)
-      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write" }), "mock-model")
+      assert.strictEqual(yield* readModel({ cwd: project, sandbox: "workspace-write" }), "mock-model")
       assert.strictEqual(yield* fs.readFileString(config), trusting)
 
-      // Trust that the program or its user gives is left alone.
+      // Trust by the program or its user stays.
       const trusted = { projects: { [project]: { trust_level: "trusted" } } }
-      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write", config: trusted }), "project-model")
-      yield* writeConfig(trusted)
-      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write" }), "project-model")
       assert.strictEqual(
-        yield* modelOf({ cwd: path.join(project, "folder"), sandbox: "workspace-write" }),
+        yield* readModel({ cwd: project, sandbox: "workspace-write", config: trusted }),
         "project-model"
       )
-      // A worktree is trusted as its repository is.
+      yield* writeConfig(trusted)
+      assert.strictEqual(yield* readModel({ cwd: project, sandbox: "workspace-write" }), "project-model")
+      assert.strictEqual(
+        yield* readModel({ cwd: path.join(project, "folder"), sandbox: "workspace-write" }),
+        "project-model"
+      )
+      // A worktree has the trust of its repository.
       const worktree = path.join(root, "worktree")
       const git = path.join(project, ".git", "worktrees", "worktree")
       yield* fs.makeDirectory(path.join(worktree, ".codex"), { recursive: true })
@@ -508,7 +513,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       yield* fs.writeFileString(path.join(git, "commondir"), "../..\n")
       yield* fs.writeFileString(path.join(git, "HEAD"), "ref: refs/heads/other\n")
       yield* fs.writeFileString(path.join(worktree, ".codex", "config.toml"), "model = \"project-model\"\n")
-      assert.strictEqual(yield* modelOf({ cwd: worktree, sandbox: "read-only" }), "project-model")
-      assert.strictEqual(yield* modelOf({ cwd: worktree, sandbox: "workspace-write" }), "project-model")
+      assert.strictEqual(yield* readModel({ cwd: worktree, sandbox: "read-only" }), "project-model")
+      assert.strictEqual(yield* readModel({ cwd: worktree, sandbox: "workspace-write" }), "project-model")
     }))
 })

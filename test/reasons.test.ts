@@ -1,4 +1,4 @@
-/** The reasons that the server has no codes for, on the real binary: each operation that can meet one does. */
+/** The reasons without a code of the server, on the real binary, for each operation that can fail with one. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AppServer, AppServerError, Codex, type Thread } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
@@ -13,45 +13,41 @@ import * as TestCodex from "./TestCodex.ts"
 const unknownId = "01a202b0-92d7-7af0-b1d3-7c004a056f01"
 const unknownTurn = "01a202b0-92d7-7af0-b1d3-7c004a056f02"
 
-/** The services of a process of its own. */
+/** Starts a process, and returns its services. */
 const inProcess = Effect.map(Layer.build(TestCodex.layerProcess()), (services) => ({
   codex: Context.get(services, Codex.Codex),
   server: Context.get(services, AppServer.AppServer)
 }))
 
-const storedThread = Effect.fnUntraced(function*(codex: Codex.Codex["Service"]) {
-  const model = yield* ModelServer.ModelServer
-  const thread = yield* codex.startThread()
-  yield* model.enqueue(ModelServer.text("stored"))
-  yield* thread.run("store me")
-  return thread
-})
+/** Starts a thread that the server stores. */
+const startStoredThread = (codex: Codex.Codex["Service"]) =>
+  Effect.provideService(TestCodex.startStoredThread(), Codex.Codex, codex)
 
-/** The state, or the tag of another reason. */
-const stateOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+/** Runs an effect that fails, and returns the state of `ThreadNotFound` or the tag of another reason. */
+const expectState = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(
     TestCodex.reasonOf(effect),
     (reason) => reason._tag === "ThreadNotFound" ? reason.state : reason._tag
   )
 
-/** Compares why each of several operations fails. */
+/** Asserts that each operation fails with a state or a tag. */
 const assertStates = Effect.fnUntraced(function*<E, R>(
   operations: Readonly<Record<string, Effect.Effect<unknown, E, R>>>,
   expected: string
 ) {
   for (const [name, operation] of Object.entries(operations)) {
-    assert.strictEqual(yield* stateOf(operation), expected, name)
+    assert.strictEqual(yield* expectState(operation), expected, name)
   }
 })
 
-const ofThread = (thread: Thread.Thread) => ({
+const threadOperations = (thread: Thread.Thread) => ({
   run: thread.run("go"),
   turn: Effect.scoped(thread.turn("go")),
   stream: Stream.runDrain(thread.stream("go")),
   compact: thread.compact
 })
 
-const raw = (server: AppServer.AppServer["Service"], threadId: string) => ({
+const requests = (server: AppServer.AppServer["Service"], threadId: string) => ({
   start: server.request("turn/start", { threadId, input: [] }),
   steer: server.request("turn/steer", { threadId, expectedTurnId: unknownTurn, input: [] }),
   interrupt: server.request("turn/interrupt", { threadId, turnId: unknownTurn }),
@@ -74,7 +70,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
         queue: server.request("thread/queue/list", { threadId: unknownId })
       }, "unknown")
       yield* assertStates({ unarchive: codex.unarchiveThread(unknownId) }, "notArchived")
-      yield* assertStates(raw(server, unknownId), "notLoaded")
+      yield* assertStates(requests(server, unknownId), "notLoaded")
 
       const reason = yield* TestCodex.reasonOf(codex.resumeThread(unknownId))
       assert(reason._tag === "ThreadNotFound")
@@ -94,7 +90,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
           archive: codex.archiveThread(id),
           unarchive: codex.unarchiveThread(id),
           attachments: server.request("thread/attachment/list", { threadId: id }),
-          ...raw(server, id)
+          ...requests(server, id)
         }, "invalidId")
       }
     })))
@@ -118,13 +114,13 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread(codex)
+      const thread = yield* startStoredThread(codex)
       yield* assertStates({ unarchive: codex.unarchiveThread(thread.id) }, "notArchived")
       yield* codex.archiveThread(thread.id)
       yield* assertStates({
         resume: codex.resumeThread(thread.id),
         fork: codex.forkThread(thread.id),
-        ...ofThread(thread),
+        ...threadOperations(thread),
         setName: thread.setName("x"),
         queue: server.request("thread/queue/list", { threadId: thread.id })
       }, "archived")
@@ -142,10 +138,10 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
   it.effect("has the state `deleted` for the handle of a deleted thread", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
-      const thread = yield* storedThread(codex)
+      const thread = yield* startStoredThread(codex)
       yield* server.request("thread/delete", { threadId: thread.id })
       yield* assertStates({
-        ...ofThread(thread),
+        ...threadOperations(thread),
         read: thread.read(),
         setName: thread.setName("x")
       }, "deleted")
@@ -158,7 +154,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked
     Effect.scoped(Effect.gen(function*() {
       const first = yield* inProcess
       const second = yield* inProcess
-      const thread = yield* storedThread(first.codex)
+      const thread = yield* startStoredThread(first.codex)
       const { id } = thread
       yield* assertStates({
         resume: second.codex.resumeThread(id),
@@ -169,7 +165,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked
       const reason = yield* TestCodex.reasonOf(second.codex.resumeThread(id))
       assert.match(reason.message, /open in another app-server process.*`codex.forkThread`/)
 
-      // What the documentation says that works.
+      // These operations work, as the documentation states.
       assert.notStrictEqual((yield* second.codex.forkThread(id)).id, id)
       assert.include(
         (yield* Stream.runCollect(second.codex.listThreads())).map((stored) => stored.id),
@@ -198,9 +194,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
       yield* turn.interrupt
       assert.deepStrictEqual(yield* wire.sent, before)
 
-      const { interrupt, steer } = raw(server, thread.id)
+      const { interrupt, steer } = requests(server, thread.id)
       yield* assertStates({ interrupt, steer }, "TurnEnded")
-      // While another turn runs the server has other words.
+      // The message of the server is different while another turn runs.
       yield* model.enqueue(TestCodex.halfMessage)
       const next = yield* thread.turn("hang")
       yield* Stream.runHead(Stream.filter(next.events, ({ method }) => method === "item/agentMessage/delta"))
@@ -218,7 +214,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread(codex)
+      const thread = yield* startStoredThread(codex)
       const threadId = thread.id
       const begin = {
         compact: Effect.asVoid(server.request("thread/compact/start", { threadId })),
@@ -261,7 +257,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
     Effect.scoped(Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread(yield* Codex.Codex)
+      const thread = yield* startStoredThread(yield* Codex.Codex)
       yield* model.enqueue(TestCodex.halfMessage)
       const asked = yield* TestCodex.nextRequest
       const running = yield* Effect.forkChild(thread.run("hang"))
@@ -279,22 +275,22 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
 })
 
 describe("Rejection messages of the server", () => {
-  const reasonOf = (code: number, detail: string, params: unknown) => {
+  const toReason = (code: number, detail: string, params: unknown) => {
     const rejected = new AppServerError.RequestRejected({ method: "turn/start", code, detail, data: undefined })
     return withReason(AppServerError.make(rejected), params).reason
   }
 
   it("match only as a whole, with the code and the ids of the request", () => {
     const params = { threadId: unknownId, turnId: unknownTurn }
-    const words = [
+    const messages = [
       `no rollout found for thread id ${unknownId}`,
       `thread not found: ${unknownId}`,
       `thread ${unknownId} already has an active writer`,
       "no active turn to steer",
       `expected active turn id ${unknownTurn} but found ${unknownId}`
     ]
-    for (const detail of words) {
-      assert.notStrictEqual(reasonOf(-32600, detail, params)._tag, "RequestRejected", detail)
+    for (const detail of messages) {
+      assert.notStrictEqual(toReason(-32600, detail, params)._tag, "RequestRejected", detail)
       for (
         const [code, other, about] of [
           [-32603, detail, params],
@@ -306,13 +302,13 @@ describe("Rejection messages of the server", () => {
           [-32600, detail, "x"]
         ] as const
       ) {
-        assert.deepInclude(reasonOf(code, other, about), { _tag: "RequestRejected", code, detail: other })
+        assert.deepInclude(toReason(code, other, about), { _tag: "RequestRejected", code, detail: other })
       }
     }
     const other = { threadId: unknownTurn }
-    assert.strictEqual(reasonOf(-32600, words[0]!, other)._tag, "RequestRejected")
+    assert.strictEqual(toReason(-32600, messages[0]!, other)._tag, "RequestRejected")
     assert.strictEqual(
-      reasonOf(-32600, "invalid thread id: too odd", params)._tag,
+      toReason(-32600, "invalid thread id: too odd", params)._tag,
       "RequestRejected"
     )
   })
