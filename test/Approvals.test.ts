@@ -1,4 +1,4 @@
-import { assert, describe, layer } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it, layer } from "@effect/vitest"
 import { ApprovalPolicy, Approvals, Codex, Questions, type Thread } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Context from "effect/Context"
@@ -6,6 +6,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
+import type * as Layer from "effect/Layer"
 import * as Path from "effect/Path"
 import * as Stream from "effect/Stream"
 import * as TestCodex from "./TestCodex.ts"
@@ -726,4 +727,35 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("App
         ]
       )
     }))
+})
+
+// The compiler checks these tests.
+describe("Approvals.layer", () => {
+  const accept = () => Effect.succeed(Approvals.accept)
+  const withRules = () => Effect.as(Rules, Approvals.accept)
+  const withWire = () => Effect.as(TestCodex.Wire, Approvals.accept)
+
+  it("requires the services of its handlers", () => {
+    expectTypeOf(Approvals.layer({ command: accept })).toEqualTypeOf<Layer.Layer<never>>()
+    expectTypeOf(Approvals.layer({ command: withRules })).toEqualTypeOf<Layer.Layer<never, never, Rules>>()
+    expectTypeOf(Approvals.layer({ command: withRules, fileChange: withWire, permissions: accept }))
+      .toEqualTypeOf<Layer.Layer<never, never, Rules | TestCodex.Wire>>()
+  })
+
+  it("requires the services of a policy", () => {
+    expectTypeOf(Approvals.layer(() => Effect.asSome(withRules()))).toEqualTypeOf<Layer.Layer<never, never, Rules>>()
+    expectTypeOf(Approvals.layer(ApprovalPolicy.acceptFileChanges))
+      .toEqualTypeOf<Layer.Layer<never, never, FileSystem.FileSystem | Path.Path>>()
+    expectTypeOf(Approvals.layer(ApprovalPolicy.firstOf({ command: withRules }, ApprovalPolicy.readOnlyCommands)))
+      .toEqualTypeOf<Layer.Layer<never, never, Rules>>()
+  })
+
+  it("does not accept a misspelled handler or a decision of another request", () => {
+    // @ts-expect-error: fileChnage
+    Approvals.layer({ command: accept, fileChnage: accept })
+    // @ts-expect-error: a file change has no `acceptAlways`
+    Approvals.layer({ fileChange: () => Effect.succeed(Approvals.acceptAlways) })
+    // @ts-expect-error: no Effect
+    Approvals.layer({ command: () => Approvals.accept })
+  })
 })

@@ -1,5 +1,5 @@
-import { assert, layer } from "@effect/vitest"
-import { AppServer, Codex } from "effect-codex"
+import { assert, describe, expectTypeOf, it, layer } from "@effect/vitest"
+import { Approvals, AppServer, Codex, Questions, Tool } from "effect-codex"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -367,3 +367,48 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
       })))
   }
 )
+
+// The compiler checks these tests.
+describe("Options of startThread, resumeThread and forkThread", () => {
+  class A extends Context.Service<A, "a">()("test/A") {}
+  class B extends Context.Service<B, "b">()("test/B") {}
+  class C extends Context.Service<C, "c">()("test/C") {}
+
+  const approvals = { command: () => Effect.as(A, Approvals.accept) }
+  const questions = { elicitation: () => Effect.as(B, Questions.decline) }
+  const tools = [Tool.make("c", { description: "Reads C", handler: () => C })]
+
+  type Services<F extends (codex: Codex.Codex["Service"]) => Effect.Effect<unknown, unknown, unknown>> =
+    Effect.Services<
+      ReturnType<F>
+    >
+
+  it("require the services of their handlers", () => {
+    const startPlain = (codex: Codex.Codex["Service"]) => codex.startThread({ model: "m" })
+    const startApprovals = (codex: Codex.Codex["Service"]) => codex.startThread({ approvals })
+    const startTools = (codex: Codex.Codex["Service"]) => codex.startThread({ tools })
+    const start = (codex: Codex.Codex["Service"]) => codex.startThread({ approvals, questions, tools })
+    const resume = (codex: Codex.Codex["Service"]) => codex.resumeThread("t", { approvals, questions, tools })
+    const fork = (codex: Codex.Codex["Service"]) => codex.forkThread("t", { approvals, questions, tools })
+    expectTypeOf<Services<typeof startPlain>>().toEqualTypeOf<never>()
+    expectTypeOf<Services<typeof startApprovals>>().toEqualTypeOf<A>()
+    expectTypeOf<Services<typeof startTools>>().toEqualTypeOf<C>()
+    expectTypeOf<Services<typeof start>>().toEqualTypeOf<A | B | C>()
+    expectTypeOf<Services<typeof resume>>().toEqualTypeOf<A | B | C>()
+    expectTypeOf<Services<typeof fork>>().toEqualTypeOf<A | B | C>()
+  })
+
+  it("do not accept a misspelled option or handler", () => {
+    const start = (codex: Codex.Codex["Service"]) => [
+      // @ts-expect-error: aprovals
+      codex.startThread({ aprovals: approvals }),
+      // @ts-expect-error: comand
+      codex.startThread({ approvals: { ...approvals, comand: approvals.command } }),
+      // @ts-expect-error: elicitatoin
+      codex.resumeThread("t", { questions: { ...questions, elicitatoin: questions.elicitation } }),
+      // @ts-expect-error: a tool by its name
+      codex.forkThread("t", { tools: ["c"] })
+    ]
+    assert.isFunction(start)
+  })
+})

@@ -1,10 +1,12 @@
-import { assert, describe, it, layer } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it, layer } from "@effect/vitest"
 import { Codex, Questions, type Thread } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import type * as Terminal from "effect/Terminal"
 import * as FakeTerminal from "./FakeTerminal.ts"
 import * as Fake from "./FakeTransport.ts"
 import { layer as layerFake, openThread } from "./scenario.ts"
@@ -456,4 +458,28 @@ describe("Questions.askTerminal", () => {
       assert.deepStrictEqual((yield* elicit(url, "2")).answer, Questions.decline)
       assert.deepStrictEqual((yield* elicit(url)).answer, Questions.cancel)
     }))
+})
+
+// The compiler checks these tests.
+describe("Questions.layer", () => {
+  const answer = () => Effect.succeed({ database: "SQLite" })
+  const withPreferences = () => Effect.map(Preferences, ({ database }) => ({ database }))
+  const withWire = () => Effect.as(TestCodex.Wire, Questions.decline)
+
+  it("requires the services of its handlers", () => {
+    expectTypeOf(Questions.layer({ userInput: answer })).toEqualTypeOf<Layer.Layer<never>>()
+    expectTypeOf(Questions.layer({ userInput: withPreferences })).toEqualTypeOf<
+      Layer.Layer<never, never, Preferences>
+    >()
+    expectTypeOf(Questions.layer({ userInput: withPreferences, elicitation: withWire }))
+      .toEqualTypeOf<Layer.Layer<never, never, Preferences | TestCodex.Wire>>()
+    expectTypeOf(Questions.layer(Questions.askTerminal)).toEqualTypeOf<Layer.Layer<never, never, Terminal.Terminal>>()
+  })
+
+  it("does not accept a misspelled handler or an answer of another question", () => {
+    // @ts-expect-error: elicitatoin
+    Questions.layer({ userInput: answer, elicitatoin: withWire })
+    // @ts-expect-error: an elicitation has no answers by id
+    Questions.layer({ elicitation: answer })
+  })
 })

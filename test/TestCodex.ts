@@ -130,7 +130,7 @@ export const startStoredThread = Effect.fnUntraced(function*(options?: Codex.Sta
   return thread
 })
 
-/** A restart schedule for tests. */
+/** Restarts after 20 milliseconds, at most 20 times. */
 export const quickRestart = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 20 }))
 
 /** Kills the process of the server, and returns its pid. */

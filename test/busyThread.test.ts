@@ -9,7 +9,7 @@ import { poll } from "./poll.ts"
 import { layer as layerFake, openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** A thread with a running turn, which continues, also after an input has joined it, until the test runs `finish`. */
+/** A thread with a running turn. The turn continues until the test runs `finish`, also after an input joins it. */
 const busyThread = Effect.gen(function*() {
   const thread = yield* TestCodex.startThread
   const [one, two] = [yield* TestCodex.heldMessage, yield* TestCodex.heldMessage]

@@ -110,7 +110,6 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("AppServer.la
       const environment = yield* CodexEnvironment.CodexEnvironment
       const path = yield* Path.Path
       const fs = yield* FileSystem.FileSystem
-      // The script ignores the end of its stdin, so it exits late.
       const script = path.join(environment.root, "slow.sh")
       yield* fs.writeFileString(script, slowServer)
       yield* fs.chmod(script, 0o755)
