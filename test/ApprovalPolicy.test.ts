@@ -499,12 +499,14 @@ describe("ApprovalPolicy.askTerminal", () => {
       assert.notInclude(shown(), "\nAllow it? y")
     }))
 
-  it.effect("shows that the decision is no longer needed when the request is interrupted", () =>
+  it.effect("shows that the request was canceled when the policy is interrupted", () =>
     Effect.gen(function*() {
       const { layer, shown } = yield* FakeTerminal.make
-      const asked = yield* Effect.forkChild(Effect.provide(decide(ApprovalPolicy.askTerminal, command(["x"])), layer))
+      const deciding = yield* Effect.forkChild(
+        Effect.provide(decide(ApprovalPolicy.askTerminal, command(["x"])), layer)
+      )
       yield* Effect.yieldNow
-      yield* Fiber.interrupt(asked)
+      yield* Fiber.interrupt(deciding)
       assert.include(shown(), "The request was canceled")
     }))
 

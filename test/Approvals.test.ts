@@ -650,14 +650,14 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("App
         /** Runs a turn that ends while its sub-agent waits, and another turn in which the sub-agent continues. */
         const outlive = Effect.fnUntraced(function*(name: string, calls: Array<string>, first: Thread.TurnOptions) {
           const thread = yield* codex.startThread({ ...reviewedByUser, approvals: recordCall("thread", calls) })
-          const subAsked = yield* Deferred.make<void>()
+          const subRequested = yield* Deferred.make<void>()
           let turns = 1
           yield* model.respond((request) => {
             if (request.header("thread-id") === thread.id) {
               return request.functionCallOutput("spawn") === undefined
                 ? TestCodex.delegate(request, { message: "write a file" })
                 : turns === 2 && request.functionCallOutput("wait") === undefined
-                ? ModelServer.functionCall("exec_command", { cmd: waitFor(`${name}-asked`), login: false }, {
+                ? ModelServer.functionCall("exec_command", { cmd: waitFor(`${name}-requested`), login: false }, {
                   callId: "wait"
                 })
                 : done
@@ -668,7 +668,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("App
               })
             }
             if (request.functionCallOutput("sub") === undefined) return escalated(`touch ${name}.txt`, "sub")
-            Deferred.doneUnsafe(subAsked, Effect.void)
+            Deferred.doneUnsafe(subRequested, Effect.void)
             return done
           })
           yield* thread.run("one", first)
@@ -677,8 +677,8 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("App
             thread.run("two", { approvals: { command: () => Effect.sync(() => (calls.push("later"), "accept")) } })
           )
           yield* fs.writeFileString(`${workspace}/${name}-go`, "")
-          yield* Deferred.await(subAsked)
-          yield* fs.writeFileString(`${workspace}/${name}-asked`, "")
+          yield* Deferred.await(subRequested)
+          yield* fs.writeFileString(`${workspace}/${name}-requested`, "")
           yield* Fiber.join(second)
           assert.isFalse(yield* exists(`${name}.txt`))
         })

@@ -149,7 +149,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
       const before = yield* wire.sent
-      const failure = codex.startThread({ sandboxPolicy: { type: "readOnly" } } as Codex.StartOptions).pipe(
+      // @ts-expect-error: an option of turns
+      const failure = codex.startThread({ sandboxPolicy: { type: "readOnly" } }).pipe(
         Effect.as(undefined),
         Effect.catchReason("AppServerError", "InvalidRequest", (reason) => Effect.succeed(reason))
       )

@@ -57,7 +57,7 @@ const startFake = Effect.fnUntraced(function*(mode: string, options: StdioTransp
   const file = yield* fs.makeTempFileScoped()
   const scope = yield* Scope.make()
   yield* Layer.buildWithScope(fake(mode, { ...options, env: { FAKE_PIDS: file } }), scope)
-  const pids = JSON.parse(yield* fs.readFileString(file)) as Array<number>
+  const pids: Array<number> = JSON.parse(yield* fs.readFileString(file))
   return { scope, pids }
 })
 
@@ -65,7 +65,7 @@ const awaitExits = (pids: ReadonlyArray<number>) =>
   poll(Effect.sync(() => pids.filter(isAlive)), (alive) => alive.length === 0, "the exit of all processes")
 
 /** Waits until a process leads its own group and has a child that is a zombie. */
-const awaitZombieOf = Effect.fnUntraced(function*(parent: number) {
+const awaitZombie = Effect.fnUntraced(function*(parent: number) {
   const fs = yield* FileSystem.FileSystem
   const stat = (pid: string | number) =>
     Effect.map(fs.readFileString(`/proc/${pid}/stat`), (text) => text.slice(text.lastIndexOf(")") + 2).split(" "))
@@ -196,7 +196,7 @@ describe("StdioTransport", () => {
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const response = yield* server.requestRaw("model/list", {})
-        assert.deepStrictEqual((response as { args: unknown }).args, [
+        assert.deepPropertyVal(response, "args", [
           "-c",
           "a=1",
           "-c",
@@ -212,7 +212,7 @@ describe("StdioTransport", () => {
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const response = yield* server.requestRaw("model/list", {})
-        assert.deepStrictEqual((response as { args: unknown }).args, ["-c", "thread_unload_delay_secs=9", "app-server"])
+        assert.deepPropertyVal(response, "args", ["-c", "thread_unload_delay_secs=9", "app-server"])
       }).pipe(Effect.provide(fake("", { config: { thread_unload_delay_secs: 9 } }))))
   })
 
@@ -227,7 +227,7 @@ describe("StdioTransport", () => {
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const response = yield* server.requestRaw("model/list", {})
-        assert.strictEqual((response as { pad: string }).pad, "é".repeat(10 * 1024 * 1024))
+        assert.propertyVal(response, "pad", "é".repeat(10 * 1024 * 1024))
       }).pipe(Effect.provide(fake("big-line"))))
 
     it.live("ends the connection at a line over the limit", () =>
@@ -382,7 +382,7 @@ describe("StdioTransport", () => {
           const { pids, scope } = yield* startFake("zombie", { closeTimeout: "10 seconds", killTimeout: "10 seconds" })
           const parent = pids[1]!
           yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(parent, "SIGKILL")))
-          yield* awaitZombieOf(parent)
+          yield* awaitZombie(parent)
           const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
           // It takes less than 100 ms. The spawner alone would wait for the kill timeout.
           assert.isBelow(Duration.toSeconds(duration), 5)

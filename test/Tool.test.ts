@@ -316,10 +316,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
   it.effect("replaces one handler and keeps the other tools of the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const saying = (name: string, text: string) =>
+      const replyWith = (name: string, text: string) =>
         Tool.make(name, { description: name, handler: () => Effect.succeed(text) })
       const thread = yield* codex.startThread({
-        tools: [saying("one", "1"), saying("two", "2")],
+        tools: [replyWith("one", "1"), replyWith("two", "2")],
         dynamicTools: [{
           type: "function",
           name: "three",
@@ -328,10 +328,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
         }]
       })
       yield* runCalls(thread, ["one", {}])
-      const resumed = yield* codex.resumeThread(thread.id, { tools: [saying("one", "I")] })
+      const resumed = yield* codex.resumeThread(thread.id, { tools: [replyWith("one", "I")] })
       assert.deepStrictEqual((yield* runCalls(resumed, ["one", {}], ["two", {}])).texts, ["I", "2"])
-      yield* codex.resumeThread(thread.id, { tools: [saying("one", "I"), saying("two", "II")] })
-      const fork = yield* codex.forkThread(thread.id, { tools: [saying("three", "III")] })
+      yield* codex.resumeThread(thread.id, { tools: [replyWith("one", "I"), replyWith("two", "II")] })
+      const fork = yield* codex.forkThread(thread.id, { tools: [replyWith("three", "III")] })
       assert.deepStrictEqual((yield* runCalls(fork, ["one", {}], ["two", {}], ["three", {}])).texts, ["I", "II", "III"])
     }))
 
@@ -644,22 +644,22 @@ describe("CodexToolkit", () => {
   })
   const callId = { threadId: "t", turnId: "u", callId: "c" }
 
-  const using = (options?: Parameters<typeof CodexToolkit.make>[1]) =>
+  const make = (options?: CodexToolkit.Options<never>) =>
     Effect.map(
-      CodexToolkit.make(toolkit, options as {}),
+      CodexToolkit.make(toolkit, options),
       (tools) => (name: string, args: unknown) =>
         Effect.map(Effect.exit(tools.find((tool) => tool.name === name)!.run(args, callId)), (exit) =>
           exit._tag === "Success" ? exit.value : "defect")
     )
 
-  const said = (success: boolean, text: string): Tool.Result => ({ success, content: [Tool.text(text)] })
+  const toResult = (success: boolean, text: string): Tool.Result => ({ success, content: [Tool.text(text)] })
 
   it.effect("converts each tool, which sends results and failures to the model", () =>
     Effect.gen(function*() {
-      const run = yield* using()
-      assert.deepStrictEqual(yield* run("find", { name: "it" }), said(true, `{"found":true}`))
-      assert.deepStrictEqual(yield* run("find", { name: "fail" }), said(false, `{"_tag":"Broken","why":"it is"}`))
-      assert.deepStrictEqual(yield* run("returning", {}), said(false, `{"_tag":"Broken","why":"as always"}`))
+      const run = yield* make()
+      assert.deepStrictEqual(yield* run("find", { name: "it" }), toResult(true, `{"found":true}`))
+      assert.deepStrictEqual(yield* run("find", { name: "fail" }), toResult(false, `{"_tag":"Broken","why":"it is"}`))
+      assert.deepStrictEqual(yield* run("returning", {}), toResult(false, `{"_tag":"Broken","why":"as always"}`))
       assert.strictEqual(yield* run("find", { name: "die" }), "defect")
       const invalid = yield* run("find", { name: 7 })
       assert.isTrue(invalid !== "defect" && !invalid.success)
@@ -668,15 +668,15 @@ describe("CodexToolkit", () => {
 
   it.effect("runs a tool that needs approval only if it is approved", () =>
     Effect.gen(function*() {
-      const run = yield* using()
+      const run = yield* make()
       assert.deepStrictEqual(
         yield* run("guarded", {}),
-        said(false, "Tool `guarded` needs approval and was not approved")
+        toResult(false, "Tool `guarded` needs approval and was not approved")
       )
-      assert.deepStrictEqual(yield* run("sometimes", { amount: 1 }), said(true, "ran"))
+      assert.deepStrictEqual(yield* run("sometimes", { amount: 1 }), toResult(true, "ran"))
       assert.deepInclude(yield* run("sometimes", { amount: 100 }), { success: false })
-      const approving = yield* using({ approve: (tool) => Effect.succeed(tool === "guarded") })
-      assert.deepStrictEqual(yield* approving("guarded", {}), said(true, "ran"))
+      const approving = yield* make({ approve: (tool) => Effect.succeed(tool === "guarded") })
+      assert.deepStrictEqual(yield* approving("guarded", {}), toResult(true, "ran"))
       assert.deepInclude(yield* approving("sometimes", { amount: 100 }), { success: false })
     }).pipe(Effect.provide(handlers)))
 

@@ -362,9 +362,9 @@ describe("Usage of a turn", () => {
             ? codex.resumeThread(id)
             : codex.forkThread("original")
         )
-        const asked = yield* fake.takeMethod(`thread/${opening}`)
+        const request = yield* fake.takeMethod(`thread/${opening}`)
         if (opening === "resume") yield* fake.emit(...report())
-        yield* fake.reply(asked, Fake.threadResponse(id))
+        yield* fake.reply(request, Fake.threadResponse(id))
         const thread = yield* Fiber.join(opened)
 
         let isFull = false

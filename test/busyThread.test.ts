@@ -14,9 +14,9 @@ const busyThread = Effect.gen(function*() {
   const thread = yield* TestCodex.startThread
   const [one, two] = [yield* TestCodex.heldMessage, yield* TestCodex.heldMessage]
   yield* TestCodex.script(thread, one.reply, two.reply)
-  const asked = yield* TestCodex.nextRequest
+  const requested = yield* TestCodex.nextRequest
   const first = yield* Effect.forkChild(thread.run("first"))
-  yield* asked
+  yield* requested
   yield* one.say("to all")
   yield* two.say("to all")
   return { finish: Effect.andThen(one.finish, two.finish), first, thread }
@@ -27,7 +27,7 @@ const foreignTurn = Effect.gen(function*() {
   const server = yield* AppServer.AppServer
   const thread = yield* TestCodex.startThread
   yield* TestCodex.script(thread, ...Array.from({ length: 4 }, () => TestCodex.halfMessage))
-  const asked = yield* TestCodex.nextRequest
+  const requested = yield* TestCodex.nextRequest
   const started = yield* server.notifications.pipe(
     Stream.filter((event) => event.method === "turn/started" && event.params.threadId === thread.id),
     Stream.runHead,
@@ -38,7 +38,7 @@ const foreignTurn = Effect.gen(function*() {
     input: [{ type: "text", text: "from another client" }]
   })
   yield* Fiber.join(started)
-  yield* asked
+  yield* requested
   return { thread, turnId: turn.id }
 })
 
@@ -91,7 +91,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a 
   it.effect("joins with options of its input or of the wait of its caller", () =>
     Effect.gen(function*() {
       const { finish, first, thread } = yield* busyThread
-      const asked = yield* TestCodex.nextRequest
+      const requested = yield* TestCodex.nextRequest
       const second = yield* Effect.forkChild(
         thread.run("second", {
           clientUserMessageId: "mine",
@@ -100,7 +100,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a 
           model: null
         })
       )
-      yield* asked
+      yield* requested
       yield* finish
       assert.strictEqual((yield* Fiber.join(second)).id, (yield* Fiber.join(first)).id)
     }))
@@ -187,9 +187,9 @@ layer(TestCodex.layer({ config: { features: { goals: true } } }), { excludeTestS
         const wire = yield* TestCodex.Wire
         yield* model.respond(() => TestCodex.halfMessage)
         const thread = yield* TestCodex.startThread
-        const asked = yield* TestCodex.nextRequest
+        const requested = yield* TestCodex.nextRequest
         yield* server.request("thread/goal/set", { threadId: thread.id, objective: "Count to ten" })
-        yield* asked
+        yield* requested
         yield* Effect.scoped(Effect.gen(function*() {
           const turn = yield* Effect.flatMap(thread.turn("How far are you?"), Turn.withDeadline("100 millis"))
           assert.deepInclude(yield* TestCodex.reasonOf(turn.result), { _tag: "TurnTimeout", isInterrupted: false })

@@ -22,9 +22,9 @@ layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestService
       Effect.gen(function*() {
         const thread = yield* TestCodex.startThread
         yield* TestCodex.script(thread, TestCodex.halfMessage, ModelServer.text("after"))
-        const asked = yield* TestCodex.nextRequest
+        const requested = yield* TestCodex.nextRequest
         const running = yield* Effect.forkChild(thread.run("hang"))
-        yield* asked
+        yield* requested
         yield* TestCodex.killServer
         const since = yield* Clock.currentTimeMillis
         yield* Fiber.interrupt(running)
@@ -41,14 +41,14 @@ describe("Abandoned turn", () => {
       const server = yield* AppServer.AppServer
       const thread = yield* openThread("t")
       const states: Array<TurnState> = []
-      const listen = TurnState.prototype.setTurnId
+      const { setTurnId } = TurnState.prototype
       TurnState.prototype.setTurnId = function(...args) {
         states.push(this)
-        return listen.apply(this, args)
+        return setTurnId.apply(this, args)
       }
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
-          TurnState.prototype.setTurnId = listen
+          TurnState.prototype.setTurnId = setTurnId
         })
       )
       const running = yield* Effect.forkChild(thread.run("go"))
@@ -66,8 +66,7 @@ describe("Abandoned turn", () => {
       yield* Fiber.join(list)
       const [state] = states
       assert(state !== undefined)
-      const { items, log } = state as unknown as { readonly items: unknown; readonly log: unknown }
-      assert.isBelow(JSON.stringify([items, log]).length, 10_000)
+      assert.isBelow(JSON.stringify([state.items, state["buffer"]]).length, 10_000)
       // The turn ends late, and its state completes.
       yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
       yield* Effect.yieldNow

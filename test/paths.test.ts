@@ -99,9 +99,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("File of an input", (it)
       const workspace = yield* makeFiles
       const thread = yield* codex.startThread({ cwd: `${workspace}/sub` })
       yield* model.enqueue(TestCodex.halfMessage)
-      const asked = yield* TestCodex.nextRequest
+      const requested = yield* TestCodex.nextRequest
       const turn = yield* thread.turn("hang")
-      yield* asked
+      yield* requested
       const before = yield* countStarts
       const wrong = [
         [Input.localImage("/no/such.png"), "`/no/such.png`", "No such file or directory"],

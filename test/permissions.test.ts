@@ -396,7 +396,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       assert.strictEqual((yield* again.settings).model, "other-model")
     }))
 
-  it.effect("accept a setting to which the server gives another name", () =>
+  it.effect("accept a setting that the server renames", () =>
     Effect.gen(function*() {
       yield* completeTurns
       const codex = yield* Codex.Codex

@@ -224,9 +224,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
       }
       for (const kind of ["compact", "review"] as const) {
         yield* model.enqueue(TestCodex.halfMessage)
-        const asked = yield* TestCodex.nextRequest
+        const requested = yield* TestCodex.nextRequest
         yield* begin[kind]
-        yield* asked
+        yield* requested
         for (
           const effect of [
             Effect.asVoid(thread.run("go")),
@@ -259,9 +259,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startStoredThread(yield* Codex.Codex)
       yield* model.enqueue(TestCodex.halfMessage)
-      const asked = yield* TestCodex.nextRequest
+      const requested = yield* TestCodex.nextRequest
       const running = yield* Effect.forkChild(thread.run("hang"))
-      yield* asked
+      yield* requested
       const reason = yield* TestCodex.reasonOf(
         server.request("turn/start", {
           threadId: thread.id,
