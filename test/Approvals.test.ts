@@ -557,7 +557,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("App
       // The client declines a form that Codex could have sent. A form with fields is the server's own.
       assert.lengthOf(forms, 1)
       assert.include(
-        (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId),
+        (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(callId),
         `[{"action":"decline"},{"action":"accept","content":{"name":"Ada"}}]`
       )
     }))

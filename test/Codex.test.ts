@@ -16,7 +16,7 @@ const collectIds = <E, R>(threads: Stream.Stream<{ readonly id: string }, E, R>)
 
 /** Runs an effect that fails with `ThreadNotFound`, and returns the rejection of the server. */
 const expectNotFound = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
-  const reason = yield* TestCodex.reasonOf(effect)
+  const reason = yield* TestCodex.expectReason(effect)
   return reason._tag === "ThreadNotFound" ? reason.cause : yield* Effect.die(reason)
 })
 
@@ -51,8 +51,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       yield* model.enqueue(ModelServer.text("one"), ModelServer.text("two"))
       yield* first.run("which model?")
       yield* second.run("which model?")
-      assert.strictEqual((yield* TestCodex.requestsOf(first.id))[0]?.body["model"], "mock-model")
-      assert.strictEqual((yield* TestCodex.requestsOf(second.id))[0]?.body["model"], "another-model")
+      assert.strictEqual((yield* TestCodex.getRequests(first.id))[0]?.body["model"], "mock-model")
+      assert.strictEqual((yield* TestCodex.getRequests(second.id))[0]?.body["model"], "another-model")
     }))
 
   it.effect("resumes a thread with its history", () =>
@@ -64,7 +64,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.strictEqual(resumed.id, thread.id)
       yield* model.enqueue(ModelServer.text("again"))
       assert.strictEqual((yield* resumed.run("and again")).finalResponse, "again")
-      const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+      const request = (yield* TestCodex.getRequests(thread.id)).at(-1)
       assert.deepStrictEqual(request?.userTexts.slice(-2), ["store me", "and again"])
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["stored"])
     }))
@@ -85,8 +85,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       const said = (text: string) => requests.find((request) => request.lastUserText === text)?.userTexts.slice(-2)
       assert.deepStrictEqual(said("to the fork"), ["store me", "to the fork"])
       assert.deepStrictEqual(said("to the source"), ["store me", "to the source"])
-      assert.lengthOf(yield* TestCodex.turnsOf(source.id), 2)
-      assert.lengthOf(yield* TestCodex.turnsOf(forked.id), 2)
+      assert.lengthOf(yield* TestCodex.readTurns(source.id), 2)
+      assert.lengthOf(yield* TestCodex.readTurns(forked.id), 2)
     }))
 
   it.effect("unloads an archived thread until it is unarchived and resumed", () =>
@@ -97,7 +97,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
 
       yield* codex.archiveThread(thread.id)
       for (const effect of [Effect.asVoid(thread.run("archived")), Effect.asVoid(codex.resumeThread(thread.id))]) {
-        assert.deepInclude(yield* TestCodex.reasonOf(effect), { _tag: "ThreadNotFound", state: "archived" })
+        assert.deepInclude(yield* TestCodex.expectReason(effect), { _tag: "ThreadNotFound", state: "archived" })
       }
 
       yield* codex.unarchiveThread(thread.id)
@@ -246,7 +246,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       )
       assert.strictEqual(said.result.finalResponse, "hello")
       assert.strictEqual(said.thread.cwd, root)
-      const request = (yield* TestCodex.requestsOf(said.thread.id))[0]
+      const request = (yield* TestCodex.getRequests(said.thread.id))[0]
       assert.strictEqual(request?.body["model"], "configured-model")
       assert.strictEqual(request?.header("x-test"), "a b")
       const userAgent = request?.header("user-agent") ?? ""
@@ -306,7 +306,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
         yield* model.enqueue(ModelServer.text("still here"))
         assert.strictEqual((yield* resumed.run("and now?")).finalResponse, "still here")
       }).pipe(Effect.provide(yield* stdio()))
-      const request = (yield* TestCodex.requestsOf(first.thread.id)).at(-1)
+      const request = (yield* TestCodex.getRequests(first.thread.id)).at(-1)
       assert.deepStrictEqual(request?.userTexts.slice(-2), ["say hello", "and now?"])
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["hello"])
     }))

@@ -188,7 +188,7 @@ describe("Generated protocol", () => {
       ]
       for (const request of requests) {
         // The server decodes the request, and rejects it because this home has no login.
-        const reason = yield* TestCodex.reasonOf(request)
+        const reason = yield* TestCodex.expectReason(request)
         assert(reason._tag === "RequestRejected")
         assert.notInclude(reason.detail, "missing field")
       }

@@ -32,7 +32,7 @@ const askInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, options
     ModelServer.text("done")
   )
   yield* thread.run("plan", { ...planMode, ...options })
-  return (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId)
+  return (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(callId)
 })
 
 class Preferences extends Context.Service<Preferences, { readonly database: string }>()("test/Preferences") {}
@@ -110,7 +110,7 @@ layer(TestCodex.layer({ home: { config: TestCodex.mcpConfig } }), { excludeTestS
         ModelServer.text("done")
       )
       yield* thread.run("go")
-      const output = (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId) ?? ""
+      const output = (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(callId) ?? ""
       return JSON.parse(output.slice(output.indexOf("{")))
     })
 

@@ -185,7 +185,7 @@ export const delegate = (
 }
 
 /** Returns the model requests of a thread. */
-export const requestsOf = Effect.fnUntraced(function*(threadId: string) {
+export const getRequests = Effect.fnUntraced(function*(threadId: string) {
   const model = yield* ModelServer.ModelServer
   return (yield* model.requests).filter((request) => request.promptCacheKey === threadId)
 })
@@ -223,7 +223,7 @@ export const heldMessage = Effect.gen(function*() {
 export const halfMessage = ModelServer.hang([ModelServer.deltas(["half"], { unfinished: true })])
 
 /** Reads the permissions of a loaded thread that has had a turn. */
-export const settingsOf = Effect.fnUntraced(function*(threadId: string) {
+export const readPermissions = Effect.fnUntraced(function*(threadId: string) {
   const server = yield* AppServer.AppServer
   const { approvalPolicy, approvalsReviewer, sandbox } = yield* server.request("thread/resume", {
     threadId,
@@ -233,14 +233,14 @@ export const settingsOf = Effect.fnUntraced(function*(threadId: string) {
 })
 
 /** Reads the stored turns of a thread, oldest first. */
-export const turnsOf = Effect.fnUntraced(function*(threadId: string) {
+export const readTurns = Effect.fnUntraced(function*(threadId: string) {
   const server = yield* AppServer.AppServer
   const { thread } = yield* server.request("thread/read", { threadId, includeTurns: true })
   return thread.turns
 })
 
 /** Runs an effect that fails with an `AppServerError`, and returns the reason. */
-export const reasonOf = <A, E, R>(
+export const expectReason = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<AppServerError.AppServerErrorReason, never, R> =>
   Effect.matchEffect(effect, {

@@ -54,7 +54,7 @@ const runCalls = Effect.fnUntraced(function*(thread: Thread.Thread, ...calls: Re
     ModelServer.text("done")
   )
   const { items } = yield* thread.run("go")
-  const last = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+  const last = (yield* TestCodex.getRequests(thread.id)).at(-1)
   return {
     texts: ids.map((id) => last?.functionCallOutput(id)),
     success: ids.map((id) => {
@@ -79,7 +79,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
         `{"_tag":"Unknown","item":"unicorns"}`
       ])
       assert.deepStrictEqual(success, [true, false])
-      const request = (yield* TestCodex.requestsOf(thread.id))[0]!
+      const request = (yield* TestCodex.getRequests(thread.id))[0]!
       const tools = yield* Schema.decodeUnknownEffect(OfferedTools)(request.body["tools"])
       const offered = tools.find(({ name }) => name === "stock")
       assert.strictEqual(offered?.description, "How many there are")
@@ -153,7 +153,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
       })
       const { texts } = yield* runCalls(thread, ["text", {}], ["name", {}], ["picture", {}])
       assert.deepStrictEqual(texts, ["just text", "Ada", "look:"])
-      const last = (yield* TestCodex.requestsOf(thread.id)).at(-1)!
+      const last = (yield* TestCodex.getRequests(thread.id)).at(-1)!
       assert.include(JSON.stringify(last.input), "input_image")
     }))
 
@@ -393,7 +393,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Tools of a s
       for (const open of ["resumeThread", "forkThread"] as const) {
         yield* inNewProcess(Effect.gen(function*() {
           const codex = yield* Codex.Codex
-          const reason = yield* TestCodex.reasonOf(codex[open](id, { tools: [longNails, screws] }))
+          const reason = yield* TestCodex.expectReason(codex[open](id, { tools: [longNails, screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: ["nails"] })
           assert.match(reason!.message, /was started without `screws` and with other parameters of `nails`/)
         }))
@@ -402,14 +402,14 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Tools of a s
           const thread = yield* codex[open](id, { tools: [nails] })
           assert.deepStrictEqual((yield* runCalls(thread, ["nails", { length: 3 }])).texts, ["nails"])
           // The client now knows the tools without reading the stored thread.
-          const reason = yield* TestCodex.reasonOf(codex.forkThread(thread.id, { tools: [screws] }))
+          const reason = yield* TestCodex.expectReason(codex.forkThread(thread.id, { tools: [screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
         }))
       }
       // An ephemeral fork has no file of its own.
       yield* inNewProcess(Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const reason = yield* TestCodex.reasonOf(codex.forkThread(id, { tools: [screws], ephemeral: true }))
+        const reason = yield* TestCodex.expectReason(codex.forkThread(id, { tools: [screws], ephemeral: true }))
         assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
         yield* codex.forkThread(id, { tools: [nails], ephemeral: true })
       }))
@@ -425,7 +425,7 @@ describe("Invalid tools", () => {
       const transport = yield* Fake.FakeTransport
       const before = transport.sent.length
       const assertInvalid = Effect.fnUntraced(function*(options: Codex.StartOptions, words: RegExp) {
-        const reason = yield* TestCodex.reasonOf(codex.startThread(options))
+        const reason = yield* TestCodex.expectReason(codex.startThread(options))
         assert.strictEqual(reason?._tag, "InvalidRequest")
         assert.match(reason!.message, words)
       })
@@ -451,7 +451,7 @@ describe("Invalid tools", () => {
   it.effect("fail without the experimental API, with the option that turns it on", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const reason = yield* TestCodex.reasonOf(codex.startThread({ tools: [named("a")] }))
+      const reason = yield* TestCodex.expectReason(codex.startThread({ tools: [named("a")] }))
       assert.match(reason!.message, /experimentalApi/)
     }).pipe(
       Effect.provide(layerFake({ experimentalApi: false }))

@@ -159,7 +159,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Usa
       const thread = yield* TestCodex.startThread
       yield* runForUsage(thread, ModelServer.text("one", usage(100, 10)))
       yield* runForUsage(thread, ModelServer.text("two", usage(200, 20)))
-      const [first, second] = yield* TestCodex.turnsOf(thread.id)
+      const [first, second] = yield* TestCodex.readTurns(thread.id)
 
       const whole = yield* forkThread(thread.id)
       assertNothing(yield* interruptForUsage(whole))

@@ -15,7 +15,7 @@ const bypassed = { approvalPolicy: "never", sandbox: "dangerFullAccess" } as con
 
 /** Reads the permissions of a thread, without the reviewer. */
 const readPermissions = Effect.fnUntraced(function*(threadId: string) {
-  const { approvalPolicy, sandbox } = yield* TestCodex.settingsOf(threadId)
+  const { approvalPolicy, sandbox } = yield* TestCodex.readPermissions(threadId)
   return { approvalPolicy, sandbox }
 })
 
@@ -81,7 +81,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Approval modes", (it) =
       const settings = Effect.fnUntraced(function*(options?: Codex.StartOptions) {
         const thread = yield* codex.startThread(options)
         yield* runAndExpect(thread, "take effect")
-        return yield* TestCodex.settingsOf(thread.id)
+        return yield* TestCodex.readPermissions(thread.id)
       })
       const reviewed = { approvalPolicy: "on-request", approvalsReviewer: "auto_review", sandbox: "readOnly" } as const
       const denied = { approvalPolicy: "never", approvalsReviewer: "user", sandbox: "readOnly" } as const
@@ -275,7 +275,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Approval modes", (it) =
       // @ts-expect-error: an unknown mode
       const unknown: { readonly approvalMode: ApprovalMode.ApprovalMode } = { approvalMode: "allow_all" }
       const description = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
-        const reason = yield* TestCodex.reasonOf(effect)
+        const reason = yield* TestCodex.expectReason(effect)
         return reason._tag === "InvalidRequest" ? reason.description : yield* Effect.die(reason)
       })
 
@@ -377,7 +377,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Approval mod
       yield* Effect.gen(function*() {
         const codex = yield* Codex.Codex
         yield* codex.resumeThread(id, { approvalMode: "auto_review", sandbox: "workspace-write" })
-        assert.deepStrictEqual(yield* TestCodex.settingsOf(id), {
+        assert.deepStrictEqual(yield* TestCodex.readPermissions(id), {
           approvalPolicy: "on-request",
           approvalsReviewer: "auto_review",
           sandbox: "workspaceWrite"
@@ -433,7 +433,7 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
     assert.strictEqual(result.finalResponse, `${name}: done`)
     const read = (file: string) =>
       Effect.catchReason(fs.readFileString(file), "PlatformError", "NotFound", () => Effect.succeed("missing"))
-    const output = (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(name) ?? "nothing"
+    const output = (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(name) ?? "nothing"
     return {
       inside: yield* read(inside),
       outside: yield* read(outside),
@@ -519,7 +519,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Command that requests t
       written: yield* fs.exists(file),
       reviews: reviews.length,
       items: result.items.flatMap((item) => item.type === "commandExecution" ? [item.status] : []),
-      output: (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(name) ?? ""
+      output: (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(name) ?? ""
     }
   })
 

@@ -65,7 +65,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a 
       const { finish, first, thread } = yield* busyThread
       const before = yield* thread.settings
       for (const given of options) {
-        const reason = yield* TestCodex.reasonOf(thread.run("second", given))
+        const reason = yield* TestCodex.expectReason(thread.run("second", given))
         assert.deepInclude(reason, {
           _tag: "ThreadBusy",
           threadId: thread.id,
@@ -73,7 +73,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a 
           isSent: false
         })
       }
-      const reason = yield* TestCodex.reasonOf(thread.run("second", { model: "other-model", effort: "high" }))
+      const reason = yield* TestCodex.expectReason(thread.run("second", { model: "other-model", effort: "high" }))
       assert(reason._tag === "ThreadBusy")
       assert.deepStrictEqual(reason.options, ["model", "effort"])
       yield* finish
@@ -122,7 +122,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn with options on a 
       const codex = yield* Codex.Codex
       const { thread, turnId } = yield* foreignTurn
       for (const handle of [thread, yield* codex.resumeThread(thread.id)]) {
-        const reason = yield* TestCodex.reasonOf(handle.run("mine", { approvalMode: "deny_all" }))
+        const reason = yield* TestCodex.expectReason(handle.run("mine", { approvalMode: "deny_all" }))
         assert.deepInclude(reason, { _tag: "ThreadBusy", threadId: thread.id, turnId, options: ["approvalMode"] })
       }
     }))
@@ -135,11 +135,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Caller of a joined turn
         const { finish, first, thread } = yield* busyThread
         yield* Effect.scoped(Effect.gen(function*() {
           const second = yield* Effect.flatMap(thread.turn("second"), limit)
-          const events = yield* Effect.forkChild(TestCodex.reasonOf(Stream.runDrain(second.events)))
-          const reason = yield* TestCodex.reasonOf(second.result)
+          const events = yield* Effect.forkChild(TestCodex.expectReason(Stream.runDrain(second.events)))
+          const reason = yield* TestCodex.expectReason(second.result)
           assert.deepInclude(reason, { _tag: "TurnTimeout", turnId: second.id, isInterrupted: false })
           assert.deepStrictEqual(yield* Fiber.join(events), reason)
-          assert.deepStrictEqual(yield* TestCodex.reasonOf(Stream.runDrain(second.text)), reason)
+          assert.deepStrictEqual(yield* TestCodex.expectReason(Stream.runDrain(second.text)), reason)
         }))
         assert.strictEqual((yield* thread.read()).status.type, "active")
         yield* finish
@@ -154,7 +154,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Caller of a joined turn
         const second = yield* thread.turn("second")
         yield* Fiber.interrupt(first)
         yield* Turn.withDeadline(second, "100 millis")
-        assert.deepInclude(yield* TestCodex.reasonOf(second.result), { _tag: "TurnTimeout", isInterrupted: true })
+        assert.deepInclude(yield* TestCodex.expectReason(second.result), { _tag: "TurnTimeout", isInterrupted: true })
       }))
       assert.strictEqual((yield* thread.read()).status.type, "idle")
     }))
@@ -165,7 +165,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Caller of a joined turn
       const wire = yield* TestCodex.Wire
       yield* Effect.scoped(Effect.gen(function*() {
         const turn = yield* Effect.flatMap(thread.turn("mine"), Turn.withDeadline("100 millis"))
-        const reason = yield* TestCodex.reasonOf(turn.result)
+        const reason = yield* TestCodex.expectReason(turn.result)
         assert.deepInclude(reason, { _tag: "TurnTimeout", turnId, isInterrupted: false })
       }))
       yield* Effect.scoped(thread.turn("mine"))
@@ -192,10 +192,10 @@ layer(TestCodex.layer({ config: { features: { goals: true } } }), { excludeTestS
         yield* requested
         yield* Effect.scoped(Effect.gen(function*() {
           const turn = yield* Effect.flatMap(thread.turn("How far are you?"), Turn.withDeadline("100 millis"))
-          assert.deepInclude(yield* TestCodex.reasonOf(turn.result), { _tag: "TurnTimeout", isInterrupted: false })
+          assert.deepInclude(yield* TestCodex.expectReason(turn.result), { _tag: "TurnTimeout", isInterrupted: false })
         }))
         yield* Effect.scoped(thread.turn("And now?"))
-        const reason = yield* TestCodex.reasonOf(thread.run("Faster", { model: "other-model" }))
+        const reason = yield* TestCodex.expectReason(thread.run("Faster", { model: "other-model" }))
         assert.deepInclude(reason, { _tag: "ThreadBusy", options: ["model"], isSent: false })
         assert.strictEqual((yield* thread.read()).status.type, "active")
         assert.notInclude((yield* wire.sent).map(({ method }) => method), "turn/interrupt")
@@ -215,7 +215,7 @@ describe("Turn with options", () => {
       const other = yield* Effect.forkChild(server.request("model/list"))
       const list = yield* fake.takeMethod("model/list")
       // The request waits for a permit while a goal starts a turn.
-      const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", { model: "m2" })))
+      const running = yield* Effect.forkChild(TestCodex.expectReason(thread.run("mine", { model: "m2" })))
       yield* Effect.yieldNow
       yield* fake.emit(Fake.turnStarted("t", "goal"))
       yield* fake.reply(list, { data: [], nextCursor: null })
@@ -244,7 +244,7 @@ describe("Turn with options", () => {
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const thread = yield* openThread("t")
-      const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", { model: "m2" })))
+      const running = yield* Effect.forkChild(TestCodex.expectReason(thread.run("mine", { model: "m2" })))
       const plain = yield* Effect.forkChild(thread.run("plain"))
       for (let i = 0; i < 2; i++) {
         const start = yield* fake.takeMethod("turn/start")
@@ -289,7 +289,7 @@ describe("Turn with options", () => {
       const updated = { method: "thread/settings/updated", params: { threadId: "t", threadSettings: settings } }
       const narrow = { approvalPolicy: "never", sandboxPolicy: Sandbox.readOnly() } as const
       for (const isEarly of [true, false]) {
-        const running = yield* Effect.forkChild(TestCodex.reasonOf(thread.run("mine", narrow)))
+        const running = yield* Effect.forkChild(TestCodex.expectReason(thread.run("mine", narrow)))
         const start = yield* fake.takeMethod("turn/start")
         if (isEarly) yield* fake.emit(updated)
         yield* fake.reply(start, { turn: Fake.turn("u") })

@@ -30,7 +30,7 @@ const js = (value: unknown): never => value as never
 const expectInvalid = <A, E>(built: Layer.Layer<A, E, NodeServices.NodeServices>) =>
   Effect.scoped(Layer.build(Layer.provide(built, NodeServices.layer)))
     .pipe(
-      TestCodex.reasonOf,
+      TestCodex.expectReason,
       Effect.map((reason) => {
         assert.strictEqual(reason._tag, "InvalidRequest")
         return reason.message
@@ -87,7 +87,7 @@ describe("Options of layers", () => {
         "maxInflight"
       )
       const transport = yield* Transport.Transport
-      const reason = yield* TestCodex.reasonOf(transport.connect)
+      const reason = yield* TestCodex.expectReason(transport.connect)
       assert(reason._tag === "InvalidRequest")
       assert.include(reason.message, "did you mean `codexPath`?")
     }).pipe(
@@ -209,7 +209,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Options of threads, tur
         ]
       ]
       for (const [effect, ...parts] of cases) {
-        const reason = yield* TestCodex.reasonOf(effect)
+        const reason = yield* TestCodex.expectReason(effect)
         assert.strictEqual(reason._tag, "InvalidRequest", parts[0])
         for (const text of parts) assert.include(reason.message, text)
         assert.notInclude(reason.message, "secret prompt")

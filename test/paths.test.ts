@@ -26,7 +26,7 @@ const assertInvalid = Effect.fnUntraced(function*<A, E, R>(
   method: string,
   ...parts: ReadonlyArray<string>
 ) {
-  const reason = yield* TestCodex.reasonOf(effect)
+  const reason = yield* TestCodex.expectReason(effect)
   assert.deepInclude(reason, { _tag: "InvalidRequest", method })
   for (const text of parts) assert.include(reason.message, text)
 })
@@ -133,7 +133,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("File of an input", (it)
         yield* model.enqueue(ModelServer.text("seen"))
         const { items } = yield* thread.run([Input.text("look"), Input.localImage(path)], options)
         const [, item] = items[0]?.type === "userMessage" ? items[0].content : []
-        const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+        const request = (yield* TestCodex.getRequests(thread.id)).at(-1)
         assert.include(JSON.stringify(request), pixel)
         return item?.type === "localImage" ? item.path : undefined
       })

@@ -264,7 +264,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.isString(path)
         const unknown = "00000000-0000-0000-0000-000000000000"
         for (const id of [thread.id, unknown]) {
-          const reason = yield* TestCodex.reasonOf(codex.forkThread(id, { path }))
+          const reason = yield* TestCodex.expectReason(codex.forkThread(id, { path }))
           assert.deepInclude(reason, { _tag: "SettingsNotApplied", method: "thread/fork", setting: "sandbox" })
         }
         const fork = yield* codex.forkThread(unknown, { path, sandbox: "workspace-write" })
@@ -350,7 +350,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         { effort: "high", model: "other-model", modelProvider: "mock_provider", serviceTier: "flex" }
       )
       assert.deepInclude(yield* fork.settings, { effort, model, modelProvider, serviceTier })
-      const [request] = yield* TestCodex.requestsOf(fork.id)
+      const [request] = yield* TestCodex.getRequests(fork.id)
       const tools = JSON.stringify(request?.body["tools"])
       assert.notInclude(tools, "web_search")
       assert.include(tools, "view_image")
@@ -377,7 +377,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         ["config", { config: { web_search: "live" } }]
       ]
       for (const [setting, options] of resumes) {
-        const reason = yield* TestCodex.reasonOf(codex.resumeThread(thread.id, options))
+        const reason = yield* TestCodex.expectReason(codex.resumeThread(thread.id, options))
         assert.deepInclude(reason, { _tag: "SettingsNotApplied", threadId: thread.id, setting })
         assert.notInclude(JSON.stringify(reason), "SPEAK GREEK")
       }

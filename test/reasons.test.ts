@@ -26,7 +26,7 @@ const startStoredThread = (codex: Codex.Codex["Service"]) =>
 /** Runs an effect that fails, and returns the state of `ThreadNotFound` or the tag of another reason. */
 const expectState = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(
-    TestCodex.reasonOf(effect),
+    TestCodex.expectReason(effect),
     (reason) => reason._tag === "ThreadNotFound" ? reason.state : reason._tag
   )
 
@@ -72,7 +72,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       yield* assertStates({ unarchive: codex.unarchiveThread(unknownId) }, "notArchived")
       yield* assertStates(requests(server, unknownId), "notLoaded")
 
-      const reason = yield* TestCodex.reasonOf(codex.resumeThread(unknownId))
+      const reason = yield* TestCodex.expectReason(codex.resumeThread(unknownId))
       assert(reason._tag === "ThreadNotFound")
       assert.deepInclude(reason, { method: "thread/resume", threadId: unknownId })
       assert.deepInclude(reason.cause, { _tag: "RequestRejected", code: -32600, method: "thread/resume" })
@@ -106,7 +106,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       for (const { id } of [fresh, ephemeral]) {
         yield* assertStates({ resume: codex.resumeThread(id), fork: codex.forkThread(id) }, "notStored")
       }
-      const reason = yield* TestCodex.reasonOf(codex.resumeThread(fresh.id))
+      const reason = yield* TestCodex.expectReason(codex.resumeThread(fresh.id))
       assert.match(reason.message, /the thread is not stored. Run a turn on the thread first/)
     })))
 
@@ -124,7 +124,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
         setName: thread.setName("x"),
         queue: server.request("thread/queue/list", { threadId: thread.id })
       }, "archived")
-      const reason = yield* TestCodex.reasonOf(thread.run("go"))
+      const reason = yield* TestCodex.expectReason(thread.run("go"))
       assert.match(reason.message, /the thread is archived. Call `codex.unarchiveThread`/)
       yield* codex.unarchiveThread(thread.id)
       yield* assertStates({ unarchive: codex.unarchiveThread(thread.id) }, "notArchived")
@@ -162,7 +162,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked
         unarchive: second.codex.unarchiveThread(id),
         delete: second.server.request("thread/delete", { threadId: id })
       }, "ThreadLocked")
-      const reason = yield* TestCodex.reasonOf(second.codex.resumeThread(id))
+      const reason = yield* TestCodex.expectReason(second.codex.resumeThread(id))
       assert.match(reason.message, /open in another app-server process.*`codex.forkThread`/)
 
       // These operations work, as the documentation states.
@@ -189,7 +189,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
       const turn = yield* thread.turn("go")
       const { id } = yield* turn.result
       const before = yield* wire.sent
-      const reason = yield* TestCodex.reasonOf(turn.steer("too late"))
+      const reason = yield* TestCodex.expectReason(turn.steer("too late"))
       assert.deepInclude(reason, { _tag: "TurnEnded", threadId: thread.id, turnId: id, cause: undefined })
       yield* turn.interrupt
       assert.deepStrictEqual(yield* wire.sent, before)
@@ -201,7 +201,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
       const next = yield* thread.turn("hang")
       yield* Stream.runHead(Stream.filter(next.events, ({ method }) => method === "item/agentMessage/delta"))
       yield* assertStates({ interrupt, steer }, "TurnEnded")
-      const late = yield* TestCodex.reasonOf(steer)
+      const late = yield* TestCodex.expectReason(steer)
       assert(late._tag === "TurnEnded")
       assert.match(late.cause?.detail ?? "", /expected active turn id/)
       assert.include(late.message, unknownTurn)
@@ -233,7 +233,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
             Effect.asVoid(server.request("turn/start", { threadId, input: [] }))
           ]
         ) {
-          const reason = yield* TestCodex.reasonOf(effect)
+          const reason = yield* TestCodex.expectReason(effect)
           assert.deepInclude(reason, { _tag: "ThreadBusy", threadId, options: [], isSent: false, turnKind: kind })
           assert.include(
             reason.message,
@@ -243,7 +243,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
         if (kind === "compact") {
           const { data } = yield* server.request("thread/turns/list", { threadId, limit: 1 })
           const [{ id: turnId } = { id: "" }] = data
-          const steered = yield* TestCodex.reasonOf(
+          const steered = yield* TestCodex.expectReason(
             server.request("turn/steer", { threadId, expectedTurnId: turnId, input: [{ type: "text", text: "x" }] })
           )
           assert.deepInclude(steered, { _tag: "ThreadBusy", turnId, turnKind: "compact" })
@@ -262,7 +262,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
       const requested = yield* TestCodex.nextRequest
       const running = yield* Effect.forkChild(thread.run("hang"))
       yield* requested
-      const reason = yield* TestCodex.reasonOf(
+      const reason = yield* TestCodex.expectReason(
         server.request("turn/start", {
           threadId: thread.id,
           input: [{ type: "text", text: "go" }],

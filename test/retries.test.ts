@@ -53,7 +53,7 @@ layer(TestCodex.layerEnvironment({ config: TestCodex.retryConfig(2) }), { exclud
         const turn = yield* thread.turn("go")
         yield* Stream.runHead(Stream.filter(turn.events, ({ method }) => method === "error"))
         yield* TestCodex.killServer
-        const reason = yield* TestCodex.reasonOf(turn.result)
+        const reason = yield* TestCodex.expectReason(turn.result)
         assert(reason._tag === "TurnLost")
         assert.match(reason.lastError?.message ?? "", /Reconnecting\.\.\. \d\/2/)
         assert.include(reason.message, reason.lastError?.message ?? "Reconnecting")
@@ -87,7 +87,7 @@ layer(
             limits,
             Effect.fnUntraced(function*([kind, options]) {
               const thread = yield* codex.startThread()
-              const reason = yield* TestCodex.reasonOf(
+              const reason = yield* TestCodex.expectReason(
                 thread.run("go", options)
               )
               assert(reason._tag === "TurnTimeout")
@@ -142,7 +142,7 @@ describe("Turn that the server retries", () => {
         yield* TestClock.adjust("10 seconds")
         yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
         yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
-        const reason = yield* TestCodex.reasonOf(turn.result)
+        const reason = yield* TestCodex.expectReason(turn.result)
         assert(reason._tag === "TurnTimeout")
         assert.strictEqual(reason.kind, "idle")
         assert.strictEqual(reason.lastError?.message, "Reconnecting... 1/5")
