@@ -78,7 +78,7 @@ const makeFolders = Effect.gen(function*() {
 const always = (decision: "accept" | "decline"): Approvals.Policy => () => Effect.succeedSome(decision)
 
 describe("ApprovalPolicy of commands", () => {
-  it.effect("acceptCommands decide about single plain commands only", () =>
+  it.effect("acceptCommands decides about single plain commands only", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.acceptCommands(([program]) => program === "npm")
       assert.strictEqual(yield* decide(policy, command(["npm", "test"])), "accept")
@@ -155,7 +155,7 @@ describe("ApprovalPolicy of commands", () => {
       }
     }))
 
-  it.effect("acceptCommands decide about a login shell of the system, and about no other shell", () =>
+  it.effect("acceptCommands decides about a login shell of the system, and about no other shell", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.acceptCommands(() => true)
       const decision = (line: string) =>

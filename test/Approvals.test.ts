@@ -526,7 +526,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("App
       ])
     }))
 
-  it.effect("does not take a form of an MCP server for an approval of Codex", () =>
+  it.effect("does not treat a form of an MCP server as an approval of Codex", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const approvals: Array<Approvals.McpToolCallRequest> = []
