@@ -48,9 +48,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       assert.isAtLeast(result.durationMs ?? -1, 0)
       assert.isAtLeast(result.startedAt ?? -1, 1_700_000_000)
       assert.isAtLeast(result.completedAt ?? -1, result.startedAt ?? 0)
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ id }) => id), [result.id])
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ id }) => id), [result.id])
 
-      const [request] = yield* TestCodex.requestsOf(thread.id)
+      const [request] = yield* TestCodex.getRequests(thread.id)
       assert.strictEqual(request?.lastUserText, "Say hello")
       assert.strictEqual(request?.body["model"], "mock-model")
       assert.strictEqual(request?.body["stream"], true)
@@ -163,7 +163,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       yield* thread.run("answer in JSON", options)
       yield* thread.run("answer")
 
-      const [first, second] = yield* TestCodex.requestsOf(thread.id)
+      const [first, second] = yield* TestCodex.getRequests(thread.id)
       for (const request of [first, second]) {
         assert.strictEqual(request?.body["model"], "other-model")
         assert.deepInclude(request?.body["reasoning"], { effort: "high", summary: "concise" })
@@ -180,7 +180,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       const thread = yield* startThread
       yield* model.enqueue(ModelServer.text("thought"))
       yield* thread.run("think", { effort: "ultra-mega" })
-      const [request] = yield* TestCodex.requestsOf(thread.id)
+      const [request] = yield* TestCodex.getRequests(thread.id)
       assert.deepInclude(request?.body["reasoning"], { effort: "ultra-mega" })
     }))
 
@@ -191,7 +191,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       yield* model.enqueue(ModelServer.text("flexible"), ModelServer.text("as usual"))
       yield* thread.run("go", { serviceTierForTurn: "flex", turnTrigger: "a-test" })
       yield* thread.run("go on")
-      const [first, second] = yield* TestCodex.requestsOf(thread.id)
+      const [first, second] = yield* TestCodex.getRequests(thread.id)
       assert.strictEqual(first?.body["service_tier"], "flex")
       assert.include(JSON.stringify(first?.body["client_metadata"]), "a-test")
       assert.isUndefined(second?.body["service_tier"])
@@ -209,7 +209,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       yield* model.enqueue(pwd("first"), ModelServer.text("there"), pwd("second"), ModelServer.text("still there"))
       yield* thread.run("where?", { cwd: home })
       yield* thread.run("and now?")
-      const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+      const request = (yield* TestCodex.getRequests(thread.id)).at(-1)
       assert.include(request?.functionCallOutput("first"), home)
       assert.include(request?.functionCallOutput("second"), home)
     }))
@@ -271,7 +271,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Failed turn", (it) => {
         )
         assert.deepStrictEqual(failed?.codexErrorInfo, codexErrorInfo, name)
         assert.strictEqual(failed?.threadId, thread.id)
-        assert.strictEqual(failed?.turnId, (yield* TestCodex.turnsOf(thread.id)).at(-1)?.id)
+        assert.strictEqual(failed?.turnId, (yield* TestCodex.readTurns(thread.id)).at(-1)?.id)
         assert.include(failed?.message, failed?.detail)
       }
     }))
@@ -350,7 +350,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
     yield* model.enqueue(ModelServer.text("received"))
     const result = yield* thread.run(input, options)
     assert.strictEqual(result.finalResponse, "received")
-    const [request] = yield* TestCodex.requestsOf(thread.id)
+    const [request] = yield* TestCodex.getRequests(thread.id)
     assert.isDefined(request)
     return { request: request!, items: result.items, thread }
   })
@@ -436,7 +436,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       const forked = yield* codex.forkThread(thread.id)
       yield* model.enqueue(ModelServer.text("still a tool's"))
       yield* forked.run("what was it?")
-      const [later] = yield* TestCodex.requestsOf(forked.id)
+      const [later] = yield* TestCodex.getRequests(forked.id)
       assert.deepInclude(toolOutputs(later)[0], expected)
     }))
 
@@ -467,7 +467,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
             Stream.runDrain(thread.stream(input))
           ]
         ) {
-          const reason = yield* TestCodex.reasonOf(effect)
+          const reason = yield* TestCodex.expectReason(effect)
           assert.strictEqual(reason._tag, "InvalidRequest")
           assert.match(reason.message, /`turn\/start` .*1048577 characters.*1048576/)
         }
@@ -483,7 +483,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       const input = "😀".repeat(1_000) + "x".repeat(1_047_576)
       yield* model.enqueue(ModelServer.text("long"))
       assert.strictEqual((yield* thread.run(input)).finalResponse, "long")
-      assert.strictEqual((yield* TestCodex.requestsOf(thread.id))[0]?.lastUserText?.length, input.length)
+      assert.strictEqual((yield* TestCodex.getRequests(thread.id))[0]?.lastUserText?.length, input.length)
     }))
 })
 
@@ -523,7 +523,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
     Effect.gen(function*() {
       const thread = yield* startThread
       assert.deepStrictEqual((yield* thread.read()).turns, [])
-      const reason = yield* TestCodex.reasonOf(thread.read({ includeTurns: true }))
+      const reason = yield* TestCodex.expectReason(thread.read({ includeTurns: true }))
       assert.deepInclude(reason, { _tag: "RequestRejected", code: -32601 })
     }))
 
@@ -546,9 +546,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
       yield* summary.finish
       yield* Fiber.join(compacting)
       assert.strictEqual((yield* thread.read()).status.type, "idle")
-      assert.deepStrictEqual(getTypes((yield* TestCodex.turnsOf(thread.id)).at(-1)?.items ?? []), ["contextCompaction"])
+      assert.deepStrictEqual(getTypes((yield* TestCodex.readTurns(thread.id)).at(-1)?.items ?? []), [
+        "contextCompaction"
+      ])
       yield* runWith(thread, ModelServer.text("short"))
-      const [, , afterwards] = yield* TestCodex.requestsOf(thread.id)
+      const [, , afterwards] = yield* TestCodex.getRequests(thread.id)
       assert.isTrue(afterwards?.userTexts.some((text) => text.includes("a summary")))
       assert.deepStrictEqual(afterwards?.messageTexts("assistant"), [])
     }))
@@ -579,7 +581,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
       yield* Fiber.interrupt(compacting)
       yield* model.awaitIdle
       assert.strictEqual((yield* thread.read()).status.type, "idle")
-      assert.strictEqual((yield* TestCodex.turnsOf(thread.id)).at(-1)?.status, "interrupted")
+      assert.strictEqual((yield* TestCodex.readTurns(thread.id)).at(-1)?.status, "interrupted")
     }))
 
   it.effect("fails with ThreadNotFound while it is archived", () =>
@@ -596,7 +598,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
           thread.compact
         ]
       ) {
-        assert.deepInclude(yield* TestCodex.reasonOf(effect), { _tag: "ThreadNotFound", state: "archived" })
+        assert.deepInclude(yield* TestCodex.expectReason(effect), { _tag: "ThreadNotFound", state: "archived" })
       }
     }))
 })
@@ -635,7 +637,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.stream", (it) =>
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
       const stream = thread.stream("go")
-      assert.deepStrictEqual(yield* TestCodex.requestsOf(thread.id), [])
+      assert.deepStrictEqual(yield* TestCodex.getRequests(thread.id), [])
       yield* model.enqueue(ModelServer.text("one"), ModelServer.text("two"))
       const turnIds = Stream.runCollect(stream).pipe(
         Effect.map((events) =>
@@ -643,7 +645,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.stream", (it) =>
         )
       )
       const ids = [...yield* turnIds, ...yield* turnIds]
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ id }) => id), ids)
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ id }) => id), ids)
       assert.lengthOf(ids, 2)
     }))
 
@@ -722,7 +724,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
   const expectInterrupted = Effect.fnUntraced(function*(thread: Thread.Thread) {
     const model = yield* ModelServer.ModelServer
     assert.strictEqual((yield* thread.read()).status.type, "idle")
-    assert.strictEqual((yield* TestCodex.turnsOf(thread.id)).at(-1)?.status, "interrupted")
+    assert.strictEqual((yield* TestCodex.readTurns(thread.id)).at(-1)?.status, "interrupted")
     yield* model.awaitIdle
     assert.strictEqual((yield* thread.run("go on")).finalResponse, "ok")
   })
@@ -777,7 +779,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
     Effect.gen(function*() {
       const thread = yield* storedThread
       const id = yield* Effect.scoped(Effect.map(thread.turn("hang"), (turn) => turn.id))
-      assert.strictEqual((yield* TestCodex.turnsOf(thread.id)).at(-1)?.id, id)
+      assert.strictEqual((yield* TestCodex.readTurns(thread.id)).at(-1)?.id, id)
       yield* expectInterrupted(thread)
 
       yield* Effect.scoped(Effect.gen(function*() {
@@ -824,7 +826,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
       yield* Fiber.interrupt(first)
       assert.strictEqual((yield* fresh.read()).status.type, "idle")
       for (const one of [thread, fresh]) assert.strictEqual((yield* one.run("go on")).finalResponse, "ok")
-      assert.notInclude((yield* TestCodex.turnsOf(thread.id)).map(({ status }) => status), "inProgress")
+      assert.notInclude((yield* TestCodex.readTurns(thread.id)).map(({ status }) => status), "inProgress")
     }))
 
   it.effect("leaves no turn running when runs on several threads time out together", () =>
@@ -871,7 +873,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.backgroundTermin
     yield* TestCodex.script(thread, ...replies)
     yield* Effect.scoped(Effect.gen(function*() {
       const turn = yield* thread.turn("go", options)
-      yield* Effect.repeat(TestCodex.requestsOf(thread.id), {
+      yield* Effect.repeat(TestCodex.getRequests(thread.id), {
         until: ({ length }) => length === 2,
         schedule: Schedule.spaced("10 millis")
       })
@@ -882,7 +884,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.backgroundTermin
   })
 
   const timesOut = (turn: Turn.Turn) =>
-    Effect.andThen(Turn.withDeadline(turn, "10 millis"), TestCodex.reasonOf(turn.result))
+    Effect.andThen(Turn.withDeadline(turn, "10 millis"), TestCodex.expectReason(turn.result))
 
   it.effect("end with a turn that its fiber, its scope or a deadline interrupts", () =>
     Effect.gen(function*() {
@@ -992,7 +994,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
         for (
           const operation of [closed.run("no"), Stream.runDrain(closed.stream("no")), closed.compact, closed.settings]
         ) {
-          const reason = yield* TestCodex.reasonOf(operation)
+          const reason = yield* TestCodex.expectReason(operation)
           assert(reason._tag === "InvalidRequest")
           assert.include(reason.description, "closed")
         }
@@ -1028,7 +1030,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Run on a busy thread", 
       assert.deepStrictEqual(one, two)
       assert.strictEqual(one.finalResponse, "to both")
       assert.deepStrictEqual(getTypes(one.items), ["userMessage", "userMessage", "agentMessage"])
-      assert.lengthOf(yield* TestCodex.turnsOf(thread.id), 1)
+      assert.lengthOf(yield* TestCodex.readTurns(thread.id), 1)
     }))
 
   it.effect("fails both callers when the turn fails", () =>
@@ -1082,7 +1084,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Run on a busy thread", 
       yield* Fiber.interruptAll([first, second])
       yield* model.awaitIdle
       assert.strictEqual((yield* thread.read()).status.type, "idle")
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ status }) => status), ["interrupted"])
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ status }) => status), ["interrupted"])
     }))
 
   it.effect("sends the output of a tool", () =>
@@ -1101,7 +1103,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Run on a busy thread", 
         yield* message.finish
         assert.deepStrictEqual(yield* Fiber.join(first), yield* turn.result)
       }))
-      const [, request] = yield* TestCodex.requestsOf(thread.id)
+      const [, request] = yield* TestCodex.getRequests(thread.id)
       assert.deepInclude(request?.input.at(-1), { type: "function_call_output", ...toolOutput })
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["waiting"])
     }))

@@ -217,10 +217,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.steer", (it) => {
       const result = yield* turn.result
       assert.strictEqual(result.id, turn.id)
       assert.strictEqual(result.finalResponse, "steered")
-      const requests = yield* TestCodex.requestsOf(thread.id)
+      const requests = yield* TestCodex.getRequests(thread.id)
       assert.lengthOf(requests, 2)
       assert.deepStrictEqual(requests[1]?.userTexts.slice(-2), ["go", "the other way"])
-      assert.lengthOf(yield* TestCodex.turnsOf(thread.id), 1)
+      assert.lengthOf(yield* TestCodex.readTurns(thread.id), 1)
     }))
 
   it.effect("adds input to a turn that the server has not begun", () =>
@@ -264,7 +264,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.interrupt", (it) =
       assert.strictEqual(result.items[0]?.type, "userMessage")
       yield* model.awaitIdle
       assert.strictEqual((yield* Stream.runCollect(turn.events)).at(-1)?.method, "turn/completed")
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ id, status }) => ({ id, status })), [
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ id, status }) => ({ id, status })), [
         { id: turn.id, status: "interrupted" }
       ])
       yield* followUp(thread)
@@ -357,9 +357,9 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("End of the s
       const services = yield* Layer.buildWithScope(TestCodex.layerProcess(), scope)
       const { thread, turn } = yield* Effect.provide(startHangingTurn, services)
       const waiting = yield* Effect.forkChild(Effect.all([
-        TestCodex.reasonOf(turn.result),
-        TestCodex.reasonOf(Stream.runDrain(turn.events)),
-        TestCodex.reasonOf(Stream.runDrain(turn.text))
+        TestCodex.expectReason(turn.result),
+        TestCodex.expectReason(Stream.runDrain(turn.events)),
+        TestCodex.expectReason(Stream.runDrain(turn.text))
       ], { concurrency: "unbounded" }))
       yield* Scope.close(scope, Exit.void)
 
@@ -373,7 +373,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("End of the s
           Effect.asVoid(thread.read())
         ]
       ) {
-        assert.strictEqual((yield* TestCodex.reasonOf(effect))._tag, "ConnectionClosed")
+        assert.strictEqual((yield* TestCodex.expectReason(effect))._tag, "ConnectionClosed")
       }
       assert.isDefined(Context.get(services, Codex.Codex).metadata)
     }))

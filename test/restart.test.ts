@@ -108,7 +108,7 @@ layer(TestCodex.layer({ restart: fast }), { excludeTestServices: true })("Restar
       yield* kill
       yield* awaitState("Starting")
       assert.strictEqual((yield* thread.run("two")).finalResponse, "second")
-      const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+      const request = (yield* TestCodex.getRequests(thread.id)).at(-1)
       assert.strictEqual(request?.functionCallOutput("greet"), "hello")
       assert.deepStrictEqual(seen, ["touch x"])
       assert.deepStrictEqual(yield* readPermissions(thread.id), before)
@@ -139,7 +139,7 @@ layer(TestCodex.layer({ restart: fast }), { excludeTestServices: true })("Restar
         base: JSON.stringify(request.body).includes("BASE-MARK"),
         developer: request.messageTexts("developer").filter((text) => text.includes("DEVELOPER-MARK")).length
       })
-      const [, second, third] = (yield* TestCodex.requestsOf(thread.id)).map(facts)
+      const [, second, third] = (yield* TestCodex.getRequests(thread.id)).map(facts)
       assert.deepStrictEqual(third, second)
       assert.isTrue(third?.base)
       assert.notInclude(JSON.stringify(third?.tools), "web_search")

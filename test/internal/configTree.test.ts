@@ -115,7 +115,7 @@ const readBack = (config: StdioTransport.Options["config"]) =>
 describe("StdioTransport config", () => {
   it.live("fails for a key that cannot be sent before it starts the server", () =>
     Effect.gen(function*() {
-      const reason = yield* TestCodex.reasonOf(readBack({ "shell_environment_policy.set.A=B": "2" }))
+      const reason = yield* TestCodex.expectReason(readBack({ "shell_environment_policy.set.A=B": "2" }))
       assert(reason._tag === "SpawnFailed")
       assert.include(reason.message, "shell_environment_policy.set.A=B")
       assert.include(reason.message, "`config`")
@@ -200,7 +200,7 @@ describe("Thread config", () => {
           codex.startThread({ config: { model: null } })
         ]
       ) {
-        const reason = yield* TestCodex.reasonOf(opened)
+        const reason = yield* TestCodex.expectReason(opened)
         assert(reason._tag === "InvalidRequest")
         assert.include(reason.message, "`config`")
       }
