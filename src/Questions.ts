@@ -22,7 +22,7 @@
  * **Gotchas**
  *
  * An MCP server may send an elicitation while its thread starts, before the thread has an id. The handlers of that thread respond if no
- * other thread is starting. Otherwise those of the context where the `Codex` layer was built respond.
+ * other thread is starting. Otherwise the elicitation is declined.
  *
  * **Example** (Responding to both kinds of questions)
  *

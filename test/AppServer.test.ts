@@ -11,26 +11,16 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import manifest from "../package.json" with { type: "json" }
 import * as AppServer from "../src/AppServer.ts"
-import * as AppServerError from "../src/AppServerError.ts"
 import { Session } from "../src/internal/session/session.ts"
 import * as Protocol from "../src/Protocol.ts"
 import * as Fake from "./FakeTransport.ts"
+import { expectReason, killed, settle } from "./scenario.ts"
 
 const sessionState = Effect.flatMap(Session, ({ acquire }) => acquire)
 
 const layer = (options?: AppServer.Options) => Layer.provideMerge(AppServer.layer(options), Fake.layer)
 
-const reasonOf = <A>(effect: Effect.Effect<A, AppServerError.AppServerError>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
-
-const killed = AppServerError.make(
-  new AppServerError.ConnectionClosed({
-    description: "the server was killed by SIGKILL",
-    exitCode: undefined,
-    signal: "SIGKILL",
-    stderrTail: ""
-  })
-)
+const overloaded = { code: -32001, message: "Server overloaded; retry later." }
 
 const commandApproval = {
   threadId: "t",
@@ -42,8 +32,8 @@ const commandApproval = {
 }
 
 describe("AppServer", () => {
-  describe("handshake", () => {
-    it.effect("names the client, asks for the experimental API and then says initialized", () =>
+  describe("layer", () => {
+    it.effect("initializes the server with the name of the client and the experimental API", () =>
       Effect.gen(function*() {
         const fake = yield* Fake.FakeTransport
         assert.deepStrictEqual(fake.sent[0], {
@@ -57,7 +47,7 @@ describe("AppServer", () => {
         assert.deepStrictEqual(fake.sent[1], { method: "initialized" })
       }).pipe(Effect.provide(layer())))
 
-    it.effect("sends the client info and capabilities it is given", () =>
+    it.effect("initializes the server with the client info and the capabilities of its options", () =>
       Effect.gen(function*() {
         const fake = yield* Fake.FakeTransport
         assert.deepStrictEqual(fake.sent[0]!.params, {
@@ -75,7 +65,7 @@ describe("AppServer", () => {
         optOutNotificationMethods: ["thread/started"]
       }))))
 
-    it.effect("reads who the server is", () =>
+    it.effect("has the metadata of the server", () =>
       Effect.gen(function*() {
         const { metadata } = yield* AppServer.AppServer
         assert.strictEqual(metadata.userAgent, Fake.userAgent)
@@ -84,19 +74,23 @@ describe("AppServer", () => {
       }).pipe(Effect.provide(layer())))
   })
 
-  describe("requests", () => {
-    it.effect("sends an id, a method and params, and answers with the result", () =>
+  describe("request", () => {
+    it.effect("sends an id, a method and params, and returns the result", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const answer = yield* Effect.forkChild(server.request("thread/loaded/list", { limit: 2 }))
+        const response = yield* Effect.forkChild(server.request("thread/loaded/list", { limit: 2 }))
         const request = yield* fake.take
         assert.deepStrictEqual(request, { id: request.id!, method: "thread/loaded/list", params: { limit: 2 } })
         yield* fake.reply(request, { data: ["a"], nextCursor: null, addedLater: true })
-        assert.deepStrictEqual<unknown>(yield* Fiber.join(answer), { data: ["a"], nextCursor: null, addedLater: true })
+        assert.deepStrictEqual<unknown>(yield* Fiber.join(response), {
+          data: ["a"],
+          nextCursor: null,
+          addedLater: true
+        })
       }).pipe(Effect.provide(layer())))
 
-    it.effect("sends empty params where the method has some, and none where it has none", () =>
+    it.effect("sends empty params only for a method that has params", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -106,7 +100,7 @@ describe("AppServer", () => {
         assert.isFalse("params" in (yield* fake.take))
       }).pipe(Effect.provide(layer())))
 
-    it.effect("settles requests in whatever order the answers come", () =>
+    it.effect("returns its own result in any order of responses", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -116,32 +110,32 @@ describe("AppServer", () => {
         for (const request of requests.toReversed()) {
           yield* fake.reply(request, { of: request.params.threadId })
         }
-        const answers = yield* Effect.forEach(fibers, (fiber) =>
+        const responses = yield* Effect.forEach(fibers, (fiber) =>
           Fiber.join(fiber))
-        assert.deepStrictEqual<unknown>(answers, [{ of: "a" }, { of: "b" }, { of: "c" }])
+        assert.deepStrictEqual<unknown>(responses, [{ of: "a" }, { of: "b" }, { of: "c" }])
       }).pipe(Effect.provide(layer())))
 
-    it.effect("refuses params that the protocol does not have, and sends nothing", () =>
+    it.effect("fails with InvalidRequest for params that are not in the protocol, and sends nothing", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
         const before = fake.sent.length
-        const misspelt = yield* reasonOf(server.request("thread/start", { sandBox: "read-only" } as never))
-        assert(misspelt._tag === "InvalidRequest")
-        assert.include(misspelt.message, "sandBox")
-        const nested = yield* reasonOf(
+        const misspelled = yield* expectReason(server.request("thread/start", { sandBox: "read-only" } as never))
+        assert(misspelled._tag === "InvalidRequest")
+        assert.include(misspelled.message, "sandBox")
+        const nested = yield* expectReason(
           server.request("turn/start", { threadId: "t", input: [{ type: "text", text: "hi", txt: "ho" }] } as never)
         )
         assert(nested._tag === "InvalidRequest")
         assert.include(nested.message, "txt")
-        const closed = yield* reasonOf(server.request("thread/start", { sandbox: "none" as never }))
+        const closed = yield* expectReason(server.request("thread/start", { sandbox: "none" as never }))
         assert(closed._tag === "InvalidRequest")
-        const unknown = yield* reasonOf(server.request("thread/explode" as never, {} as never))
+        const unknown = yield* expectReason(server.request("thread/explode" as never, {} as never))
         assert(unknown._tag === "InvalidRequest")
         assert.strictEqual(fake.sent.length, before)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("does not show the refused value in the error", () =>
+    it.effect("does not include an invalid value in its error", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const error = yield* Effect.flip(
@@ -150,7 +144,7 @@ describe("AppServer", () => {
         assert.notInclude(`${error.message} ${JSON.stringify(error)} ${error.stack}`, "swordfish")
       }).pipe(Effect.provide(layer())))
 
-    it.effect("replaces lone surrogates, which would make the server drop the request silently", () =>
+    it.effect("replaces lone surrogates, with which the server would drop the request", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -160,7 +154,7 @@ describe("AppServer", () => {
       }).pipe(Effect.provide(layer())))
 
     it.effect.prop(
-      "sends any string as the well-formed string",
+      "sends every string as a well-formed string",
       { name: Schema.String },
       ({ name }) =>
         Effect.gen(function*() {
@@ -172,11 +166,11 @@ describe("AppServer", () => {
       { arbitrary: { runs: 50 } }
     )
 
-    it.effect("fails with the server's code, message and data when it is refused", () =>
+    it.effect("fails with the code, message and data of an error response", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/archive", { threadId: "t" })))
+        const failure = yield* Effect.forkChild(expectReason(server.request("thread/archive", { threadId: "t" })))
         const { id } = yield* fake.take
         yield* fake.emit({ error: { code: -32600, message: "no rollout found", data: { why: "none" } }, id })
         const reason = yield* Fiber.join(failure)
@@ -185,11 +179,11 @@ describe("AppServer", () => {
         assert.deepStrictEqual(reason.data, { why: "none" })
       }).pipe(Effect.provide(layer())))
 
-    it.effect("fails with DecodeFailed when the answer is not of the protocol's shape", () =>
+    it.effect("fails with DecodeFailed when the result does not decode", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/loaded/list")))
+        const failure = yield* Effect.forkChild(expectReason(server.request("thread/loaded/list")))
         yield* fake.reply(yield* fake.take, { data: "swordfish" })
         const reason = yield* Fiber.join(failure)
         assert(reason._tag === "DecodeFailed")
@@ -197,16 +191,16 @@ describe("AppServer", () => {
         assert.notInclude(reason.message, "swordfish")
       }).pipe(Effect.provide(layer())))
 
-    it.effect("fails with DecodeFailed when the answer has neither a result nor an error", () =>
+    it.effect("fails with DecodeFailed when the response has neither a result nor an error", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/loaded/list")))
+        const failure = yield* Effect.forkChild(expectReason(server.request("thread/loaded/list")))
         yield* fake.emit({ id: (yield* fake.take).id })
         assert.strictEqual((yield* Fiber.join(failure))._tag, "DecodeFailed")
       }).pipe(Effect.provide(layer())))
 
-    it.effect("needs room for at least one request", () =>
+    it.effect("fails with InvalidRequest when maxInFlight is not positive", () =>
       Effect.gen(function*() {
         for (const maxInFlight of [0, -1, NaN]) {
           const error = yield* Effect.flip(Effect.scoped(Layer.build(layer({ maxInFlight }))))
@@ -214,11 +208,11 @@ describe("AppServer", () => {
         }
       }))
 
-    it.effect("fails with RequestTimeout when no answer comes, and ignores one that comes later", () =>
+    it.effect("fails with RequestTimeout without a response, and ignores a later response", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const failure = yield* Effect.forkChild(reasonOf(server.request("thread/archive", { threadId: "t" })))
+        const failure = yield* Effect.forkChild(expectReason(server.request("thread/archive", { threadId: "t" })))
         const request = yield* fake.take
         yield* TestClock.adjust("60 seconds")
         const reason = yield* Fiber.join(failure)
@@ -230,7 +224,7 @@ describe("AppServer", () => {
         yield* Fiber.join(next)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("has at most the given number of requests unanswered", () =>
+    it.effect("sends at most maxInFlight requests without a response", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -241,16 +235,16 @@ describe("AppServer", () => {
           })
         )
         const first = yield* Effect.forEach([1, 2, 3], () => fake.take)
-        yield* Effect.yieldNow
+        yield* settle
         assert.strictEqual(fake.sent.length - handshake, 3)
         yield* fake.reply(first[0]!, { data: [] })
         yield* fake.take
-        yield* Effect.yieldNow
+        yield* settle
         assert.strictEqual(fake.sent.length - handshake, 4)
         yield* Fiber.interrupt(all)
       }).pipe(Effect.provide(layer({ maxInFlight: 3 }))))
 
-    it.effect("takes back the place of one that waits for longer than others may, and still hears its answer", () =>
+    it.effect("releases the permit of a long request after the default timeout, and still receives its response", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -259,7 +253,7 @@ describe("AppServer", () => {
           () => Effect.forkChild(server.requestRaw("thread/resume", { threadId: "t" }, { timeout: "1 hour" }))
         )
         const [first, second] = [yield* fake.takeMethod("thread/resume"), yield* fake.takeMethod("thread/resume")]
-        // It waits for a place just as long as there may be none.
+        // The first two requests hold both permits for 60 seconds.
         const waiting = yield* Effect.forkChild(server.request("model/list", {}, { timeout: "2 minutes" }))
         yield* TestClock.adjust("59 seconds")
         assert.isFalse(fake.sent.some(({ method }) => method === "model/list"))
@@ -269,13 +263,13 @@ describe("AppServer", () => {
         yield* TestClock.adjust("10 minutes")
         for (const request of [first, second]) yield* fake.reply(request, { late: true })
         for (const each of patient) assert.deepStrictEqual(yield* Fiber.join(each), { late: true })
-        // Their places are not given back twice.
+        // The late responses do not release the permits a second time.
         yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(server.request("thread/loaded/list")))
         yield* TestClock.adjust("1 second")
         assert.lengthOf(fake.sent.filter(({ method }) => method === "thread/loaded/list"), 2)
       }).pipe(Effect.provide(layer({ maxInFlight: 2 }))))
 
-    it.effect("lets an interrupt pass requests that wait", () =>
+    it.effect("sends turn/interrupt without a permit", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -285,27 +279,26 @@ describe("AppServer", () => {
         assert.strictEqual((yield* fake.take).method, "turn/interrupt")
       }).pipe(Effect.provide(layer({ maxInFlight: 1 }))))
 
-    it.effect("repeats a read that the server was too busy for, and nothing else", () =>
+    it.effect("retries an idempotent request when the server is overloaded, and no other", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const overloaded = (request: Fake.Message) =>
-          fake.emit({ id: request.id, error: { code: -32001, message: "Server overloaded; retry later." } })
+        const refuse = Effect.flatMap(fake.take, ({ id }) => fake.emit({ id, error: overloaded }))
 
         const read = yield* Effect.forkChild(server.request("thread/loaded/list"))
-        yield* overloaded(yield* fake.take)
+        yield* refuse
         yield* TestClock.adjust("1 second")
-        yield* overloaded(yield* fake.take)
+        yield* refuse
         yield* TestClock.adjust("1 second")
         yield* fake.reply(yield* fake.take, { data: [] })
         assert.deepStrictEqual((yield* Fiber.join(read)).data, [])
 
-        const start = yield* Effect.forkChild(reasonOf(server.request("turn/start", { threadId: "t", input: [] })))
-        yield* overloaded(yield* fake.take)
+        const start = yield* Effect.forkChild(expectReason(server.request("turn/start", { threadId: "t", input: [] })))
+        yield* refuse
         assert.strictEqual((yield* Fiber.join(start))._tag, "Overloaded")
       }).pipe(Effect.provide(layer())))
 
-    it.effect("gives up repeating after a while", () =>
+    it.effect("fails with Overloaded after a minute of retries", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -314,16 +307,15 @@ describe("AppServer", () => {
             Effect.catchReason("AppServerError", "Overloaded", (reason) => Effect.succeed(reason.method))
           )
         )
-        const refuse = Effect.flatMap(fake.take, ({ id }) =>
-          fake.emit({ id, error: { code: -32001, message: "Server overloaded; retry later." } }))
+        const refuse = Effect.flatMap(fake.take, ({ id }) => fake.emit({ id, error: overloaded }))
         yield* Effect.forkChild(Effect.forever(refuse))
         yield* TestClock.adjust("59 seconds")
         assert.strictEqual(yield* Fiber.join(failure), "model/list")
       }).pipe(Effect.provide(layer())))
   })
 
-  describe("the end of the connection", () => {
-    it.effect("fails what is pending and what comes later, with the one cause", () =>
+  describe("end of the connection", () => {
+    it.effect("fails every pending and later request and stream with its cause", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -337,7 +329,7 @@ describe("AppServer", () => {
         assert.deepStrictEqual(yield* Effect.flip(Stream.runDrain(server.notifications)), killed)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("delivers first what came before it", () =>
+    it.effect("comes after the messages before it", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -347,7 +339,7 @@ describe("AppServer", () => {
         const watching = yield* Effect.forkChild(
           Effect.exit(Stream.runForEach(server.notifications, (event) => Effect.sync(() => seen.push(event.method))))
         )
-        yield* Effect.yieldNow
+        yield* settle
         yield* fake.emit(Fake.turnStarted("t", "u"), { id, result: { data: ["last"] } }, Fake.turnCompleted("t", "u"))
         yield* fake.end(killed)
         assert.deepStrictEqual((yield* Fiber.join(request)).data, ["last"])
@@ -355,7 +347,7 @@ describe("AppServer", () => {
         assert.deepStrictEqual(seen, ["turn/started", "turn/completed"])
       }).pipe(Effect.provide(layer())))
 
-    it.effect("reaches everyone, whatever one of them does about it", () =>
+    it.effect("settles every other request when a fiber observer or a listener throws", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -381,23 +373,23 @@ describe("AppServer", () => {
         assert.isDefined(third)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("is reported also when the transport just stops", () =>
+    it.effect("fails requests with ConnectionClosed when the transport ends without an error", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
-        const pending = yield* Effect.forkChild(reasonOf(server.request("thread/loaded/list")))
+        const pending = yield* Effect.forkChild(expectReason(server.request("thread/loaded/list")))
         yield* fake.take
         yield* fake.end()
         assert.strictEqual((yield* Fiber.join(pending))._tag, "ConnectionClosed")
       }).pipe(Effect.provide(layer())))
 
-    it.effect("comes with the end of the layer's scope", () =>
+    it.effect("fails requests with ConnectionClosed when the scope of the layer closes", () =>
       Effect.gen(function*() {
         const server = yield* Effect.provide(AppServer.AppServer, layer())
-        assert.strictEqual((yield* reasonOf(server.request("thread/loaded/list")))._tag, "ConnectionClosed")
+        assert.strictEqual((yield* expectReason(server.request("thread/loaded/list")))._tag, "ConnectionClosed")
       }))
 
-    it.effect("interrupts the handlers that are running", () =>
+    it.effect("interrupts running handlers", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -416,18 +408,18 @@ describe("AppServer", () => {
   })
 
   describe("notifications", () => {
-    it.effect("are typed, and come with whatever else the server sent", () =>
+    it.effect("emits a typed notification with its additional fields", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
         const message = { ...Fake.turnStarted("t", "u"), traceId: "abc" }
         const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
-        yield* Effect.yieldNow
+        yield* settle
         yield* fake.emit(message)
         assert.deepStrictEqual<unknown>(yield* Fiber.join(watching), [message])
       }).pipe(Effect.provide(layer())))
 
-    it.effect("of a newer server pass through: methods, members, variants and fields", () =>
+    it.effect("emits unknown methods, members, variants and fields of a newer server", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -441,12 +433,12 @@ describe("AppServer", () => {
           { method: "thread/archived", params: { threadId: "t", by: "someone" }, shard: 7 }
         ]
         const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, messages.length)))
-        yield* Effect.yieldNow
+        yield* settle
         yield* fake.emit(...messages)
         assert.deepStrictEqual<unknown>(yield* Fiber.join(watching), messages)
       }).pipe(Effect.provide(layer())))
 
-    it.effect("of a known method and a wrong shape arrive as malformed, with the raw message", () =>
+    it.effect("emits a notification that does not decode as malformed, with the raw message", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -455,12 +447,12 @@ describe("AppServer", () => {
           params: { threadId: "t", turnId: "u", itemId: "i", delta: 7 }
         }
         const watching = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
-        yield* Effect.yieldNow
+        yield* settle
         yield* fake.emit(message)
         assert.deepStrictEqual<unknown>(yield* Fiber.join(watching), [{ method: "malformed", raw: message }])
       }).pipe(Effect.provide(layer())))
 
-    it.effect("reach a slow reader whole, with consecutive deltas joined, and a fast one at once", () =>
+    it.effect("coalesces the deltas of a slow subscriber, and does not delay a fast one", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -474,7 +466,7 @@ describe("AppServer", () => {
           )
         const fast = yield* Effect.forkChild(read(Effect.void))
         const slow = yield* Effect.forkChild(read(Deferred.await(gate)))
-        yield* Effect.yieldNow
+        yield* settle
         yield* fake.emit(Fake.turnStarted("t", "u"))
         for (let index = 0; index < count; index += 1000) {
           yield* fake.emit(...Array.from({ length: 1000 }, (_, at) => Fake.delta("t", "u", "i", `${index + at} `)))
@@ -493,8 +485,8 @@ describe("AppServer", () => {
       }).pipe(Effect.provide(layer())))
   })
 
-  describe("lines that are not messages", () => {
-    it.effect("are skipped and reported, and the connection goes on", () =>
+  describe("invalid line", () => {
+    it.effect("is skipped, and the connection stays usable", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -523,7 +515,7 @@ describe("AppServer", () => {
         assert.isFalse("polluted" in {})
       }).pipe(Effect.provide(layer())))
 
-    it.effect("are reported without what they hold", () => {
+    it.effect("is logged without its content", () => {
       const logged: Array<string> = []
       const logger = Logger.make(({ message }) => {
         logged.push(String(message))
@@ -543,7 +535,7 @@ describe("AppServer", () => {
     })
   })
 
-  describe("requests of the server", () => {
+  describe("handle", () => {
     const declines: Record<string, unknown> = {
       "item/commandExecution/requestApproval": { decision: "decline" },
       "item/fileChange/requestApproval": { decision: "decline" },
@@ -552,27 +544,27 @@ describe("AppServer", () => {
     }
 
     for (const method of [...Object.keys(Protocol.serverRequests), "newer/request"]) {
-      it.effect(`${method} grants nothing when nobody handles it`, () =>
+      it.effect(`responds to ${method} without a grant when it has no handler`, () =>
         Effect.gen(function*() {
           const fake = yield* Fake.FakeTransport
           yield* fake.emit({ method, id: 0, params: { threadId: "t" } })
-          const answer = yield* fake.take
-          assert.strictEqual(answer.id, 0)
-          if (method in declines) assert.deepStrictEqual(answer.result, declines[method])
-          else if (method === "item/tool/call") assert.isFalse(answer.result.success)
-          else if (method.endsWith("Approval")) assert.property(answer.result.decision, "denied")
-          else assert.strictEqual(answer.error.code, -32601)
+          const response = yield* fake.take
+          assert.strictEqual(response.id, 0)
+          if (method in declines) assert.deepStrictEqual(response.result, declines[method])
+          else if (method === "item/tool/call") assert.isFalse(response.result.success)
+          else if (method.endsWith("Approval")) assert.property(response.result.decision, "denied")
+          else assert.strictEqual(response.error.code, -32601)
           const spec = method in Protocol.serverRequests
             ? Protocol.serverRequests[method as keyof Protocol.ServerRequests]
             : undefined
-          if (spec !== undefined && answer.result !== undefined) {
-            const decoded = Schema.decodeUnknownResult(spec.result as Schema.Codec<unknown>)(answer.result)
+          if (spec !== undefined && response.result !== undefined) {
+            const decoded = Schema.decodeUnknownResult(spec.result as Schema.Codec<unknown>)(response.result)
             assert.isTrue(Result.isSuccess(decoded))
           }
         }).pipe(Effect.provide(layer())))
     }
 
-    it.effect("are answered by the handler, which gets typed params", () =>
+    it.effect("responds with the result of the handler, which gets typed params", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -582,30 +574,32 @@ describe("AppServer", () => {
         assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "accept" } })
       }).pipe(Effect.scoped, Effect.provide(layer())))
 
-    it.effect("grant nothing when the handler fails, dies, answers nonsense, or cannot be given the params", () =>
+    it.effect("declines when the handler fails, dies or returns an invalid result, and when the params do not decode", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
         const method = "item/commandExecution/requestApproval"
-        const answered = (handler: () => Effect.Effect<any, unknown>, params: object = commandApproval) =>
-          Effect.gen(function*() {
-            yield* server.handle(method, handler)
+        const expectDecline = Effect.fnUntraced(
+          function*(handler: () => unknown, params: object = commandApproval) {
+            yield* server.handle(method, handler as () => Effect.Effect<never>)
             yield* fake.emit({ method, id: 0, params })
             assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "decline" } })
-          }).pipe(Effect.scoped)
-        yield* answered(() => Effect.fail("no"))
-        yield* answered(() => Effect.die(new Error("bug")))
-        yield* answered(() => {
+          },
+          Effect.scoped
+        )
+        yield* expectDecline(() => Effect.fail("no"))
+        yield* expectDecline(() => Effect.die(new Error("bug")))
+        yield* expectDecline(() => {
           throw new Error("thrown")
         })
-        yield* answered(() => Effect.interrupt)
-        yield* answered(() => Promise.resolve({ decision: "accept" }) as never)
-        yield* answered(() => Effect.succeed({ decision: "yes please" }))
-        yield* answered(() => Effect.succeed(undefined))
-        yield* answered(() => Effect.succeed({ decision: "accept" }), { ...commandApproval, threadId: 7 })
+        yield* expectDecline(() => Effect.interrupt)
+        yield* expectDecline(() => Promise.resolve({ decision: "accept" }))
+        yield* expectDecline(() => Effect.succeed({ decision: "yes please" }))
+        yield* expectDecline(() => Effect.succeed(undefined))
+        yield* expectDecline(() => Effect.succeed({ decision: "accept" }), { ...commandApproval, threadId: 7 })
       }).pipe(Effect.provide(layer())))
 
-    it.effect("hold up nobody: not a request, not an event, not another handler", () =>
+    it.effect("does not delay requests, notifications or other handlers", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -613,7 +607,7 @@ describe("AppServer", () => {
         yield* server.handle(method, (params) =>
           params.itemId === "slow" ? Effect.never : Effect.succeed({ decision: "accept" } as const))
         const events = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
-        yield* Effect.yieldNow
+        yield* settle
         yield* fake.emit({ method, id: 0, params: { ...commandApproval, itemId: "slow" } })
         yield* fake.emit({ method, id: 1, params: commandApproval }, Fake.turnStarted("other", "v"))
         assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision: "accept" } })
@@ -623,7 +617,7 @@ describe("AppServer", () => {
         yield* Fiber.join(interrupt)
       }).pipe(Effect.scoped, Effect.provide(layer())))
 
-    it.effect("may be handled with the help of the server itself", () =>
+    it.effect("lets the handler send requests", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -636,21 +630,21 @@ describe("AppServer", () => {
         assert.deepStrictEqual(yield* fake.take, { id: 0, result: { decision: "accept" } })
       }).pipe(Effect.scoped, Effect.provide(layer())))
 
-    it.effect("are handled once when they are replayed, and not at all when they are resolved elsewhere", () =>
+    it.effect("runs the handler once for a replayed request, and interrupts it when another client responds", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
         const method = "item/commandExecution/requestApproval"
         let calls = 0
-        const withdrawn = yield* Deferred.make<void>()
+        const interrupted = yield* Deferred.make<void>()
         yield* server.handle(method, () =>
           Effect.sync(() => calls++).pipe(
             Effect.andThen(Effect.never),
-            Effect.onInterrupt(() => Deferred.succeed(withdrawn, undefined))
+            Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
           ))
         yield* fake.emit({ method, id: 0, params: commandApproval }, { method, id: 0, params: commandApproval })
         yield* fake.emit({ method: "serverRequest/resolved", params: { threadId: "t", requestId: 0 } })
-        yield* Deferred.await(withdrawn)
+        yield* Deferred.await(interrupted)
         assert.strictEqual(calls, 1)
         const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
         const next = yield* fake.take
@@ -658,7 +652,7 @@ describe("AppServer", () => {
         yield* Fiber.interrupt(request)
       }).pipe(Effect.scoped, Effect.provide(layer())))
 
-    it.effect("go to the latest handler, and back to the earlier one when its scope closes", () =>
+    it.effect("runs the latest handler, and the earlier one after its scope closes", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -674,7 +668,7 @@ describe("AppServer", () => {
         assert.deepStrictEqual((yield* fake.take).result, { decision: "accept" })
       }).pipe(Effect.scoped, Effect.provide(layer())))
 
-    it.effect("are passed on by a handler that says so, and declined with its reason when it is the last", () =>
+    it.effect("runs the earlier handler after NotHandled, and declines after the last one", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -692,7 +686,7 @@ describe("AppServer", () => {
         assert.deepStrictEqual((yield* fake.take).result, { decision: "decline" })
       }).pipe(Effect.scoped, Effect.provide(layer())))
 
-    it.effect("that have nothing to decline are told an error: one for nobody, another for a failure", () =>
+    it.effect("responds with an error to a request without a decline, with another code when a handler fails", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -720,15 +714,15 @@ describe("AppServer", () => {
           ({ reason }) => Effect.succeed({ accessToken: `for ${reason}`, chatgptAccountId: "account" })
         )
         yield* fake.emit(...methods.map((method, id) => ({ method, id: id + 20, params })))
-        const answers = yield* Effect.all(methods.map(() => fake.take))
-        assert.deepStrictEqual(answers.map(({ result }) => result), [
+        const responses = yield* Effect.all(methods.map(() => fake.take))
+        assert.deepStrictEqual(responses.map(({ result }) => result), [
           { currentTimeAt: 1_795_525_230 },
           { accessToken: "for unauthorized", chatgptAccountId: "account" },
           { token: "token" }
         ])
       }).pipe(Effect.scoped, Effect.provide(layer())))
 
-    it.effect("that are replayed after their answer are not answered again; the same id with another request is", () =>
+    it.effect("sends no second response to a replayed request, but one to another request with the same id", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const fake = yield* Fake.FakeTransport
@@ -752,7 +746,7 @@ describe("AppServer", () => {
       }).pipe(Effect.scoped, Effect.provide(layer())))
   })
 
-  it.effect("calls a notification handler until its scope closes", () =>
+  it.effect("calls an internal notification handler until its scope closes", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { server: connection } = yield* sessionState
@@ -764,13 +758,13 @@ describe("AppServer", () => {
         })
         yield* connection.addNotificationHandler("turn/started", ({ turn }) => seen.push(turn.id))
         const started = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 2)))
-        yield* Effect.yieldNow
+        yield* settle
         yield* fake.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u"))
         yield* Fiber.join(started)
       }).pipe(Effect.scoped)
       assert.deepStrictEqual(seen, ["u"])
       const later = yield* Effect.forkChild(Stream.runCollect(Stream.take(server.notifications, 1)))
-      yield* Effect.yieldNow
+      yield* settle
       yield* fake.emit(Fake.turnStarted("t", "v"))
       yield* Fiber.join(later)
       assert.lengthOf(seen, 1)

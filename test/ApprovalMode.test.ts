@@ -1,19 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
 import { assertFailure, assertSuccess } from "@effect/vitest/utils"
-import { ApprovalMode, AppServer, type AppServerError, Codex, Sandbox } from "effect-codex"
+import { ApprovalMode, type AppServerError, Codex, Sandbox } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Fake from "./FakeTransport.ts"
+import { layer, openThread } from "./scenario.ts"
 
 const bypass = "dangerously_bypass_approvals_and_sandbox"
 
 const resolveThread = (input: ApprovalMode.ThreadInput) => Effect.result(ApprovalMode.resolveThread(input))
 const resolveTurn = (input: ApprovalMode.TurnInput) => Effect.result(ApprovalMode.resolveTurn(input))
 
-const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+const fakeLayer = layer()
 
 describe("ApprovalMode", () => {
   it.effect("resolves the modes of a thread to the protocol's fields", () =>
@@ -50,14 +50,14 @@ describe("ApprovalMode", () => {
       assertSuccess(yield* resolveTurn({}), {})
     }))
 
-  it.effect("needs no service, and decodes and encodes synchronously", () =>
+  it.effect("decodes and encodes synchronously and without services", () =>
     Effect.sync(() => {
       const fields = Schema.decodeSync(ApprovalMode.ThreadApproval)({ approvalMode: bypass })
       assert.deepStrictEqual(fields, { approvalPolicy: "never", sandbox: "danger-full-access" })
       assert.deepStrictEqual(Schema.encodeSync(ApprovalMode.ThreadApproval)(fields), { approvalMode: bypass })
     }))
 
-  it.effect("fails with a SandboxConflictError that says what conflicts", () =>
+  it.effect("fails with a SandboxConflictError that contains the mode and the sandbox", () =>
     Effect.gen(function*() {
       const thread = yield* Effect.flip(ApprovalMode.resolveThread({ approvalMode: bypass, sandbox: "read-only" }))
       assert(thread._tag === "SandboxConflictError")
@@ -71,13 +71,13 @@ describe("ApprovalMode", () => {
       assert.match(turn.message, /cannot be combined with `sandboxPolicy` \{.*workspaceWrite.*\}/)
     }))
 
-  it.effect("can be caught by its tag", () =>
+  it.effect("fails with an error that `catchTag` handles", () =>
     ApprovalMode.resolveThread({ approvalMode: bypass, sandbox: "read-only" }).pipe(
       Effect.catchTag("SandboxConflictError", (conflict) => Effect.succeed(conflict.field)),
       Effect.map((field) => assert.strictEqual(field, "sandbox"))
     ))
 
-  it.effect("keeps the conflict when it stands within other schemas", () =>
+  it.effect("finds the conflict of a schema inside other schemas", () =>
     Effect.gen(function*() {
       const Settings = Schema.Struct({ jobs: Schema.Array(Schema.Union([ApprovalMode.ThreadApproval, Schema.String])) })
       const error = yield* Effect.flip(
@@ -90,7 +90,7 @@ describe("ApprovalMode", () => {
       assert.strictEqual(conflict.sandbox, "workspace-write")
     }))
 
-  it.effect("rejects an unknown mode with a message that lists the three", () =>
+  it.effect("rejects an unknown mode with a list of the known modes", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(ApprovalMode.resolveThread({ approvalMode: "allow_all" as never }))
       assert(error._tag === "SchemaError")
@@ -98,7 +98,7 @@ describe("ApprovalMode", () => {
       assert.strictEqual(ApprovalMode.sandboxConflict(error), undefined)
     }))
 
-  it.effect("has no mode for approval fields that no mode leads to", () =>
+  it.effect("does not encode approval fields that no mode produces", () =>
     Effect.gen(function*() {
       const encode = Schema.encodeEffect(ApprovalMode.ThreadApproval)
       yield* Effect.flip(encode({ approvalPolicy: "on-request" }))
@@ -106,7 +106,7 @@ describe("ApprovalMode", () => {
       yield* Effect.flip(encode({ approvalsReviewer: "auto_review" }))
     }))
 
-  it.effect.prop("is total for a thread: either fields or a conflict, and a conflict just where there is one", {
+  it.effect.prop("resolves each input of a thread to fields, or to a conflict where there is one", {
     input: Schema.toEncoded(ApprovalMode.ThreadApproval)
   }, ({ input }) =>
     Effect.gen(function*() {
@@ -126,7 +126,7 @@ describe("ApprovalMode", () => {
       assertSuccess(yield* resolveThread(back), resolved.success)
     }))
 
-  it.effect.prop("is total for a turn, and encoding goes back", {
+  it.effect.prop("resolves each input of a turn to fields that encode back, or to a conflict where there is one", {
     input: Schema.toEncoded(ApprovalMode.TurnApproval)
   }, ({ input }) =>
     Effect.gen(function*() {
@@ -141,16 +141,14 @@ describe("ApprovalMode", () => {
       assertSuccess(yield* resolveTurn(back), resolved.success)
     }))
 
-  it.effect.prop("never sends a byte when there is a conflict", {
+  it.effect.prop("sends nothing when a mode and a sandbox conflict", {
     sandbox: Sandbox.Mode,
     sandboxPolicy: Sandbox.Policy
   }, ({ sandbox, sandboxPolicy }) =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
-      const opening = yield* Effect.forkChild(codex.startThread())
-      yield* fake.reply(yield* fake.take, Fake.threadResponse("t"))
-      const thread = yield* Fiber.join(opening)
+      const thread = yield* openThread("t")
       const before = fake.sent.length
       const conflicts: ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }>> = [
         codex.startThread({ approvalMode: bypass, sandbox }),
@@ -165,42 +163,45 @@ describe("ApprovalMode", () => {
         )
       }
       assert.strictEqual(fake.sent.length, before)
-    }).pipe(Effect.provide(layer)), { arbitrary: { runs: 20 } })
+    }).pipe(Effect.provide(fakeLayer)), { arbitrary: { runs: 20 } })
 })
 
-describe("the approval fields of an operation", () => {
-  const sent = <A, E>(operation: (codex: Codex.Codex["Service"]) => Effect.Effect<A, E>, method: string) =>
+describe("Approval fields of an operation", () => {
+  const sendFields = <A, E>(operation: (codex: Codex.Codex["Service"]) => Effect.Effect<A, E>, method: string) =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       yield* Effect.forkChild(operation(yield* Codex.Codex))
       const { approvalPolicy, approvalsReviewer, sandbox } = (yield* fake.takeMethod(method)).params
       return { approvalPolicy, approvalsReviewer, sandbox }
-    }).pipe(Effect.provide(layer, { local: true }))
+    }).pipe(Effect.provide(fakeLayer, { local: true }))
 
   const autoReview = { approvalPolicy: "on-request", approvalsReviewer: "auto_review", sandbox: undefined }
   const nothing = { approvalPolicy: undefined, approvalsReviewer: undefined, sandbox: undefined }
 
-  it.effect("are those of auto_review when a thread is started without any", () =>
+  it.effect("sends the fields of auto_review when a thread starts without approval options", () =>
     Effect.gen(function*() {
-      assert.deepStrictEqual(yield* sent((codex) => codex.startThread(), "thread/start"), autoReview)
-      assert.deepStrictEqual(yield* sent((codex) => codex.startThread({ model: "m" }), "thread/start"), autoReview)
+      assert.deepStrictEqual(yield* sendFields((codex) => codex.startThread(), "thread/start"), autoReview)
+      assert.deepStrictEqual(
+        yield* sendFields((codex) => codex.startThread({ model: "m" }), "thread/start"),
+        autoReview
+      )
     }))
 
-  it.effect("are not sent when a thread is resumed or forked without any", () =>
+  it.effect("sends no approval fields when a thread is resumed or forked without approval options", () =>
     Effect.gen(function*() {
-      assert.deepStrictEqual(yield* sent((codex) => codex.resumeThread("t"), "thread/resume"), nothing)
-      assert.deepStrictEqual(yield* sent((codex) => codex.forkThread("t"), "thread/fork"), nothing)
+      assert.deepStrictEqual(yield* sendFields((codex) => codex.resumeThread("t"), "thread/resume"), nothing)
+      assert.deepStrictEqual(yield* sendFields((codex) => codex.forkThread("t"), "thread/fork"), nothing)
     }))
 
-  it.effect("may be given raw, and are then sent as they are", () =>
+  it.effect("sends raw approval fields unchanged", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(
-        yield* sent((codex) => codex.startThread({ approvalPolicy: "on-request" }), "thread/start"),
+        yield* sendFields((codex) => codex.startThread({ approvalPolicy: "on-request" }), "thread/start"),
         { ...nothing, approvalPolicy: "on-request" }
       )
       const granular = { granular: { mcp_elicitations: true, rules: true, sandbox_approval: false } }
       assert.deepStrictEqual(
-        yield* sent(
+        yield* sendFields(
           (codex) => codex.resumeThread("t", { approvalPolicy: granular, approvalsReviewer: "user" }),
           "thread/resume"
         ),
@@ -208,7 +209,7 @@ describe("the approval fields of an operation", () => {
       )
     }))
 
-  it.effect("do not go with a permission profile where they set a sandbox", () =>
+  it.effect("rejects a permission profile together with a sandbox", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
@@ -218,21 +219,21 @@ describe("the approval fields of an operation", () => {
         assert(error._tag === "AppServerError" && error.reason._tag === "InvalidRequest")
       }
       assert.strictEqual(fake.sent.length, before)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 
-  it.effect("cannot be given both ways", () =>
+  it.effect("rejects a mode together with raw approval fields", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
       const before = fake.sent.length
-      // @ts-expect-error: both at once is a compile error.
+      // @ts-expect-error: a mode with raw fields
       const error = yield* Effect.flip(codex.startThread({ approvalMode: "deny_all", approvalPolicy: "never" }))
       assert(error._tag === "AppServerError" && error.reason._tag === "InvalidRequest")
       assert.strictEqual(fake.sent.length, before)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 })
 
-describe("a thread with other rights than were asked for", () => {
+describe("Verification of permissions", () => {
   const open = (options: Codex.StartOptions, effective: object) =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -240,9 +241,9 @@ describe("a thread with other rights than were asked for", () => {
       const opening = yield* Effect.forkChild(Effect.result(codex.startThread(options)))
       yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t", effective))
       return yield* Fiber.join(opening)
-    }).pipe(Effect.provide(layer, { local: true }))
+    }).pipe(Effect.provide(fakeLayer, { local: true }))
 
-  const refused = Effect.fnUntraced(
+  const assertNotApplied = Effect.fnUntraced(
     function*(options: Codex.StartOptions, effective: object, setting: AppServerError.SettingsNotApplied["setting"]) {
       const result = yield* open(options, effective)
       assert(Result.isFailure(result) && result.failure._tag === "AppServerError")
@@ -251,22 +252,26 @@ describe("a thread with other rights than were asked for", () => {
     }
   )
 
-  it.effect("is not handed out", () =>
+  it.effect("fails when a started thread has other permissions than requested", () =>
     Effect.gen(function*() {
-      yield* refused({ approvalMode: "deny_all" }, { approvalPolicy: "on-request" }, "approvalPolicy")
-      yield* refused({ approvalMode: "auto_review" }, { approvalsReviewer: "user" }, "approvalsReviewer")
-      yield* refused({ sandbox: "read-only" }, { sandbox: { type: "dangerFullAccess" } }, "sandbox")
-      yield* refused({ sandbox: "read-only" }, { sandbox: undefined }, "sandbox")
-      yield* refused({ permissions: ":read-only" }, { activePermissionProfile: null }, "permissions")
-      yield* refused({ permissions: ":read-only" }, { activePermissionProfile: { id: ":workspace" } }, "permissions")
-      yield* refused(
+      yield* assertNotApplied({ approvalMode: "deny_all" }, { approvalPolicy: "on-request" }, "approvalPolicy")
+      yield* assertNotApplied({ approvalMode: "auto_review" }, { approvalsReviewer: "user" }, "approvalsReviewer")
+      yield* assertNotApplied({ sandbox: "read-only" }, { sandbox: { type: "dangerFullAccess" } }, "sandbox")
+      yield* assertNotApplied({ sandbox: "read-only" }, { sandbox: undefined }, "sandbox")
+      yield* assertNotApplied({ permissions: ":read-only" }, { activePermissionProfile: null }, "permissions")
+      yield* assertNotApplied(
+        { permissions: ":read-only" },
+        { activePermissionProfile: { id: ":workspace" } },
+        "permissions"
+      )
+      yield* assertNotApplied(
         { approvalPolicy: { granular: { mcp_elicitations: true, rules: true, sandbox_approval: true } } },
         { approvalPolicy: { granular: { mcp_elicitations: true, rules: false, sandbox_approval: true } } },
         "approvalPolicy"
       )
     }))
 
-  it.effect("is told from one whose rights the server reports in other words", () =>
+  it.effect("accepts permissions that the server reports in an equivalent form", () =>
     Effect.gen(function*() {
       assert.isTrue(Result.isSuccess(
         yield* open({

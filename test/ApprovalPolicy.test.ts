@@ -7,14 +7,13 @@ import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
-import * as Queue from "effect/Queue"
-import * as Terminal from "effect/Terminal"
 import * as TestClock from "effect/testing/TestClock"
 import { joinedWords } from "../src/internal/approvals/shellWords.ts"
 import {
   decodeCommandApproval,
   decodeLegacyCommandApproval
 } from "../src/internal/session/handlers/approvalRequests.ts"
+import * as FakeTerminal from "./FakeTerminal.ts"
 
 const base = { threadId: "t", turnId: "u", itemId: "i", reason: undefined, params: {} }
 
@@ -61,10 +60,10 @@ const mcpToolCall: Approvals.McpToolCallRequest = {
   annotations: {}
 }
 
-const decides = <R>(policy: Approvals.Policy<R>, request: Approvals.Request) =>
+const decide = <R>(policy: Approvals.Policy<R>, request: Approvals.Request) =>
   Effect.map(policy(request), Option.getOrUndefined)
 
-/** A folder `project` and one next to it, by their real paths, and what makes a link in `project`. */
+/** Makes a folder `project` and one next to it. Returns their real paths, and a function that makes links in `project`. */
 const makeFolders = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -78,11 +77,11 @@ const makeFolders = Effect.gen(function*() {
 
 const always = (decision: "accept" | "decline"): Approvals.Policy => () => Effect.succeedSome(decision)
 
-describe("a policy about commands", () => {
-  it.effect("is asked about single plain commands, and about nothing else that is wanted with them", () =>
+describe("ApprovalPolicy of commands", () => {
+  it.effect("acceptCommands decides about single plain commands only", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.acceptCommands(([program]) => program === "npm")
-      assert.strictEqual(yield* decides(policy, command(["npm", "test"])), "accept")
+      assert.strictEqual(yield* decide(policy, command(["npm", "test"])), "accept")
       const others: ReadonlyArray<Approvals.Request> = [
         command(["rm"]),
         command(undefined, { command: "/bin/bash -c 'npm test; rm -rf .'" }),
@@ -94,19 +93,19 @@ describe("a policy about commands", () => {
         permissions({ write: ["/project"] }),
         mcpToolCall
       ]
-      for (const request of others) assert.isUndefined(yield* decides(policy, request), request._tag)
+      for (const request of others) assert.isUndefined(yield* decide(policy, request), request._tag)
     }))
 
-  it.effect("that only read accepts those", () =>
+  it.effect("readOnlyCommands accepts commands that only read", () =>
     Effect.gen(function*() {
-      assert.strictEqual(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls", "-la"])), "accept")
-      assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["rm", "-rf", "/"])))
-      assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, command(["ls"], { kind: "writeStdin" })))
+      assert.strictEqual(yield* decide(ApprovalPolicy.readOnlyCommands, command(["ls", "-la"])), "accept")
+      assert.isUndefined(yield* decide(ApprovalPolicy.readOnlyCommands, command(["rm", "-rf", "/"])))
+      assert.isUndefined(yield* decide(ApprovalPolicy.readOnlyCommands, command(["ls"], { kind: "writeStdin" })))
     }))
 
-  it.effect("that only read leaves open a shell that runs other files first, or is not the system's", () =>
+  it.effect("readOnlyCommands leaves a shell open that runs other files first or is not the system's", () =>
     Effect.gen(function*() {
-      const ofServer = (line: string) =>
+      const decodeRequest = (line: string) =>
         decodeCommandApproval({
           threadId: "t",
           turnId: "u",
@@ -115,7 +114,7 @@ describe("a policy about commands", () => {
           command: line,
           cwd: "/project"
         }).request
-      const ofLegacyServer = (words: ReadonlyArray<string>) =>
+      const decodeLegacyRequest = (words: ReadonlyArray<string>) =>
         decodeLegacyCommandApproval({
           conversationId: "t",
           callId: "c",
@@ -124,7 +123,7 @@ describe("a policy about commands", () => {
           parsedCmd: []
         }).request
       const accepted = ["ls -la", "/bin/bash -c 'ls -la'", "/usr/bin/sh -c ls", "/bin/bash -c \"grep '^a' b\""]
-      const left = [
+      const open = [
         "/bin/bash -lc ls",
         "/bin/bash -l -c ls",
         "/bin/bash --login -c ls",
@@ -147,20 +146,20 @@ describe("a policy about commands", () => {
         "pwsh -c ls",
         "fish -c ls"
       ]
-      for (const request of [...accepted.map(ofServer), ofLegacyServer(["/bin/bash", "-c", "ls 'a b'"])]) {
-        assert.strictEqual(yield* decides(ApprovalPolicy.readOnlyCommands, request), "accept", request.command)
+      for (const request of [...accepted.map(decodeRequest), decodeLegacyRequest(["/bin/bash", "-c", "ls 'a b'"])]) {
+        assert.strictEqual(yield* decide(ApprovalPolicy.readOnlyCommands, request), "accept", request.command)
       }
-      const legacy = left.map((line) => ofLegacyServer(joinedWords(line)!))
-      for (const request of [...left.map(ofServer), ...legacy, command(["ls"], { command: undefined })]) {
-        assert.isUndefined(yield* decides(ApprovalPolicy.readOnlyCommands, request), request.command)
+      const legacy = open.map((line) => decodeLegacyRequest(joinedWords(line)!))
+      for (const request of [...open.map(decodeRequest), ...legacy, command(["ls"], { command: undefined })]) {
+        assert.isUndefined(yield* decide(ApprovalPolicy.readOnlyCommands, request), request.command)
       }
     }))
 
-  it.effect("is asked about a login shell of the system, and about no other shell", () =>
+  it.effect("acceptCommands decides about a login shell of the system, and about no other shell", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.acceptCommands(() => true)
       const decision = (line: string) =>
-        decides(
+        decide(
           policy,
           decodeCommandApproval({
             threadId: "t",
@@ -181,12 +180,12 @@ describe("a policy about commands", () => {
     }))
 })
 
-describe("a policy that accepts file changes", () => {
-  it.effect("leaves open what configures Git and Codex, what is not shown, and what would go on unasked", () =>
+describe("ApprovalPolicy.acceptFileChanges", () => {
+  it.effect("leaves changes to Git and Codex configuration, unknown changes and lasting grants open", () =>
     Effect.gen(function*() {
-      const accepts = (request: Approvals.Request) => decides(ApprovalPolicy.acceptFileChanges, request)
+      const accepts = (request: Approvals.Request) => decide(ApprovalPolicy.acceptFileChanges, request)
       assert.strictEqual(yield* accepts(fileChange("/project/a", "/project/.github/b")), "accept")
-      const left: ReadonlyArray<Approvals.Request> = [
+      const open: ReadonlyArray<Approvals.Request> = [
         fileChange("/project/.git/hooks/pre-commit"),
         fileChange("/project/a", "/project/sub/.codex/config.toml"),
         fileChange("/project/.agents/x"),
@@ -207,13 +206,13 @@ describe("a policy that accepts file changes", () => {
         fileChange("/proc/self/cwd/a"),
         command(["touch", "a"])
       ]
-      for (const [index, request] of left.entries()) assert.isUndefined(yield* accepts(request), `${index}`)
+      for (const [index, request] of open.entries()) assert.isUndefined(yield* accepts(request), `${index}`)
       for (const path of ["/project/.gitignore", "/project/git", "/project/.github/codex", "/project/a~1"]) {
         assert.strictEqual(yield* accepts(fileChange(path)), "accept", path)
       }
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it.effect("decides about where links lead", () =>
+  it.effect("resolves links before it decides", () =>
     Effect.gen(function*() {
       const { inside, link, outside, path } = yield* makeFolders
       const fs = yield* FileSystem.FileSystem
@@ -239,8 +238,8 @@ describe("a policy that accepts file changes", () => {
       yield* link("self", "self")
       yield* link(outside, "outside")
 
-      const accepts = (request: Approvals.Request) => decides(ApprovalPolicy.acceptFileChanges, request)
-      const left = [
+      const accepts = (request: Approvals.Request) => decide(ApprovalPolicy.acceptFileChanges, request)
+      const open = [
         "hooks/pre-commit",
         "hooks",
         "conf/config.toml",
@@ -250,7 +249,7 @@ describe("a policy that accepts file changes", () => {
         "chain2/new/er",
         "config.txt",
         "src/up/pre-commit",
-        // What `..` is after a link is where the link leads.
+        // `..` after a link is the parent of the target.
         "hooks/../config",
         "plain/../.git/config",
         "deep/../../conf/x",
@@ -264,7 +263,7 @@ describe("a policy that accepts file changes", () => {
         "file/x",
         "missing/../x"
       ]
-      for (const name of left) assert.isUndefined(yield* accepts(fileChange(`${inside}/${name}`)), name)
+      for (const name of open) assert.isUndefined(yield* accepts(fileChange(`${inside}/${name}`)), name)
       const accepted = [
         "src/x",
         "plain/x",
@@ -291,13 +290,13 @@ describe("a policy that accepts file changes", () => {
       assert.strictEqual(yield* accepts(moved("src/a", "deep/a")), "accept")
       assert.isUndefined(yield* accepts(change("config.txt", { type: "update", move_path: null })))
       assert.isUndefined(yield* accepts(change("hooks/a", { type: "delete" })))
-      // A link in a protected folder is deleted there, and moved away from there, wherever it leads.
+      // To delete or to move a link in a protected folder changes that folder.
       assert.isUndefined(yield* accepts(change(".git/out", { type: "delete" })))
       assert.isUndefined(yield* accepts(moved(".git/out", "src/b")))
       assert.strictEqual(yield* accepts(change("plain/a", { type: "delete" })), "accept")
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it("needs a file system", () => {
+  it("requires FileSystem and Path", () => {
     const policy: Approvals.Policy<FileSystem.FileSystem | Path.Path> = ApprovalPolicy.acceptFileChanges
     const layer: Layer.Layer<never, never, FileSystem.FileSystem | Path.Path> = Approvals
       .layer(
@@ -310,18 +309,14 @@ describe("a policy that accepts file changes", () => {
   })
 })
 
-describe("a policy that is only asked about what is inside a folder", () => {
-  it.effect("follows links, and takes no detour for the way", () =>
+describe("ApprovalPolicy.onlyInside", () => {
+  it.effect("passes on requests inside the folder, where links lead inside too", () =>
     Effect.gen(function*() {
+      const { inside, link, outside, path, root } = yield* makeFolders
       const fs = yield* FileSystem.FileSystem
-      const path = yield* Path.Path
-      const root = yield* fs.realPath(yield* fs.makeTempDirectoryScoped())
-      const inside = path.join(root, "project")
-      const outside = path.join(root, "project-other")
-      yield* fs.makeDirectory(path.join(inside, "src"), { recursive: true })
-      yield* fs.makeDirectory(outside)
-      yield* fs.symlink(outside, path.join(inside, "link"))
-      yield* fs.symlink(path.join(outside, "missing"), path.join(inside, "dangling"))
+      yield* fs.makeDirectory(path.join(inside, "src"))
+      yield* link(outside, "link")
+      yield* link(path.join(outside, "missing"), "dangling")
       yield* fs.symlink(inside, path.join(root, "alias"))
       const policy = ApprovalPolicy.onlyInside(always("accept"), inside)
 
@@ -334,13 +329,13 @@ describe("a policy that is only asked about what is inside a folder", () => {
         permissions({ write: [`${inside}/src`] }),
         permissions({ entries: [{ path: { type: "path", path: inside }, access: "write" }] })
       ]
-      for (const request of accepted) assert.strictEqual(yield* decides(policy, request), "accept")
+      for (const request of accepted) assert.strictEqual(yield* decide(policy, request), "accept")
 
       const moved: Approvals.FileChangeRequest = {
         ...fileChange(),
         changes: [{ path: `${inside}/a`, kind: { type: "update", move_path: `${outside}/a` }, diff: "" }]
       }
-      const left: ReadonlyArray<Approvals.Request> = [
+      const open: ReadonlyArray<Approvals.Request> = [
         fileChange(`${outside}/a`),
         fileChange(`${inside}/a`, `${outside}/a`),
         fileChange(`${inside}/../project-other/a`),
@@ -359,14 +354,12 @@ describe("a policy that is only asked about what is inside a folder", () => {
         permissions({ entries: [{ path: { type: "glob_pattern", pattern: `${inside}/**` }, access: "write" }] }),
         mcpToolCall
       ]
-      for (const [index, request] of left.entries()) {
-        assert.isUndefined(yield* decides(policy, request), `${index} ${request._tag}`)
+      for (const [index, request] of open.entries()) {
+        assert.isUndefined(yield* decide(policy, request), `${index} ${request._tag}`)
       }
     }).pipe(Effect.provide(NodeServices.layer)))
-})
 
-describe("a policy inside a folder", () => {
-  it.effect("decides about one resolved path, links first", () =>
+  it.effect("resolves links before `..`, and the folder in the same way", () =>
     Effect.gen(function*() {
       const { inside, link, outside, path, root } = yield* makeFolders
       const fs = yield* FileSystem.FileSystem
@@ -391,13 +384,13 @@ describe("a policy inside a folder", () => {
         `${outside}/back/x`,
         `${root}/./project//src/x`
       ]
-      for (const file of accepted) assert.strictEqual(yield* decides(policy, fileChange(file)), "accept", file)
-      const left = [
+      for (const file of accepted) assert.strictEqual(yield* decide(policy, fileChange(file)), "accept", file)
+      const open = [
         `${inside}/hooks/pre-commit`,
         `${inside}/src/../hooks/pre-commit`,
         `${inside}/deep/../../hooks/pre-commit`,
         `${inside}/out/x`,
-        // Without links this would be inside.
+        // Without links this path would be inside.
         `${inside}/out/../x`,
         `${inside}/deep/../../../x`,
         `${inside}/viaOut`,
@@ -405,119 +398,99 @@ describe("a policy inside a folder", () => {
         `${inside}/missing/../../project-other/x`,
         `/proc/self/cwd/../..${inside}/x`
       ]
-      for (const file of left) {
-        assert.isUndefined(yield* decides(policy, fileChange(`${inside}/src/x`, file)), file)
+      for (const file of open) {
+        assert.isUndefined(yield* decide(policy, fileChange(`${inside}/src/x`, file)), file)
       }
-      for (const file of left.slice(3)) {
-        assert.isUndefined(yield* decides(any, permissions({ write: [file] })), file)
-        assert.isUndefined(yield* decides(any, permissions({ read: [inside, file] })), file)
+      for (const file of open.slice(3)) {
+        assert.isUndefined(yield* decide(any, permissions({ write: [file] })), file)
+        assert.isUndefined(yield* decide(any, permissions({ read: [inside, file] })), file)
         assert.isUndefined(
-          yield* decides(any, permissions({ entries: [{ path: { type: "path", path: file }, access: "write" }] })),
+          yield* decide(any, permissions({ entries: [{ path: { type: "path", path: file }, access: "write" }] })),
           file
         )
-        assert.isUndefined(yield* decides(any, command(["ls"], { cwd: file })), file)
-        assert.isUndefined(yield* decides(any, { ...fileChange(`${inside}/x`), grantRoot: file }), file)
+        assert.isUndefined(yield* decide(any, command(["ls"], { cwd: file })), file)
+        assert.isUndefined(yield* decide(any, { ...fileChange(`${inside}/x`), grantRoot: file }), file)
       }
 
-      // Deleting a link changes the folder that it is in.
+      // To delete a link changes the folder that contains it.
       const removal: Approvals.FileChangeRequest = {
         ...fileChange(),
         changes: [{ path: `${outside}/file`, kind: { type: "delete" }, diff: "" }]
       }
-      assert.isUndefined(yield* decides(policy, removal))
-      assert.strictEqual(yield* decides(policy, fileChange(`${outside}/file`)), "accept")
+      assert.isUndefined(yield* decide(policy, removal))
+      assert.strictEqual(yield* decide(policy, fileChange(`${outside}/file`)), "accept")
 
-      // The folder is resolved in the same way.
+      // The policy resolves the folder in the same way.
       const viaLink = ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, `${inside}/out/..`)
-      assert.strictEqual(yield* decides(viaLink, fileChange(`${outside}/x`)), "accept")
-      assert.isUndefined(yield* decides(viaLink, fileChange(`${inside}/x`)))
+      assert.strictEqual(yield* decide(viaLink, fileChange(`${outside}/x`)), "accept")
+      assert.isUndefined(yield* decide(viaLink, fileChange(`${inside}/x`)))
       const unresolved = ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, `${inside}/loop`)
-      assert.isUndefined(yield* decides(unresolved, fileChange(`${inside}/x`)))
+      assert.isUndefined(yield* decide(unresolved, fileChange(`${inside}/x`)))
       const relative = ApprovalPolicy.onlyInside(always("accept"), "src")
-      assert.strictEqual(yield* decides(relative, fileChange(path.resolve("src/x.ts"))), "accept")
-      assert.isUndefined(yield* decides(relative, fileChange(path.resolve("test/x.ts"))))
+      assert.strictEqual(yield* decide(relative, fileChange(path.resolve("src/x.ts"))), "accept")
+      assert.isUndefined(yield* decide(relative, fileChange(path.resolve("test/x.ts"))))
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("policies together", () => {
-  it.effect("are asked in order until one decides", () =>
+describe("ApprovalPolicy", () => {
+  it.effect("firstOf runs its policies in order until one decides", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.firstOf(
         ApprovalPolicy.acceptCommands(([program]) => program === "a"),
         { command: () => Effect.succeed("cancel"), mcpToolCall: () => Effect.succeed("acceptAlways") },
         ApprovalPolicy.declineAll
       )
-      assert.strictEqual(yield* decides(policy, command(["a"])), "accept")
-      assert.strictEqual(yield* decides(policy, command(["b"])), "cancel")
-      assert.strictEqual(yield* decides(policy, mcpToolCall), "acceptAlways")
-      assert.strictEqual(yield* decides(policy, fileChange("/a")), "decline")
-      assert.isUndefined(yield* decides(ApprovalPolicy.firstOf(), command(["a"])))
+      assert.strictEqual(yield* decide(policy, command(["a"])), "accept")
+      assert.strictEqual(yield* decide(policy, command(["b"])), "cancel")
+      assert.strictEqual(yield* decide(policy, mcpToolCall), "acceptAlways")
+      assert.strictEqual(yield* decide(policy, fileChange("/a")), "decline")
+      assert.isUndefined(yield* decide(ApprovalPolicy.firstOf(), command(["a"])))
     }))
 
-  it.effect("decline what was not decided in time", () =>
+  it.effect("timeout declines when the policy does not decide in time", () =>
     Effect.gen(function*() {
       const policy = ApprovalPolicy.timeout(() => Effect.never, "1 minute")
-      const fiber = yield* Effect.forkChild(decides(policy, command(["a"])))
+      const fiber = yield* Effect.forkChild(decide(policy, command(["a"])))
       yield* TestClock.adjust("59 seconds")
       assert.isUndefined(fiber.pollUnsafe())
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(fiber), "decline")
-      // Nor is one waited for that cannot be interrupted.
+      // It does not wait for an uninterruptible policy.
       const stubborn = ApprovalPolicy.timeout(() => Effect.uninterruptible(Effect.never), "1 minute")
-      const waiting = yield* Effect.forkChild(decides(stubborn, command(["a"])))
+      const waiting = yield* Effect.forkChild(decide(stubborn, command(["a"])))
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(yield* Fiber.join(waiting), "decline")
       const quick = ApprovalPolicy.timeout(always("accept"), "1 minute")
-      assert.strictEqual(yield* decides(quick, command(["a"])), "accept")
+      assert.strictEqual(yield* decide(quick, command(["a"])), "accept")
     }))
 })
 
-describe("a person at the terminal", () => {
-  /** A terminal whose lines are typed in the test, and what it shows. */
-  const makeTerminal = Effect.gen(function*() {
-    const lines = yield* Queue.unbounded<string, Terminal.QuitError>()
-    const shown: Array<string> = []
-    const terminal = Terminal.make({
-      columns: Effect.succeed(80),
-      rows: Effect.succeed(24),
-      size: Effect.die("unused"),
-      readInput: Effect.die("unused"),
-      readLine: Queue.take(lines),
-      display: (text) => Effect.sync(() => void shown.push(text))
-    })
-    return {
-      layer: Layer.succeed(Terminal.Terminal, terminal),
-      type: (line: string) => Queue.offer(lines, line),
-      quit: Queue.fail(lines, new Terminal.QuitError({})),
-      shown: () => shown.join("")
-    }
-  })
-
-  it.effect("sees what is asked, and says yes, always, no or cancel", () =>
+describe("ApprovalPolicy.askTerminal", () => {
+  it.effect("shows the request, and reads yes, always, no or cancel", () =>
     Effect.gen(function*() {
-      const { layer, shown, type } = yield* makeTerminal
-      const answer = Effect.fnUntraced(function*(request: Approvals.Request, ...lines: ReadonlyArray<string>) {
-        for (const line of lines) yield* type(line)
-        return yield* Effect.provide(decides(ApprovalPolicy.askTerminal, request), layer)
+      const { layer, shown, type } = yield* FakeTerminal.make
+      const respond = Effect.fnUntraced(function*(request: Approvals.Request, ...lines: ReadonlyArray<string>) {
+        yield* type(...lines)
+        return yield* Effect.provide(decide(ApprovalPolicy.askTerminal, request), layer)
       })
-      assert.strictEqual(yield* answer(command(["touch", "a"], { reason: "why not" }), "y"), "accept")
+      assert.strictEqual(yield* respond(command(["touch", "a"], { reason: "why not" }), "y"), "accept")
       assert.include(
         shown(),
         "Codex says:\n  │ why not\nCodex wants to run this command outside of its sandbox:\n  │ touch a\nin /project\n"
       )
-      assert.strictEqual(yield* answer(fileChange("/project/a"), "ALWAYS "), "acceptForSession")
+      assert.strictEqual(yield* respond(fileChange("/project/a"), "ALWAYS "), "acceptForSession")
       assert.include(shown(), "│ add /project/a\n  │ +x")
-      assert.strictEqual(yield* answer(permissions({ write: ["/extra"] }), "no"), "decline")
+      assert.strictEqual(yield* respond(permissions({ write: ["/extra"] }), "no"), "decline")
       assert.include(shown(), "/extra")
-      assert.strictEqual(yield* answer(mcpToolCall, "", "what", "c"), "cancel")
+      assert.strictEqual(yield* respond(mcpToolCall, "", "what", "c"), "cancel")
       assert.include(shown(), "s.t")
     }))
 
-  it.effect("cannot be deceived by what the text does to a terminal", () =>
+  it.effect("removes control characters from the text that it shows", () =>
     Effect.gen(function*() {
-      const { layer, shown, type } = yield* makeTerminal
+      const { layer, shown, type } = yield* FakeTerminal.make
       yield* type("n")
-      yield* decides(
+      yield* decide(
         ApprovalPolicy.askTerminal,
         command(["x"], { script: "rm -rf /\u001b[1A\u001b[2K\recho hello", cwd: "/a\nAllow it? y" })
       ).pipe(Effect.provide(layer))
@@ -526,30 +499,32 @@ describe("a person at the terminal", () => {
       assert.notInclude(shown(), "\nAllow it? y")
     }))
 
-  it.effect("is told when an answer is not needed any more", () =>
+  it.effect("shows that the request was canceled when the policy is interrupted", () =>
     Effect.gen(function*() {
-      const { layer, shown } = yield* makeTerminal
-      const asked = yield* Effect.forkChild(Effect.provide(decides(ApprovalPolicy.askTerminal, command(["x"])), layer))
+      const { layer, shown } = yield* FakeTerminal.make
+      const deciding = yield* Effect.forkChild(
+        Effect.provide(decide(ApprovalPolicy.askTerminal, command(["x"])), layer)
+      )
       yield* Effect.yieldNow
-      yield* Fiber.interrupt(asked)
+      yield* Fiber.interrupt(deciding)
       assert.include(shown(), "The request was canceled")
     }))
 
-  it.effect("who is gone has said no", () =>
+  it.effect("declines when the terminal quits", () =>
     Effect.gen(function*() {
-      const { layer, quit } = yield* makeTerminal
+      const { layer, quit } = yield* FakeTerminal.make
       yield* quit
       assert.strictEqual(
-        yield* Effect.provide(decides(ApprovalPolicy.askTerminal, command(["x"])), layer),
+        yield* Effect.provide(decide(ApprovalPolicy.askTerminal, command(["x"])), layer),
         "decline"
       )
     }))
 
-  it.effect("is asked one question at a time", () =>
+  it.effect("shows one request at a time", () =>
     Effect.gen(function*() {
-      const { layer, shown, type } = yield* makeTerminal
+      const { layer, shown, type } = yield* FakeTerminal.make
       const ask = (name: string) =>
-        Effect.forkChild(Effect.provide(decides(ApprovalPolicy.askTerminal, command([name])), layer))
+        Effect.forkChild(Effect.provide(decide(ApprovalPolicy.askTerminal, command([name])), layer))
       const first = yield* ask("first")
       const second = yield* ask("second")
       yield* Effect.yieldNow

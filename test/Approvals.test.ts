@@ -1,4 +1,4 @@
-import { assert, describe, layer } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it, layer } from "@effect/vitest"
 import { ApprovalPolicy, Approvals, Codex, Questions, type Thread } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Context from "effect/Context"
@@ -6,14 +6,15 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
+import type * as Layer from "effect/Layer"
 import * as Path from "effect/Path"
 import * as Stream from "effect/Stream"
 import * as TestCodex from "./TestCodex.ts"
 
-/** The server asks the client, and nobody else. */
-const asked = { approvalPolicy: "on-request", approvalsReviewer: "user" } as const
+/** The server sends each approval to the client. */
+const reviewedByUser = { approvalPolicy: "on-request", approvalsReviewer: "user" } as const
 
-/** The model runs a command outside of its sandbox, which is what it has to ask for. */
+/** A call of the model that runs a command outside the sandbox, which needs approval. */
 const escalated = (command: string, callId: string) =>
   ModelServer.functionCall("exec_command", {
     cmd: command,
@@ -22,7 +23,7 @@ const escalated = (command: string, callId: string) =>
     justification: "The test wants it."
   }, { callId })
 
-/** A command that lasts until there is such a file in the workspace. */
+/** A command that waits until a file exists in the workspace. */
 const waitFor = (file: string) => `while ! test -e ${file}; do sleep 0.02; done`
 
 const patch = (file: string, callId: string) =>
@@ -30,7 +31,7 @@ const patch = (file: string, callId: string) =>
 
 const done = ModelServer.text("done")
 
-/** Runs a turn in which the model makes these calls, and gives what they have come to. */
+/** Runs a turn in which the model makes these calls, and returns the status of the turn and of its items. */
 const runCalls = Effect.fnUntraced(function*(
   thread: Thread.Thread,
   ...calls: ReadonlyArray<ModelServer.Reply>
@@ -54,19 +55,16 @@ const exists = Effect.fnUntraced(function*(file: string) {
 
 class Rules extends Context.Service<Rules, { readonly allows: (command: string) => boolean }>()("test/Rules") {}
 
-const mcpServer = {
-  mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } },
-  features: { request_permissions_tool: true }
-}
+const config = { ...TestCodex.mcpConfig, features: { request_permissions_tool: true } }
 
-layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("approvals", (it) => {
-  describe("of a command", () => {
-    it.effect("have the command as it is, and what is known of it", () =>
+layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Approvals", (it) => {
+  describe("commands", () => {
+    it.effect("passes the command and its details to the handler", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Approvals.CommandRequest> = []
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: (request) => {
               seen.push(request)
@@ -91,12 +89,12 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepInclude(seen[1], { script: "touch a && rm -rf b", argv: undefined })
       }))
 
-    it.effect("have argv only if the words are what runs", () =>
+    it.effect("provides argv only if the words are what runs", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Approvals.CommandRequest> = []
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: (request) => {
               seen.push(request)
@@ -124,14 +122,14 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ])
       }))
 
-    it.effect("from a login shell are left open by a policy that only lets read", () =>
+    it.effect("leaves a command of a login shell open under readOnlyCommands", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
         const run = Effect.fnUntraced(function*(login: boolean, approvals: Approvals.Policy) {
           const seen: Array<Approvals.CommandRequest> = []
           const thread = yield* codex.startThread({
-            ...asked,
+            ...reviewedByUser,
             config: { allow_login_shell: true },
             approvals: (request) => {
               if (request._tag === "Command") seen.push(request)
@@ -150,7 +148,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           return { outcomes, ...seen[0]! }
         })
         const expected = { script: "ls", argv: ["ls"], cwd: workspace }
-        // Codex's own default is a login shell.
+        // A login shell is the default of Codex.
         const login = yield* run(true, ApprovalPolicy.readOnlyCommands)
         assert.match(login.command!, /-lc ls$/)
         assert.deepInclude(login, { ...expected, outcomes: ["declined"] })
@@ -161,11 +159,14 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepInclude(named, { ...expected, outcomes: ["completed"] })
       }))
 
-    it.effect("run it, or do not, or end the turn, as the handler decides", () =>
+    it.effect("runs the command, declines it or ends the turn, as the handler decides", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const decide = Effect.fnUntraced(function*(decision: Approvals.CommandDecision) {
-          const thread = yield* codex.startThread({ ...asked, approvals: { command: () => Effect.succeed(decision) } })
+          const thread = yield* codex.startThread({
+            ...reviewedByUser,
+            approvals: { command: () => Effect.succeed(decision) }
+          })
           const file = `run-${JSON.stringify(decision).length}-${String(decision)}.txt`
           const outcome = yield* runCalls(thread, escalated(`touch ${file}`, "call"))
           return { ...outcome, exists: yield* exists(file) }
@@ -179,7 +180,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         })
       }))
 
-    it.effect("hold for the session, or for what begins alike, if the handler says so", () =>
+    it.effect("applies a decision to the session, or to commands with the same prefix", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const decide = Effect.fnUntraced(function*(
@@ -188,7 +189,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ) {
           let times = 0
           const thread = yield* codex.startThread({
-            ...asked,
+            ...reviewedByUser,
             approvals: {
               command: () => {
                 times++
@@ -212,18 +213,17 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.include(yield* fs.readFileString(`${codexHome}/rules/default.rules`), "mkdir")
       }))
 
-    it.effect("may be decided with services and with Codex itself, and may take their time", () =>
+    it.effect("runs a handler that uses services and Codex itself", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: Effect.fn(function*({ argv, threadId }) {
               const rules = yield* Rules
               const inner = yield* Codex.Codex
               const models = yield* Stream.runCollect(inner.models())
               const other = yield* inner.startThread()
-              yield* Effect.sleep("200 millis")
               return rules.allows(argv?.[0] ?? "") && models.length > 0 && other.id !== threadId
                 ? Approvals.accept
                 : Approvals.decline
@@ -234,7 +234,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.deepStrictEqual(outcomes, ["completed", "declined"])
       }))
 
-    it.effect("are declined when the handler fails, dies, throws, or gives no decision", () =>
+    it.effect("declines when the handler fails, dies, throws or returns no decision", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const broken: ReadonlyArray<() => any> = [
@@ -250,7 +250,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ]
         for (const [index, command] of broken.entries()) {
           const outcome = yield* Effect.gen(function*() {
-            const thread = yield* codex.startThread({ ...asked, approvals: { command } })
+            const thread = yield* codex.startThread({ ...reviewedByUser, approvals: { command } })
             return yield* runCalls(thread, escalated("touch broken.txt", "call"))
           })
           assert.deepStrictEqual(outcome, { status: "completed", outcomes: ["declined"] }, `handler ${index}`)
@@ -258,14 +258,14 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.isFalse(yield* exists("broken.txt"))
       }))
 
-    it.effect("end with the turn: the handler is interrupted, and the one answer is a decline", () =>
+    it.effect("interrupts the handler when the turn ends, and sends at most one response", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const wire = yield* TestCodex.Wire
         const waiting = yield* Deferred.make<void>()
         const interrupted = yield* Deferred.make<void>()
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: () =>
               Deferred.succeed(waiting, undefined).pipe(
@@ -285,14 +285,14 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const request = yield* wire.awaitReceived((message) =>
           message.params?.["itemId"] === "late" && message.id !== undefined
         )
-        const answers = (yield* wire.sent).filter((message) =>
+        const responses = (yield* wire.sent).filter((message) =>
           message.method === undefined && message.id === request.id
         )
-        assert.isAtMost(answers.length, 1)
+        assert.isAtMost(responses.length, 1)
         assert.isFalse(yield* exists("late.txt"))
       }))
 
-    it.effect("reach the handler once when a resume has the server ask again", () =>
+    it.effect("calls the handler once when a resume makes the server repeat the request", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const wire = yield* TestCodex.Wire
@@ -300,7 +300,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const decision = yield* Deferred.make<Approvals.CommandDecision>()
         let times = 0
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: () => {
               times++
@@ -323,13 +323,13 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.lengthOf((yield* wire.sent).filter((message) => message.method === undefined && message.id === id), 1)
       }))
 
-    it.effect("hold up nobody: another thread streams, and an interrupt returns, while a handler waits", () =>
+    it.effect("streams another thread and interrupts the turn while a handler waits", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const model = yield* ModelServer.ModelServer
         const waiting = yield* Deferred.make<void>()
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: { command: () => Effect.andThen(Deferred.succeed(waiting, undefined), Effect.never) }
         })
         const other = yield* codex.startThread()
@@ -348,14 +348,14 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }))
   })
 
-  it.effect("of a file change come with the diff, and write it only if they are accepted", () =>
+  it.effect("passes the diff of a file change, and writes it only if the handler accepts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const { workspace } = yield* CodexEnvironment.CodexEnvironment
       const seen: Array<Approvals.FileChangeRequest> = []
       const decide = Effect.fnUntraced(function*(decision: Approvals.FileChangeDecision, file: string) {
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           sandbox: "read-only",
           approvals: {
             fileChange: (request) => {
@@ -385,7 +385,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       }])
     }))
 
-  it.effect("of a file change through a link into a protected folder is left open, and nothing is written", () =>
+  it.effect("writes nothing for a file change through a link into a protected folder", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fs = yield* FileSystem.FileSystem
@@ -403,7 +403,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       yield* fs.symlink("missing", path.join(folder, "dangling"))
       yield* fs.writeFileString(path.join(folder, "src/a.txt"), "a\n")
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         sandbox: "read-only",
         cwd: folder,
         approvals: ApprovalPolicy.onlyInside(ApprovalPolicy.acceptFileChanges, folder)
@@ -432,44 +432,44 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       assert.isFalse(yield* fs.exists(path.join(folder, "missing")))
     }))
 
-  it.effect("of rights grant what the handler grants, and nothing else", () =>
+  it.effect("grants the permissions that the handler grants, and no others", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
       const { root } = yield* CodexEnvironment.CodexEnvironment
       const ask = Effect.fnUntraced(function*(decision: Approvals.PermissionsDecision) {
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: { permissions: () => Effect.succeed(decision) }
         })
-        const rights = { file_system: { write: [`${root}/extra`, `${root}/more`] } }
+        const permissions = { file_system: { write: [`${root}/extra`, `${root}/more`] } }
         yield* TestCodex.script(
           thread,
-          ModelServer.functionCall("request_permissions", { reason: "for a test", permissions: rights }, {
-            callId: "rights"
+          ModelServer.functionCall("request_permissions", { reason: "for a test", permissions }, {
+            callId: "permissions"
           }),
           done
         )
         const { status } = yield* thread.run("go")
-        const told = (yield* model.requests).at(-1)?.functionCallOutput("rights") ?? ""
-        return { status, told }
+        const output = (yield* model.requests).at(-1)?.functionCallOutput("permissions") ?? ""
+        return { status, output }
       })
-      assert.include((yield* ask("accept")).told, `${root}/more`)
-      assert.include((yield* ask("acceptForSession")).told, `"scope":"session"`)
+      assert.include((yield* ask("accept")).output, `${root}/more`)
+      assert.include((yield* ask("acceptForSession")).output, `"scope":"session"`)
       const some = yield* ask(Approvals.grant({ fileSystem: { write: [`${root}/extra`] } }))
-      assert.include(some.told, `${root}/extra`)
-      assert.notInclude(some.told, `${root}/more`)
-      assert.notInclude((yield* ask("decline")).told, root)
+      assert.include(some.output, `${root}/extra`)
+      assert.notInclude(some.output, `${root}/more`)
+      assert.notInclude((yield* ask("decline")).output, root)
       assert.strictEqual((yield* ask("cancel")).status, "interrupted")
     }))
 
-  it.effect("of an MCP tool call it, or do not, this once or from now on", () =>
+  it.effect("calls an MCP tool or declines, once or for the session", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const seen: Array<Approvals.McpToolCallRequest> = []
       const ask = Effect.fnUntraced(function*(decision: Approvals.McpToolCallDecision, times = 1) {
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             mcpToolCall: (request) => {
               seen.push(request)
@@ -502,12 +502,12 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       assert.lengthOf(seen.slice(before), 1)
     }))
 
-  it.effect("of an MCP tool have what the tool says of itself", () =>
+  it.effect("passes the annotations of an MCP tool to the handler", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const seen: Array<Approvals.McpToolCallRequest> = []
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         approvals: {
           mcpToolCall: (request) => {
             seen.push(request)
@@ -526,13 +526,13 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       ])
     }))
 
-  it.effect("of an MCP tool are Codex's own: what an MCP server's form says of itself makes it none", () =>
+  it.effect("does not treat a form of an MCP server as an approval of Codex", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const approvals: Array<Approvals.McpToolCallRequest> = []
       const forms: Array<Questions.ElicitationRequest> = []
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         approvals: {
           mcpToolCall: (request) => {
             approvals.push(request)
@@ -554,75 +554,75 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
       )
       yield* thread.run("go")
       assert.deepStrictEqual(approvals, [])
-      // One that could be Codex's is declined; one with something to fill in is the server's.
+      // The client declines a form that Codex could have sent. A form with fields is the server's own.
       assert.lengthOf(forms, 1)
       assert.include(
-        (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId),
+        (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(callId),
         `[{"action":"decline"},{"action":"accept","content":{"name":"Ada"}}]`
       )
     }))
 
-  describe("are asked", () => {
-    const saying = (who: string, heard: Array<string>): Approvals.Handlers => ({
+  describe("precedence", () => {
+    const recordCall = (source: string, calls: Array<string>): Approvals.Handlers => ({
       command: () =>
         Effect.sync(() => {
-          heard.push(who)
+          calls.push(source)
           return Approvals.decline
         })
     })
 
-    it.effect("of the turn, then of the thread, then of the latest layer", () =>
+    it.effect("calls the handlers of the turn, then of the thread, then of the innermost layer", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const heard: Array<string> = []
-        const thread = yield* codex.startThread({ ...asked, approvals: saying("thread", heard) })
-        const bare = yield* codex.startThread(asked)
+        const calls: Array<string> = []
+        const thread = yield* codex.startThread({ ...reviewedByUser, approvals: recordCall("thread", calls) })
+        const bare = yield* codex.startThread(reviewedByUser)
         const ask = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
           yield* TestCodex.script(thread, escalated("touch x", "call"), done)
           yield* thread.run("go", options)
         })
         yield* Effect.gen(function*() {
-          yield* ask(thread, { approvals: saying("turn", heard) })
+          yield* ask(thread, { approvals: recordCall("turn", calls) })
           yield* ask(thread)
           yield* ask(bare)
-          yield* Effect.provide(ask(bare), Approvals.layer(saying("inner layer", heard)))
+          yield* Effect.provide(ask(bare), Approvals.layer(recordCall("inner layer", calls)))
           yield* ask(bare)
-          // What one leaves open goes to the next.
+          // A request that a handler leaves open goes to the next one.
           yield* ask(thread, { approvals: { fileChange: () => Effect.succeed("accept") } })
           yield* ask(thread, { approvals: () => Effect.succeedNone })
-        }).pipe(Effect.provide(Approvals.layer(saying("layer", heard))))
-        assert.deepStrictEqual(heard, ["turn", "thread", "layer", "inner layer", "layer", "thread", "thread"])
-        const outcome = yield* runCalls(bare, escalated("touch nobody.txt", "call"))
+        }).pipe(Effect.provide(Approvals.layer(recordCall("layer", calls))))
+        assert.deepStrictEqual(calls, ["turn", "thread", "layer", "inner layer", "layer", "thread", "thread"])
+        const outcome = yield* runCalls(bare, escalated("touch undecided.txt", "call"))
         assert.deepStrictEqual(outcome.outcomes, ["declined"])
-        assert.lengthOf(heard, 7)
+        assert.lengthOf(calls, 7)
       }))
 
-    it.effect("stay with the thread when it is resumed or forked, unless they are given anew", () =>
+    it.effect("keeps the handlers of a resumed or forked thread, unless it gets new ones", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const heard: Array<string> = []
-        const thread = yield* codex.startThread({ ...asked, approvals: saying("first", heard) })
+        const calls: Array<string> = []
+        const thread = yield* codex.startThread({ ...reviewedByUser, approvals: recordCall("first", calls) })
         yield* runCalls(thread, escalated("touch x", "one"))
         yield* runCalls(yield* codex.resumeThread(thread.id), escalated("touch x", "two"))
         yield* runCalls(yield* codex.forkThread(thread.id), escalated("touch x", "three"))
         yield* runCalls(
-          yield* codex.forkThread(thread.id, { approvals: saying("second", heard) }),
+          yield* codex.forkThread(thread.id, { approvals: recordCall("second", calls) }),
           escalated("touch x", "four")
         )
         yield* runCalls(
-          yield* codex.resumeThread(thread.id, { approvals: saying("third", heard) }),
+          yield* codex.resumeThread(thread.id, { approvals: recordCall("third", calls) }),
           escalated("touch x", "five")
         )
-        assert.deepStrictEqual(heard, ["first", "first", "first", "second", "third"])
+        assert.deepStrictEqual(calls, ["first", "first", "first", "second", "third"])
       }))
 
-    it.effect("of the thread that a sub-agent works for", () =>
+    it.effect("calls the handlers of the thread for which a sub-agent works", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const model = yield* ModelServer.ModelServer
         const asking: Array<string> = []
         const thread = yield* codex.startThread({
-          ...asked,
+          ...reviewedByUser,
           approvals: {
             command: ({ threadId }) => {
               asking.push(threadId)
@@ -631,19 +631,7 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           }
         })
         yield* model.respond((request) => {
-          const isParent = request.header("thread-id") === thread.id
-          if (isParent) {
-            return request.functionCallOutput("spawn") === undefined
-              ? ModelServer.functionCall("spawn_agent", { message: "write a file" }, {
-                callId: "spawn",
-                namespace: "multi_agent_v1"
-              })
-              : request.functionCallOutput("wait") === undefined
-              ? ModelServer.functionCall("wait_agent", {
-                targets: [JSON.parse(request.functionCallOutput("spawn")!).agent_id]
-              }, { callId: "wait", namespace: "multi_agent_v1" })
-              : done
-          }
+          if (request.header("thread-id") === thread.id) return TestCodex.delegate(request, { message: "write a file" })
           return request.functionCallOutput("sub") === undefined ? escalated("touch sub.txt", "sub") : done
         })
         const lenient = Approvals.layer(() => Effect.succeedSome(Approvals.decline))
@@ -653,26 +641,23 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         assert.isTrue(yield* exists("sub.txt"))
       }))
 
-    it.effect("of the turn that a sub-agent works for, and nobody when that has ended; never of a later turn", () =>
+    it.effect("calls no handler of a later turn for a sub-agent of an earlier turn", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const model = yield* ModelServer.ModelServer
         const fs = yield* FileSystem.FileSystem
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
-        /** A turn that ends while its sub-agent waits for the test, and another turn that has the sub-agent go on. */
-        const outlived = Effect.fnUntraced(function*(name: string, heard: Array<string>, first: Thread.TurnOptions) {
-          const thread = yield* codex.startThread({ ...asked, approvals: saying("thread", heard) })
-          const subAsked = yield* Deferred.make<void>()
+        /** Runs a turn that ends while its sub-agent waits, and another turn in which the sub-agent continues. */
+        const outlive = Effect.fnUntraced(function*(name: string, calls: Array<string>, first: Thread.TurnOptions) {
+          const thread = yield* codex.startThread({ ...reviewedByUser, approvals: recordCall("thread", calls) })
+          const subRequested = yield* Deferred.make<void>()
           let turns = 1
           yield* model.respond((request) => {
             if (request.header("thread-id") === thread.id) {
               return request.functionCallOutput("spawn") === undefined
-                ? ModelServer.functionCall("spawn_agent", { message: "write a file" }, {
-                  callId: "spawn",
-                  namespace: "multi_agent_v1"
-                })
+                ? TestCodex.delegate(request, { message: "write a file" })
                 : turns === 2 && request.functionCallOutput("wait") === undefined
-                ? ModelServer.functionCall("exec_command", { cmd: waitFor(`${name}-asked`), login: false }, {
+                ? ModelServer.functionCall("exec_command", { cmd: waitFor(`${name}-requested`), login: false }, {
                   callId: "wait"
                 })
                 : done
@@ -683,51 +668,47 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
               })
             }
             if (request.functionCallOutput("sub") === undefined) return escalated(`touch ${name}.txt`, "sub")
-            Deferred.doneUnsafe(subAsked, Effect.void)
+            Deferred.doneUnsafe(subRequested, Effect.void)
             return done
           })
           yield* thread.run("one", first)
           turns = 2
           const second = yield* Effect.forkChild(
-            thread.run("two", { approvals: { command: () => Effect.sync(() => (heard.push("later"), "accept")) } })
+            thread.run("two", { approvals: { command: () => Effect.sync(() => (calls.push("later"), "accept")) } })
           )
           yield* fs.writeFileString(`${workspace}/${name}-go`, "")
-          yield* Deferred.await(subAsked)
-          yield* fs.writeFileString(`${workspace}/${name}-asked`, "")
+          yield* Deferred.await(subRequested)
+          yield* fs.writeFileString(`${workspace}/${name}-requested`, "")
           yield* Fiber.join(second)
           assert.isFalse(yield* exists(`${name}.txt`))
         })
-        const heard: Array<string> = []
+        const calls: Array<string> = []
         yield* Effect.gen(function*() {
-          yield* outlived("bare", heard, {})
-          assert.deepStrictEqual(heard, ["thread"])
-          yield* outlived("own", heard, { approvals: saying("turn", heard) })
-          assert.deepStrictEqual(heard, ["thread"])
+          yield* outlive("bare", calls, {})
+          assert.deepStrictEqual(calls, ["thread"])
+          yield* outlive("own", calls, { approvals: recordCall("turn", calls) })
+          assert.deepStrictEqual(calls, ["thread"])
         }).pipe(Effect.provide(Approvals.layer(() => Effect.succeedSome(Approvals.accept))))
       }))
   })
 
-  it.effect("are on record, with who decided", () =>
+  it.effect("reports each request and decision, with the source of the decision", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const record = yield* Stream.runCollect(Stream.take(Approvals.audit, 8)).pipe(Effect.forkChild)
-      yield* Effect.sleep("50 millis")
+      const record = yield* Effect.forkChild(Stream.runCollect(Stream.take(Approvals.audit, 8)), {
+        startImmediately: true
+      })
       const thread = yield* codex.startThread({
-        ...asked,
+        ...reviewedByUser,
         approvals: ApprovalPolicy.firstOf(
           ApprovalPolicy.acceptCommands(([program]) => program === "touch"),
           (request) =>
             request._tag === "Command" && request.argv?.[0] === "die" ? Effect.die("bug") : Effect.succeedNone
         )
       })
-      yield* Effect.gen(function*() {
-        yield* runCalls(
-          thread,
-          escalated("touch x", "a"),
-          escalated("rm x", "b"),
-          escalated("die x", "c")
-        )
-      }).pipe(Effect.provide(Approvals.layer(() => Effect.succeedSome("decline"))))
+      yield* runCalls(thread, escalated("touch x", "a"), escalated("rm x", "b"), escalated("die x", "c")).pipe(
+        Effect.provide(Approvals.layer(() => Effect.succeedSome("decline")))
+      )
       yield* runCalls(thread, escalated("rm x", "d"))
       const entries = yield* Fiber.join(record)
       assert.deepStrictEqual(
@@ -746,4 +727,35 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ]
       )
     }))
+})
+
+// The compiler checks these tests.
+describe("Approvals.layer", () => {
+  const accept = () => Effect.succeed(Approvals.accept)
+  const withRules = () => Effect.as(Rules, Approvals.accept)
+  const withWire = () => Effect.as(TestCodex.Wire, Approvals.accept)
+
+  it("requires the services of its handlers", () => {
+    expectTypeOf(Approvals.layer({ command: accept })).toEqualTypeOf<Layer.Layer<never>>()
+    expectTypeOf(Approvals.layer({ command: withRules })).toEqualTypeOf<Layer.Layer<never, never, Rules>>()
+    expectTypeOf(Approvals.layer({ command: withRules, fileChange: withWire, permissions: accept }))
+      .toEqualTypeOf<Layer.Layer<never, never, Rules | TestCodex.Wire>>()
+  })
+
+  it("requires the services of a policy", () => {
+    expectTypeOf(Approvals.layer(() => Effect.asSome(withRules()))).toEqualTypeOf<Layer.Layer<never, never, Rules>>()
+    expectTypeOf(Approvals.layer(ApprovalPolicy.acceptFileChanges))
+      .toEqualTypeOf<Layer.Layer<never, never, FileSystem.FileSystem | Path.Path>>()
+    expectTypeOf(Approvals.layer(ApprovalPolicy.firstOf({ command: withRules }, ApprovalPolicy.readOnlyCommands)))
+      .toEqualTypeOf<Layer.Layer<never, never, Rules>>()
+  })
+
+  it("does not accept a misspelled handler or a decision of another request", () => {
+    // @ts-expect-error: fileChnage
+    Approvals.layer({ command: accept, fileChnage: accept })
+    // @ts-expect-error: a file change has no `acceptAlways`
+    Approvals.layer({ fileChange: () => Effect.succeed(Approvals.acceptAlways) })
+    // @ts-expect-error: no Effect
+    Approvals.layer({ command: () => Approvals.accept })
+  })
 })

@@ -1,5 +1,5 @@
-import { assert, layer } from "@effect/vitest"
-import { AppServer, Codex } from "effect-codex"
+import { assert, describe, expectTypeOf, it, layer } from "@effect/vitest"
+import { Approvals, AppServer, Codex, Questions, Tool } from "effect-codex"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -11,26 +11,17 @@ import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** A thread that has had a turn, and so is stored. */
-const storedThread = Effect.fnUntraced(function*(options?: Codex.StartOptions) {
-  const codex = yield* Codex.Codex
-  const model = yield* ModelServer.ModelServer
-  const thread = yield* codex.startThread(options)
-  yield* model.enqueue(ModelServer.text("stored"))
-  yield* thread.run("store me")
-  return thread
-})
-
-const idsOf = <E, R>(threads: Stream.Stream<{ readonly id: string }, E, R>) =>
+const collectIds = <E, R>(threads: Stream.Stream<{ readonly id: string }, E, R>) =>
   Effect.map(Stream.runCollect(threads), (all) => all.map(({ id }) => id))
 
-const rejection = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
-  const reason = yield* TestCodex.reasonOf(effect)
+/** Runs an effect that fails with `ThreadNotFound`, and returns the rejection of the server. */
+const expectNotFound = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
+  const reason = yield* TestCodex.expectReason(effect)
   return reason._tag === "ThreadNotFound" ? reason.cause : yield* Effect.die(reason)
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
-  it.effect("knows the server it is connected to", () =>
+  it.effect("provides the metadata of its server", () =>
     Effect.gen(function*() {
       const { metadata } = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -44,7 +35,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.deepStrictEqual(server.metadata, metadata)
     }))
 
-  it.effect("starts threads of their own, in the directory and on the model asked for", () =>
+  it.effect("starts separate threads with the requested working directories and models", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const { root, workspace } = yield* CodexEnvironment.CodexEnvironment
@@ -60,29 +51,29 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       yield* model.enqueue(ModelServer.text("one"), ModelServer.text("two"))
       yield* first.run("which model?")
       yield* second.run("which model?")
-      assert.strictEqual((yield* TestCodex.requestsOf(first.id))[0]?.body["model"], "mock-model")
-      assert.strictEqual((yield* TestCodex.requestsOf(second.id))[0]?.body["model"], "another-model")
+      assert.strictEqual((yield* TestCodex.getRequests(first.id))[0]?.body["model"], "mock-model")
+      assert.strictEqual((yield* TestCodex.getRequests(second.id))[0]?.body["model"], "another-model")
     }))
 
-  it.effect("a resumed thread goes on with its history", () =>
+  it.effect("resumes a thread with its history", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread()
+      const thread = yield* TestCodex.startStoredThread()
       const resumed = yield* codex.resumeThread(thread.id)
       assert.strictEqual(resumed.id, thread.id)
       yield* model.enqueue(ModelServer.text("again"))
       assert.strictEqual((yield* resumed.run("and again")).finalResponse, "again")
-      const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+      const request = (yield* TestCodex.getRequests(thread.id)).at(-1)
       assert.deepStrictEqual(request?.userTexts.slice(-2), ["store me", "and again"])
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["stored"])
     }))
 
-  it.effect("a fork has the history of its source, and from then on each goes its own way", () =>
+  it.effect("forks a thread with its history, and keeps their later turns apart", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
-      const source = yield* storedThread()
+      const source = yield* TestCodex.startStoredThread()
       const forked = yield* codex.forkThread(source.id)
       assert.notStrictEqual(forked.id, source.id)
       assert.strictEqual((yield* forked.read()).forkedFromId, source.id)
@@ -94,19 +85,19 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       const said = (text: string) => requests.find((request) => request.lastUserText === text)?.userTexts.slice(-2)
       assert.deepStrictEqual(said("to the fork"), ["store me", "to the fork"])
       assert.deepStrictEqual(said("to the source"), ["store me", "to the source"])
-      assert.lengthOf(yield* TestCodex.turnsOf(source.id), 2)
-      assert.lengthOf(yield* TestCodex.turnsOf(forked.id), 2)
+      assert.lengthOf(yield* TestCodex.readTurns(source.id), 2)
+      assert.lengthOf(yield* TestCodex.readTurns(forked.id), 2)
     }))
 
-  it.effect("archiving unloads a thread until it is unarchived and resumed", () =>
+  it.effect("unloads an archived thread until it is unarchived and resumed", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread()
+      const thread = yield* TestCodex.startStoredThread()
 
       yield* codex.archiveThread(thread.id)
       for (const effect of [Effect.asVoid(thread.run("archived")), Effect.asVoid(codex.resumeThread(thread.id))]) {
-        assert.deepInclude(yield* TestCodex.reasonOf(effect), { _tag: "ThreadNotFound", state: "archived" })
+        assert.deepInclude(yield* TestCodex.expectReason(effect), { _tag: "ThreadNotFound", state: "archived" })
       }
 
       yield* codex.unarchiveThread(thread.id)
@@ -115,7 +106,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.strictEqual((yield* resumed.run("are you back?")).finalResponse, "back")
     }))
 
-  it.effect("lists the models of the catalogue", () =>
+  it.effect("lists the models of the catalog", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const models = yield* Stream.runCollect(codex.models())
@@ -124,12 +115,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       ])
     }))
 
-  it.effect("an unknown thread is not found, and the words of the server are kept", () =>
+  it.effect("fails for an unknown thread with the message of the server", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const unknown = "01a2034c-0000-7000-8000-000000000000"
       const rejected = Effect.fnUntraced(function*(method: string, effect: Effect.Effect<unknown, unknown>) {
-        const reason = yield* rejection(effect)
+        const reason = yield* expectNotFound(effect)
         assert.deepInclude(reason, { method, code: -32600 })
         assert.include(reason.detail, unknown)
       })
@@ -145,20 +136,21 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
       assert.strictEqual(caught, "unknown")
     }))
 
-  it.effect("a thread without a turn cannot be resumed or forked", () =>
+  it.effect("does not resume or fork a thread without a turn", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread()
-      assert.match((yield* rejection(codex.resumeThread(thread.id))).detail, /no rollout found/)
-      assert.match((yield* rejection(codex.forkThread(thread.id))).detail, /no rollout found/)
+      assert.match((yield* expectNotFound(codex.resumeThread(thread.id))).detail, /no rollout found/)
+      assert.match((yield* expectNotFound(codex.forkThread(thread.id))).detail, /no rollout found/)
     }))
 
-  it.effect("an option that the protocol does not have is refused, and nothing is sent", () =>
+  it.effect("rejects an option that the protocol does not have, and sends nothing", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
       const before = yield* wire.sent
-      const failure = codex.startThread({ sandboxPolicy: { type: "readOnly" } } as Codex.StartOptions).pipe(
+      // @ts-expect-error: an option of turns
+      const failure = codex.startThread({ sandboxPolicy: { type: "readOnly" } }).pipe(
         Effect.as(undefined),
         Effect.catchReason("AppServerError", "InvalidRequest", (reason) => Effect.succeed(reason))
       )
@@ -168,53 +160,53 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Codex", (it) => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Codex.listThreads", (it) => {
-  it.effect("lists stored threads, newest first, and archived ones apart", () =>
+  it.effect("lists stored threads, newest first, and archived threads separately", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads()), [])
-      const first = yield* storedThread()
-      const second = yield* storedThread()
-      const third = yield* storedThread()
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads()), [])
+      const first = yield* TestCodex.startStoredThread()
+      const second = yield* TestCodex.startStoredThread()
+      const third = yield* TestCodex.startStoredThread()
       yield* codex.startThread()
       const all = [third.id, second.id, first.id]
 
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads()), all)
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ sortDirection: "asc" })), all.toReversed())
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads()), all)
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ sortDirection: "asc" })), all.toReversed())
 
       yield* codex.archiveThread(second.id)
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads()), [third.id, first.id])
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ archived: false })), [third.id, first.id])
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ archived: true })), [second.id])
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads()), [third.id, first.id])
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ archived: false })), [third.id, first.id])
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ archived: true })), [second.id])
 
       yield* codex.unarchiveThread(second.id)
-      assert.sameMembers(yield* idsOf(codex.listThreads()), all)
-      assert.deepStrictEqual(yield* idsOf(codex.listThreads({ archived: true })), [])
+      assert.sameMembers(yield* collectIds(codex.listThreads()), all)
+      assert.deepStrictEqual(yield* collectIds(codex.listThreads({ archived: true })), [])
     }))
 
-  it.effect("fetches a page when it is pulled, and no sooner", () =>
+  it.effect("fetches a page only when the stream is pulled", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
-      yield* Effect.repeat(storedThread(), { times: 2 })
-      const all = yield* idsOf(codex.listThreads())
+      yield* Effect.repeat(TestCodex.startStoredThread(), { times: 2 })
+      const all = yield* collectIds(codex.listThreads())
       assert.isAtLeast(all.length, 3)
-      const pagesOf = Effect.fnUntraced(function*(threads: Stream.Stream<{ readonly id: string }, unknown>) {
+      const countPages = Effect.fnUntraced(function*(threads: Stream.Stream<{ readonly id: string }, unknown>) {
         const count = Effect.map(wire.sent, (sent) => sent.filter(({ method }) => method === "thread/list").length)
         const before = yield* count
-        const ids = yield* idsOf(threads)
+        const ids = yield* collectIds(threads)
         return { ids, pages: (yield* count) - before }
       })
 
-      assert.deepStrictEqual(yield* pagesOf(codex.listThreads({ limit: 1 })), { ids: all, pages: all.length })
-      assert.deepStrictEqual(yield* pagesOf(codex.listThreads({ limit: 2 })), {
+      assert.deepStrictEqual(yield* countPages(codex.listThreads({ limit: 1 })), { ids: all, pages: all.length })
+      assert.deepStrictEqual(yield* countPages(codex.listThreads({ limit: 2 })), {
         ids: all,
         pages: Math.ceil(all.length / 2)
       })
-      assert.deepStrictEqual(yield* pagesOf(Stream.take(codex.listThreads({ limit: 1 }), 1)), {
+      assert.deepStrictEqual(yield* countPages(Stream.take(codex.listThreads({ limit: 1 }), 1)), {
         ids: all.slice(0, 1),
         pages: 1
       })
-      assert.deepStrictEqual(yield* pagesOf(Stream.take(codex.listThreads({ limit: 1 }), 2)), {
+      assert.deepStrictEqual(yield* countPages(Stream.take(codex.listThreads({ limit: 1 }), 2)), {
         ids: all.slice(0, 2),
         pages: 2
       })
@@ -240,7 +232,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
     return { thread: yield* thread.read(), result: yield* thread.run("say hello") }
   })
 
-  it.effect("starts a process in the directory given, with the environment and configuration given", () =>
+  it.effect("starts a process in the given directory, with the given environment and configuration", () =>
     Effect.gen(function*() {
       const { root } = yield* CodexEnvironment.CodexEnvironment
       const said = yield* sayHello.pipe(
@@ -254,7 +246,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       )
       assert.strictEqual(said.result.finalResponse, "hello")
       assert.strictEqual(said.thread.cwd, root)
-      const request = (yield* TestCodex.requestsOf(said.thread.id))[0]
+      const request = (yield* TestCodex.getRequests(said.thread.id))[0]
       assert.strictEqual(request?.body["model"], "configured-model")
       assert.strictEqual(request?.header("x-test"), "a b")
       const userAgent = request?.header("user-agent") ?? ""
@@ -262,7 +254,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       assert.match(userAgent, /\(a client; 1\.2\.3\)$/)
     }))
 
-  it.effect("starts a process for each layer, also where one is provided within another", () =>
+  it.effect("starts a process for each layer, also where one is provided inside another", () =>
     Effect.gen(function*() {
       const named = (name: string) => stdio({ clientInfo: { name, title: null, version: "1.2.3" } })
       const [outer, inner] = yield* Effect.all([named("outer"), named("inner")])
@@ -286,7 +278,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       assert.deepStrictEqual(said.outer.loaded, [said.outer.threadId])
     }))
 
-  it.effect("several processes initialize and start threads at once", () =>
+  it.effect("starts several processes and their threads concurrently", () =>
     Effect.gen(function*() {
       const all = yield* Effect.forEach(["first", "second", "third"], (name) =>
         Effect.flatMap(
@@ -303,55 +295,50 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Codex.layerS
       assert.strictEqual(new Set(all.map(({ threadId }) => threadId)).size, 3)
     }))
 
-  it.effect("a thread goes on in a second process once the first is gone, with its history", () =>
+  it.effect("resumes a thread with its history in a second process after the first has exited", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const first = yield* sayHello.pipe(Effect.provide(yield* stdio()))
       yield* Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        assert.include(yield* idsOf(codex.listThreads()), first.thread.id)
+        assert.include(yield* collectIds(codex.listThreads()), first.thread.id)
         const resumed = yield* codex.resumeThread(first.thread.id)
         yield* model.enqueue(ModelServer.text("still here"))
         assert.strictEqual((yield* resumed.run("and now?")).finalResponse, "still here")
       }).pipe(Effect.provide(yield* stdio()))
-      const request = (yield* TestCodex.requestsOf(first.thread.id)).at(-1)
+      const request = (yield* TestCodex.getRequests(first.thread.id)).at(-1)
       assert.deepStrictEqual(request?.userTexts.slice(-2), ["say hello", "and now?"])
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["hello"])
     }))
 })
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
-  "Codex.listThreads of a home with many programs",
+  "Codex.listThreads in a home of several programs",
   (it) => {
-    it.effect("lists the threads of every provider and of codex exec, and no archived ones", () =>
+    it.effect("lists the threads of all providers and of codex exec, without archived threads", () =>
       Effect.scoped(Effect.gen(function*() {
         const model = yield* ModelServer.ModelServer
         const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
-        const agent = (name: string, args: object, callId: string) =>
-          ModelServer.functionCall(name, args, { callId, namespace: "multi_agent_v1" })
-        yield* model.respond((request) => {
-          const spawned = request.functionCallOutput("spawn")
-          if (request.lastUserText !== "delegate") return ModelServer.text("done")
-          if (spawned === undefined) return agent("spawn_agent", { message: "help" }, "spawn")
-          return request.functionCallOutput("wait") === undefined
-            ? agent("wait_agent", { targets: [JSON.parse(spawned).agent_id] }, "wait")
+        yield* model.respond((request) =>
+          request.lastUserText === "delegate"
+            ? TestCodex.delegate(request, { message: "help" })
             : ModelServer.text("done")
-        })
-        const startedBy = Effect.fnUntraced(function*(options: Codex.StdioOptions) {
+        )
+        const startIn = Effect.fnUntraced(function*(options: Codex.StdioOptions) {
           const services = yield* Layer.build(TestCodex.layerProcess(options))
           const codex = Context.get(services, Codex.Codex)
           const thread = yield* codex.startThread()
           yield* thread.run("store me")
           return { codex, id: thread.id }
         })
-        const mine = yield* startedBy({})
-        const other = yield* startedBy({
+        const mine = yield* startIn({})
+        const other = yield* startIn({
           config: {
             model_provider: "other",
             model_providers: { other: { name: "Other", base_url: model.url, wire_api: "responses" } }
           }
         })
-        const archived = yield* startedBy({})
+        const archived = yield* startIn({})
         yield* archived.codex.archiveThread(archived.id)
         const parent = yield* mine.codex.startThread()
         yield* parent.run("delegate")
@@ -371,7 +358,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
         assert.sameMembers(all.map(({ source }) => source), ["vscode", "vscode", "vscode", "exec"])
         const subAgents = yield* list({ sourceKinds: ["subAgent", "subAgentThreadSpawn"] })
         assert.lengthOf(subAgents, 1)
-        // What the server lists by itself can be asked for.
+        // These are the filters that the server applies by default.
         assert.deepStrictEqual(
           (yield* list({ modelProviders: ["mock_provider"], sourceKinds: [] })).map(({ id }) => id),
           [parent.id, mine.id]
@@ -381,3 +368,48 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })(
       })))
   }
 )
+
+// The compiler checks these tests.
+describe("Options of startThread, resumeThread and forkThread", () => {
+  class A extends Context.Service<A, "a">()("test/A") {}
+  class B extends Context.Service<B, "b">()("test/B") {}
+  class C extends Context.Service<C, "c">()("test/C") {}
+
+  const approvals = { command: () => Effect.as(A, Approvals.accept) }
+  const questions = { elicitation: () => Effect.as(B, Questions.decline) }
+  const tools = [Tool.make("c", { description: "Reads C", handler: () => C })]
+
+  type Services<F extends (codex: Codex.Codex["Service"]) => Effect.Effect<unknown, unknown, unknown>> =
+    Effect.Services<
+      ReturnType<F>
+    >
+
+  it("require the services of their handlers", () => {
+    const startPlain = (codex: Codex.Codex["Service"]) => codex.startThread({ model: "m" })
+    const startApprovals = (codex: Codex.Codex["Service"]) => codex.startThread({ approvals })
+    const startTools = (codex: Codex.Codex["Service"]) => codex.startThread({ tools })
+    const start = (codex: Codex.Codex["Service"]) => codex.startThread({ approvals, questions, tools })
+    const resume = (codex: Codex.Codex["Service"]) => codex.resumeThread("t", { approvals, questions, tools })
+    const fork = (codex: Codex.Codex["Service"]) => codex.forkThread("t", { approvals, questions, tools })
+    expectTypeOf<Services<typeof startPlain>>().toEqualTypeOf<never>()
+    expectTypeOf<Services<typeof startApprovals>>().toEqualTypeOf<A>()
+    expectTypeOf<Services<typeof startTools>>().toEqualTypeOf<C>()
+    expectTypeOf<Services<typeof start>>().toEqualTypeOf<A | B | C>()
+    expectTypeOf<Services<typeof resume>>().toEqualTypeOf<A | B | C>()
+    expectTypeOf<Services<typeof fork>>().toEqualTypeOf<A | B | C>()
+  })
+
+  it("do not accept a misspelled option or handler", () => {
+    const start = (codex: Codex.Codex["Service"]) => [
+      // @ts-expect-error: aprovals
+      codex.startThread({ aprovals: approvals }),
+      // @ts-expect-error: comand
+      codex.startThread({ approvals: { ...approvals, comand: approvals.command } }),
+      // @ts-expect-error: elicitatoin
+      codex.resumeThread("t", { questions: { ...questions, elicitatoin: questions.elicitation } }),
+      // @ts-expect-error: a tool by its name
+      codex.forkThread("t", { tools: ["c"] })
+    ]
+    assert.isFunction(start)
+  })
+})

@@ -1,4 +1,4 @@
-/** A transport in memory, whose other end is written in the test. It answers `initialize` and `account/read` by itself. */
+/** A transport in memory, whose server is the test. It responds to `initialize` and `account/read` by itself. */
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -8,6 +8,7 @@ import * as Stream from "effect/Stream"
 import type * as AppServerError from "../src/AppServerError.ts"
 import * as Transport from "../src/Transport.ts"
 
+/** A message of the client. Its JSON is untyped: a test reads what it expects, and fails where it is missing. */
 export interface Message {
   readonly id?: string | number
   readonly method?: string
@@ -21,29 +22,32 @@ const userAgentOf = (version: string) => `fake-client/${version} (Test 1.0; x86_
 export const userAgent = userAgentOf("0.169.0")
 
 export class FakeTransport extends Context.Service<FakeTransport, {
-  /** Everything that the client has sent, `initialize` included. */
+  /** All messages of the client, including `initialize`. */
   readonly sent: ReadonlyArray<Message>
-  /** The next message of the client, without the handshake. */
+  /** Takes the next message of the client after the handshake. */
   readonly take: Effect.Effect<Message>
-  /** The next message of the client with this method; others before it are passed over. */
+  /** Takes the next message of the client with this method, and skips the messages before it. */
   readonly takeMethod: (method: string) => Effect.Effect<Message>
   /** Sends messages to the client, in one batch. */
   readonly emit: (...messages: ReadonlyArray<object>) => Effect.Effect<void>
-  /** Sends lines to the client as they are, in one batch. */
+  /** Sends lines to the client unchanged, in one batch. */
   readonly emitLines: (...lines: ReadonlyArray<string>) => Effect.Effect<void>
-  /** Answers a request of the client. */
+  /** Responds to a request of the client. */
   readonly reply: (request: Message, result: unknown) => Effect.Effect<void>
   /** Ends the connection. */
   readonly end: (error?: AppServerError.AppServerError) => Effect.Effect<void>
+  /** Waits until the client has connected again. */
+  readonly reconnected: Effect.Effect<void>
 }>()("effect-codex/test/FakeTransport") {}
 
 const makeToClient = Queue.unbounded<string, AppServerError.AppServerError | Cause.Done>()
 
-/** `versions` are those of one connection after the other; the last one stays. */
+/** Each connection reports the next of `versions`; the last one repeats. */
 const make = Effect.fnUntraced(function*(versions: ReadonlyArray<string>) {
   const sent: Array<Message> = []
   const toServer = yield* Queue.unbounded<Message>()
   let toClient = yield* makeToClient
+  const reconnections = yield* Queue.unbounded<void>()
   let connections = 0
 
   const emitLines = (...lines: ReadonlyArray<string>) => Effect.asVoid(Queue.offerAll(toClient, lines))
@@ -64,7 +68,7 @@ const make = Effect.fnUntraced(function*(versions: ReadonlyArray<string>) {
               platformOs: "linux"
             }
           })
-        // The check of the login by `Codex.layer`.
+        // `Codex.layer` checks the login.
         case "account/read":
           return emit({ id: message.id, result: { account: null, requiresOpenaiAuth: false } })
         case "initialized":
@@ -85,22 +89,26 @@ const make = Effect.fnUntraced(function*(versions: ReadonlyArray<string>) {
     emit,
     emitLines,
     reply: (request, result) => emit({ id: request.id, result }),
-    end: (error) => Effect.asVoid(error === undefined ? Queue.end(toClient) : Queue.fail(toClient, error))
+    end: (error) => Effect.asVoid(error === undefined ? Queue.end(toClient) : Queue.fail(toClient, error)),
+    reconnected: Queue.take(reconnections)
   }).pipe(Context.add(Transport.Transport, {
     connect: Effect.gen(function*() {
-      if (connections++ > 0) toClient = yield* makeToClient
+      if (connections++ > 0) {
+        toClient = yield* makeToClient
+        yield* Queue.offer(reconnections, undefined)
+      }
       return { incoming: Stream.fromQueue(toClient), send }
     })
   }))
 })
 
-/** A server that says it is of one version after the other, each time that it is connected to. */
+/** A server that reports the next of these versions on each connection. */
 export const layerOf = (...versions: ReadonlyArray<string>): Layer.Layer<FakeTransport | Transport.Transport> =>
   Layer.effectContext(make(versions))
 
 export const layer = layerOf("0.169.0")
 
-/** Makes a transport know a secret, the password `hunter2`. */
+/** A transport that redacts a secret, the password `hunter2`. */
 export const layerRedacting: Layer.Layer<Transport.Transport, never, Transport.Transport> = Layer.effect(
   Transport.Transport,
   Effect.map(Transport.Transport, ({ connect }) => ({
@@ -111,7 +119,7 @@ export const layerRedacting: Layer.Layer<Transport.Transport, never, Transport.T
   }))
 )
 
-/** What `turn/start` answers. */
+/** The turn in a response to `turn/start`. */
 export const turn = (id: string, status = "inProgress", more: object = {}) => ({
   id,
   rootTurnId: id,
@@ -126,19 +134,26 @@ export const turn = (id: string, status = "inProgress", more: object = {}) => ({
 })
 
 export const turnStarted = (threadId: string, turnId: string) => ({
-  method: "turn/started",
+  method: "turn/started" as const,
   params: { threadId, turn: turn(turnId) },
   emittedAtMs: 1
 })
 
+/** A sub-agent starts a turn in its own thread, for the turn `rootTurnId`. */
+export const subAgentStarted = (threadId: string, turnId: string, rootTurnId: string | null) => ({
+  method: "turn/started" as const,
+  params: { threadId, turn: turn(turnId, "inProgress", { rootTurnId }) },
+  emittedAtMs: 1
+})
+
 export const turnCompleted = (threadId: string, turnId: string, status = "completed", more: object = {}) => ({
-  method: "turn/completed",
+  method: "turn/completed" as const,
   params: { threadId, turn: turn(turnId, status, more) },
   emittedAtMs: 1
 })
 
 export const delta = (threadId: string, turnId: string, itemId: string, text: string) => ({
-  method: "item/agentMessage/delta",
+  method: "item/agentMessage/delta" as const,
   params: { threadId, turnId, itemId, delta: text },
   emittedAtMs: 1
 })
@@ -150,12 +165,19 @@ export const messageCompleted = (
   text: string,
   phase: string | null = null
 ) => ({
-  method: "item/completed",
-  params: { threadId, turnId, item: { type: "agentMessage", id: itemId, text, phase }, completedAtMs: 1 },
+  method: "item/completed" as const,
+  params: { threadId, turnId, item: { type: "agentMessage" as const, id: itemId, text, phase }, completedAtMs: 1 },
   emittedAtMs: 1
 })
 
-/** What `thread/start`, `thread/resume` and `thread/fork` answer. */
+/** A request of the server has its response from another client. */
+export const requestResolved = (threadId: string, requestId: number) => ({
+  method: "serverRequest/resolved" as const,
+  params: { threadId, requestId },
+  emittedAtMs: 1
+})
+
+/** The result of `thread/start`, `thread/resume` and `thread/fork`. */
 export const threadResponse = (id: string, settings: object = {}) => ({
   thread: {
     id,

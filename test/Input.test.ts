@@ -3,7 +3,7 @@ import { Input, Sandbox } from "effect-codex"
 import * as Effect from "effect/Effect"
 
 describe("Input", () => {
-  it("takes a string, an item or several as items", () => {
+  it("converts a string, an item or several items to items", () => {
     assert.deepStrictEqual(Input.toItems("hi"), [{ type: "text", text: "hi" }])
     assert.deepStrictEqual(Input.toItems(Input.localImage("/a.png")), [{ type: "localImage", path: "/a.png" }])
     assert.deepStrictEqual(Input.toItems([]), [])
@@ -23,7 +23,7 @@ describe("Input", () => {
     )
   })
 
-  it.effect("allows as many characters of text as the server does, counted as the server counts them", () =>
+  it.effect("accepts as many characters as the server does, and counts them in the same way", () =>
     Effect.gen(function*() {
       yield* Input.validate("turn/start", "a".repeat(Input.maxChars))
       yield* Input.validate("turn/start", "😀".repeat(Input.maxChars))
@@ -37,7 +37,7 @@ describe("Input", () => {
 })
 
 describe("Sandbox", () => {
-  it("builds the protocol's policies", () => {
+  it("builds the policies of the protocol", () => {
     assert.deepStrictEqual(Sandbox.readOnly(), { type: "readOnly" })
     assert.deepStrictEqual(Sandbox.readOnly({ networkAccess: true }), { type: "readOnly", networkAccess: true })
     assert.deepStrictEqual(Sandbox.workspaceWrite({ writableRoots: ["/a"] }), {
@@ -47,7 +47,7 @@ describe("Sandbox", () => {
     assert.deepStrictEqual(Sandbox.dangerFullAccess, { type: "dangerFullAccess" })
   })
 
-  it("knows which policy a mode leads to", () => {
+  it("maps each mode to the type of its policy", () => {
     assert.deepStrictEqual(
       (["read-only", "workspace-write", "danger-full-access"] as const).map(Sandbox.policyType),
       ["readOnly", "workspaceWrite", "dangerFullAccess"]

@@ -23,13 +23,13 @@ describe("Metadata", () => {
     ])
   })
 
-  it("reads a user agent that is name/version or name version", () => {
+  it("reads a user agent of the form name/version or name version", () => {
     assertSuccess(identity({ userAgent: "codex-cli/1.2.3" }), ["codex-cli", "1.2.3"])
     assertSuccess(identity({ userAgent: "codex-cli 1.2.3" }), ["codex-cli", "1.2.3"])
     assertSuccess(identity({ userAgent: "  codex-cli   1.2.3 beta " }), ["codex-cli", "1.2.3 beta"])
   })
 
-  it("prefers what the server says of itself, part by part", () => {
+  it("prefers each part of `serverInfo` to the user agent", () => {
     const userAgent = "codex-cli/1.2.3"
     assertSuccess(identity({ userAgent, serverInfo: { name: "server", version: "9" } }), ["server", "9"])
     assertSuccess(identity({ userAgent, serverInfo: { name: " ", version: "9" } }), ["codex-cli", "9"])
@@ -37,7 +37,7 @@ describe("Metadata", () => {
     assertSuccess(identity({ userAgent, serverInfo: null }), ["codex-cli", "1.2.3"])
   })
 
-  it("keeps the rest of what the server said", () => {
+  it("keeps the other fields of the response", () => {
     assertSuccess(
       Metadata.fromInitialize({ userAgent: " a/1 ", codexHome: "/home", platformFamily: "unix", platformOs: "linux" }),
       {
@@ -51,7 +51,7 @@ describe("Metadata", () => {
     )
   })
 
-  it("fails, and shows all three parts, when one is missing", () => {
+  it("fails with the names of all three parts when one is missing", () => {
     const missing = [
       {},
       { userAgent: "  " },
@@ -70,7 +70,7 @@ describe("Metadata", () => {
     assert.deepInclude(failed.failure, { userAgent: "nameless", serverName: "nameless", serverVersion: undefined })
   })
 
-  it.prop("never throws, and gives no empty part", { userAgent: Schema.String }, ({ userAgent }) => {
+  it.prop("never throws, and never returns an empty part", { userAgent: Schema.String }, ({ userAgent }) => {
     const read = Metadata.fromInitialize({ userAgent })
     if (Result.isFailure(read)) return
     assert.notStrictEqual(read.success.serverName.trim(), "")

@@ -17,7 +17,7 @@ import { encodeParams } from "../src/internal/connection/codec.ts"
 import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** The literal members of an enum that is open. */
+/** The literal members of an open enum. */
 type KnownEffort<E> = E extends string ? string extends E ? never : E : never
 
 type AnyCodec = Schema.Codec<unknown>
@@ -28,14 +28,14 @@ const serverRequests: Record<string, { readonly params: AnyCodec | undefined; re
   Protocol.serverRequests
 const serverNotifications: Record<string, { readonly params: AnyCodec }> = Protocol.serverNotifications
 
-/** Everything that the server sends; what it consists of is reached through it. */
+/** The schemas of all messages of the server, which contain the other received definitions. */
 const received: ReadonlyArray<readonly [name: string, schema: AnyCodec]> = [
   ...Object.entries(clientRequests).map(([method, spec]) => [method, spec.result] as const),
   ...Object.entries(serverRequests).map(([method, spec]) => [method, spec.params!] as const),
   ...Object.entries(serverNotifications).map(([method, spec]) => [method, spec.params] as const)
 ]
 
-/** Generated once for all laws. */
+/** Samples of each schema, which the property tests share. */
 const sampled = new Map<AnyCodec, ReadonlyArray<unknown>>()
 const samples = Effect.fnUntraced(function*(schema: AnyCodec) {
   const values = sampled.get(schema) ??
@@ -47,7 +47,7 @@ const samples = Effect.fnUntraced(function*(schema: AnyCodec) {
 const decode = <A>(schema: Schema.Codec<A>, input: unknown) => Schema.decodeUnknownEffect(schema)(input)
 
 // -----------------------------------------------------------------------------
-// What a newer server, or a broken one, would have sent instead
+// Changes of a newer or a broken server
 // -----------------------------------------------------------------------------
 
 type Json = Readonly<Record<string, unknown>>
@@ -65,7 +65,7 @@ const resolve = (ast: SchemaAST.AST): SchemaAST.AST => SchemaAST.isSuspend(ast) 
 
 const accepts = (ast: SchemaAST.AST, value: unknown): boolean => Schema.is(Schema.make<AnyCodec>(ast))(value)
 
-/** Changes a value from the leaves up, led by its schema: only that tells an open object from a map. */
+/** Changes a value from the leaves up. Only its schema distinguishes an open object from a map. */
 const change = (schema: SchemaAST.AST, value: unknown, changes: Changes): unknown => {
   const ast = resolve(schema)
   const fields = (objects: SchemaAST.Objects, value: Json): Json => {
@@ -91,7 +91,7 @@ const change = (schema: SchemaAST.AST, value: unknown, changes: Changes): unknow
   if (SchemaAST.isObjects(known)) return changes.object(fields(known, value))
   if (!SchemaAST.isUnion(known)) return value
   const variant = known.types.find((type) => accepts(type, value))
-  // A variant that stands for a malformed one is never on the wire.
+  // The variant `malformed` is never on the wire.
   if (variant === undefined) return Object.fromEntries(Object.entries(value).filter(([key]) => key !== "raw"))
   if (!SchemaAST.isObjects(variant)) return value
   const [first] = variant.propertySignatures
@@ -124,8 +124,8 @@ const brokenVariants: Changes = {
 
 // -----------------------------------------------------------------------------
 
-describe("the generated protocol", () => {
-  it.live("is what the binary in package.json says, byte for byte", () =>
+describe("Generated protocol", () => {
+  it.live("equals the output of the generator for the binary in package.json", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -146,7 +146,7 @@ describe("the generated protocol", () => {
       }
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it("has every method", () => {
+  it("contains all methods", () => {
     assert.lengthOf(Object.keys(Protocol.clientRequests), 184)
     assert.lengthOf(Object.values(Protocol.clientRequests).filter((spec) => spec.experimental), 75)
     assert.lengthOf(Object.keys(Protocol.serverRequests), 11)
@@ -156,7 +156,7 @@ describe("the generated protocol", () => {
     assert.lengthOf(scopes.filter((scope) => scope === "thread"), 34)
   })
 
-  it("knows what to send when there are no params", () => {
+  it("provides default params for a request without params", () => {
     const { clientRequests } = Protocol
     assert.deepStrictEqual(clientRequests["model/list"].defaultParams, {})
     assert.isUndefined(clientRequests["thread/resume"].defaultParams)
@@ -165,7 +165,7 @@ describe("the generated protocol", () => {
   })
 
   it.each(Object.entries(clientRequests))(
-    "accepts a %s request without params just where none are required",
+    "accepts a %s request without params exactly if none are required",
     (method, spec) => {
       const { defaultParams } = Protocol.clientRequests[method as keyof Protocol.ClientRequests]
       if (spec.params === undefined) return assert.isUndefined(defaultParams)
@@ -174,7 +174,7 @@ describe("the generated protocol", () => {
     }
   )
 
-  it.live("calls the methods with nullable params without any, and the server accepts it", () =>
+  it.live("calls methods with nullable params without params, and the server accepts them", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { required } = yield* server.request("account/gatewayOAuth/read")
@@ -187,14 +187,14 @@ describe("the generated protocol", () => {
         server.request("remoteControl/disable")
       ]
       for (const request of requests) {
-        // The server has read the request, and refuses it because this home has no login.
-        const reason = yield* TestCodex.reasonOf(request)
+        // The server decodes the request, and rejects it because this home has no login.
+        const reason = yield* TestCodex.expectReason(request)
         assert(reason._tag === "RequestRejected")
         assert.notInclude(reason.detail, "missing field")
       }
     }).pipe(Effect.provide(TestCodex.layer())))
 
-  it("knows where a notification names its thread and its turn", () => {
+  it("provides the paths of the thread id and the turn id in a notification", () => {
     const { serverNotifications } = Protocol
     assert.deepInclude(serverNotifications["turn/completed"], { threadId: "threadId", turnId: "turn.id" })
     assert.deepInclude(serverNotifications["thread/started"], { threadId: "thread.id", turnId: undefined })
@@ -216,8 +216,8 @@ const passThrough = (changes: Changes) =>
     assert.isAbove(changed, 1000)
   })
 
-describe("what the server sends", () => {
-  it.effect("decodes to itself when it passes the check", () =>
+describe("Received values", () => {
+  it.effect("decode to themselves when they pass the check", () =>
     Effect.gen(function*() {
       for (const [name, schema] of received) {
         for (const value of yield* samples(schema)) {
@@ -227,13 +227,13 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("keeps fields that are not known yet, anywhere", () => passThrough(moreFields))
+  it.effect("keep unknown fields at each place", () => passThrough(moreFields))
 
-  it.effect("may have enum members that are not known yet, anywhere", () => passThrough(otherMembers))
+  it.effect("keep unknown enum members at each place", () => passThrough(otherMembers))
 
-  it.effect("may have variants that are not known yet, anywhere", () => passThrough(otherVariants))
+  it.effect("keep unknown variants at each place", () => passThrough(otherVariants))
 
-  it.effect("never fails for a known variant of another shape, and encodes to what it was", () =>
+  it.effect("decode a known variant of the wrong shape, and encode it to its original", () =>
     Effect.gen(function*() {
       let malformed = 0
       for (const [name, schema] of received) {
@@ -248,7 +248,7 @@ describe("what the server sends", () => {
       assert.isAbove(malformed, 100)
     }))
 
-  it.effect("shows what is malformed, and keeps all that surrounds it", () =>
+  it.effect("contain malformed variants as such, and keep the values around them", () =>
     Effect.gen(function*() {
       const good = { type: "plan", id: "2", text: "t", [future]: 1 }
       const unknown = { type: future, id: "3" }
@@ -276,7 +276,7 @@ describe("what the server sends", () => {
       assert.deepStrictEqual<unknown>(yield* Schema.encodeEffect(TurnCompletedNotification, strict)(again), params)
     }))
 
-  it.effect("fails when anything else has the wrong shape", () =>
+  it.effect("fail to decode when a value other than a variant has the wrong shape", () =>
     Effect.gen(function*() {
       const wrong: ReadonlyArray<readonly [AnyCodec, unknown]> = [
         [Protocol.ThreadItem, { id: "no tag" }],
@@ -295,10 +295,10 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("need not have what a value is of use without", () =>
+  it.effect("decode without the fields without which they are still useful", () =>
     Effect.gen(function*() {
       const turn = { id: "u", status: "completed", items: [] }
-      const asked = { threadId: "t", turnId: "u", itemId: "i" }
+      const ids = { threadId: "t", turnId: "u", itemId: "i" }
       const legacy = { conversationId: "t", callId: "c" }
       const message = { type: "agentMessage", id: "i", text: "hello" }
       const sparse: ReadonlyArray<readonly [AnyCodec, object]> = [
@@ -309,20 +309,20 @@ describe("what the server sends", () => {
         [Protocol.ItemCompletedNotification, { threadId: "t", turnId: "u", item: message }],
         [Protocol.TurnCompletedNotification, { threadId: "t", turn }],
         [Protocol.ThreadStartedNotification, { thread: { id: "t" } }],
-        [Protocol.CommandExecutionRequestApprovalParams, asked],
-        [Protocol.FileChangeRequestApprovalParams, asked],
-        [Protocol.PermissionsRequestApprovalParams, { ...asked, cwd: "/repo", permissions: {} }],
+        [Protocol.CommandExecutionRequestApprovalParams, ids],
+        [Protocol.FileChangeRequestApprovalParams, ids],
+        [Protocol.PermissionsRequestApprovalParams, { ...ids, cwd: "/repo", permissions: {} }],
         [Protocol.ExecCommandApprovalParams, { ...legacy, command: ["ls"], cwd: "/repo" }],
         [Protocol.ApplyPatchApprovalParams, { ...legacy, fileChanges: {} }],
         [Protocol.ToolRequestUserInputParams, {
-          ...asked,
+          ...ids,
           questions: [{ id: "q", question: "?", options: [{ label: "yes" }] }]
         }]
       ]
       for (const [schema, input] of sparse) {
         assert.isTrue(Schema.is(schema)(input), JSON.stringify(input))
         assert.deepStrictEqual(yield* decode(schema, input), input)
-        // All else is needed.
+        // Each remaining field is required.
         for (const missing of Object.keys(input)) {
           const less = Object.fromEntries(Object.entries(input).filter(([key]) => key !== missing))
           assert.isFalse(Schema.is(schema)(less), `${JSON.stringify(input)} without ${missing}`)
@@ -330,7 +330,7 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("is what was asked for, or fails: a response needs all of its fields", () =>
+  it.effect("fail to decode when a response lacks a field", () =>
     Effect.gen(function*() {
       const incomplete: ReadonlyArray<readonly [AnyCodec, unknown]> = [
         [Protocol.ThreadGoalClearResponse, {}],
@@ -342,7 +342,7 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("may have integers that a double cannot hold", () =>
+  it.effect("decode integers beyond the precision of a double", () =>
     Effect.gen(function*() {
       const usage = {
         totalTokens: 2 ** 60,
@@ -356,7 +356,7 @@ describe("what the server sends", () => {
       assert.deepStrictEqual(yield* decode(Protocol.ThreadTokenUsageUpdatedNotification, params), params)
     }))
 
-  it.effect("is a notification, known or not", () =>
+  it.effect("decode known and unknown notifications", () =>
     Effect.gen(function*() {
       const notifications: ReadonlyArray<unknown> = [
         {
@@ -414,7 +414,7 @@ describe("what the server sends", () => {
       }
     }))
 
-  it.effect("is a request of its own", () =>
+  it.effect("decode a server request", () =>
     Effect.gen(function*() {
       const params = {
         kind: "command",
@@ -448,12 +448,12 @@ const sent: ReadonlyArray<readonly [name: string, schema: AnyCodec]> = [
   ...Object.entries(serverRequests).map(([method, spec]) => [method, spec.result] as const)
 ]
 
-/** What is left of a value on the wire. JSON has no bigint, which an unknown value may be. */
+/** Converts a value to JSON and back. JSON has no bigint, which an unknown value may contain. */
 const overTheWire = (value: unknown): unknown =>
   JSON.parse(JSON.stringify(value, (_, inner) => typeof inner === "bigint" ? String(inner) : inner))
 
-describe("what the client sends", () => {
-  it.effect("is read by the other end as it was written, for every method", () =>
+describe("Sent values", () => {
+  it.effect("decode to the original value, for each method", () =>
     Effect.gen(function*() {
       let count = 0
       for (const [method, schema] of sent) {
@@ -467,7 +467,7 @@ describe("what the client sends", () => {
       assert.isAbove(count, 1_000)
     }))
 
-  it.effect("is encoded as it is, without the optional fields that are not there", () =>
+  it.effect("encode unchanged, without absent optional fields", () =>
     Effect.gen(function*() {
       const params: Protocol.TurnStartParams = {
         threadId: "a",
@@ -479,7 +479,7 @@ describe("what the client sends", () => {
       assert.deepStrictEqual<unknown>(yield* strictly(Protocol.TurnStartParams, params), params)
     }))
 
-  it.effect("is rejected when it has an unknown member, variant or field, or no integer where one belongs", () =>
+  it.effect("fail to encode with an unknown member, variant or field, or with a fraction for an integer", () =>
     Effect.gen(function*() {
       const wrong: ReadonlyArray<readonly [AnyCodec, unknown]> = [
         [Protocol.AskForApprovalParam, "on-failure"],
@@ -498,7 +498,7 @@ describe("what the client sends", () => {
 })
 
 type Equals<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
-/** Only compiles if the types are equal. */
+/** Compiles only if the types are equal. */
 const equal = <A, B>(proof: Equals<A, B>): boolean => proof
 
 const describeItem = (item: Protocol.ThreadItem): string => {
@@ -556,14 +556,14 @@ const text = (notification: Protocol.TurnNotification | Protocol.ServerNotificat
   }
 }
 
-describe("the types", () => {
-  it("narrow a tagged union, with its unrecognized and malformed members, by its tag", () => {
+describe("Types", () => {
+  it("narrow a tagged union, with its unrecognized and malformed variants, by its tag", () => {
     equal<Extract<Protocol.ThreadItem, { readonly type: "plan" }>["text"], string>(true)
     assert.strictEqual(describeItem({ type: "agentMessage", id: "1", text: "hello" }), "hello")
     assert.strictEqual(describeItem({ type: "malformed", raw: 1 }), "malformed 1")
   })
 
-  it("leave only the unrecognized variant when every known tag is taken", () => {
+  it("leave only the unrecognized variant after all known tags", () => {
     assert.isUndefined(rest({ type: "dangerFullAccess" }))
   })
 
@@ -581,22 +581,22 @@ describe("the types", () => {
     assert.strictEqual(text({ method: "item/agentMessage/delta", params }), "d")
   })
 
-  it("let a field be read from a union before it is narrowed", () => {
+  it("allow access to common fields before a union is narrowed", () => {
     const log = (event: Protocol.ServerNotification | Protocol.TurnNotification) => [event.method, event.params]
     assert.deepStrictEqual(log({ method: "malformed", raw: 1 }), ["malformed", undefined])
     assert.deepStrictEqual(log({ method: "turn/new" as Protocol.Unrecognized, params: 1 }), ["turn/new", 1])
-    const idOf = (item: Protocol.ThreadItem) => [item.type, item.id]
-    assert.deepStrictEqual(idOf({ type: "malformed", raw: {} }), ["malformed", undefined])
+    const readId = (item: Protocol.ThreadItem) => [item.type, item.id]
+    assert.deepStrictEqual(readId({ type: "malformed", raw: {} }), ["malformed", undefined])
   })
 
-  it("name the known reasoning efforts for completion, and accept any other", () => {
+  it("complete the known reasoning efforts, and accept any other", () => {
     equal<KnownEffort<Protocol.ReasoningEffort>, KnownEffort<Protocol.ReasoningEffortParam>>(true)
     const known: Extract<Thread.TurnOptions["effort"], "high"> = "high"
     const other: Thread.TurnOptions = { effort: "ultra-mega" }
     assert.deepStrictEqual([known, other.effort], ["high", "ultra-mega"])
   })
 
-  it.live("know each reasoning effort that a model of the catalogue advertises", () =>
+  it.live("contain each reasoning effort that a model of the catalog advertises", () =>
     Effect.gen(function*() {
       const environment = yield* CodexEnvironment.CodexEnvironment
       yield* environment.writeConfig({ model_catalog_json: undefined })
@@ -621,11 +621,11 @@ describe("the types", () => {
       assert.includeMembers(Object.keys(known), [...advertised])
     }).pipe(Effect.provide(TestCodex.layerEnvironment())))
 
-  it("tell what may be received from what may be sent", () => {
+  it("distinguish received values from sent values", () => {
     const received: Protocol.AskForApproval = "some-day"
-    // @ts-expect-error the server would reject it
+    // @ts-expect-error: the server rejects it
     const sent: Protocol.AskForApprovalParam = "some-day"
-    // @ts-expect-error the params are required
+    // @ts-expect-error: the params are required
     const params: Protocol.ClientRequests["thread/resume"]["params"] = undefined
     const noParams: Protocol.ClientRequests["model/list"]["params"] = undefined
     equal<Protocol.ClientRequests["account/logout"]["params"], undefined>(true)

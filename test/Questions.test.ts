@@ -1,15 +1,15 @@
-import { assert, describe, it, layer } from "@effect/vitest"
-import { AppServer, Codex, Questions, type Thread } from "effect-codex"
+import { assert, describe, expectTypeOf, it, layer } from "@effect/vitest"
+import { Codex, Questions, type Thread } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import * as Queue from "effect/Queue"
+import type * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import * as Terminal from "effect/Terminal"
+import type * as Terminal from "effect/Terminal"
+import * as FakeTerminal from "./FakeTerminal.ts"
 import * as Fake from "./FakeTransport.ts"
+import { layer as layerFake, openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 const planMode = { collaborationMode: { mode: "plan", settings: { model: "mock-model" } } } as const
@@ -23,8 +23,8 @@ const question = {
 
 let calls = 0
 
-/** Has the model ask in plan mode, and gives what it is told. */
-const askedInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
+/** Runs a turn in which the model asks in plan mode, and returns the answers that the model receives. */
+const askInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, options?: Thread.TurnOptions) {
   const callId = `ask${calls++}`
   yield* TestCodex.script(
     thread,
@@ -32,18 +32,14 @@ const askedInPlanMode = Effect.fnUntraced(function*(thread: Thread.Thread, optio
     ModelServer.text("done")
   )
   yield* thread.run("plan", { ...planMode, ...options })
-  return (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId)
+  return (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(callId)
 })
 
 class Preferences extends Context.Service<Preferences, { readonly database: string }>()("test/Preferences") {}
 
-const mcpServer = {
-  mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } }
-}
-
-layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: true })("questions", (it) => {
-  describe("of the model", () => {
-    it.effect("are typed, and answered by a handler with services", () =>
+layer(TestCodex.layer({ home: { config: TestCodex.mcpConfig } }), { excludeTestServices: true })("Questions", (it) => {
+  describe("user input", () => {
+    it.effect("passes typed questions to a handler with services, and returns its answers", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Questions.UserInputRequest> = []
@@ -55,12 +51,12 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
             })
           }
         }).pipe(Effect.provideService(Preferences, { database: "SQLite" }))
-        assert.strictEqual(yield* askedInPlanMode(thread), `{"answers":{"database":{"answers":["SQLite"]}}}`)
+        assert.strictEqual(yield* askInPlanMode(thread), `{"answers":{"database":{"answers":["SQLite"]}}}`)
         assert.deepInclude(seen[0], { threadId: thread.id, isBlocking: true })
         assert.deepInclude(seen[0]!.questions[0], { id: "database", isOther: true, options: question.options })
       }))
 
-    it.effect("that nobody answers, or not as they can be, are answered with an error, and the turn goes on", () =>
+    it.effect("responds with an error to a question without a valid answer, and the turn continues", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const wire = yield* TestCodex.Wire
@@ -74,37 +70,37 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         const codes: Array<unknown> = []
         for (const questions of handlers) {
           const thread = yield* codex.startThread({ questions })
-          assert.strictEqual(yield* askedInPlanMode(thread), `{"answers":{}}`)
+          assert.strictEqual(yield* askInPlanMode(thread), `{"answers":{}}`)
           const { id } = yield* wire.awaitReceived(({ method, params }) =>
             method === "item/tool/requestUserInput" && params?.["threadId"] === thread.id
           )
-          const answers = (yield* wire.sent).filter((message) => message.method === undefined && message.id === id)
-          codes.push(...answers.map(({ error }) => (error as { readonly code?: unknown }).code))
+          const responses = (yield* wire.sent).filter((message) => message.method === undefined && message.id === id)
+          codes.push(...responses.map(({ error }) => error?.code))
         }
         assert.deepStrictEqual(codes, [-32601, -32603, -32603, -32603, -32603])
       }))
 
-    it.effect("go to the turn's handler, then the thread's, then the layer's", () =>
+    it.effect("calls the handler of the turn, then of the thread, then of the layer", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const saying = (database: string): Questions.Handlers => ({ userInput: () => Effect.succeed({ database }) })
-        const thread = yield* codex.startThread({ questions: saying("thread") })
+        const answerWith = (database: string): Questions.Handlers => ({ userInput: () => Effect.succeed({ database }) })
+        const thread = yield* codex.startThread({ questions: answerWith("thread") })
         const bare = yield* codex.startThread()
-        const told = yield* Effect.all([
-          askedInPlanMode(thread, { questions: saying("turn") }),
-          askedInPlanMode(thread),
-          askedInPlanMode(bare)
-        ]).pipe(Effect.provide(Questions.layer(saying("layer"))))
+        const outputs = yield* Effect.all([
+          askInPlanMode(thread, { questions: answerWith("turn") }),
+          askInPlanMode(thread),
+          askInPlanMode(bare)
+        ]).pipe(Effect.provide(Questions.layer(answerWith("layer"))))
         assert.deepStrictEqual(
-          told.map((text) => JSON.parse(text!).answers.database.answers[0]),
+          outputs.map((text) => JSON.parse(text!).answers.database.answers[0]),
           ["turn", "thread", "layer"]
         )
       }))
   })
 
-  describe("of an MCP server", () => {
-    /** Has the model call a tool that asks, and gives what its server hears. */
-    const asked = Effect.fnUntraced(function*(tool: string, questions: Questions.Handlers | undefined) {
+  describe("elicitations", () => {
+    /** Runs a turn in which the model calls a tool that asks, and returns the response that its server receives. */
+    const elicit = Effect.fnUntraced(function*(tool: string, questions: Questions.Handlers | undefined) {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ approvalPolicy: "on-request", approvalsReviewer: "user", questions })
       const callId = `mcp${calls++}`
@@ -114,22 +110,22 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
         ModelServer.text("done")
       )
       yield* thread.run("go")
-      const output = (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(callId) ?? ""
+      const output = (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(callId) ?? ""
       return JSON.parse(output.slice(output.indexOf("{")))
     })
 
-    const answering = (answer: Questions.ElicitationAnswer, seen: Array<Questions.ElicitationRequest> = []) => ({
+    const respondWith = (answer: Questions.ElicitationAnswer, seen: Array<Questions.ElicitationRequest> = []) => ({
       elicitation: (request: Questions.ElicitationRequest) => {
         seen.push(request)
         return Effect.succeed(answer)
       }
     })
 
-    it.effect("are forms whose answers are checked against their schema before they are sent", () =>
+    it.effect("checks the content of a form against its schema before it is sent", () =>
       Effect.gen(function*() {
         const seen: Array<Questions.ElicitationRequest> = []
         const valid = { name: "Ada", age: 36, email: "ada@example.com", color: "red" }
-        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.accept(valid), seen)), {
+        assert.deepStrictEqual(yield* elicit("introduce", respondWith(Questions.accept(valid), seen)), {
           action: "accept",
           content: valid
         })
@@ -145,42 +141,42 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
           { name: "A" },
           { ...valid, age: 1.5 },
           { ...valid, age: -1 },
-          { ...valid, email: "nobody" },
+          { ...valid, email: "ada" },
           { ...valid, color: "blue" },
           "Ada"
         ]
         for (const content of invalid) {
-          const heard = yield* asked("introduce", answering(Questions.accept(content)))
-          assert.deepStrictEqual(heard, { action: "decline" }, JSON.stringify(content))
+          const response = yield* elicit("introduce", respondWith(Questions.accept(content)))
+          assert.deepStrictEqual(response, { action: "decline" }, JSON.stringify(content))
         }
       }))
 
-    it.effect("are declined, canceled or left alone as the handler says, and declined when it breaks", () =>
+    it.effect("declines or cancels as the handler decides, and declines without a decision", () =>
       Effect.gen(function*() {
-        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.decline)), { action: "decline" })
-        assert.deepStrictEqual(yield* asked("introduce", answering(Questions.cancel)), { action: "cancel" })
-        assert.deepStrictEqual(yield* asked("introduce", undefined), { action: "decline" })
-        assert.deepStrictEqual(yield* asked("introduce", { elicitation: () => Effect.die("bug") }), {
+        assert.deepStrictEqual(yield* elicit("introduce", respondWith(Questions.decline)), { action: "decline" })
+        assert.deepStrictEqual(yield* elicit("introduce", respondWith(Questions.cancel)), { action: "cancel" })
+        assert.deepStrictEqual(yield* elicit("introduce", undefined), { action: "decline" })
+        assert.deepStrictEqual(yield* elicit("introduce", { elicitation: () => Effect.die("bug") }), {
           action: "decline"
         })
       }))
 
-    it.effect("may be pages to open", () =>
+    it.effect("passes a page to open to the handler", () =>
       Effect.gen(function*() {
         const seen: Array<Questions.ElicitationRequest> = []
-        const { action } = yield* asked("login", answering(Questions.accept(), seen))
+        const { action } = yield* elicit("login", respondWith(Questions.accept(), seen))
         assert.strictEqual(action, "accept")
         assert.deepInclude(seen[0], { _tag: "Url", url: "https://example.com/login", elicitationId: "e1" })
       }))
 
-    it.effect("are never whether a tool may be called: that is an approval", () =>
+    it.effect("does not call the handler for the approval of a tool call", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const seen: Array<Questions.ElicitationRequest> = []
         const thread = yield* codex.startThread({
           approvalPolicy: "on-request",
           approvalsReviewer: "user",
-          questions: answering(Questions.accept({}), seen)
+          questions: respondWith(Questions.accept({}), seen)
         })
         yield* TestCodex.script(
           thread,
@@ -197,16 +193,10 @@ layer(TestCodex.layer({ home: { config: mcpServer } }), { excludeTestServices: t
   })
 })
 
-describe("a question", () => {
-  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
-
+describe("Question", () => {
   const open = Effect.fnUntraced(function*(questions: Questions.Handlers) {
-    const codex = yield* Codex.Codex
-    const transport = yield* Fake.FakeTransport
-    const start = yield* Effect.forkChild(codex.startThread({ questions }))
-    yield* transport.reply(yield* transport.takeMethod("thread/start"), Fake.threadResponse("t"))
-    yield* Fiber.join(start)
-    return transport
+    yield* openThread("t", { questions })
+    return yield* Fake.FakeTransport
   })
 
   const userInput = (id: number, more: object) => ({
@@ -215,7 +205,7 @@ describe("a question", () => {
     params: { threadId: "t", turnId: "u", itemId: "i", isBlocking: true, questions: [{ ...question, ...more }] }
   })
 
-  it.effect("with a fixed choice takes only what can be chosen", () =>
+  it.effect("accepts only options of a fixed choice", () =>
     Effect.gen(function*() {
       const answers: Array<Questions.UserInputAnswers> = [
         { database: "MySQL" },
@@ -230,9 +220,9 @@ describe("a question", () => {
         if (id < 2) assert.strictEqual(error.code, -32603)
         else assert.deepStrictEqual(result, { answers: { database: { answers: ["PostgreSQL", "SQLite"] } } })
       }
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
-  it.effect("ends with its turn", () =>
+  it.effect("interrupts the handler when the turn ends", () =>
     Effect.gen(function*() {
       const began = yield* Deferred.make<void>()
       const interrupted = yield* Deferred.make<void>()
@@ -248,9 +238,9 @@ describe("a question", () => {
       yield* transport.emit(Fake.turnCompleted("t", "u", "interrupted"))
       yield* Deferred.await(interrupted)
       assert.strictEqual((yield* transport.take).error.code, -32603)
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
-  it.effect("with a form has only answers sent that fit it, whatever its fields are", () =>
+  it.effect("sends only content that fits the form, for fields of each kind", () =>
     Effect.gen(function*() {
       const fields: ReadonlyArray<[property: object, wrong: unknown, right: unknown]> = [
         [{ type: "string", format: "date" }, "2024-02-31", "2024-02-29"],
@@ -261,7 +251,7 @@ describe("a question", () => {
       ]
       let content: unknown
       const transport = yield* open({ elicitation: () => Effect.sync(() => Questions.accept(content)) })
-      const answerTo = Effect.fnUntraced(function*(id: number, property: object, value: unknown) {
+      const elicitField = Effect.fnUntraced(function*(id: number, property: object, value: unknown) {
         content = value === undefined ? {} : { field: value }
         yield* transport.emit({
           method: "mcpServer/elicitation/request",
@@ -278,13 +268,13 @@ describe("a question", () => {
         return (yield* transport.take).result.action
       })
       for (const [index, [property, wrong, right]] of fields.entries()) {
-        assert.strictEqual(yield* answerTo(2 * index, property, wrong), "decline", JSON.stringify(property))
-        assert.strictEqual(yield* answerTo(2 * index + 1, property, right), "accept", JSON.stringify(property))
+        assert.strictEqual(yield* elicitField(2 * index, property, wrong), "decline", JSON.stringify(property))
+        assert.strictEqual(yield* elicitField(2 * index + 1, property, right), "accept", JSON.stringify(property))
       }
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
   it.effect.each(Object.getOwnPropertyNames(Object.prototype))(
-    "with a form has answers sent with and without a field named %s",
+    "sends the content of a form with and without a field named %s",
     (name) =>
       Effect.gen(function*() {
         let content: unknown
@@ -296,7 +286,7 @@ describe("a question", () => {
           }
         })
         let id = 0
-        const answerTo = Effect.fnUntraced(function*(json: string, required: boolean) {
+        const elicitField = Effect.fnUntraced(function*(json: string, required: boolean) {
           content = JSON.parse(json)
           yield* transport.emit({
             method: "mcpServer/elicitation/request",
@@ -319,14 +309,14 @@ describe("a question", () => {
           return JSON.stringify(result.content)
         })
         const filled = `{"${name}":"x","other":"y"}`
-        assert.strictEqual(yield* answerTo(filled, true), filled)
-        assert.strictEqual(yield* answerTo(`{"other":"y"}`, false), `{"other":"y"}`)
-        assert.strictEqual(yield* answerTo(`{"other":"y"}`, true), "null")
-        assert.strictEqual(yield* answerTo(`{"${name}":1}`, false), "null")
-      }).pipe(Effect.provide(fake))
+        assert.strictEqual(yield* elicitField(filled, true), filled)
+        assert.strictEqual(yield* elicitField(`{"other":"y"}`, false), `{"other":"y"}`)
+        assert.strictEqual(yield* elicitField(`{"other":"y"}`, true), "null")
+        assert.strictEqual(yield* elicitField(`{"${name}":1}`, false), "null")
+      }).pipe(Effect.provide(layerFake()))
   )
 
-  it.effect("of a kind that is not known yet is handed out as it is", () =>
+  it.effect("passes an elicitation of an unknown mode to the handler unchanged", () =>
     Effect.gen(function*() {
       const seen: Array<Questions.ElicitationRequest> = []
       const transport = yield* open({
@@ -347,28 +337,19 @@ describe("a question", () => {
         mode: "hologram",
         params
       }])
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 })
 
-describe("a person at the terminal", () => {
-  const typing = Effect.fnUntraced(function*(...typed: ReadonlyArray<string>) {
-    const lines = yield* Queue.unbounded<string, Terminal.QuitError>()
-    yield* Queue.offerAll(lines, typed)
-    yield* Queue.fail(lines, new Terminal.QuitError({}))
-    const shown: Array<string> = []
-    const terminal = Terminal.make({
-      columns: Effect.succeed(80),
-      rows: Effect.succeed(24),
-      size: Effect.die("unused"),
-      readInput: Effect.die("unused"),
-      readLine: Queue.take(lines),
-      display: (text) => Effect.sync(() => void shown.push(text))
-    })
-    return { layer: Layer.succeed(Terminal.Terminal, terminal), shown: () => shown.join("") }
+describe("Questions.askTerminal", () => {
+  const makeTerminal = Effect.fnUntraced(function*(...typed: ReadonlyArray<string>) {
+    const terminal = yield* FakeTerminal.make
+    yield* terminal.type(...typed)
+    yield* terminal.quit
+    return terminal
   })
 
   const answer = Effect.fnUntraced(function*(more: object, ...typed: ReadonlyArray<string>) {
-    const { layer } = yield* typing(...typed)
+    const { layer } = yield* makeTerminal(...typed)
     return yield* Questions.askTerminal.userInput!({
       threadId: "t",
       turnId: "u",
@@ -378,12 +359,12 @@ describe("a person at the terminal", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("answers the model by number, in words, or not at all", () =>
+  it.effect("returns an answer by number, in words, or no answer", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* answer({}, "2"), { database: "SQLite" })
       assert.deepStrictEqual(yield* answer({}, "9", "1"), { database: "PostgreSQL" })
       assert.deepStrictEqual(yield* answer({ isOther: true }, "on paper"), { database: "on paper" })
-      // A number that is no option is a slip, also where one's own words are an answer.
+      // A number without an option is asked again, also if a free answer is allowed.
       assert.deepStrictEqual(yield* answer({ isOther: true }, "9", "2"), { database: "SQLite" })
       assert.deepStrictEqual(yield* answer({ options: null }, "9"), { database: "9" })
       assert.deepStrictEqual(yield* answer({}, "on paper", "1"), { database: "PostgreSQL" })
@@ -393,7 +374,7 @@ describe("a person at the terminal", () => {
       assert.deepStrictEqual(yield* answer({ isSecret: true }, "1"), {})
     }))
 
-  const form = {
+  const form: Questions.FormElicitation = {
     _tag: "Form",
     threadId: "t",
     turnId: undefined,
@@ -418,13 +399,13 @@ describe("a person at the terminal", () => {
       member: Schema.optionalKey(Schema.Boolean),
       tags: Schema.optionalKey(Schema.Array(Schema.Literals(["x", "y"])))
     })
-  } as Questions.FormElicitation
+  }
 
   const elicit = Effect.fnUntraced(function*(
     request: Questions.ElicitationRequest,
     ...typed: ReadonlyArray<string>
   ) {
-    const { layer, shown } = yield* typing(...typed)
+    const { layer, shown } = yield* makeTerminal(...typed)
     const answer = yield* Effect.provide(Questions.askTerminal.elicitation!(request), layer)
     return { answer, shown: shown() }
   })
@@ -437,7 +418,7 @@ describe("a person at the terminal", () => {
       assert.strictEqual(JSON.stringify(answer.content), `{"__proto__":"Ada"}`)
     }))
 
-  it.effect("fills in forms, and says whether a page was opened", () =>
+  it.effect("fills in forms, and returns whether the person opened a page", () =>
     Effect.gen(function*() {
       const filled = yield* elicit(form, "Ada", "36", "2", "1", "2", "", "1")
       assert.deepStrictEqual(
@@ -449,11 +430,11 @@ describe("a person at the terminal", () => {
       assert.include(filled.shown, "2. Ypsilon")
       const little = yield* elicit(form, "Ada", "", "", "", "", "1")
       assert.deepStrictEqual(little.answer, Questions.accept({ name: "Ada" }))
-      // What does not fit is not sent, but may be filled in again.
+      // Invalid content is not sent, and the form is filled in again.
       const again = yield* elicit(form, "Ada", "1.5", "", "", "", "1", "Ada", "1", "", "", "", "1")
       assert.deepStrictEqual(again.answer, Questions.accept({ name: "Ada", age: 1 }))
       assert.deepStrictEqual((yield* elicit(form, "Ada", "", "", "", "", "3")).answer, Questions.decline)
-      // Nobody is there, or says nothing: that is no yes, also if the form needs nothing.
+      // The end of the input and empty lines cancel, also if the form has no required field.
       const nothing: Questions.FormElicitation = {
         ...form,
         requestedSchema: { type: "object", properties: {}, required: [] },
@@ -477,4 +458,28 @@ describe("a person at the terminal", () => {
       assert.deepStrictEqual((yield* elicit(url, "2")).answer, Questions.decline)
       assert.deepStrictEqual((yield* elicit(url)).answer, Questions.cancel)
     }))
+})
+
+// The compiler checks these tests.
+describe("Questions.layer", () => {
+  const answer = () => Effect.succeed({ database: "SQLite" })
+  const withPreferences = () => Effect.map(Preferences, ({ database }) => ({ database }))
+  const withWire = () => Effect.as(TestCodex.Wire, Questions.decline)
+
+  it("requires the services of its handlers", () => {
+    expectTypeOf(Questions.layer({ userInput: answer })).toEqualTypeOf<Layer.Layer<never>>()
+    expectTypeOf(Questions.layer({ userInput: withPreferences })).toEqualTypeOf<
+      Layer.Layer<never, never, Preferences>
+    >()
+    expectTypeOf(Questions.layer({ userInput: withPreferences, elicitation: withWire }))
+      .toEqualTypeOf<Layer.Layer<never, never, Preferences | TestCodex.Wire>>()
+    expectTypeOf(Questions.layer(Questions.askTerminal)).toEqualTypeOf<Layer.Layer<never, never, Terminal.Terminal>>()
+  })
+
+  it("does not accept a misspelled handler or an answer of another question", () => {
+    // @ts-expect-error: elicitatoin
+    Questions.layer({ userInput: answer, elicitatoin: withWire })
+    // @ts-expect-error: an elicitation has no answers by id
+    Questions.layer({ elicitation: answer })
+  })
 })

@@ -1,5 +1,6 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -9,7 +10,6 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { fileURLToPath } from "node:url"
 import * as AppServer from "../src/AppServer.ts"
@@ -17,6 +17,7 @@ import type { AppServerError } from "../src/AppServerError.ts"
 import * as StdioTransport from "../src/StdioTransport.ts"
 import * as CodexEnvironment from "../src/testing/CodexEnvironment.ts"
 import * as Kit from "../src/testing/TestCodex.ts"
+import { poll } from "./poll.ts"
 import { codexPath, version } from "./TestCodex.ts"
 
 const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
@@ -56,28 +57,24 @@ const startFake = Effect.fnUntraced(function*(mode: string, options: StdioTransp
   const file = yield* fs.makeTempFileScoped()
   const scope = yield* Scope.make()
   yield* Layer.buildWithScope(fake(mode, { ...options, env: { FAKE_PIDS: file } }), scope)
-  const pids = JSON.parse(yield* fs.readFileString(file)) as Array<number>
+  const pids: Array<number> = JSON.parse(yield* fs.readFileString(file))
   return { scope, pids }
 })
 
-const awaitGone = (pids: ReadonlyArray<number>) =>
-  Effect.sync(() => pids.filter(isAlive)).pipe(
-    Effect.repeat({ until: (alive) => alive.length === 0, schedule: Schedule.spaced("20 millis"), times: 100 })
-  )
+const awaitExits = (pids: ReadonlyArray<number>) =>
+  poll(Effect.sync(() => pids.filter(isAlive)), (alive) => alive.length === 0, "the exit of all processes")
 
 /** Waits until a process leads its own group and has a child that is a zombie. */
-const awaitZombieOf = Effect.fnUntraced(function*(parent: number) {
+const awaitZombie = Effect.fnUntraced(function*(parent: number) {
   const fs = yield* FileSystem.FileSystem
   const stat = (pid: string | number) =>
     Effect.map(fs.readFileString(`/proc/${pid}/stat`), (text) => text.slice(text.lastIndexOf(")") + 2).split(" "))
-  yield* Effect.gen(function*() {
+  const isReady = Effect.gen(function*() {
     const [, , group] = yield* stat(parent)
     const child = (yield* fs.readFileString(`/proc/${parent}/task/${parent}/children`)).trim()
     return group === String(parent) && child !== "" && (yield* stat(child))[0] === "Z"
-  }).pipe(
-    Effect.repeat({ until: (isReady) => isReady, schedule: Schedule.spaced("5 millis") }),
-    Effect.timeout("5 seconds")
-  )
+  })
+  yield* poll(isReady, (isReady) => isReady, "a zombie in a process group")
 })
 
 describe("StdioTransport", () => {
@@ -161,7 +158,7 @@ describe("StdioTransport", () => {
         const { reason } = yield* buildError(fake("mute", { requestTimeout: "1 second", env: { FAKE_PIDS: file } }))
         assert(reason._tag === "RequestTimeout")
         assert.strictEqual(reason.method, "initialize")
-        assert.deepStrictEqual(yield* awaitGone(JSON.parse(yield* fs.readFileString(file))), [])
+        yield* awaitExits(JSON.parse(yield* fs.readFileString(file)))
       }).pipe(Effect.provide(NodeServices.layer)))
 
     it.live("fails with InitializeFailed when the response has no server name", () =>
@@ -199,7 +196,7 @@ describe("StdioTransport", () => {
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const response = yield* server.requestRaw("model/list", {})
-        assert.deepStrictEqual((response as { args: unknown }).args, [
+        assert.deepPropertyVal(response, "args", [
           "-c",
           "a=1",
           "-c",
@@ -215,7 +212,7 @@ describe("StdioTransport", () => {
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const response = yield* server.requestRaw("model/list", {})
-        assert.deepStrictEqual((response as { args: unknown }).args, ["-c", "thread_unload_delay_secs=9", "app-server"])
+        assert.deepPropertyVal(response, "args", ["-c", "thread_unload_delay_secs=9", "app-server"])
       }).pipe(Effect.provide(fake("", { config: { thread_unload_delay_secs: 9 } }))))
   })
 
@@ -230,7 +227,7 @@ describe("StdioTransport", () => {
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const response = yield* server.requestRaw("model/list", {})
-        assert.strictEqual((response as { pad: string }).pad, "é".repeat(10 * 1024 * 1024))
+        assert.propertyVal(response, "pad", "é".repeat(10 * 1024 * 1024))
       }).pipe(Effect.provide(fake("big-line"))))
 
     it.live("ends the connection at a line over the limit", () =>
@@ -255,10 +252,7 @@ describe("StdioTransport", () => {
       return Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         yield* server.request("model/list")
-        yield* Effect.sync(() => lines).pipe(
-          Effect.repeat({ until: (count) => count >= 20_000, schedule: Schedule.spaced("20 millis") }),
-          Effect.timeout("10 seconds")
-        )
+        yield* poll(Effect.sync(() => lines), (count) => count >= 20_000, "20,000 lines of stderr")
       }).pipe(
         Effect.provide(fake("stderr-flood")),
         Effect.provide(Logger.layer([Logger.make(({ logLevel, message }) => {
@@ -370,7 +364,7 @@ describe("StdioTransport", () => {
         })
         assert.strictEqual(pids.length, 2)
         yield* Scope.close(scope, Exit.void)
-        assert.deepStrictEqual(yield* awaitGone(pids), [])
+        yield* awaitExits(pids)
       }).pipe(Effect.provide(NodeServices.layer)))
 
     it.live("kills the child of a server that was killed", () =>
@@ -378,7 +372,7 @@ describe("StdioTransport", () => {
         const { pids, scope } = yield* startFake("grandchild", { killTimeout: "200 millis" })
         process.kill(pids[0]!, "SIGKILL")
         yield* Scope.close(scope, Exit.void)
-        assert.deepStrictEqual(yield* awaitGone(pids), [])
+        yield* awaitExits(pids)
       }).pipe(Effect.provide(NodeServices.layer)))
 
     it.live.skipIf(process.platform !== "linux")(
@@ -388,7 +382,7 @@ describe("StdioTransport", () => {
           const { pids, scope } = yield* startFake("zombie", { closeTimeout: "10 seconds", killTimeout: "10 seconds" })
           const parent = pids[1]!
           yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(parent, "SIGKILL")))
-          yield* awaitZombieOf(parent)
+          yield* awaitZombie(parent)
           const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
           // It takes less than 100 ms. The spawner alone would wait for the kill timeout.
           assert.isBelow(Duration.toSeconds(duration), 5)
@@ -397,16 +391,14 @@ describe("StdioTransport", () => {
 
     it.live("ends the real server when the fiber that uses it is interrupted", () =>
       Effect.gen(function*() {
-        let pid = 0
+        const started = yield* Deferred.make<number>()
         const fiber = yield* Effect.gen(function*() {
           const server = yield* AppServer.AppServer
-          pid = (yield* server.request("server/diagnostics")).process.id
+          const { process: { id } } = yield* server.request("server/diagnostics")
+          yield* Deferred.succeed(started, id)
           return yield* Effect.never
         }).pipe(Effect.provide(real()), Effect.forkChild)
-        yield* Effect.sync(() => pid).pipe(
-          Effect.repeat({ until: (pid) => pid !== 0, schedule: Schedule.spaced("10 millis") }),
-          Effect.timeout("10 seconds")
-        )
+        const pid = yield* Deferred.await(started)
         assert.isTrue(isAlive(pid))
         yield* Fiber.interrupt(fiber)
         assert.isFalse(isAlive(pid))

@@ -1,13 +1,11 @@
-/**
- * Codex as the tests of threads and turns have it: the real `codex app-server` in a hermetic home, with a scripted model,
- * and a record of the messages that went over the wire.
- */
+/** The real `codex app-server` in a hermetic home, with a scripted model and a record of the messages on the wire. */
 import type * as NodeServices from "@effect/platform-node/NodeServices"
 import { AppServer, AppServerError, Codex, Protocol, Transport } from "effect-codex"
 import { type CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -15,40 +13,41 @@ import type * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 
-/** The version of the binary that is tested: the pinned one, unless the suite runs on another (`npm run test:floor`). */
+/** The version of the tested binary: the pinned one, unless `npm run test:floor` sets another. */
 export const version = process.env["CODEX_TEST_VERSION"] ?? Protocol.version
 
-/** The path of that other binary. */
+/** The path of the other binary. */
 export const codexPath = process.env["CODEX_TEST_PATH"]
 
-/** A message as it was on the wire: a request or a notification has a method, an answer has none. */
+/** A message on the wire. Requests and notifications have a method, responses have none. */
 const Message = Schema.Struct({
   id: Schema.optional(Schema.Union([Schema.String, Schema.Number])),
   method: Schema.optional(Schema.String),
   params: Schema.optional(Schema.Record(Schema.String, Schema.Unknown)),
   result: Schema.optional(Schema.Unknown),
-  error: Schema.optional(Schema.Unknown)
+  error: Schema.optional(Schema.Struct({ code: Schema.Number, message: Schema.String }))
 })
 
 export type Message = typeof Message.Type
 
 const decodeMessage = Schema.decodeUnknownOption(Schema.fromJsonString(Message))
 
-/** What the client and the server have said to each other so far. */
+/** The messages between the client and the server. */
 export class Wire extends Context.Service<Wire, {
-  /** The client's messages. */
+  /** The messages that the client has sent. */
   readonly sent: Effect.Effect<ReadonlyArray<Message>>
-  /** Waits until the client has sent such a message. */
+  /** Waits until the client has sent a message that satisfies a predicate. */
   readonly awaitSent: (predicate: (message: Message) => boolean) => Effect.Effect<Message>
-  /** Waits until the server has sent such a message. */
+  /** Waits until the server has sent a message that satisfies a predicate. */
   readonly awaitReceived: (predicate: (message: Message) => boolean) => Effect.Effect<Message>
 }>()("effect-codex/testing/Wire") {}
 
-const firstOf = (
+const awaitFirst = (
   messages: SubscriptionRef.SubscriptionRef<ReadonlyArray<Message>>,
   predicate: (message: Message) => boolean
 ): Effect.Effect<Message> =>
@@ -60,29 +59,29 @@ const firstOf = (
     Effect.orDie
   )
 
-/** Puts a {@link Wire} on a transport. */
-const recorded: Layer.Layer<Transport.Transport | Wire, never, Transport.Transport> = Layer.effectContext(
+/** Records the messages of a transport in a {@link Wire}. */
+const record: Layer.Layer<Transport.Transport | Wire, never, Transport.Transport> = Layer.effectContext(
   Effect.gen(function*() {
     const transport = yield* Transport.Transport
     const sent = yield* SubscriptionRef.make<ReadonlyArray<Message>>([])
     const received = yield* SubscriptionRef.make<ReadonlyArray<Message>>([])
-    const record = (messages: typeof sent, line: string) =>
+    const append = (messages: typeof sent, line: string) =>
       SubscriptionRef.update(messages, (seen) => [...seen, ...Option.toArray(decodeMessage(line))])
     return Context.make(Wire, {
       sent: SubscriptionRef.get(sent),
-      awaitSent: (predicate) => firstOf(sent, predicate),
-      awaitReceived: (predicate) => firstOf(received, predicate)
+      awaitSent: (predicate) => awaitFirst(sent, predicate),
+      awaitReceived: (predicate) => awaitFirst(received, predicate)
     }).pipe(Context.add(Transport.Transport, {
       connect: Effect.map(transport.connect, (connection) => ({
         redact: connection.redact,
-        incoming: Stream.tap(connection.incoming, (line) => record(received, line)),
-        send: (line: string) => Effect.andThen(record(sent, line), connection.send(line))
+        incoming: Stream.tap(connection.incoming, (line) => append(received, line)),
+        send: (line: string) => Effect.andThen(append(sent, line), connection.send(line))
       }))
     }))
   })
 )
 
-/** A process in the environment at hand, in its workspace. Each use is a process of its own. */
+/** A process in the workspace of the environment. Each use starts a process of its own. */
 export const layerProcess = (
   options?: Codex.StdioOptions
 ): Layer.Layer<
@@ -93,12 +92,12 @@ export const layerProcess = (
   Layer.fresh(
     Codex.layer.pipe(
       Layer.provideMerge(AppServer.layer(options)),
-      Layer.provideMerge(recorded),
+      Layer.provideMerge(record),
       Layer.provide(Kit.layerTransport(options))
     )
   )
 
-/** A home and a model for processes that a test starts itself, with {@link layerProcess}. */
+/** A home and a model, for processes that a test starts with {@link layerProcess}. */
 export const layerEnvironment = Kit.layerEnvironment
 
 /** A process, a home and a model. */
@@ -118,20 +117,87 @@ export const layer = (
   return Layer.provideMerge(layerProcess(process), layerEnvironment(home))
 }
 
-/** The model requests of one thread. */
-export const requestsOf = Effect.fnUntraced(function*(threadId: string) {
+/** Starts a thread. */
+export const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
+
+/** Starts a thread and runs a turn on it, so that the server stores it. */
+export const startStoredThread = Effect.fnUntraced(function*(options?: Codex.StartOptions) {
+  const codex = yield* Codex.Codex
+  const model = yield* ModelServer.ModelServer
+  const thread = yield* codex.startThread(options)
+  yield* model.enqueue(ModelServer.text("stored"))
+  yield* thread.run("store me")
+  return thread
+})
+
+/** Restarts after 20 milliseconds, at most 20 times. */
+export const quickRestart = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 20 }))
+
+/** Kills the process of the server, and returns its pid. */
+export const killServer = Effect.gen(function*() {
+  const server = yield* AppServer.AppServer
+  const { process: { id } } = yield* server.request("server/diagnostics")
+  process.kill(id, "SIGKILL")
+  return id
+})
+
+/** Waits for the next restart. Run it to subscribe, and run its result to wait. */
+export const nextRestart = Effect.gen(function*() {
+  const server = yield* AppServer.AppServer
+  const ready = yield* server.states.pipe(
+    Stream.dropUntil(({ _tag }) => _tag === "Starting"),
+    Stream.filter(({ _tag }) => _tag === "Ready"),
+    Stream.runHead,
+    Effect.forkChild({ startImmediately: true })
+  )
+  return Fiber.join(ready)
+})
+
+/** Kills the server, and waits until it has restarted. */
+export const restartServer = Effect.gen(function*() {
+  const restarted = yield* nextRestart
+  yield* killServer
+  yield* restarted
+})
+
+/** The configuration of a model provider with a limit on retries of a stream. */
+export const retryConfig = (stream_max_retries: number) => ({
+  model_providers: { mock_provider: { stream_max_retries } }
+})
+
+/** The configuration of the MCP server of `fixtures/mcp-server.mjs`. */
+export const mcpConfig = {
+  mcp_servers: { people: { command: process.execPath, args: [`${import.meta.dirname}/fixtures/mcp-server.mjs`] } }
+}
+
+/** Replies to the requests of a thread that spawns a sub-agent, waits for it, and completes. */
+export const delegate = (
+  request: ModelServer.ModelRequest,
+  agent: { readonly message: string; readonly fork_context?: boolean }
+): ModelServer.Reply => {
+  const call = (callId: string, name: string, args: object) =>
+    ModelServer.functionCall(name, args, { callId, namespace: "multi_agent_v1" })
+  const spawned = request.functionCallOutput("spawn")
+  if (spawned === undefined) return call("spawn", "spawn_agent", agent)
+  return request.functionCallOutput("wait") === undefined
+    ? call("wait", "wait_agent", { targets: [JSON.parse(spawned).agent_id] })
+    : ModelServer.text("done")
+}
+
+/** Returns the model requests of a thread. */
+export const getRequests = Effect.fnUntraced(function*(threadId: string) {
   const model = yield* ModelServer.ModelServer
   return (yield* model.requests).filter((request) => request.promptCacheKey === threadId)
 })
 
-/** What the model is asked next, by whichever thread: run it to start waiting, and run its result to have the request. */
+/** Waits for the next model request of any thread. Run it to subscribe, and run its result to wait. */
 export const nextRequest = Effect.gen(function*() {
   const model = yield* ModelServer.ModelServer
   const before = (yield* model.requests).length
   return Effect.flatMap(model.awaitRequests(before + 1), (requests) => Effect.fromNullishOr(requests[before]))
 })
 
-/** Has the model give these replies to one thread, and none to any other. */
+/** Scripts the replies of the model to one thread. Requests of other threads fail. */
 export const script = Effect.fnUntraced(function*(
   thread: { readonly id: string },
   ...replies: ReadonlyArray<ModelServer.Reply>
@@ -143,21 +209,21 @@ export const script = Effect.fnUntraced(function*(
   )
 })
 
-/** A message that is said when the test says it. */
+/** A message whose deltas the test sends with `say`, until `finish`. */
 export const heldMessage = Effect.gen(function*() {
-  const pieces = yield* Queue.unbounded<string, Cause.Done>()
+  const deltas = yield* Queue.unbounded<string, Cause.Done>()
   return {
-    reply: ModelServer.deltas(Stream.fromQueue(pieces)),
-    say: (text: string) => Queue.offer(pieces, text),
-    finish: Queue.end(pieces)
+    reply: ModelServer.deltas(Stream.fromQueue(deltas)),
+    say: (text: string) => Queue.offer(deltas, text),
+    finish: Queue.end(deltas)
   }
 })
 
-/** A message that is begun and never finished. */
+/** A message that starts and never completes. */
 export const halfMessage = ModelServer.hang([ModelServer.deltas(["half"], { unfinished: true })])
 
-/** The approval and sandbox settings that the server reports for a loaded thread which has had a turn. */
-export const settingsOf = Effect.fnUntraced(function*(threadId: string) {
+/** Reads the permissions of a loaded thread that has had a turn. */
+export const readPermissions = Effect.fnUntraced(function*(threadId: string) {
   const server = yield* AppServer.AppServer
   const { approvalPolicy, approvalsReviewer, sandbox } = yield* server.request("thread/resume", {
     threadId,
@@ -166,18 +232,19 @@ export const settingsOf = Effect.fnUntraced(function*(threadId: string) {
   return { approvalPolicy, approvalsReviewer, sandbox: sandbox.type }
 })
 
-/** The turns that the server has stored for a thread, oldest first. */
-export const turnsOf = Effect.fnUntraced(function*(threadId: string) {
+/** Reads the stored turns of a thread, oldest first. */
+export const readTurns = Effect.fnUntraced(function*(threadId: string) {
   const server = yield* AppServer.AppServer
   const { thread } = yield* server.request("thread/read", { threadId, includeTurns: true })
   return thread.turns
 })
 
-/** Why an effect failed that is to fail with an `AppServerError`. */
-export const reasonOf = <A, E, R>(
+/** Runs an effect that fails with an `AppServerError`, and returns the reason. */
+export const expectReason = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<AppServerError.AppServerErrorReason, never, R> =>
   Effect.matchEffect(effect, {
     onFailure: (error) => AppServerError.isAppServerError(error) ? Effect.succeed(error.reason) : Effect.die(error),
-    onSuccess: (value) => Effect.die(new Error(`expected an AppServerError, got ${JSON.stringify(value)}`))
+    onSuccess: (value) =>
+      Effect.die(new Error(`Expected an AppServerError, but the effect succeeded with ${JSON.stringify(value)}.`))
   })

@@ -15,20 +15,20 @@ import * as TestCodex from "./TestCodex.ts"
 
 const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
 
-/** Runs a turn for which the model has these replies. */
+/** Runs a turn, to which the model sends these replies. */
 const runWith = Effect.fnUntraced(function*(thread: Thread.Thread, ...replies: ReadonlyArray<ModelServer.Reply>) {
   const model = yield* ModelServer.ModelServer
   yield* model.enqueue(...replies)
   return yield* thread.run("go")
 })
 
-/** Whether a message asks for a turn of this thread with this input. */
-const isStart = (thread: Thread.Thread, input: string) => ({ method, params }: TestCodex.Message) =>
+/** Whether a message is the `turn/start` of this thread with this input. */
+const isTurnStart = (thread: Thread.Thread, input: string) => ({ method, params }: TestCodex.Message) =>
   method === "turn/start" && params?.["threadId"] === thread.id && JSON.stringify(params["input"]).includes(input)
 
-const typesOf = (items: ReadonlyArray<{ readonly type: unknown }>) => items.map(({ type }) => type)
+const getTypes = (items: ReadonlyArray<{ readonly type: unknown }>) => items.map(({ type }) => type)
 
-const deltasOf = (events: ReadonlyArray<Turn.TurnEvent>) =>
+const getDeltas = (events: ReadonlyArray<Turn.TurnEvent>) =>
   events.flatMap((event) => event.method === "item/agentMessage/delta" ? [event.params.delta] : [])
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
@@ -42,21 +42,21 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       assert.strictEqual(result.threadId, thread.id)
       assert.strictEqual(result.status, "completed")
       assert.strictEqual(result.finalResponse, "Hello!")
-      assert.deepStrictEqual(typesOf(result.items), ["userMessage", "agentMessage"])
+      assert.deepStrictEqual(getTypes(result.items), ["userMessage", "agentMessage"])
       assert.deepInclude(result.items[1], { text: "Hello!" })
       assert.strictEqual(result.usage?.turn.totalTokens, 2)
       assert.isAtLeast(result.durationMs ?? -1, 0)
       assert.isAtLeast(result.startedAt ?? -1, 1_700_000_000)
       assert.isAtLeast(result.completedAt ?? -1, result.startedAt ?? 0)
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ id }) => id), [result.id])
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ id }) => id), [result.id])
 
-      const [request] = yield* TestCodex.requestsOf(thread.id)
+      const [request] = yield* TestCodex.getRequests(thread.id)
       assert.strictEqual(request?.lastUserText, "Say hello")
       assert.strictEqual(request?.body["model"], "mock-model")
       assert.strictEqual(request?.body["stream"], true)
     }))
 
-  it.effect("counts cached, written and reasoning tokens, of the turn and of the thread", () =>
+  it.effect("counts cached, written and reasoning tokens of the turn and of the thread", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const usage = {
@@ -91,7 +91,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       })
     }))
 
-  it.effect("takes the last message as the final response when the model marks none", () =>
+  it.effect("returns the last message as the final response when the model marks none", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const result = yield* runWith(
@@ -99,17 +99,17 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
         ModelServer.reply([ModelServer.message("first"), ModelServer.message("second")])
       )
       assert.strictEqual(result.finalResponse, "second")
-      assert.deepStrictEqual(typesOf(result.items), ["userMessage", "agentMessage", "agentMessage"])
+      assert.deepStrictEqual(getTypes(result.items), ["userMessage", "agentMessage", "agentMessage"])
     }))
 
-  it.effect("keeps an empty last message as the final response", () =>
+  it.effect("returns an empty last message as the final response", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const result = yield* runWith(thread, ModelServer.reply([ModelServer.message("first"), ModelServer.message("")]))
       assert.strictEqual(result.finalResponse, "")
     }))
 
-  it.effect("has no final response when there is only commentary", () =>
+  it.effect("returns no final response when all messages are commentary", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const result = yield* runWith(thread, ModelServer.text("thinking aloud", { phase: "commentary" }))
@@ -118,7 +118,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       assert.deepInclude(result.items[1], { text: "thinking aloud", phase: "commentary" })
     }))
 
-  it.effect("prefers the final answer to commentary and to unmarked messages, and keeps all of them", () =>
+  it.effect("returns the message with the phase final_answer as the final response, and all messages as items", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const result = yield* runWith(
@@ -131,7 +131,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
         ])
       )
       assert.strictEqual(result.finalResponse, "the answer")
-      assert.deepStrictEqual(typesOf(result.items), [
+      assert.deepStrictEqual(getTypes(result.items), [
         "userMessage",
         "reasoning",
         "agentMessage",
@@ -140,7 +140,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       ])
     }))
 
-  it.effect("keeps what tools did among the items", () =>
+  it.effect("returns the calls of tools as items", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ sandbox: "danger-full-access" })
@@ -149,11 +149,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
         ModelServer.functionCall("exec_command", { cmd: "echo from the shell", login: false }, { callId: "call_echo" }),
         ModelServer.text("done")
       )
-      assert.deepStrictEqual(typesOf(result.items), ["userMessage", "commandExecution", "agentMessage"])
+      assert.deepStrictEqual(getTypes(result.items), ["userMessage", "commandExecution", "agentMessage"])
       assert.deepInclude(result.items[1], { id: "call_echo", exitCode: 0, aggregatedOutput: "from the shell\n" })
     }))
 
-  it.effect("sends model, effort, summary and schema to the model; only the schema is for one turn", () =>
+  it.effect("sends model, effort, summary and schema to the model, the schema for one turn only", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -163,7 +163,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       yield* thread.run("answer in JSON", options)
       yield* thread.run("answer")
 
-      const [first, second] = yield* TestCodex.requestsOf(thread.id)
+      const [first, second] = yield* TestCodex.getRequests(thread.id)
       for (const request of [first, second]) {
         assert.strictEqual(request?.body["model"], "other-model")
         assert.deepInclude(request?.body["reasoning"], { effort: "high", summary: "concise" })
@@ -174,31 +174,31 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       assert.notProperty(second?.body["text"] ?? {}, "format")
     }))
 
-  it.effect("sends a reasoning effort that is not known", () =>
+  it.effect("sends an unknown reasoning effort", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
       yield* model.enqueue(ModelServer.text("thought"))
       yield* thread.run("think", { effort: "ultra-mega" })
-      const [request] = yield* TestCodex.requestsOf(thread.id)
+      const [request] = yield* TestCodex.getRequests(thread.id)
       assert.deepInclude(request?.body["reasoning"], { effort: "ultra-mega" })
     }))
 
-  it.effect("sends a service tier for one turn, and what triggered the turn", () =>
+  it.effect("sends a service tier and a trigger for one turn", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
       yield* model.enqueue(ModelServer.text("flexible"), ModelServer.text("as usual"))
       yield* thread.run("go", { serviceTierForTurn: "flex", turnTrigger: "a-test" })
       yield* thread.run("go on")
-      const [first, second] = yield* TestCodex.requestsOf(thread.id)
+      const [first, second] = yield* TestCodex.getRequests(thread.id)
       assert.strictEqual(first?.body["service_tier"], "flex")
       assert.include(JSON.stringify(first?.body["client_metadata"]), "a-test")
       assert.isUndefined(second?.body["service_tier"])
       assert.notInclude(JSON.stringify(second?.body["client_metadata"]), "a-test")
     }))
 
-  it.effect("runs in the directory given, from then on", () =>
+  it.effect("runs this turn and later ones in the given working directory", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const { home } = yield* CodexEnvironment.CodexEnvironment
@@ -209,12 +209,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
       yield* model.enqueue(pwd("first"), ModelServer.text("there"), pwd("second"), ModelServer.text("still there"))
       yield* thread.run("where?", { cwd: home })
       yield* thread.run("and now?")
-      const request = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+      const request = (yield* TestCodex.getRequests(thread.id)).at(-1)
       assert.include(request?.functionCallOutput("first"), home)
       assert.include(request?.functionCallOutput("second"), home)
     }))
 
-  it.effect("runs on several threads at once do not mix", () =>
+  it.effect("returns the result of its thread while several threads run", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       yield* model.respond((request) => ModelServer.text(`${request.promptCacheKey}: ${request.lastUserText}`))
@@ -229,7 +229,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.run", (it) => {
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("A turn that fails", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Failed turn", (it) => {
   const failures: ReadonlyArray<readonly [name: string, reply: ModelServer.Reply, codexErrorInfo: unknown]> = [
     ["HTTP 500", ModelServer.httpError(500), "internalServerError"],
     [
@@ -261,7 +261,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn that fails", (it
     ["the end of the stream", ModelServer.cut([ModelServer.message("half")]), "other"]
   ]
 
-  it.effect("fails the run with the kind of failure that the server tells", () =>
+  it.effect("fails the run with the codexErrorInfo of the server", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       for (const [name, reply, codexErrorInfo] of failures) {
@@ -271,12 +271,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn that fails", (it
         )
         assert.deepStrictEqual(failed?.codexErrorInfo, codexErrorInfo, name)
         assert.strictEqual(failed?.threadId, thread.id)
-        assert.strictEqual(failed?.turnId, (yield* TestCodex.turnsOf(thread.id)).at(-1)?.id)
+        assert.strictEqual(failed?.turnId, (yield* TestCodex.readTurns(thread.id)).at(-1)?.id)
         assert.include(failed?.message, failed?.detail)
       }
     }))
 
-  it.effect("keeps the server's words, the items and the usage so far, and the thread works on", () =>
+  it.effect("has the message, the items and the usage so far, and keeps the thread usable", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ sandbox: "danger-full-access" })
@@ -291,13 +291,13 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn that fails", (it
       assert.strictEqual(failed._tag, "TurnFailed")
       if (failed._tag !== "TurnFailed") return
       assert.include(failed.detail, "the model broke")
-      assert.deepStrictEqual(typesOf(failed.items), ["userMessage", "agentMessage", "commandExecution"])
+      assert.deepStrictEqual(getTypes(failed.items), ["userMessage", "agentMessage", "commandExecution"])
       assert.strictEqual(failed.usage?.turn.totalTokens, 42)
 
       assert.strictEqual((yield* runWith(thread, ModelServer.text("fine again"))).finalResponse, "fine again")
     }))
 
-  it.effect("is a stream that ends with turn/completed all the same", () =>
+  it.effect("ends the stream with turn/completed", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -316,9 +316,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn that fails", (it
 const retrying = { model_providers: { mock_provider: { stream_max_retries: 2 } } }
 
 layer(TestCodex.layer({ home: { config: retrying } }), { excludeTestServices: true })(
-  "A turn that is retried",
+  "Retried turn",
   (it) => {
-    it.effect("goes on after an error that the server recovers from, and has the message once", () =>
+    it.effect("completes after an error that the server retries, and has the message once", () =>
       Effect.gen(function*() {
         const model = yield* ModelServer.ModelServer
         const thread = yield* startThread
@@ -329,13 +329,13 @@ layer(TestCodex.layer({ home: { config: retrying } }), { excludeTestServices: tr
         const events = yield* Stream.runCollect(thread.stream("go"))
         const retries = events.flatMap((event) => event.method === "error" ? [event.params.willRetry] : [])
         assert.deepStrictEqual(retries, [true])
-        assert.deepStrictEqual(deltasOf(events), ["lost", "found"])
+        assert.deepStrictEqual(getDeltas(events), ["lost", "found"])
 
         yield* model.enqueue(ModelServer.cut(), ModelServer.text("recovered"))
         const result = yield* thread.run("once more")
         assert.strictEqual(result.status, "completed")
         assert.strictEqual(result.finalResponse, "recovered")
-        assert.deepStrictEqual(typesOf(result.items), ["userMessage", "agentMessage"])
+        assert.deepStrictEqual(getTypes(result.items), ["userMessage", "agentMessage"])
       }))
   }
 )
@@ -350,28 +350,28 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
     yield* model.enqueue(ModelServer.text("received"))
     const result = yield* thread.run(input, options)
     assert.strictEqual(result.finalResponse, "received")
-    const [request] = yield* TestCodex.requestsOf(thread.id)
+    const [request] = yield* TestCodex.getRequests(thread.id)
     assert.isDefined(request)
     return { request: request!, items: result.items, thread }
   })
 
-  it.effect("may be a string, an item or several, which reach the model as one message", () =>
+  it.effect("sends a string, an item or several items as one message", () =>
     Effect.gen(function*() {
       assert.strictEqual((yield* sent("a string")).request.lastUserText, "a string")
       assert.strictEqual((yield* sent(Input.text("an item"))).request.lastUserText, "an item")
       const { items, request } = yield* sent([Input.text("first"), Input.text("second")])
       assert.deepStrictEqual(request.userTexts.slice(-2), ["first", "second"])
-      assert.deepStrictEqual(typesOf(items), ["userMessage", "agentMessage"])
+      assert.deepStrictEqual(getTypes(items), ["userMessage", "agentMessage"])
       assert.strictEqual((yield* sent("")).request.lastUserText, "")
     }))
 
-  it.effect("keeps every character: line ends of all kinds, zeros, emoji", () =>
+  it.effect("keeps every character, such as line ends, zeros and emoji", () =>
     Effect.gen(function*() {
       const text = "a\nb\r\nc\u2028d\u2029e\u0000f\u0085g 👩‍🚀 \uFEFFh"
       assert.strictEqual((yield* sent(text)).request.lastUserText, text)
     }))
 
-  it.effect("carries an image in a data URL", () =>
+  it.effect("sends an image in a data URL", () =>
     Effect.gen(function*() {
       const url = `data:image/png;base64,${png}`
       const { request } = yield* sent([Input.text("look"), Input.image(url)])
@@ -379,7 +379,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       assert.include(request.userTexts, "look")
     }))
 
-  it.effect("carries an image file, as a data URL", () =>
+  it.effect("sends an image file as a data URL", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -392,7 +392,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       assert.deepStrictEqual(more, [])
     }))
 
-  it.effect("injects the body of a skill", () =>
+  it.effect("sends the body of a skill", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -409,7 +409,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       assert.include(request.userTexts, "use the skill")
     }))
 
-  it.effect("may mention an app, which stays in the user's message", () =>
+  it.effect("keeps the mention of an app in the user message", () =>
     Effect.gen(function*() {
       const { items, request } = yield* sent([Input.text("ask it"), Input.mention("Calendar", "app://calendar")])
       const [message] = items
@@ -422,7 +422,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
   const toolOutputs = (request: ModelServer.ModelRequest | undefined) =>
     request?.input.filter((item) => JSON.stringify(item).includes("\"function_call_output\"")) ?? []
 
-  it.effect("may be the output of a tool, which the model sees as that, also after a fork", () =>
+  it.effect("sends the output of a tool as such, also after a fork", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -431,16 +431,16 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       const expected = { type: "function_call_output", ...toolOutput }
       assert.deepInclude(toolOutputs(request)[0], expected)
       assert.notInclude(request.userTexts, "one new message")
-      assert.deepStrictEqual(typesOf(items), ["functionCallOutput", "agentMessage"])
+      assert.deepStrictEqual(getTypes(items), ["functionCallOutput", "agentMessage"])
 
       const forked = yield* codex.forkThread(thread.id)
       yield* model.enqueue(ModelServer.text("still a tool's"))
       yield* forked.run("what was it?")
-      const [later] = yield* TestCodex.requestsOf(forked.id)
+      const [later] = yield* TestCodex.getRequests(forked.id)
       assert.deepInclude(toolOutputs(later)[0], expected)
     }))
 
-  it.effect("shortens the output of a tool as the configuration says", () =>
+  it.effect("truncates the output of a tool at the configured limit", () =>
     Effect.gen(function*() {
       const output = `begin ${"word ".repeat(1_000)}end`
       const { request } = yield* sent([], { toolOutput: { name: "mailbox", output } })
@@ -450,7 +450,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       assert.isBelow(seen.length, 1_000)
     }))
 
-  it.effect("of more than 1,048,576 characters fails before anything is sent", () =>
+  it.effect("fails above 1,048,576 characters before a request is sent", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const wire = yield* TestCodex.Wire
@@ -467,7 +467,7 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
             Stream.runDrain(thread.stream(input))
           ]
         ) {
-          const reason = yield* TestCodex.reasonOf(effect)
+          const reason = yield* TestCodex.expectReason(effect)
           assert.strictEqual(reason._tag, "InvalidRequest")
           assert.match(reason.message, /`turn\/start` .*1048577 characters.*1048576/)
         }
@@ -476,19 +476,19 @@ layer(TestCodex.layer({ config: { tool_output_token_limit: 32 } }), { excludeTes
       assert.lengthOf(yield* model.requests, requests)
     }))
 
-  it.effect("of 1,048,576 characters is not too long, of whatever size they are", () =>
+  it.effect("accepts 1,048,576 characters of any width", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
       const input = "😀".repeat(1_000) + "x".repeat(1_047_576)
       yield* model.enqueue(ModelServer.text("long"))
       assert.strictEqual((yield* thread.run(input)).finalResponse, "long")
-      assert.strictEqual((yield* TestCodex.requestsOf(thread.id))[0]?.lastUserText?.length, input.length)
+      assert.strictEqual((yield* TestCodex.getRequests(thread.id))[0]?.lastUserText?.length, input.length)
     }))
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
-  it.effect("can be given a name, and read", () =>
+  it.effect("has the name that the program sets", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       yield* runWith(thread, ModelServer.text("named"))
@@ -500,7 +500,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
       assert.deepStrictEqual(read.turns, [])
     }))
 
-  it.effect("can be read with its turns", () =>
+  it.effect("reads its turns", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -512,22 +512,22 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
         { id: first.id, status: "completed" },
         { id: second.id, status: "completed" }
       ])
-      assert.deepStrictEqual(turns.map(({ items }) => typesOf(items)), [
+      assert.deepStrictEqual(turns.map(({ items }) => getTypes(items)), [
         ["userMessage", "agentMessage"],
         ["userMessage", "agentMessage"]
       ])
       assert.deepInclude(turns[1]?.items[1], { text: "second answer" })
     }))
 
-  it.effect("has no turns to read before its first turn", () =>
+  it.effect("has no turns before its first turn", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       assert.deepStrictEqual((yield* thread.read()).turns, [])
-      const reason = yield* TestCodex.reasonOf(thread.read({ includeTurns: true }))
+      const reason = yield* TestCodex.expectReason(thread.read({ includeTurns: true }))
       assert.deepInclude(reason, { _tag: "RequestRejected", code: -32601 })
     }))
 
-  it.effect("can be compacted, which is done when the model has summarized it", () =>
+  it.effect("completes a compaction when the model has summarized it", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -539,21 +539,23 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
       const request = yield* asked
       assert.strictEqual(request.promptCacheKey, thread.id)
       yield* summary.say("a summary")
-      // Whatever the client asks now is answered while the compaction goes on.
+      // The server responds to other requests during the compaction.
       assert.strictEqual((yield* thread.read()).status.type, "active")
       assert.isUndefined(compacting.pollUnsafe())
 
       yield* summary.finish
       yield* Fiber.join(compacting)
       assert.strictEqual((yield* thread.read()).status.type, "idle")
-      assert.deepStrictEqual(typesOf((yield* TestCodex.turnsOf(thread.id)).at(-1)?.items ?? []), ["contextCompaction"])
+      assert.deepStrictEqual(getTypes((yield* TestCodex.readTurns(thread.id)).at(-1)?.items ?? []), [
+        "contextCompaction"
+      ])
       yield* runWith(thread, ModelServer.text("short"))
-      const [, , afterwards] = yield* TestCodex.requestsOf(thread.id)
+      const [, , afterwards] = yield* TestCodex.getRequests(thread.id)
       assert.isTrue(afterwards?.userTexts.some((text) => text.includes("a summary")))
       assert.deepStrictEqual(afterwards?.messageTexts("assistant"), [])
     }))
 
-  it.effect("fails to compact when the model fails, and works on", () =>
+  it.effect("fails a compaction when the model fails, and stays usable", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -567,7 +569,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
       assert.strictEqual((yield* runWith(thread, ModelServer.text("fine"))).finalResponse, "fine")
     }))
 
-  it.effect("stops compacting when it is interrupted", () =>
+  it.effect("interrupts a compaction whose caller is interrupted", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -579,10 +581,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
       yield* Fiber.interrupt(compacting)
       yield* model.awaitIdle
       assert.strictEqual((yield* thread.read()).status.type, "idle")
-      assert.strictEqual((yield* TestCodex.turnsOf(thread.id)).at(-1)?.status, "interrupted")
+      assert.strictEqual((yield* TestCodex.readTurns(thread.id)).at(-1)?.status, "interrupted")
     }))
 
-  it.effect("cannot be used while it is archived", () =>
+  it.effect("fails with ThreadNotFound while it is archived", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* startThread
@@ -596,20 +598,20 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread", (it) => {
           thread.compact
         ]
       ) {
-        assert.deepInclude(yield* TestCodex.reasonOf(effect), { _tag: "ThreadNotFound", state: "archived" })
+        assert.deepInclude(yield* TestCodex.expectReason(effect), { _tag: "ThreadNotFound", state: "archived" })
       }
     }))
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Thread.stream", (it) => {
-  it.effect("has the events of one turn, from turn/started to turn/completed, with the text in pieces", () =>
+  it.effect("emits the events of one turn, from turn/started to turn/completed, with each delta", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
       const message = yield* TestCodex.heldMessage
       yield* model.enqueue(message.reply)
       yield* message.say("he")
-      // The second piece is said when the first has been heard, so that they cannot arrive as one.
+      // The model sends the second delta after the subscriber has the first, so that they are not coalesced.
       const events = yield* Stream.runCollect(
         thread.stream("go").pipe(
           Stream.tap((event) =>
@@ -619,23 +621,23 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.stream", (it) =>
           )
         )
       )
-      assert.deepStrictEqual(deltasOf(events), ["he", "llo"])
+      assert.deepStrictEqual(getDeltas(events), ["he", "llo"])
       const methods = events.map(({ method }) => method)
       assert.strictEqual(methods[0], "turn/started")
       assert.strictEqual(methods.at(-1), "turn/completed")
       assert.lengthOf(methods.filter((method) => method === "turn/completed"), 1)
       const items = events.flatMap((event) => event.method === "item/completed" ? [event.params.item] : [])
-      assert.deepStrictEqual(typesOf(items), ["userMessage", "agentMessage"])
+      assert.deepStrictEqual(getTypes(items), ["userMessage", "agentMessage"])
       assert.deepInclude(items[1], { text: "hello" })
       assert.include(methods, "thread/tokenUsage/updated")
     }))
 
-  it.effect("starts a turn each time it is run, and none before", () =>
+  it.effect("starts a turn each time it runs, and none before", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
       const stream = thread.stream("go")
-      assert.deepStrictEqual(yield* TestCodex.requestsOf(thread.id), [])
+      assert.deepStrictEqual(yield* TestCodex.getRequests(thread.id), [])
       yield* model.enqueue(ModelServer.text("one"), ModelServer.text("two"))
       const turnIds = Stream.runCollect(stream).pipe(
         Effect.map((events) =>
@@ -643,11 +645,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.stream", (it) =>
         )
       )
       const ids = [...yield* turnIds, ...yield* turnIds]
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ id }) => id), ids)
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ id }) => id), ids)
       assert.lengthOf(ids, 2)
     }))
 
-  it.effect("does not keep other requests waiting", () =>
+  it.effect("does not delay other requests", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -665,10 +667,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.stream", (it) =>
           }))
         )
       )
-      assert.deepStrictEqual(deltasOf(events), ["one", "mock-model"])
+      assert.deepStrictEqual(getDeltas(events), ["one", "mock-model"])
     }))
 
-  it.effect("of two threads at once do not mix, read in turns", () =>
+  it.effect("emits only the events of its thread while another stream runs", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const [a, b] = yield* Effect.all([startThread, startThread])
@@ -700,7 +702,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.stream", (it) =>
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => {
-  /** A thread that is stored already: the server takes longest to begin a turn of such a one. */
+  /** A stored thread, whose turns take the server longest to begin. */
   const storedThread = Effect.gen(function*() {
     const model = yield* ModelServer.ModelServer
     yield* model.respond((request) =>
@@ -711,32 +713,32 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
     return thread
   })
 
-  const interruptsOf = Effect.fnUntraced(function*(threadId: string) {
+  const getInterrupts = Effect.fnUntraced(function*(threadId: string) {
     const wire = yield* TestCodex.Wire
     return (yield* wire.sent).filter(({ method, params }) =>
       method === "turn/interrupt" && params?.["threadId"] === threadId
     )
   })
 
-  /** The last turn was interrupted, the model is not asked any more, and the thread works on. */
+  /** Expects that the last turn is interrupted, that the model has no request, and that the thread is usable. */
   const expectInterrupted = Effect.fnUntraced(function*(thread: Thread.Thread) {
     const model = yield* ModelServer.ModelServer
     assert.strictEqual((yield* thread.read()).status.type, "idle")
-    assert.strictEqual((yield* TestCodex.turnsOf(thread.id)).at(-1)?.status, "interrupted")
+    assert.strictEqual((yield* TestCodex.readTurns(thread.id)).at(-1)?.status, "interrupted")
     yield* model.awaitIdle
     assert.strictEqual((yield* thread.run("go on")).finalResponse, "ok")
   })
 
-  it.effect("a timeout on a run interrupts the turn on the server, and waits until it has ended", () =>
+  it.effect("interrupts the turn on the server when a run times out, and waits for its end", () =>
     Effect.gen(function*() {
       const thread = yield* storedThread
       const result = yield* Effect.timeoutOption(thread.run("hang"), "150 millis")
       assert.strictEqual(result._tag, "None")
       yield* expectInterrupted(thread)
-      assert.lengthOf(yield* interruptsOf(thread.id), 1)
+      assert.lengthOf(yield* getInterrupts(thread.id), 1)
     }))
 
-  it.effect("losing a race interrupts the turn on the server", () =>
+  it.effect("interrupts the turn on the server when a run loses a race", () =>
     Effect.gen(function*() {
       const thread = yield* storedThread
       const asked = yield* TestCodex.nextRequest
@@ -745,7 +747,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
       yield* expectInterrupted(thread)
     }))
 
-  it.effect("taking some events of a stream interrupts the turn on the server", () =>
+  it.effect("interrupts the turn on the server when a subscriber takes some events of a stream", () =>
     Effect.gen(function*() {
       const thread = yield* storedThread
       const [event] = yield* Stream.runCollect(Stream.take(thread.stream("hang"), 1))
@@ -758,11 +760,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
           Stream.take(1)
         )
       )
-      assert.deepStrictEqual(deltasOf(text), ["half"])
+      assert.deepStrictEqual(getDeltas(text), ["half"])
       yield* expectInterrupted(thread)
     }))
 
-  it.effect("a consumer that fails interrupts the turn on the server", () =>
+  it.effect("interrupts the turn on the server when a subscriber fails", () =>
     Effect.gen(function*() {
       const thread = yield* storedThread
       const failure = yield* Effect.flip(
@@ -773,11 +775,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
       yield* expectInterrupted(thread)
     }))
 
-  it.effect("closing the scope of a turn interrupts it on the server, also before it has begun", () =>
+  it.effect("interrupts the turn on the server when its scope closes, also before it has begun", () =>
     Effect.gen(function*() {
       const thread = yield* storedThread
       const id = yield* Effect.scoped(Effect.map(thread.turn("hang"), (turn) => turn.id))
-      assert.strictEqual((yield* TestCodex.turnsOf(thread.id)).at(-1)?.id, id)
+      assert.strictEqual((yield* TestCodex.readTurns(thread.id)).at(-1)?.id, id)
       yield* expectInterrupted(thread)
 
       yield* Effect.scoped(Effect.gen(function*() {
@@ -788,32 +790,32 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
       yield* expectInterrupted(thread)
     }))
 
-  it.effect("a run that is interrupted while the server has not answered leaves no turn running", () =>
+  it.effect("leaves no turn running when a run is interrupted before the response to turn/start", () =>
     Effect.gen(function*() {
       const wire = yield* TestCodex.Wire
       const thread = yield* storedThread
       for (const input of ["hang 1", "hang 2", "hang 3", "hang 4"]) {
         const running = yield* Effect.forkChild(thread.run(input))
-        yield* wire.awaitSent(isStart(thread, input))
+        yield* wire.awaitSent(isTurnStart(thread, input))
         yield* Fiber.interrupt(running)
         yield* expectInterrupted(thread)
       }
     }))
 
-  it.effect("a run that is interrupted when the server has just answered leaves no turn running", () =>
+  it.effect("leaves no turn running when a run is interrupted just after the response to turn/start", () =>
     Effect.gen(function*() {
       const wire = yield* TestCodex.Wire
       const thread = yield* storedThread
       for (const input of ["hang 1", "hang 2", "hang 3", "hang 4"]) {
         const running = yield* Effect.forkChild(thread.run(input))
-        const { id } = yield* wire.awaitSent(isStart(thread, input))
+        const { id } = yield* wire.awaitSent(isTurnStart(thread, input))
         yield* wire.awaitReceived((message) => message.id === id && message.result !== undefined)
         yield* Fiber.interrupt(running)
         yield* expectInterrupted(thread)
       }
     }))
 
-  it.effect("a run that is interrupted at once leaves no turn running", () =>
+  it.effect("leaves no turn running when a run is interrupted before turn/start is sent", () =>
     Effect.gen(function*() {
       const thread = yield* storedThread
       const running = yield* Effect.forkChild(thread.run("hang"), { startImmediately: true })
@@ -824,10 +826,10 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
       yield* Fiber.interrupt(first)
       assert.strictEqual((yield* fresh.read()).status.type, "idle")
       for (const one of [thread, fresh]) assert.strictEqual((yield* one.run("go on")).finalResponse, "ok")
-      assert.notInclude((yield* TestCodex.turnsOf(thread.id)).map(({ status }) => status), "inProgress")
+      assert.notInclude((yield* TestCodex.readTurns(thread.id)).map(({ status }) => status), "inProgress")
     }))
 
-  it.effect("runs that are interrupted on several threads at once leave no turn running", () =>
+  it.effect("leaves no turn running when runs on several threads time out together", () =>
     Effect.gen(function*() {
       const threads = yield* Effect.replicateEffect(storedThread, 4)
       const results = yield* Effect.forEach(
@@ -839,26 +841,29 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Interruption", (it) => 
       for (const thread of threads) yield* expectInterrupted(thread)
     }))
 
-  it.effect("a turn that has ended is not interrupted any more", () =>
+  it.effect("sends no turn/interrupt for a turn that has ended", () =>
     Effect.gen(function*() {
       const thread = yield* storedThread
       yield* thread.run("done")
       yield* Stream.runDrain(thread.stream("done"))
       yield* Effect.scoped(Effect.flatMap(thread.turn("done"), (turn) => turn.result))
-      assert.deepStrictEqual(yield* interruptsOf(thread.id), [])
+      assert.deepStrictEqual(yield* getInterrupts(thread.id), [])
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("The background terminals of a thread", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Thread.backgroundTerminals", (it) => {
   const sleeping = ModelServer.functionCall("exec_command", { cmd: "sleep 3600", yield_time_ms: 250 }, { callId: "c" })
 
-  const terminalsOf = (thread: Thread.Thread) => Stream.runCollect(thread.backgroundTerminals.list)
+  const listTerminals = (thread: Thread.Thread) => Stream.runCollect(thread.backgroundTerminals.list)
 
-  /** The server lists a command for a moment after it has ended it. */
+  /** Waits for an empty list. The server still lists a command for a moment after its end. */
   const awaitNone = (thread: Thread.Thread) =>
-    Effect.repeat(terminalsOf(thread), { until: ({ length }) => length === 0, schedule: Schedule.spaced("10 millis") })
+    Effect.repeat(listTerminals(thread), {
+      until: ({ length }) => length === 0,
+      schedule: Schedule.spaced("10 millis")
+    })
 
-  /** Uses a turn once it has started a command, and goes on without it. */
+  /** Uses a turn that has started a command, and then closes its scope. */
   const withTerminal = Effect.fnUntraced(function*<A, E>(
     options: Thread.TurnOptions,
     use: (turn: Turn.Turn, thread: Thread.Thread) => Effect.Effect<A, E, Scope.Scope>,
@@ -868,20 +873,20 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The background terminal
     yield* TestCodex.script(thread, ...replies)
     yield* Effect.scoped(Effect.gen(function*() {
       const turn = yield* thread.turn("go", options)
-      yield* Effect.repeat(TestCodex.requestsOf(thread.id), {
+      yield* Effect.repeat(TestCodex.getRequests(thread.id), {
         until: ({ length }) => length === 2,
         schedule: Schedule.spaced("10 millis")
       })
-      assert.lengthOf(yield* terminalsOf(thread), 1)
+      assert.lengthOf(yield* listTerminals(thread), 1)
       yield* use(turn, thread)
     }))
     return thread
   })
 
   const timesOut = (turn: Turn.Turn) =>
-    Effect.andThen(Turn.withDeadline(turn, "10 millis"), TestCodex.reasonOf(turn.result))
+    Effect.andThen(Turn.withDeadline(turn, "10 millis"), TestCodex.expectReason(turn.result))
 
-  it.effect("end with a turn that is interrupted by its fiber, its scope or a time limit", () =>
+  it.effect("end with a turn that its fiber, its scope or a deadline interrupts", () =>
     Effect.gen(function*() {
       yield* awaitNone(yield* withTerminal({}, () => Effect.void))
       yield* awaitNone(yield* withTerminal({}, timesOut))
@@ -890,32 +895,32 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The background terminal
           const joined = yield* Effect.forkChild(thread.run("and this"))
           yield* Fiber.interrupt(joined)
           // Another caller holds the turn.
-          assert.lengthOf(yield* terminalsOf(thread), 1)
+          assert.lengthOf(yield* listTerminals(thread), 1)
         }))
       yield* awaitNone(interrupted)
     }))
 
-  it.effect("live on after a turn that ends by itself, is interrupted by hand, or says so", () =>
+  it.effect("outlive a turn that completes, that Turn.interrupt ends, or whose option keeps them", () =>
     Effect.gen(function*() {
       const ended = yield* withTerminal({}, ({ result }) => result, [sleeping, ModelServer.text("done")])
-      const [terminal] = yield* terminalsOf(ended)
+      const [terminal] = yield* listTerminals(ended)
       assert.include(terminal?.command, "sleep 3600")
       assert.isTrue(yield* ended.backgroundTerminals.terminate(terminal!.processId))
       assert.isFalse(yield* ended.backgroundTerminals.terminate("1"))
       yield* awaitNone(ended)
 
       const interrupted = yield* withTerminal({}, ({ interrupt, result }) => Effect.andThen(interrupt, result))
-      assert.lengthOf(yield* terminalsOf(interrupted), 1)
+      assert.lengthOf(yield* listTerminals(interrupted), 1)
       yield* interrupted.backgroundTerminals.clean
       yield* awaitNone(interrupted)
 
       const kept = yield* withTerminal({ keepBackgroundTerminals: true }, timesOut)
-      assert.lengthOf(yield* terminalsOf(kept), 1)
+      assert.lengthOf(yield* listTerminals(kept), 1)
     }))
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => {
-  it.effect("has the server unload the thread, and end its MCP servers", () =>
+  it.effect("unloads the thread on the server, and ends its MCP servers", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -936,7 +941,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
       })
       yield* TestCodex.script(thread, ModelServer.text("one"), ModelServer.text("two"))
       yield* thread.run("one")
-      // It is started in the background.
+      // The server starts it in the background.
       yield* Effect.repeat(fs.exists(pidFile), { until: (exists) => exists, schedule: Schedule.spaced("10 millis") })
       const pid = Number(yield* fs.readFileString(pidFile))
       const isRunning = Effect.sync(() => {
@@ -954,7 +959,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
       assert.strictEqual((yield* again.run("two")).finalResponse, "two")
     }))
 
-  it.effect("may be followed by a resume at once, which waits until the server has unloaded the thread", () =>
+  it.effect("is complete before a following resume, which waits until the server has unloaded the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       let thread = yield* startThread
@@ -967,7 +972,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
       assert.strictEqual((yield* thread.read()).status.type, "idle")
     }))
 
-  it.effect("interrupts the turn, and closes all handles of the thread until it is resumed", () =>
+  it.effect("interrupts the turn, and closes all handles of the thread until a resume", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
@@ -989,7 +994,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
         for (
           const operation of [closed.run("no"), Stream.runDrain(closed.stream("no")), closed.compact, closed.settings]
         ) {
-          const reason = yield* TestCodex.reasonOf(operation)
+          const reason = yield* TestCodex.expectReason(operation)
           assert(reason._tag === "InvalidRequest")
           assert.include(reason.description, "closed")
         }
@@ -1000,8 +1005,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Thread.close", (it) => 
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread", (it) => {
-  /** Two runs of one turn: the first waits for the model when the second joins, and the model then says `message`. */
+layer(TestCodex.layer(), { excludeTestServices: true })("Run on a busy thread", (it) => {
+  /** Two runs of one turn: the second joins while the first waits for the model, which then sends `message`. */
   const joined = Effect.gen(function*() {
     const thread = yield* startThread
     const message = yield* TestCodex.heldMessage
@@ -1016,7 +1021,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread"
     return { first, message, second, thread }
   })
 
-  it.effect("joins the running turn, and both have its result", () =>
+  it.effect("joins the running turn, and returns its result to both callers", () =>
     Effect.gen(function*() {
       const { first, message, second, thread } = yield* joined
       yield* message.say("to both")
@@ -1024,11 +1029,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread"
       const [one, two] = yield* Effect.all([Fiber.join(first), Fiber.join(second)])
       assert.deepStrictEqual(one, two)
       assert.strictEqual(one.finalResponse, "to both")
-      assert.deepStrictEqual(typesOf(one.items), ["userMessage", "userMessage", "agentMessage"])
-      assert.lengthOf(yield* TestCodex.turnsOf(thread.id), 1)
+      assert.deepStrictEqual(getTypes(one.items), ["userMessage", "userMessage", "agentMessage"])
+      assert.lengthOf(yield* TestCodex.readTurns(thread.id), 1)
     }))
 
-  it.effect("fails both when the turn fails", () =>
+  it.effect("fails both callers when the turn fails", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       yield* TestCodex.script(thread, TestCodex.halfMessage, ModelServer.httpError(401))
@@ -1041,7 +1046,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread"
       assert.deepStrictEqual(tags, ["TurnFailed", "TurnFailed"])
     }))
 
-  it.effect("goes on when one of the two is interrupted", () =>
+  it.effect("continues when one of two callers is interrupted", () =>
     Effect.gen(function*() {
       for (const interrupted of ["first", "second"] as const) {
         const { message, thread, ...runs } = yield* joined
@@ -1055,7 +1060,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread"
       }
     }))
 
-  it.effect("goes on when the other is interrupted before the server has answered that they are two", () =>
+  it.effect("continues when the first caller is interrupted before the response to the second", () =>
     Effect.gen(function*() {
       const wire = yield* TestCodex.Wire
       const thread = yield* startThread
@@ -1064,25 +1069,25 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread"
       const first = yield* Effect.forkChild(thread.run("the first"))
       yield* asked
       const second = yield* Effect.forkChild(thread.run("the second"))
-      yield* wire.awaitSent(isStart(thread, "the second"))
+      yield* wire.awaitSent(isTurnStart(thread, "the second"))
       yield* Fiber.interrupt(first)
       const result = yield* Fiber.join(second)
       assert.strictEqual(result.status, "completed")
       assert.strictEqual(result.finalResponse, "to the second")
     }))
 
-  it.effect("is interrupted on the server when both are", () =>
+  it.effect("is interrupted on the server when both callers are interrupted", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const { first, message, second, thread } = yield* joined
-      yield* message.say("to nobody")
+      yield* message.say("to neither")
       yield* Fiber.interruptAll([first, second])
       yield* model.awaitIdle
       assert.strictEqual((yield* thread.read()).status.type, "idle")
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ status }) => status), ["interrupted"])
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ status }) => status), ["interrupted"])
     }))
 
-  it.effect("may bring the output of a tool", () =>
+  it.effect("sends the output of a tool", () =>
     Effect.gen(function*() {
       const thread = yield* startThread
       const message = yield* TestCodex.heldMessage
@@ -1094,16 +1099,16 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread"
       const toolOutput = { name: "mailbox", output: "one new message" }
       yield* Effect.scoped(Effect.gen(function*() {
         const turn = yield* thread.turn([], { toolOutput })
-        // Unlike a user's input, it does not cut the message short that the model is writing.
+        // Unlike the input of a user, it does not end the message that the model is sending.
         yield* message.finish
         assert.deepStrictEqual(yield* Fiber.join(first), yield* turn.result)
       }))
-      const [, request] = yield* TestCodex.requestsOf(thread.id)
+      const [, request] = yield* TestCodex.getRequests(thread.id)
       assert.deepInclude(request?.input.at(-1), { type: "function_call_output", ...toolOutput })
       assert.deepStrictEqual(request?.messageTexts("assistant"), ["waiting"])
     }))
 
-  it.effect("streams the turn from its start", () =>
+  it.effect("emits the events of the joined turn from its start", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const thread = yield* startThread
@@ -1115,7 +1120,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A run on a busy thread"
       const { id } = yield* Fiber.join(first)
       const [started] = events
       assert.strictEqual(started?.method, "turn/started")
-      assert.include(deltasOf(events).join(""), "whole")
+      assert.include(getDeltas(events).join(""), "whole")
       const inputs = events.filter((event) =>
         event.method === "item/completed" && event.params.item.type === "userMessage"
       )

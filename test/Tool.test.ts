@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AppServer, type AppServerError, Codex, type Thread, Tool } from "effect-codex"
+import { AppServer, Codex, type Thread, Tool } from "effect-codex"
 import { CodexToolkit } from "effect-codex/ai"
 import { ModelServer } from "effect-codex/testing"
 import { Tool as AiTool, Toolkit } from "effect/ai"
@@ -7,13 +7,13 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import * as Fake from "./FakeTransport.ts"
+import { layer as layerFake, openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 class Stock extends Context.Service<Stock, { readonly of: (item: string) => number | undefined }>()("test/Stock") {}
@@ -32,22 +32,29 @@ const stock = Tool.make("stock", {
   })
 })
 
-const stockOf = (item: string) => item === "nails" ? 400 : undefined
+const countStock = (item: string) => item === "nails" ? 400 : undefined
 
 const call = (name: string, args: object, callId: string) => ModelServer.functionCall(name, args, { callId })
 
-let calls = 0
+/** The tools in a request to the model. */
+const OfferedTools = Schema.Array(Schema.Struct({
+  name: Schema.optional(Schema.String),
+  description: Schema.optional(Schema.String),
+  parameters: Schema.optional(Schema.Struct({ required: Schema.optional(Schema.Array(Schema.String)) }))
+}))
 
-/** Runs a turn in which the model makes these calls at once, and gives what it is told, by call. */
-const told = Effect.fnUntraced(function*(thread: Thread.Thread, ...wanted: ReadonlyArray<[string, object]>) {
-  const ids = wanted.map(() => `call${calls++}`)
+let callCount = 0
+
+/** Runs a turn in which the model makes these calls concurrently, and returns the output and the success of each. */
+const runCalls = Effect.fnUntraced(function*(thread: Thread.Thread, ...calls: ReadonlyArray<[string, object]>) {
+  const ids = calls.map(() => `call${callCount++}`)
   yield* TestCodex.script(
     thread,
-    ModelServer.reply(wanted.map(([name, args], i) => call(name, args, ids[i]!))),
+    ModelServer.reply(calls.map(([name, args], i) => call(name, args, ids[i]!))),
     ModelServer.text("done")
   )
   const { items } = yield* thread.run("go")
-  const last = (yield* TestCodex.requestsOf(thread.id)).at(-1)
+  const last = (yield* TestCodex.getRequests(thread.id)).at(-1)
   return {
     texts: ids.map((id) => last?.functionCallOutput(id)),
     success: ids.map((id) => {
@@ -57,12 +64,12 @@ const told = Effect.fnUntraced(function*(thread: Thread.Thread, ...wanted: Reado
   }
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
-  it.effect("is called with decoded arguments and services; the model gets the encoded result, or the failure", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Tool", (it) => {
+  it.effect("runs with decoded arguments and services, and sends the encoded result or failure to the model", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const thread = yield* codex.startThread({ tools: [stock] }).pipe(Effect.provideService(Stock, { of: stockOf }))
-      const { success, texts } = yield* told(
+      const thread = yield* codex.startThread({ tools: [stock] }).pipe(Effect.provideService(Stock, { of: countStock }))
+      const { success, texts } = yield* runCalls(
         thread,
         ["stock", { item: "nails", since: "2026-11-24T00:00:00.000Z" }],
         ["stock", { item: "unicorns" }]
@@ -72,13 +79,14 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
         `{"_tag":"Unknown","item":"unicorns"}`
       ])
       assert.deepStrictEqual(success, [true, false])
-      const request = (yield* TestCodex.requestsOf(thread.id))[0]!
-      const offered = (request.body["tools"] as ReadonlyArray<any>).find(({ name }) => name === "stock")
-      assert.strictEqual(offered.description, "How many there are")
-      assert.deepStrictEqual(offered.parameters.required, ["item"])
+      const request = (yield* TestCodex.getRequests(thread.id))[0]!
+      const tools = yield* Schema.decodeUnknownEffect(OfferedTools)(request.body["tools"])
+      const offered = tools.find(({ name }) => name === "stock")
+      assert.strictEqual(offered?.description, "How many there are")
+      assert.deepStrictEqual(offered?.parameters?.required, ["item"])
     }))
 
-  it.effect("is not called with arguments that do not fit; the model is told what is wrong with them", () =>
+  it.effect("does not run with invalid arguments, and sends the reason to the model", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       let calls = 0
@@ -89,14 +97,14 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
           handler: ({ to }) => Effect.sync(() => `${++calls} ${to}`)
         })]
       })
-      const { success, texts } = yield* told(thread, ["count", { to: "ten" }], ["count", {}], ["count", { to: 3 }])
+      const { success, texts } = yield* runCalls(thread, ["count", { to: "ten" }], ["count", {}], ["count", { to: 3 }])
       assert.match(texts[0]!, /^Invalid arguments for tool `count`: .*\n\s+at \["to"\]$/)
       assert.match(texts[1]!, /^Invalid arguments for tool `count`: Missing key\n\s+at \["to"\]$/)
       assert.strictEqual(texts[2], "1 3")
       assert.deepStrictEqual(success, [false, false, true])
     }))
 
-  it.effect("that breaks, answers nonsense or takes too long is a failure that gives nothing away", () =>
+  it.effect("fails without details when the handler breaks, returns an invalid result or takes too long", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const make = (name: string, handler: () => Effect.Effect<any>) =>
@@ -115,7 +123,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
         ]
       })
       const names = ["dies", "throws", "lies", "returns", "interrupts", "sleeps", "works"]
-      const { success, texts } = yield* told(thread, ...names.map((name): [string, object] => [name, {}]))
+      const { success, texts } = yield* runCalls(thread, ...names.map((name): [string, object] => [name, {}]))
       assert.deepStrictEqual(texts, [
         "dies failed unexpectedly",
         "throws failed unexpectedly",
@@ -128,7 +136,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       assert.deepStrictEqual(success, [false, false, false, false, false, false, true])
     }))
 
-  it.effect("gives text as it is, images, and several pieces", () =>
+  it.effect("sends text unchanged, images, and several parts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const pixel =
@@ -143,43 +151,57 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
           })
         ]
       })
-      const { texts } = yield* told(thread, ["text", {}], ["name", {}], ["picture", {}])
+      const { texts } = yield* runCalls(thread, ["text", {}], ["name", {}], ["picture", {}])
       assert.deepStrictEqual(texts, ["just text", "Ada", "look:"])
-      const last = (yield* TestCodex.requestsOf(thread.id)).at(-1)!
+      const last = (yield* TestCodex.getRequests(thread.id)).at(-1)!
       assert.include(JSON.stringify(last.input), "input_image")
     }))
 
-  it.effect("runs beside others, as many at once as the thread allows", () =>
+  it.effect("runs as many calls concurrently as `toolConcurrency` allows", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
+      const server = yield* AppServer.AppServer
+      const wire = yield* TestCodex.Wire
       const calls = Array.from({ length: 6 }, (): [string, object] => ["meet", {}])
-      /** The most that ran at once. Calls end only after so many run, so a turn ends only if they may. */
-      const mostOf = Effect.fnUntraced(function*(expected: number, options: { readonly toolConcurrency?: number }) {
-        const met = yield* Deferred.make<void>()
-        let running = 0
-        let most = 0
-        const meet = Tool.make("meet", {
-          description: "Waits for the others",
-          handler: () =>
-            Effect.gen(function*() {
-              most = Math.max(most, ++running)
-              if (running === expected) yield* Deferred.succeed(met, undefined)
-              yield* Deferred.await(met)
-              // Time in which one too many would be seen.
-              yield* Effect.sleep("50 millis")
-              running--
-              return "done"
-            })
-        })
-        const { texts } = yield* told(yield* codex.startThread({ ...options, tools: [meet] }), ...calls)
-        assert.deepStrictEqual(texts, calls.map(() => "done"))
-        return most
-      })
-      assert.strictEqual(yield* mostOf(6, {}), 6)
-      assert.strictEqual(yield* mostOf(2, { toolConcurrency: 2 }), 2)
+      /** Runs six calls, and returns how many ran concurrently. The calls wait until the expected number runs. */
+      const countConcurrent = Effect.fnUntraced(
+        function*(expected: number, options: { readonly toolConcurrency?: number }) {
+          const reached = yield* Deferred.make<void>()
+          const released = yield* Deferred.make<void>()
+          let running = 0
+          let most = 0
+          const meet = Tool.make("meet", {
+            description: "Waits for the others",
+            handler: () =>
+              Effect.gen(function*() {
+                most = Math.max(most, ++running)
+                if (running === expected) yield* Deferred.succeed(reached, undefined)
+                yield* Deferred.await(released)
+                running--
+                return "done"
+              })
+          })
+          const thread = yield* codex.startThread({ ...options, tools: [meet] })
+          const results = yield* Effect.forkChild(runCalls(thread, ...calls))
+          const received = new Set<unknown>()
+          yield* wire.awaitReceived(({ method, params }) => {
+            if (method === "item/tool/call" && params?.["threadId"] === thread.id) received.add(params["callId"])
+            return received.size === calls.length
+          })
+          yield* Deferred.await(reached)
+          // The client processes the response to this request after all calls.
+          yield* server.request("thread/loaded/list")
+          yield* Deferred.succeed(released, undefined)
+          const { texts } = yield* Fiber.join(results)
+          assert.deepStrictEqual(texts, calls.map(() => "done"))
+          return most
+        }
+      )
+      assert.strictEqual(yield* countConcurrent(6, {}), 6)
+      assert.strictEqual(yield* countConcurrent(2, { toolConcurrency: 2 }), 2)
     }))
 
-  it.effect("is interrupted with its turn", () =>
+  it.effect("interrupts the handler when the turn is interrupted", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const began = yield* Deferred.make<void>()
@@ -201,7 +223,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       yield* Deferred.await(interrupted)
     }))
 
-  it.effect("may call Codex itself", () =>
+  it.effect("runs a handler that uses Codex itself", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({
@@ -219,12 +241,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
           ? ModelServer.text("from within")
           : request.functionCallOutput("ask") === undefined
           ? call("ask", {}, "ask")
-          : ModelServer.text(`told: ${request.functionCallOutput("ask")}`)
+          : ModelServer.text(`received ${request.functionCallOutput("ask")}`)
       )
-      assert.strictEqual((yield* thread.run("go")).finalResponse, "told: from within")
+      assert.strictEqual((yield* thread.run("go")).finalResponse, "received from within")
     }))
 
-  it.effect("may fork its own thread and wait for it, also if that calls as many tools as may run at once", () =>
+  it.effect("runs a handler that waits for a fork of its own thread, also at the limit of concurrent calls", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
@@ -244,13 +266,13 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
       })
       yield* model.respond((request) => {
         const [name, callId] = request.promptCacheKey === thread.id ? ["delegate", "outer"] : ["answer", "inner"]
-        const told = request.functionCallOutput(callId)
-        return told === undefined ? call(name, {}, callId) : ModelServer.text(`${callId} was told ${told}`)
+        const output = request.functionCallOutput(callId)
+        return output === undefined ? call(name, {}, callId) : ModelServer.text(`${callId} received ${output}`)
       })
-      assert.strictEqual((yield* thread.run("go")).finalResponse, "outer was told inner was told 42")
+      assert.strictEqual((yield* thread.run("go")).finalResponse, "outer received inner received 42")
     }))
 
-  it.effect("may take a class, or a struct with a name, which may hold itself", () =>
+  it.effect("decodes parameters of a class and of a recursive struct", () =>
     Effect.gen(function*() {
       class Place extends Schema.Class<Place>("Place")({ name: Schema.String }) {}
       interface Folder {
@@ -274,30 +296,30 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
           })
         ]
       })
-      const { texts } = yield* told(thread, ["place", { name: "Oslo" }], ["folder", { folders: [{ folders: [] }] }])
+      const { texts } = yield* runCalls(thread, ["place", { name: "Oslo" }], ["folder", { folders: [{ folders: [] }] }])
       assert.deepStrictEqual(texts, ["true Oslo", "1"])
     }))
 
-  it.effect("stays with its thread when that is resumed or forked, or is given anew", () =>
+  it.effect("stays on a resumed or forked thread, unless the thread gets a new handler", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const who = (name: string) => Tool.make("who", { description: "Who", handler: () => Effect.succeed(name) })
       const thread = yield* codex.startThread({ tools: [who("first")] })
-      assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
-      assert.deepStrictEqual((yield* told(yield* codex.resumeThread(thread.id), ["who", {}])).texts, ["first"])
-      assert.deepStrictEqual((yield* told(yield* codex.forkThread(thread.id), ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(thread, ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(yield* codex.resumeThread(thread.id), ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(yield* codex.forkThread(thread.id), ["who", {}])).texts, ["first"])
       const fork = yield* codex.forkThread(thread.id, { tools: [who("second")] })
-      assert.deepStrictEqual((yield* told(fork, ["who", {}])).texts, ["second"])
-      assert.deepStrictEqual((yield* told(thread, ["who", {}])).texts, ["first"])
+      assert.deepStrictEqual((yield* runCalls(fork, ["who", {}])).texts, ["second"])
+      assert.deepStrictEqual((yield* runCalls(thread, ["who", {}])).texts, ["first"])
     }))
 
-  it.effect("may be given anew while others of its thread stay", () =>
+  it.effect("replaces one handler and keeps the other tools of the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const saying = (name: string, text: string) =>
+      const replyWith = (name: string, text: string) =>
         Tool.make(name, { description: name, handler: () => Effect.succeed(text) })
       const thread = yield* codex.startThread({
-        tools: [saying("one", "1"), saying("two", "2")],
+        tools: [replyWith("one", "1"), replyWith("two", "2")],
         dynamicTools: [{
           type: "function",
           name: "three",
@@ -305,63 +327,48 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a tool", (it) => {
           inputSchema: { type: "object", properties: {}, additionalProperties: false }
         }]
       })
-      yield* told(thread, ["one", {}])
-      const resumed = yield* codex.resumeThread(thread.id, { tools: [saying("one", "I")] })
-      assert.deepStrictEqual((yield* told(resumed, ["one", {}], ["two", {}])).texts, ["I", "2"])
-      yield* codex.resumeThread(thread.id, { tools: [saying("one", "I"), saying("two", "II")] })
-      const fork = yield* codex.forkThread(thread.id, { tools: [saying("three", "III")] })
-      assert.deepStrictEqual((yield* told(fork, ["one", {}], ["two", {}], ["three", {}])).texts, ["I", "II", "III"])
+      yield* runCalls(thread, ["one", {}])
+      const resumed = yield* codex.resumeThread(thread.id, { tools: [replyWith("one", "I")] })
+      assert.deepStrictEqual((yield* runCalls(resumed, ["one", {}], ["two", {}])).texts, ["I", "2"])
+      yield* codex.resumeThread(thread.id, { tools: [replyWith("one", "I"), replyWith("two", "II")] })
+      const fork = yield* codex.forkThread(thread.id, { tools: [replyWith("three", "III")] })
+      assert.deepStrictEqual((yield* runCalls(fork, ["one", {}], ["two", {}], ["three", {}])).texts, ["I", "II", "III"])
     }))
 
-  it.effect("is run for the sub-agents of its thread too", () =>
+  it.effect("runs for the sub-agents of its thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const model = yield* ModelServer.ModelServer
       const thread = yield* codex.startThread({
         tools: [Tool.make("who", { description: "Who", handler: () => Effect.succeed("the parent's") })]
       })
-      let told: string | undefined
+      let output: string | undefined
       yield* model.respond((request) => {
-        const spawned = request.functionCallOutput("spawn")
         if (request.header("thread-id") === thread.id) {
-          return spawned === undefined
-            ? ModelServer.functionCall("spawn_agent", { message: "ask who", fork_context: true }, {
-              callId: "spawn",
-              namespace: "multi_agent_v1"
-            })
-            : request.functionCallOutput("wait") === undefined
-            ? ModelServer.functionCall("wait_agent", { targets: [JSON.parse(spawned).agent_id] }, {
-              callId: "wait",
-              namespace: "multi_agent_v1"
-            })
-            : ModelServer.text("done")
+          return TestCodex.delegate(request, { message: "ask who", fork_context: true })
         }
-        told = request.functionCallOutput("sub")
-        return told === undefined ? call("who", {}, "sub") : ModelServer.text("done")
+        output = request.functionCallOutput("sub")
+        return output === undefined ? call("who", {}, "sub") : ModelServer.text("done")
       })
       yield* thread.run("go")
-      assert.strictEqual(told, "the parent's")
+      assert.strictEqual(output, "the parent's")
     }))
 
-  it.effect("that nobody runs is a failure, and the turn goes on", () =>
+  it.effect("fails without a handler, and the turn continues", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({
         dynamicTools: [{ type: "function", name: "raw", description: "Raw", inputSchema: { type: "object" } }]
       })
-      const { success, texts } = yield* told(thread, ["raw", {}])
+      const { success, texts } = yield* runCalls(thread, ["raw", {}])
       assert.deepStrictEqual(success, [false])
       assert.deepStrictEqual(texts, ["The client could not run this tool."])
     }))
 })
 
-const reasonOf = <A, R>(
-  effect: Effect.Effect<A, { readonly _tag: string; readonly reason?: AppServerError.AppServerErrorReason }, R>
-) => Effect.map(Effect.flip(effect), (error) => error.reason)
-
 const inNewProcess = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, TestCodex.layerProcess())
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of a stored thread", (it) => {
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Tools of a stored thread", (it) => {
   const nails = Tool.make("nails", {
     description: "Nails",
     parameters: Schema.Struct({ length: Schema.Number }),
@@ -374,104 +381,97 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("the tools of
     handler: () => Effect.succeed("long nails")
   })
 
-  it.effect("can be run by another process, and others are a typed error", () =>
+  it.effect("run in another process, where other tools fail with ToolsNotApplied", () =>
     Effect.gen(function*() {
       const id = yield* inNewProcess(Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        // Long instructions make the line long that says which tools there are.
+        // Long instructions lengthen the stored line that contains the tools.
         const thread = yield* codex.startThread({ tools: [nails], baseInstructions: "Be kind. ".repeat(150_000) })
-        yield* told(thread, ["nails", { length: 3 }])
+        yield* runCalls(thread, ["nails", { length: 3 }])
         return thread.id
       }))
       for (const open of ["resumeThread", "forkThread"] as const) {
         yield* inNewProcess(Effect.gen(function*() {
           const codex = yield* Codex.Codex
-          const reason = yield* reasonOf(codex[open](id, { tools: [longNails, screws] }))
+          const reason = yield* TestCodex.expectReason(codex[open](id, { tools: [longNails, screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: ["nails"] })
           assert.match(reason!.message, /was started without `screws` and with other parameters of `nails`/)
         }))
         yield* inNewProcess(Effect.gen(function*() {
           const codex = yield* Codex.Codex
           const thread = yield* codex[open](id, { tools: [nails] })
-          assert.deepStrictEqual((yield* told(thread, ["nails", { length: 3 }])).texts, ["nails"])
-          // Known from now on without looking.
-          const reason = yield* reasonOf(codex.forkThread(thread.id, { tools: [screws] }))
+          assert.deepStrictEqual((yield* runCalls(thread, ["nails", { length: 3 }])).texts, ["nails"])
+          // The client now knows the tools without reading the stored thread.
+          const reason = yield* TestCodex.expectReason(codex.forkThread(thread.id, { tools: [screws] }))
           assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
         }))
       }
-      // A fork that is not stored has no file of its own.
+      // An ephemeral fork has no file of its own.
       yield* inNewProcess(Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const reason = yield* reasonOf(codex.forkThread(id, { tools: [screws], ephemeral: true }))
+        const reason = yield* TestCodex.expectReason(codex.forkThread(id, { tools: [screws], ephemeral: true }))
         assert.deepInclude(reason, { _tag: "ToolsNotApplied", missing: ["screws"], changed: [] })
         yield* codex.forkThread(id, { tools: [nails], ephemeral: true })
       }))
     }))
 })
 
-describe("tools that cannot be given", () => {
-  const fake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+describe("Invalid tools", () => {
   const named = (name: string) => Tool.make(name, { description: "d", handler: () => Effect.succeed("") })
 
-  it.effect("are refused before anything is sent", () =>
+  it.effect("fail with InvalidRequest before a message is sent", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const transport = yield* Fake.FakeTransport
       const before = transport.sent.length
-      const refused = Effect.fnUntraced(function*(options: Codex.StartOptions, words: RegExp) {
-        const reason = yield* reasonOf(codex.startThread(options))
+      const assertInvalid = Effect.fnUntraced(function*(options: Codex.StartOptions, words: RegExp) {
+        const reason = yield* TestCodex.expectReason(codex.startThread(options))
         assert.strictEqual(reason?._tag, "InvalidRequest")
         assert.match(reason!.message, words)
       })
-      yield* refused({ tools: [named("has space")] }, /the tool name "has space" is not valid/)
-      yield* refused({ tools: [named("")] }, /the tool name "" is not valid/)
-      yield* refused({ tools: [named("a"), named("a")] }, /two tools have the name `a`/)
-      yield* refused({ tools: [named("a")], toolConcurrency: 0 }, /`toolConcurrency` is 0/)
-      yield* refused({ toolConcurrency: 3 }, /`toolConcurrency` requires `tools`/)
+      yield* assertInvalid({ tools: [named("has space")] }, /the tool name "has space" is not valid/)
+      yield* assertInvalid({ tools: [named("")] }, /the tool name "" is not valid/)
+      yield* assertInvalid({ tools: [named("a"), named("a")] }, /two tools have the name `a`/)
+      yield* assertInvalid({ tools: [named("a")], toolConcurrency: 0 }, /`toolConcurrency` is 0/)
+      yield* assertInvalid({ toolConcurrency: 3 }, /`toolConcurrency` requires `tools`/)
       for (
         const name of ["exec_command", "list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"]
       ) {
-        yield* refused({ tools: [named(name)] }, new RegExp(`Codex has a built-in tool \`${name}\``))
+        yield* assertInvalid({ tools: [named(name)] }, new RegExp(`Codex has a built-in tool \`${name}\``))
       }
       const text = Tool.make("text", {
         description: "d",
         parameters: Schema.String,
         handler: () => Effect.succeed("")
       })
-      yield* refused({ tools: [text] }, /parameters of tool `text` are not an object/)
+      yield* assertInvalid({ tools: [text] }, /parameters of tool `text` are not an object/)
       assert.strictEqual(transport.sent.length, before)
-    }).pipe(Effect.provide(fake)))
+    }).pipe(Effect.provide(layerFake())))
 
-  it.effect("because the experimental API is off are refused with the way out", () =>
+  it.effect("fail without the experimental API, with the option that turns it on", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const reason = yield* reasonOf(codex.startThread({ tools: [named("a")] }))
+      const reason = yield* TestCodex.expectReason(codex.startThread({ tools: [named("a")] }))
       assert.match(reason!.message, /experimentalApi/)
     }).pipe(
-      Effect.provide(Codex.layer.pipe(
-        Layer.provideMerge(AppServer.layer({ experimentalApi: false })),
-        Layer.provideMerge(Fake.layer)
-      ))
+      Effect.provide(layerFake({ experimentalApi: false }))
     ))
 })
 
-describe("a tool call", () => {
+describe("Tool call", () => {
   const run = (tool: Tool.Tool, params: object) =>
     Effect.gen(function*() {
-      const codex = yield* Codex.Codex
       const transport = yield* Fake.FakeTransport
-      const start = yield* Effect.forkChild(codex.startThread({ tools: [tool] }))
-      yield* transport.reply(yield* transport.takeMethod("thread/start"), Fake.threadResponse("t"))
-      yield* Fiber.join(start)
+      yield* openThread("t", { tools: [tool] })
       yield* transport.emit({
         method: "item/tool/call",
         id: 0,
         params: { threadId: "t", turnId: "u", callId: "c", namespace: null, tool: tool.name, ...params }
       })
       return (yield* transport.take).result
-    }).pipe(Effect.provide(Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))))
+    }).pipe(Effect.provide(layerFake()))
 
-  it.effect("has a span that names it, with the handler's spans in it and nothing that is private", () =>
+  it.effect("has a span with the spans of its handler and without private data", () =>
     Effect.gen(function*() {
       const spans: Array<Tracer.NativeSpan> = []
       const tracer = Tracer.make({
@@ -509,7 +509,7 @@ describe("a tool call", () => {
       }
     }))
 
-  it.effect("takes the numbers of JSON and no words for others, and the model is told so", () =>
+  it.effect("accepts only numbers of JSON, also in the schema that the model receives", () =>
     Effect.gen(function*() {
       interface Sum {
         readonly of: ReadonlyArray<number | Sum>
@@ -533,7 +533,7 @@ describe("a tool call", () => {
       assert.deepInclude(add.inputSchema, { type: "object", required: ["a"] })
       assert.deepInclude(add.inputSchema["properties"], { a: { type: "number" }, b: { type: "number" } })
       assert.notMatch(offered, /NaN|Infinity/)
-      const told = (args: object) =>
+      const run = (args: object) =>
         Effect.map(
           add.run(args, { threadId: "t", turnId: "u", callId: "c" }),
           ({ content: [said] }) => said?.type === "inputText" ? said.text : ""
@@ -546,14 +546,14 @@ describe("a tool call", () => {
           [{ a: 1, more: { c: "-Infinity" } }, `["more"]["c"]`]
         ] as const
       ) {
-        assert.strictEqual(yield* told(args), `Invalid arguments for tool \`add\`: Expected number\n  at ${path}`)
+        assert.strictEqual(yield* run(args), `Invalid arguments for tool \`add\`: Expected number\n  at ${path}`)
       }
-      assert.match(yield* told({ a: 1, sum: { of: [{ of: ["NaN"] }] } }), /^Invalid arguments for tool `add`: /)
+      assert.match(yield* run({ a: 1, sum: { of: [{ of: ["NaN"] }] } }), /^Invalid arguments for tool `add`: /)
       const fine = { a: 1.5, b: -2, more: { c: 3 }, name: "Infinity", sum: { of: [1, { of: [2] }] } }
-      assert.deepStrictEqual(JSON.parse(yield* told(fine)), fine)
+      assert.deepStrictEqual(JSON.parse(yield* run(fine)), fine)
     }))
 
-  it.effect("that takes too long is not waited for, also if it cannot be interrupted", () =>
+  it.effect("fails after its timeout, also if the handler is uninterruptible", () =>
     Effect.gen(function*() {
       const began = yield* Deferred.make<void>()
       const stubborn = Tool.make("stubborn", {
@@ -570,7 +570,7 @@ describe("a tool call", () => {
       })
     }))
 
-  it.effect("that breaks is told to the log with what broke", () => {
+  it.effect("logs the cause when the handler breaks", () => {
     const lines: Array<string> = []
     const logger = Logger.make(({ cause, message }) => void lines.push(`${String(message)} ${String(cause)}`))
     const tool = Tool.make("breaks", { description: "d", handler: () => Effect.die(new Error("the bug")) })
@@ -582,7 +582,7 @@ describe("a tool call", () => {
     }).pipe(Effect.provide(Logger.layer([logger])))
   })
 
-  it("needs the services of its handler where the thread is opened", () => {
+  it("requires the services of its handler where the thread is opened", () => {
     // @ts-expect-error: Stock is missing
     const missing: Effect.Effect<unknown, unknown, Codex.Codex> = Effect.flatMap(
       Codex.Codex,
@@ -595,7 +595,7 @@ describe("a tool call", () => {
     assert.isTrue(Effect.isEffect(missing) && Effect.isEffect(given))
   })
 
-  it.effect("with arguments of any kind is answered", () =>
+  it.effect("responds to arguments of each JSON type", () =>
     Effect.gen(function*() {
       const tool = Tool.make("any", {
         description: "d",
@@ -611,7 +611,7 @@ describe("a tool call", () => {
     }))
 })
 
-describe("a Toolkit of effect/ai", () => {
+describe("CodexToolkit", () => {
   class Broken extends Schema.TaggedError<Broken>()("Broken", { why: Schema.String }) {}
 
   const Find = AiTool.make("find", {
@@ -644,43 +644,43 @@ describe("a Toolkit of effect/ai", () => {
   })
   const callId = { threadId: "t", turnId: "u", callId: "c" }
 
-  const using = (options?: Parameters<typeof CodexToolkit.make>[1]) =>
+  const make = (options?: CodexToolkit.Options<never>) =>
     Effect.map(
-      CodexToolkit.make(toolkit, options as {}),
+      CodexToolkit.make(toolkit, options),
       (tools) => (name: string, args: unknown) =>
         Effect.map(Effect.exit(tools.find((tool) => tool.name === name)!.run(args, callId)), (exit) =>
           exit._tag === "Success" ? exit.value : "defect")
     )
 
-  const said = (success: boolean, text: string): Tool.Result => ({ success, content: [Tool.text(text)] })
+  const toResult = (success: boolean, text: string): Tool.Result => ({ success, content: [Tool.text(text)] })
 
-  it.effect("is as many tools, which tell the model results and failures", () =>
+  it.effect("converts each tool, which sends results and failures to the model", () =>
     Effect.gen(function*() {
-      const run = yield* using()
-      assert.deepStrictEqual(yield* run("find", { name: "it" }), said(true, `{"found":true}`))
-      assert.deepStrictEqual(yield* run("find", { name: "fail" }), said(false, `{"_tag":"Broken","why":"it is"}`))
-      assert.deepStrictEqual(yield* run("returning", {}), said(false, `{"_tag":"Broken","why":"as always"}`))
+      const run = yield* make()
+      assert.deepStrictEqual(yield* run("find", { name: "it" }), toResult(true, `{"found":true}`))
+      assert.deepStrictEqual(yield* run("find", { name: "fail" }), toResult(false, `{"_tag":"Broken","why":"it is"}`))
+      assert.deepStrictEqual(yield* run("returning", {}), toResult(false, `{"_tag":"Broken","why":"as always"}`))
       assert.strictEqual(yield* run("find", { name: "die" }), "defect")
       const invalid = yield* run("find", { name: 7 })
       assert.isTrue(invalid !== "defect" && !invalid.success)
       assert.match(JSON.stringify(invalid), /Invalid arguments for tool `find`: /)
     }).pipe(Effect.provide(handlers)))
 
-  it.effect("does not run what needs approval unless it is approved", () =>
+  it.effect("runs a tool that needs approval only if it is approved", () =>
     Effect.gen(function*() {
-      const run = yield* using()
+      const run = yield* make()
       assert.deepStrictEqual(
         yield* run("guarded", {}),
-        said(false, "Tool `guarded` needs approval and was not approved")
+        toResult(false, "Tool `guarded` needs approval and was not approved")
       )
-      assert.deepStrictEqual(yield* run("sometimes", { amount: 1 }), said(true, "ran"))
+      assert.deepStrictEqual(yield* run("sometimes", { amount: 1 }), toResult(true, "ran"))
       assert.deepInclude(yield* run("sometimes", { amount: 100 }), { success: false })
-      const approving = yield* using({ approve: (tool) => Effect.succeed(tool === "guarded") })
-      assert.deepStrictEqual(yield* approving("guarded", {}), said(true, "ran"))
+      const approving = yield* make({ approve: (tool) => Effect.succeed(tool === "guarded") })
+      assert.deepStrictEqual(yield* approving("guarded", {}), toResult(true, "ran"))
       assert.deepInclude(yield* approving("sometimes", { amount: 100 }), { success: false })
     }).pipe(Effect.provide(handlers)))
 
-  it.effect("cannot have tools that only their provider can run", () =>
+  it.effect("rejects tools that only their provider can run", () =>
     Effect.gen(function*() {
       const Search = AiTool.providerDefined({
         id: "test.search",
@@ -694,7 +694,7 @@ describe("a Toolkit of effect/ai", () => {
     }))
 })
 
-describe("a tool with a parameter named like an inherited property", () => {
+describe("Tool with a parameter named like an inherited property", () => {
   const names = Object.getOwnPropertyNames(Object.prototype).filter((name) => name !== "__proto__")
   const parameters = Schema.Struct(
     Object.fromEntries(names.map((name) => [name, Schema.optionalKey(Schema.String)] as const))
@@ -702,7 +702,7 @@ describe("a tool with a parameter named like an inherited property", () => {
   const about = { threadId: "t", turnId: "u", callId: "c" }
   const keys = (args: object) => Effect.succeed(JSON.stringify(args))
 
-  it.effect("is called with and without it", () =>
+  it.effect("runs with and without the parameter", () =>
     Effect.gen(function*() {
       const echo = Tool.make("echo", { description: "", parameters, handler: keys })
       for (const args of [{}, { toString: "x" }, { constructor: "y", valueOf: "z" }]) {
@@ -714,7 +714,7 @@ describe("a tool with a parameter named like an inherited property", () => {
       assert.isFalse((yield* echo.run({ toString: 1 }, about)).success)
     }))
 
-  it.effect("is called with and without it as a tool of a Toolkit", () =>
+  it.effect("runs with and without the parameter as a tool of a Toolkit", () =>
     Effect.gen(function*() {
       const toolkit = Toolkit.make(AiTool.make("echo", { parameters, success: Schema.String }))
       const [echo] = yield* CodexToolkit.make(toolkit).pipe(Effect.provide(toolkit.toLayer({ echo: keys })))

@@ -12,7 +12,7 @@ import * as TestCodex from "./TestCodex.ts"
 
 const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
 
-/** A turn of a new thread, for which the model has these replies. */
+/** Starts a turn on a new thread, to which the model sends these replies. */
 const startTurn = Effect.fnUntraced(function*(...replies: ReadonlyArray<ModelServer.Reply>) {
   const model = yield* ModelServer.ModelServer
   const thread = yield* startThread
@@ -20,7 +20,7 @@ const startTurn = Effect.fnUntraced(function*(...replies: ReadonlyArray<ModelSer
   return { thread, turn: yield* thread.turn("go") }
 })
 
-/** A turn for which the model has been asked and says nothing more. */
+/** Starts a turn whose model sends half a message and then nothing. */
 const startHangingTurn = Effect.gen(function*() {
   const asked = yield* TestCodex.nextRequest
   const started = yield* startTurn(TestCodex.halfMessage)
@@ -28,9 +28,9 @@ const startHangingTurn = Effect.gen(function*() {
   return started
 })
 
-const methodsOf = (events: ReadonlyArray<Turn.TurnEvent>) => events.map(({ method }) => method)
+const getMethods = (events: ReadonlyArray<Turn.TurnEvent>) => events.map(({ method }) => method)
 
-const textOf = (turn: Turn.Turn) => Effect.map(Stream.runCollect(turn.text), (pieces) => pieces.join(""))
+const collectText = (turn: Turn.Turn) => Effect.map(Stream.runCollect(turn.text), (pieces) => pieces.join(""))
 
 const followUp = Effect.fnUntraced(function*(thread: Thread.Thread) {
   const model = yield* ModelServer.ModelServer
@@ -39,7 +39,7 @@ const followUp = Effect.fnUntraced(function*(thread: Thread.Thread) {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Turn.events", (it) => {
-  it.effect("are the same for every reader: early, late, and after the end", () =>
+  it.effect("emits the same events to early subscribers, late ones, and those after the end", () =>
     Effect.gen(function*() {
       const message = yield* TestCodex.heldMessage
       const { turn } = yield* startTurn(message.reply)
@@ -55,14 +55,14 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.events", (it) => {
       assert.deepStrictEqual(yield* Stream.runCollect(turn.events), events)
       assert.deepStrictEqual(yield* Stream.runCollect(turn.events), events)
 
-      const methods = methodsOf(events)
+      const methods = getMethods(events)
       assert.strictEqual(methods[0], "turn/started")
       assert.strictEqual(methods.at(-1), "turn/completed")
       assert.lengthOf(methods.filter((method) => method === "turn/completed"), 1)
       for (const event of events) assert.include(JSON.stringify(event), `"${turn.threadId}"`)
     }))
 
-  it.effect("go on for the others when one reader has had enough", () =>
+  it.effect("emits events to the other subscribers after one has unsubscribed", () =>
     Effect.gen(function*() {
       const message = yield* TestCodex.heldMessage
       const { turn } = yield* startTurn(message.reply)
@@ -71,15 +71,15 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.events", (it) => {
       assert.strictEqual(first?.method, "turn/started")
       const leaving = yield* Effect.forkChild(Stream.runDrain(turn.events))
       yield* Fiber.interrupt(leaving)
-      yield* message.say("for who stays")
+      yield* message.say("for the others")
       yield* message.finish
       assert.strictEqual((yield* Fiber.join(all)).at(-1)?.method, "turn/completed")
       const result = yield* turn.result
       assert.strictEqual(result.status, "completed")
-      assert.strictEqual(result.finalResponse, "for who stays")
+      assert.strictEqual(result.finalResponse, "for the others")
     }))
 
-  it.effect("are of this turn only, also when the thread has others", () =>
+  it.effect("emits only events of its turn when the thread has others", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const { thread, turn: first } = yield* startTurn(ModelServer.text("first"))
@@ -95,7 +95,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.events", (it) => {
       }
     }))
 
-  it.effect("come in order, and a reader that lags far behind gets longer pieces of text", () =>
+  it.effect("emits events in order, and longer deltas to a slow subscriber", () =>
     Effect.gen(function*() {
       const parts = Array.from({ length: 2_000 }, (_, index) => `${index} `)
       const { turn } = yield* startTurn(ModelServer.reply([
@@ -122,7 +122,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.events", (it) => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Turn.text", (it) => {
-  it.effect("arrives as the model says it", () =>
+  it.effect("emits text as the model sends it", () =>
     Effect.gen(function*() {
       const message = yield* TestCodex.heldMessage
       const { turn } = yield* startTurn(message.reply)
@@ -133,20 +133,20 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.text", (it) => {
       assert.deepStrictEqual(yield* pull, ["llo"])
       yield* message.finish
       assert.strictEqual((yield* Effect.flip(pull))._tag, "Done")
-      assert.strictEqual(yield* textOf(turn), "hello")
+      assert.strictEqual(yield* collectText(turn), "hello")
       assert.strictEqual((yield* turn.result).finalResponse, "hello")
     }))
 
-  it.effect("has a blank line between two messages, also if one arrives whole", () =>
+  it.effect("separates two messages with a blank line, also if one has no deltas", () =>
     Effect.gen(function*() {
       const { turn } = yield* startTurn(ModelServer.reply([
         ModelServer.message("Working.", { phase: "commentary" }),
         ModelServer.deltas(["Do", "ne."], { phase: "final_answer" })
       ]))
-      assert.strictEqual(yield* textOf(turn), "Working.\n\nDone.")
+      assert.strictEqual(yield* collectText(turn), "Working.\n\nDone.")
     }))
 
-  it.effect("of two turns at once does not mix", () =>
+  it.effect("emits only the text of its turn while another turn runs", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const messages = { a: yield* TestCodex.heldMessage, b: yield* TestCodex.heldMessage }
@@ -167,7 +167,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.text", (it) => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Turn.result", (it) => {
-  it.effect("may be awaited many times, before the end and after", () =>
+  it.effect("returns the same result to callers before the end and after", () =>
     Effect.gen(function*() {
       const message = yield* TestCodex.heldMessage
       const { thread, turn } = yield* startTurn(message.reply)
@@ -182,7 +182,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.result", (it) => {
       assert.deepStrictEqual(yield* turn.result, after)
     }))
 
-  it.effect("may be given up without the turn, which goes on", () =>
+  it.effect("does not interrupt the turn when a caller times out", () =>
     Effect.gen(function*() {
       const message = yield* TestCodex.heldMessage
       const { turn } = yield* startTurn(message.reply)
@@ -192,7 +192,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.result", (it) => {
       assert.strictEqual((yield* turn.result).finalResponse, "in time")
     }))
 
-  it.effect("fails when the turn fails, each time, while its events just end", () =>
+  it.effect("fails for each caller when the turn fails, while the events end without a failure", () =>
     Effect.gen(function*() {
       const { turn } = yield* startTurn(ModelServer.failed(
         { code: "rate_limit_exceeded", message: "slow down" },
@@ -203,7 +203,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.result", (it) => {
       assert.deepInclude(failure, { turnId: turn.id, threadId: turn.threadId, codexErrorInfo: "rateLimitExceeded" })
       assert.deepStrictEqual(yield* Effect.flip(turn.result), failure)
       assert.strictEqual((yield* Stream.runCollect(turn.events)).at(-1)?.method, "turn/completed")
-      assert.strictEqual(yield* textOf(turn), "so far")
+      assert.strictEqual(yield* collectText(turn), "so far")
     }))
 })
 
@@ -217,13 +217,13 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.steer", (it) => {
       const result = yield* turn.result
       assert.strictEqual(result.id, turn.id)
       assert.strictEqual(result.finalResponse, "steered")
-      const requests = yield* TestCodex.requestsOf(thread.id)
+      const requests = yield* TestCodex.getRequests(thread.id)
       assert.lengthOf(requests, 2)
       assert.deepStrictEqual(requests[1]?.userTexts.slice(-2), ["go", "the other way"])
-      assert.lengthOf(yield* TestCodex.turnsOf(thread.id), 1)
+      assert.lengthOf(yield* TestCodex.readTurns(thread.id), 1)
     }))
 
-  it.effect("works from the moment that the turn is there", () =>
+  it.effect("adds input to a turn that the server has not begun", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -237,7 +237,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.steer", (it) => {
       assert.strictEqual((yield* turn.result).finalResponse, "steered")
     }))
 
-  it.effect("is rejected when the turn has ended, and too much input is not sent", () =>
+  it.effect("fails with TurnEnded after the end, and with InvalidRequest for too long input", () =>
     Effect.gen(function*() {
       const { turn } = yield* startTurn(ModelServer.text("done"))
       yield* turn.result
@@ -253,7 +253,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.steer", (it) => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("Turn.interrupt", (it) => {
-  it.effect("ends the turn with the status interrupted, and the thread works on", () =>
+  it.effect("ends the turn with the status interrupted, and keeps the thread usable", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const { thread, turn } = yield* startHangingTurn
@@ -264,13 +264,13 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.interrupt", (it) =
       assert.strictEqual(result.items[0]?.type, "userMessage")
       yield* model.awaitIdle
       assert.strictEqual((yield* Stream.runCollect(turn.events)).at(-1)?.method, "turn/completed")
-      assert.deepStrictEqual((yield* TestCodex.turnsOf(thread.id)).map(({ id, status }) => ({ id, status })), [
+      assert.deepStrictEqual((yield* TestCodex.readTurns(thread.id)).map(({ id, status }) => ({ id, status })), [
         { id: turn.id, status: "interrupted" }
       ])
       yield* followUp(thread)
     }))
 
-  it.effect("works from the moment that the turn is there, before the server has begun it", () =>
+  it.effect("interrupts a turn that the server has not begun", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const thread = yield* startThread
@@ -287,7 +287,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.interrupt", (it) =
       assert.strictEqual((yield* thread.run("go on")).finalResponse, "fine")
     }))
 
-  it.effect("may be repeated, and does nothing to a turn that has ended", () =>
+  it.effect("sends nothing for a turn that has ended", () =>
     Effect.gen(function*() {
       const wire = yield* TestCodex.Wire
       const { thread, turn } = yield* startHangingTurn
@@ -302,7 +302,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.interrupt", (it) =
       assert.deepStrictEqual(yield* turn.result, result)
     }))
 
-  it.effect("leaves the turns of other threads alone", () =>
+  it.effect("does not interrupt the turns of other threads", () =>
     Effect.gen(function*() {
       const message = yield* TestCodex.heldMessage
       const asked = yield* TestCodex.nextRequest
@@ -317,14 +317,14 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Turn.interrupt", (it) =
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("The scope of a turn", (it) => {
-  it.effect("interrupts the turn when it closes, and what was heard stays readable", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Scope of a turn", (it) => {
+  it.effect("interrupts the turn when it closes, and keeps its events readable", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
       const { thread, turn } = yield* Effect.scoped(startHangingTurn)
       yield* model.awaitIdle
       assert.strictEqual((yield* turn.result).status, "interrupted")
-      const methods = methodsOf(yield* Stream.runCollect(turn.events))
+      const methods = getMethods(yield* Stream.runCollect(turn.events))
       assert.strictEqual(methods[0], "turn/started")
       assert.strictEqual(methods.at(-1), "turn/completed")
       yield* followUp(thread)
@@ -350,16 +350,16 @@ layer(TestCodex.layer(), { excludeTestServices: true })("The scope of a turn", (
     }))
 })
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A turn whose server goes away", (it) => {
-  it.effect("fails at once, with everything that waits for it", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("End of the server of a turn", (it) => {
+  it.effect("fails the turn and every later call with ConnectionClosed", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const services = yield* Layer.buildWithScope(TestCodex.layerProcess(), scope)
       const { thread, turn } = yield* Effect.provide(startHangingTurn, services)
       const waiting = yield* Effect.forkChild(Effect.all([
-        TestCodex.reasonOf(turn.result),
-        TestCodex.reasonOf(Stream.runDrain(turn.events)),
-        TestCodex.reasonOf(Stream.runDrain(turn.text))
+        TestCodex.expectReason(turn.result),
+        TestCodex.expectReason(Stream.runDrain(turn.events)),
+        TestCodex.expectReason(Stream.runDrain(turn.text))
       ], { concurrency: "unbounded" }))
       yield* Scope.close(scope, Exit.void)
 
@@ -368,17 +368,17 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A turn whose
         const effect of [
           Effect.asVoid(turn.result),
           Stream.runDrain(turn.events),
-          turn.steer("anybody there?"),
-          Effect.asVoid(thread.run("anybody there?")),
+          turn.steer("hello?"),
+          Effect.asVoid(thread.run("hello?")),
           Effect.asVoid(thread.read())
         ]
       ) {
-        assert.strictEqual((yield* TestCodex.reasonOf(effect))._tag, "ConnectionClosed")
+        assert.strictEqual((yield* TestCodex.expectReason(effect))._tag, "ConnectionClosed")
       }
       assert.isDefined(Context.get(services, Codex.Codex).metadata)
     }))
 
-  it.effect("can be read by the next one, as interrupted", () =>
+  it.effect("stores the turn as interrupted, for the next server", () =>
     Effect.gen(function*() {
       const inProcess = Effect.provide(TestCodex.layerProcess(), { local: true })
       const scope = yield* Scope.make()

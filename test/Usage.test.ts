@@ -2,12 +2,11 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { AppServer, Codex, type Thread, Turn, Usage } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as Fake from "./FakeTransport.ts"
+import { layer as layerFake } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 const tokens = (inputTokens: number, outputTokens: number): Usage.Tokens => ({
@@ -43,7 +42,7 @@ describe("Usage", () => {
     assert.deepStrictEqual(Usage.subtract(a)(a), Usage.zero)
   })
 
-  it("is in the error of a failed turn, which encodes and decodes", () => {
+  it("encodes and decodes in the error of a failed turn", () => {
     const failed = new Turn.TurnFailed({
       threadId: "t",
       turnId: "u",
@@ -59,18 +58,16 @@ describe("Usage", () => {
   })
 })
 
-const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
-
 const usage = (inputTokens: number, outputTokens: number) => ({ usage: { inputTokens, outputTokens } })
 
 const call = (callId: string) => ModelServer.functionCall("exec_command", { cmd: "true", login: false }, { callId })
 
-const part = ModelServer.deltas(["half"], { unfinished: true })
+const incompleteMessage = ModelServer.deltas(["half"], { unfinished: true })
 
-const retrying = { home: { config: { model_providers: { mock_provider: { stream_max_retries: 2 } } } } }
+const config = TestCodex.retryConfig(2)
 
-/** Runs a turn for which the model has these replies, and returns the usage of its result or of its error. */
-const usageOf = Effect.fnUntraced(function*(thread: Thread.Thread, ...replies: ReadonlyArray<ModelServer.Reply>) {
+/** Runs a turn with these replies of the model, and returns the usage of its result or of its error. */
+const runForUsage = Effect.fnUntraced(function*(thread: Thread.Thread, ...replies: ReadonlyArray<ModelServer.Reply>) {
   const model = yield* ModelServer.ModelServer
   yield* model.enqueue(...replies)
   return yield* Effect.matchEffect(thread.run("go"), {
@@ -79,11 +76,11 @@ const usageOf = Effect.fnUntraced(function*(thread: Thread.Thread, ...replies: R
   })
 })
 
-/** Interrupts a turn in the middle of a model request, after these replies. */
-const interrupted = (thread: Thread.Thread, ...replies: ReadonlyArray<ModelServer.Reply>) =>
+/** Interrupts a turn within a model request, after these replies, and returns its usage. */
+const interruptForUsage = (thread: Thread.Thread, ...replies: ReadonlyArray<ModelServer.Reply>) =>
   Effect.gen(function*() {
     const model = yield* ModelServer.ModelServer
-    yield* model.enqueue(...replies, ModelServer.hang([part]))
+    yield* model.enqueue(...replies, ModelServer.hang([incompleteMessage]))
     const turn = yield* thread.turn("go")
     yield* Stream.runHead(turn.text)
     yield* turn.interrupt
@@ -92,15 +89,15 @@ const interrupted = (thread: Thread.Thread, ...replies: ReadonlyArray<ModelServe
     return usage
   }).pipe(Effect.scoped)
 
-/** The server may or may not repeat its last report when a request is interrupted. */
+/** Asserts that a turn used no tokens. The server may repeat its last report when it interrupts a request. */
 const assertNothing = (usage: Usage.TurnUsage | undefined) =>
   assert.deepStrictEqual(usage?.turn ?? Usage.zero, Usage.zero)
 
-layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a turn", (it) => {
-  it.effect("is the sum of its model requests, whether it completes, fails or is interrupted", () =>
+layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Usage of a turn", (it) => {
+  it.effect("sums the model requests of a completed, failed or interrupted turn", () =>
     Effect.gen(function*() {
-      const thread = yield* startThread
-      const first = yield* usageOf(
+      const thread = yield* TestCodex.startThread
+      const first = yield* runForUsage(
         thread,
         ModelServer.reply([call("a")], usage(1000, 100)),
         ModelServer.reply([call("b")], usage(2000, 200)),
@@ -112,11 +109,11 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
         lastRequest: tokens(3000, 5),
         contextWindow: 258_400
       })
-      const second = yield* usageOf(thread, ModelServer.text("again", usage(10, 1)))
+      const second = yield* runForUsage(thread, ModelServer.text("again", usage(10, 1)))
       assert.deepStrictEqual(second?.turn, tokens(10, 1))
       assert.deepStrictEqual(second?.thread, tokens(6010, 306))
 
-      const failed = yield* usageOf(
+      const failed = yield* runForUsage(
         thread,
         ModelServer.reply([call("c")], usage(500, 50)),
         ModelServer.httpError(400, { error: { message: "no" } })
@@ -126,23 +123,23 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
       assert.deepStrictEqual(failed?.lastRequest, tokens(500, 50))
 
       assert.deepStrictEqual(
-        (yield* interrupted(thread, ModelServer.reply([call("d")], usage(70, 7))))?.turn,
+        (yield* interruptForUsage(thread, ModelServer.reply([call("d")], usage(70, 7))))?.turn,
         tokens(70, 7)
       )
-      assertNothing(yield* interrupted(thread))
-      assert.isUndefined(yield* usageOf(thread, ModelServer.httpError(400, { error: { message: "no" } })))
-      assert.deepStrictEqual((yield* usageOf(thread, ModelServer.text("still", usage(1, 1))))?.turn, tokens(1, 1))
+      assertNothing(yield* interruptForUsage(thread))
+      assert.isUndefined(yield* runForUsage(thread, ModelServer.httpError(400, { error: { message: "no" } })))
+      assert.deepStrictEqual((yield* runForUsage(thread, ModelServer.text("still", usage(1, 1))))?.turn, tokens(1, 1))
     }))
 
   it.effect("does not count a report that the server repeats before a retry", () =>
     Effect.gen(function*() {
-      const thread = yield* startThread
-      const cut = ModelServer.cut([part])
+      const thread = yield* TestCodex.startThread
+      const cut = ModelServer.cut([incompleteMessage])
       assert.deepStrictEqual(
-        (yield* usageOf(thread, cut, ModelServer.text("one", usage(100, 10))))?.turn,
+        (yield* runForUsage(thread, cut, ModelServer.text("one", usage(100, 10))))?.turn,
         tokens(100, 10)
       )
-      const second = yield* usageOf(
+      const second = yield* runForUsage(
         thread,
         cut,
         ModelServer.reply([call("a")], usage(200, 20)),
@@ -150,28 +147,28 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
         ModelServer.text("two", usage(300, 30))
       )
       assert.deepStrictEqual(second?.turn, tokens(500, 50))
-      const failed = yield* usageOf(thread, cut, cut, cut)
+      const failed = yield* runForUsage(thread, cut, cut, cut)
       assert.deepStrictEqual(failed?.turn, Usage.zero)
       assert.deepStrictEqual(failed?.thread, tokens(600, 60))
     }))
 
-  it.effect("is exact on a fork of any part of a thread, and after a revert", () =>
+  it.effect("counts exactly on a fork of any part of a thread, and after a revert", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { forkThread } = yield* Codex.Codex
-      const thread = yield* startThread
-      yield* usageOf(thread, ModelServer.text("one", usage(100, 10)))
-      yield* usageOf(thread, ModelServer.text("two", usage(200, 20)))
-      const [first, second] = yield* TestCodex.turnsOf(thread.id)
+      const thread = yield* TestCodex.startThread
+      yield* runForUsage(thread, ModelServer.text("one", usage(100, 10)))
+      yield* runForUsage(thread, ModelServer.text("two", usage(200, 20)))
+      const [first, second] = yield* TestCodex.readTurns(thread.id)
 
       const whole = yield* forkThread(thread.id)
-      assertNothing(yield* interrupted(whole))
-      const onFork = yield* usageOf(whole, ModelServer.text("three", usage(7, 3)))
+      assertNothing(yield* interruptForUsage(whole))
+      const onFork = yield* runForUsage(whole, ModelServer.text("three", usage(7, 3)))
       assert.deepStrictEqual(onFork?.turn, tokens(7, 3))
       assert.deepStrictEqual(onFork?.thread, tokens(307, 33))
 
       const partial = yield* forkThread(thread.id, { lastTurnId: first!.id })
-      const retried = yield* usageOf(
+      const retried = yield* runForUsage(
         partial,
         ModelServer.cut([ModelServer.message("whole")]),
         ModelServer.text("three", usage(7, 3))
@@ -180,23 +177,23 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
       assert.deepStrictEqual(retried?.thread, tokens(107, 13))
 
       yield* server.request("thread/revert", { threadId: thread.id, beforeTurnId: second!.id })
-      const reverted = yield* usageOf(thread, ModelServer.text("other", usage(1000, 1)))
+      const reverted = yield* runForUsage(thread, ModelServer.text("other", usage(1000, 1)))
       assert.deepStrictEqual(reverted?.turn, tokens(1000, 1))
       assert.deepStrictEqual(reverted?.thread, tokens(1100, 11))
     }))
 
-  it.effect("has the requests of a compaction, and not the estimate that the server reports after it", () =>
+  it.effect("counts the requests of a compaction, and not the estimate that the server reports after it", () =>
     Effect.gen(function*() {
-      const thread = yield* startThread
+      const thread = yield* TestCodex.startThread
       const model = yield* ModelServer.ModelServer
-      yield* usageOf(thread, ModelServer.text("one", usage(100, 10)))
+      yield* runForUsage(thread, ModelServer.text("one", usage(100, 10)))
       yield* model.enqueue(ModelServer.text("a summary", usage(50, 5)))
       yield* thread.compact
-      const after = yield* usageOf(thread, ModelServer.text("two", usage(20, 2)))
+      const after = yield* runForUsage(thread, ModelServer.text("two", usage(20, 2)))
       assert.deepStrictEqual(after?.turn, tokens(20, 2))
       assert.deepStrictEqual(after?.thread, tokens(170, 17))
 
-      const within = yield* usageOf(
+      const within = yield* runForUsage(
         thread,
         ModelServer.reply([call("a")], usage(250_000, 1)),
         ModelServer.text("a summary", usage(1000, 100)),
@@ -209,20 +206,20 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
   it.effect("does not count the context window, which the server reports when the context is full", () =>
     Effect.gen(function*() {
       const full = ModelServer.failed({ code: "context_length_exceeded", message: "too long" })
-      const never = yield* usageOf(yield* startThread, full)
+      const never = yield* runForUsage(yield* TestCodex.startThread, full)
       assert.deepStrictEqual(never, {
         turn: Usage.zero,
         thread: Usage.zero,
         lastRequest: Usage.zero,
         contextWindow: 258_400
       })
-      const thread = yield* startThread
-      yield* usageOf(thread, ModelServer.text("one", usage(100, 10)))
-      const failed = yield* usageOf(thread, ModelServer.reply([call("a")], usage(200, 20)), full)
+      const thread = yield* TestCodex.startThread
+      yield* runForUsage(thread, ModelServer.text("one", usage(100, 10)))
+      const failed = yield* runForUsage(thread, ModelServer.reply([call("a")], usage(200, 20)), full)
       assert.deepStrictEqual(failed?.turn, tokens(200, 20))
       assert.deepStrictEqual(failed?.thread, tokens(300, 30))
       assert.deepStrictEqual(failed?.lastRequest, tokens(200, 20))
-      const compacted = yield* usageOf(
+      const compacted = yield* runForUsage(
         thread,
         ModelServer.text("a summary", usage(50, 5)),
         ModelServer.text("two", usage(7, 3))
@@ -231,11 +228,11 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
       assert.deepStrictEqual(compacted?.thread, tokens(357, 38))
     }))
 
-  it.effect("is that of the whole turn for each caller that has joined it", () =>
+  it.effect("covers the whole turn for each caller that joined it", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
-      const thread = yield* startThread
-      yield* usageOf(thread, ModelServer.text("before", usage(5, 5)))
+      const thread = yield* TestCodex.startThread
+      yield* runForUsage(thread, ModelServer.text("before", usage(5, 5)))
       yield* model.enqueue(
         ModelServer.reply([call("a")], usage(100, 10)),
         TestCodex.halfMessage,
@@ -251,58 +248,49 @@ layer(TestCodex.layer(retrying), { excludeTestServices: true })("The usage of a 
     }).pipe(Effect.scoped))
 })
 
-layer(TestCodex.layerEnvironment(retrying.home), { excludeTestServices: true })(
-  "The usage of a turn in another process",
+layer(TestCodex.layerEnvironment({ config }), { excludeTestServices: true })(
+  "Usage of a turn in another process",
   (it) => {
     it.effect("does not count the report that the server replays when a thread is resumed", () =>
       Effect.gen(function*() {
         const inProcess = Effect.provide(TestCodex.layerProcess(), { local: true })
         const { id } = yield* Effect.gen(function*() {
-          const thread = yield* startThread
-          yield* usageOf(thread, ModelServer.text("one", usage(1000, 100)))
+          const thread = yield* TestCodex.startThread
+          yield* runForUsage(thread, ModelServer.text("one", usage(1000, 100)))
           return thread
         }).pipe(inProcess)
         yield* Effect.gen(function*() {
           const { resumeThread } = yield* Codex.Codex
           const thread = yield* resumeThread(id)
-          assertNothing(yield* interrupted(thread))
-          const resumed = yield* usageOf(thread, ModelServer.text("two", usage(7, 3)))
+          assertNothing(yield* interruptForUsage(thread))
+          const resumed = yield* runForUsage(thread, ModelServer.text("two", usage(7, 3)))
           assert.deepStrictEqual(resumed?.turn, tokens(7, 3))
           assert.deepStrictEqual(resumed?.thread, tokens(1007, 103))
           yield* thread.close
-          const again = yield* usageOf(yield* resumeThread(id), ModelServer.text("three", usage(1, 1)))
+          const again = yield* runForUsage(yield* resumeThread(id), ModelServer.text("three", usage(1, 1)))
           assert.deepStrictEqual(again?.turn, tokens(1, 1))
           assert.deepStrictEqual(again?.thread, tokens(1008, 104))
         }).pipe(inProcess)
         yield* Effect.gen(function*() {
           const { forkThread } = yield* Codex.Codex
           const fork = yield* forkThread(id)
-          // The server does not report with what totals the fork starts.
-          assertNothing(yield* interrupted(fork))
-          assert.deepStrictEqual((yield* usageOf(fork, ModelServer.text("f", usage(2, 2))))?.turn, tokens(2, 2))
+          // The server does not report the totals at the start of the fork.
+          assertNothing(yield* interruptForUsage(fork))
+          assert.deepStrictEqual((yield* runForUsage(fork, ModelServer.text("f", usage(2, 2))))?.turn, tokens(2, 2))
         }).pipe(inProcess)
       }))
   }
 )
 
-layer(TestCodex.layer({ restart: Schedule.spaced("20 millis") }), { excludeTestServices: true })(
-  "The usage of a turn after a restart",
+layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestServices: true })(
+  "Usage of a turn after a restart",
   (it) => {
-    it.effect("does not count what was used before", () =>
+    it.effect("does not count the tokens used before the restart", () =>
       Effect.gen(function*() {
-        const server = yield* AppServer.AppServer
-        const thread = yield* startThread
-        yield* usageOf(thread, ModelServer.text("one", usage(1000, 100)))
-        const ready = yield* server.states.pipe(
-          Stream.dropUntil(({ _tag }) => _tag === "Starting"),
-          Stream.filter(({ _tag }) => _tag === "Ready"),
-          Stream.runHead,
-          Effect.forkChild
-        )
-        const { process: { id } } = yield* server.request("server/diagnostics")
-        process.kill(id, "SIGKILL")
-        yield* Fiber.join(ready)
-        const after = yield* usageOf(thread, ModelServer.text("two", usage(7, 3)))
+        const thread = yield* TestCodex.startThread
+        yield* runForUsage(thread, ModelServer.text("one", usage(1000, 100)))
+        yield* TestCodex.restartServer
+        const after = yield* runForUsage(thread, ModelServer.text("two", usage(7, 3)))
         assert.deepStrictEqual(after?.turn, tokens(7, 3))
         assert.deepStrictEqual(after?.thread, tokens(1007, 103))
       }))
@@ -310,7 +298,7 @@ layer(TestCodex.layer({ restart: Schedule.spaced("20 millis") }), { excludeTestS
 )
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The law, over any course of a thread
+// Any sequence of events of a thread
 // ---------------------------------------------------------------------------------------------------------------------
 
 const count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 5 }))
@@ -322,7 +310,7 @@ const Step = Schema.Union([
   Schema.Struct({ type: Schema.Literals(["retry", "estimate", "full"]) })
 ])
 
-const Course = Schema.Struct({
+const Events = Schema.Struct({
   before: Schema.Array(Breakdown).check(Schema.isMaxLength(2)),
   opening: Schema.Literals(["start", "resume", "fork"]),
   turns: Schema.Array(Schema.Struct({
@@ -332,8 +320,8 @@ const Course = Schema.Struct({
   })).check(Schema.isMaxLength(4))
 })
 
-/** At least one token in and one out, as of a model request that completes. */
-const request = ({ cached, input, output, reasoning, written }: typeof Breakdown.Type): Usage.Tokens => ({
+/** The tokens of a completed model request: at least one of input and one of output. */
+const toTokens = ({ cached, input, output, reasoning, written }: typeof Breakdown.Type): Usage.Tokens => ({
   inputTokens: 1 + input + cached + written,
   cachedInputTokens: cached,
   cacheWriteInputTokens: written,
@@ -342,18 +330,16 @@ const request = ({ cached, input, output, reasoning, written }: typeof Breakdown
   totalTokens: 2 + input + cached + written + output + reasoning
 })
 
-const layerFake = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
-
-describe("The usage of a turn", () => {
+describe("Usage of a turn", () => {
   it.effect.prop(
-    "is the sum of its model requests in every course of a thread",
-    { course: Course },
-    ({ course: { before, opening, turns } }) =>
+    "sums the model requests in any sequence of events of a thread",
+    { events: Events },
+    ({ events: { before, opening, turns } }) =>
       Effect.gen(function*() {
         const fake = yield* Fake.FakeTransport
         const codex = yield* Codex.Codex
         const id = "t"
-        const history = opening === "start" ? [] : before.map(request)
+        const history = opening === "start" ? [] : before.map(toTokens)
         let total = sum(history)
         let last = history.at(-1)
         let turnId = "old"
@@ -376,15 +362,15 @@ describe("The usage of a turn", () => {
             ? codex.resumeThread(id)
             : codex.forkThread("original")
         )
-        const asked = yield* fake.takeMethod(`thread/${opening}`)
+        const request = yield* fake.takeMethod(`thread/${opening}`)
         if (opening === "resume") yield* fake.emit(...report())
-        yield* fake.reply(asked, Fake.threadResponse(id))
+        yield* fake.reply(request, Fake.threadResponse(id))
         const thread = yield* Fiber.join(opened)
 
         let isFull = false
         for (const [index, turn] of turns.entries()) {
           if (turn.isRevertedBefore && index > 0) {
-            // Back to the totals of the history that the thread was opened with.
+            // The totals are again those of the history with which the thread was opened.
             total = sum(history)
             last = history.at(-1)
             isFull = false
@@ -399,15 +385,15 @@ describe("The usage of a turn", () => {
           yield* fake.emit(Fake.turnStarted(id, turnId))
           const used: Array<Usage.Tokens> = []
           let reports = 0
-          const emit = (...messages: ReadonlyArray<object>) => {
-            reports += messages.filter((message) => (message as Fake.Message).method?.includes("tokenUsage")).length
+          const emit = (...messages: ReadonlyArray<Fake.Message>) => {
+            reports += messages.filter((message) => message.method?.includes("tokenUsage")).length
             return fake.emit(...messages)
           }
           for (const step of turn.steps) {
             switch (step.type) {
               case "request": {
                 if (step.isCutFirst) yield* emit(output(), ...report(), willRetry())
-                last = request(step.tokens)
+                last = toTokens(step.tokens)
                 total = Usage.add(total, last)
                 used.push(last)
                 yield* emit(output(), ...report())
@@ -438,7 +424,7 @@ describe("The usage of a turn", () => {
           if (used.length > 0) assert.deepStrictEqual(usage.lastRequest, used.at(-1))
           assert.strictEqual(usage.contextWindow, 1000)
         }
-      }).pipe(Effect.provide(layerFake)),
+      }).pipe(Effect.provide(layerFake())),
     { arbitrary: { runs: Number(process.env["FAULT_RUNS"] ?? 100) } }
   )
 })

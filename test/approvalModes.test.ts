@@ -10,24 +10,25 @@ import * as TestCodex from "./TestCodex.ts"
 
 const bypass = "dangerously_bypass_approvals_and_sandbox"
 
-/** The settings of a thread that is in bypass, without the reviewer, who then has nothing to review. */
+/** The permissions of a thread in bypass, without the reviewer, who has nothing to review. */
 const bypassed = { approvalPolicy: "never", sandbox: "dangerFullAccess" } as const
 
-const rightsOf = Effect.fnUntraced(function*(threadId: string) {
-  const { approvalPolicy, sandbox } = yield* TestCodex.settingsOf(threadId)
+/** Reads the permissions of a thread, without the reviewer. */
+const readPermissions = Effect.fnUntraced(function*(threadId: string) {
+  const { approvalPolicy, sandbox } = yield* TestCodex.readPermissions(threadId)
   return { approvalPolicy, sandbox }
 })
 
-const policyOf = (threadId: string) => Effect.map(rightsOf(threadId), ({ approvalPolicy }) => approvalPolicy)
+const readPolicy = (threadId: string) => Effect.map(readPermissions(threadId), ({ approvalPolicy }) => approvalPolicy)
 
-/** Replies that tell concurrent threads apart. */
+/** Replies with the thread and its input, which differ for concurrent threads. */
 const echo = Effect.gen(function*() {
   const model = yield* ModelServer.ModelServer
   yield* model.respond((request) => ModelServer.text(`${request.promptCacheKey}: ${request.lastUserText}`))
 })
 
-/** Runs a scenario on several threads, one after the other or at once. */
-const twins = <A, E, R>(scenario: Effect.Effect<A, E, R>) =>
+/** Runs a scenario on several threads concurrently. */
+const runConcurrently = <A, E, R>(scenario: Effect.Effect<A, E, R>) =>
   Effect.all(Array.from({ length: 4 }, () => scenario), { concurrency: "unbounded" })
 
 const runAndExpect = Effect.fnUntraced(function*(thread: Thread.Thread, input: string, options?: Thread.TurnOptions) {
@@ -39,48 +40,48 @@ const bypassLifecycle = Effect.gen(function*() {
   const codex = yield* Codex.Codex
   const source = yield* codex.startThread({ approvalMode: bypass })
   yield* runAndExpect(source, "begin in bypass")
-  assert.deepStrictEqual(yield* rightsOf(source.id), bypassed)
+  assert.deepStrictEqual(yield* readPermissions(source.id), bypassed)
 
   const resumed = yield* codex.resumeThread(source.id, { approvalMode: bypass })
   assert.strictEqual(resumed.id, source.id)
-  assert.deepStrictEqual(yield* rightsOf(resumed.id), bypassed)
+  assert.deepStrictEqual(yield* readPermissions(resumed.id), bypassed)
 
   const forked = yield* codex.forkThread(source.id, { approvalMode: bypass })
   assert.notStrictEqual(forked.id, source.id)
-  assert.deepStrictEqual(yield* rightsOf(forked.id), bypassed)
+  assert.deepStrictEqual(yield* readPermissions(forked.id), bypassed)
 })
 
 const bypassOfOneTurn = Effect.gen(function*() {
   const codex = yield* Codex.Codex
   const thread = yield* codex.startThread({ approvalMode: "auto_review" })
   yield* runAndExpect(thread, "review this turn")
-  assert.deepStrictEqual(yield* rightsOf(thread.id), { approvalPolicy: "on-request", sandbox: "readOnly" })
+  assert.deepStrictEqual(yield* readPermissions(thread.id), { approvalPolicy: "on-request", sandbox: "readOnly" })
   yield* runAndExpect(thread, "bypass this turn", { approvalMode: bypass })
-  assert.deepStrictEqual(yield* rightsOf(thread.id), bypassed)
+  assert.deepStrictEqual(yield* readPermissions(thread.id), bypassed)
 })
 
 const modeUntilOverride = Effect.gen(function*() {
   const codex = yield* Codex.Codex
   const thread = yield* codex.startThread()
   yield* runAndExpect(thread, "deny this and later runs", { approvalMode: "deny_all" })
-  assert.strictEqual(yield* policyOf(thread.id), "never")
+  assert.strictEqual(yield* readPolicy(thread.id), "never")
   yield* runAndExpect(thread, "inherit the mode")
-  assert.strictEqual(yield* policyOf(thread.id), "never")
+  assert.strictEqual(yield* readPolicy(thread.id), "never")
   yield* runAndExpect(thread, "override the mode", { approvalMode: "auto_review" })
-  assert.strictEqual(yield* policyOf(thread.id), "on-request")
+  assert.strictEqual(yield* readPolicy(thread.id), "on-request")
   yield* runAndExpect(thread, "inherit the other mode")
-  assert.strictEqual(yield* policyOf(thread.id), "on-request")
+  assert.strictEqual(yield* readPolicy(thread.id), "on-request")
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) => {
-  it.effect("a mode given at the start is in effect, and leaves the sandbox as it was asked for", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Approval modes", (it) => {
+  it.effect("apply from the start of a thread, and keep the requested sandbox", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
       const settings = Effect.fnUntraced(function*(options?: Codex.StartOptions) {
         const thread = yield* codex.startThread(options)
         yield* runAndExpect(thread, "take effect")
-        return yield* TestCodex.settingsOf(thread.id)
+        return yield* TestCodex.readPermissions(thread.id)
       })
       const reviewed = { approvalPolicy: "on-request", approvalsReviewer: "auto_review", sandbox: "readOnly" } as const
       const denied = { approvalPolicy: "never", approvalsReviewer: "user", sandbox: "readOnly" } as const
@@ -103,7 +104,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       )
     }))
 
-  it.effect("a mode is sent as the fields of the protocol, and no mode as no fields", () =>
+  it.effect("send a mode as fields of the protocol, and no mode as no fields", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -142,7 +143,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
         sandboxPolicy: { type: "dangerFullAccess" }
       })
 
-      // The settings that a known thread has are sent again.
+      // The settings of a known thread are sent again.
       const kept = { approvalPolicy: "never", approvalsReviewer: "auto_review", sandbox: "danger-full-access" }
       yield* codex.resumeThread(thread.id)
       assert.deepStrictEqual(yield* lastSent("thread/resume"), kept)
@@ -154,25 +155,28 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       assert.deepStrictEqual(yield* lastSent("thread/fork"), { ...autoReview, sandbox: "read-only" })
     }))
 
-  it.effect("a thread keeps its bypass when it is started, resumed and forked", () =>
+  it.effect("keep the bypass of a thread that is started, resumed and forked", () =>
     Effect.andThen(echo, bypassLifecycle))
 
-  it.effect("threads that are started, resumed and forked at once each keep their bypass", () =>
-    Effect.andThen(echo, twins(bypassLifecycle)))
+  it.effect("keep the bypass of each thread when several are started, resumed and forked concurrently", () =>
+    Effect.andThen(echo, runConcurrently(bypassLifecycle)))
 
-  it.effect("the bypass of one turn stays in the settings of its thread", () => Effect.andThen(echo, bypassOfOneTurn))
+  it.effect("keep the bypass of one turn in the settings of its thread", () => Effect.andThen(echo, bypassOfOneTurn))
 
-  it.effect("the bypasses of turns that run at once stay each in the settings of its own thread", () =>
+  it.effect("keep the bypass of each concurrent turn in the settings of its own thread", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
       const bystander = yield* codex.startThread({ approvalMode: "auto_review" })
       yield* runAndExpect(bystander, "stay out of it")
-      yield* twins(bypassOfOneTurn)
-      assert.deepStrictEqual(yield* rightsOf(bystander.id), { approvalPolicy: "on-request", sandbox: "readOnly" })
+      yield* runConcurrently(bypassOfOneTurn)
+      assert.deepStrictEqual(yield* readPermissions(bystander.id), {
+        approvalPolicy: "on-request",
+        sandbox: "readOnly"
+      })
     }))
 
-  it.effect("the mode of a turn holds until a turn that overrides it", () =>
+  it.effect("keep the mode of a turn until a turn overrides it", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -180,19 +184,19 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       const turn = (options?: Thread.TurnOptions) =>
         Effect.scoped(Effect.flatMap(thread.turn("another turn", options), (turn) => turn.result))
       yield* turn({ approvalMode: "deny_all" })
-      assert.strictEqual(yield* policyOf(thread.id), "never")
+      assert.strictEqual(yield* readPolicy(thread.id), "never")
       yield* turn()
-      assert.strictEqual(yield* policyOf(thread.id), "never")
+      assert.strictEqual(yield* readPolicy(thread.id), "never")
       yield* turn({ approvalMode: "auto_review" })
-      assert.strictEqual(yield* policyOf(thread.id), "on-request")
+      assert.strictEqual(yield* readPolicy(thread.id), "on-request")
     }))
 
-  it.effect("the mode of a run holds until a run that overrides it", () => Effect.andThen(echo, modeUntilOverride))
+  it.effect("keep the mode of a run until a run overrides it", () => Effect.andThen(echo, modeUntilOverride))
 
-  it.effect("the modes of runs on several threads at once hold until overridden, each for its own thread", () =>
-    Effect.andThen(echo, twins(modeUntilOverride)))
+  it.effect("keep the modes of concurrent runs, each on its own thread, until a run overrides them", () =>
+    Effect.andThen(echo, runConcurrently(modeUntilOverride)))
 
-  it.effect("resuming without a mode inherits deny_all", () =>
+  it.effect("inherit deny_all when a thread is resumed without a mode", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -200,20 +204,20 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       yield* runAndExpect(thread, "begin")
       const resumed = yield* codex.resumeThread(thread.id)
       yield* runAndExpect(resumed, "go on")
-      assert.strictEqual(yield* policyOf(resumed.id), "never")
+      assert.strictEqual(yield* readPolicy(resumed.id), "never")
     }))
 
-  it.effect("forking without a mode inherits deny_all", () =>
+  it.effect("inherit deny_all when a thread is forked without a mode", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
       const source = yield* codex.startThread({ approvalMode: "deny_all" })
       yield* runAndExpect(source, "begin")
       const forked = yield* codex.forkThread(source.id)
-      assert.strictEqual(yield* policyOf(forked.id), "never")
+      assert.strictEqual(yield* readPolicy(forked.id), "never")
     }))
 
-  it.effect("a fork can have another mode, and its source keeps its own", () =>
+  it.effect("change the mode of a fork, and keep the mode of its source", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
@@ -221,56 +225,57 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       yield* runAndExpect(source, "begin")
       const reviewed = yield* codex.forkThread(source.id, { approvalMode: "auto_review" })
       const bypassing = yield* codex.forkThread(source.id, { approvalMode: bypass })
-      assert.strictEqual(yield* policyOf(reviewed.id), "on-request")
-      assert.deepStrictEqual(yield* rightsOf(bypassing.id), bypassed)
-      assert.deepStrictEqual(yield* rightsOf(source.id), { approvalPolicy: "never", sandbox: "readOnly" })
+      assert.strictEqual(yield* readPolicy(reviewed.id), "on-request")
+      assert.deepStrictEqual(yield* readPermissions(bypassing.id), bypassed)
+      assert.deepStrictEqual(yield* readPermissions(source.id), { approvalPolicy: "never", sandbox: "readOnly" })
     }))
 
-  it.effect("a loaded thread is not handed out with other rights than were asked for", () =>
+  it.effect("fail to resume a loaded thread that does not have the requested permissions", () =>
     Effect.gen(function*() {
       yield* echo
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ approvalMode: "deny_all" })
       yield* runAndExpect(thread, "load me")
-      const refused = (options: Codex.ResumeOptions) =>
+      const expectNotApplied = (options: Codex.ResumeOptions) =>
         codex.resumeThread(thread.id, options).pipe(
           Effect.as(undefined),
           Effect.catchReason("AppServerError", "SettingsNotApplied", (reason) => Effect.succeed(reason))
         )
 
-      assert.deepInclude(yield* refused({ approvalMode: "auto_review" }), {
+      assert.deepInclude(yield* expectNotApplied({ approvalMode: "auto_review" }), {
         method: "thread/resume",
         threadId: thread.id,
         setting: "approvalPolicy",
         requested: "on-request",
         effective: "never"
       })
-      assert.deepInclude(yield* refused({ approvalMode: bypass }), {
+      assert.deepInclude(yield* expectNotApplied({ approvalMode: bypass }), {
         setting: "sandbox",
         requested: "danger-full-access",
         effective: { type: "readOnly", networkAccess: false }
       })
-      assert.deepInclude(yield* refused({ approvalPolicy: "never", approvalsReviewer: "auto_review" }), {
+      assert.deepInclude(yield* expectNotApplied({ approvalPolicy: "never", approvalsReviewer: "auto_review" }), {
         setting: "approvalsReviewer",
         requested: "auto_review",
         effective: "user"
       })
-      assert.deepInclude(yield* refused({ sandbox: "workspace-write" }), { setting: "sandbox" })
+      assert.deepInclude(yield* expectNotApplied({ sandbox: "workspace-write" }), { setting: "sandbox" })
 
-      assert.deepStrictEqual(yield* rightsOf(thread.id), { approvalPolicy: "never", sandbox: "readOnly" })
+      assert.deepStrictEqual(yield* readPermissions(thread.id), { approvalPolicy: "never", sandbox: "readOnly" })
       const same = yield* codex.resumeThread(thread.id, { approvalMode: "deny_all", sandbox: "read-only" })
-      yield* runAndExpect(same, "what it has is no conflict")
+      yield* runAndExpect(same, "equal permissions do not conflict")
     }))
 
-  it.effect("an unknown mode fails with the list of the known ones, and nothing is sent", () =>
+  it.effect("reject an unknown mode with a list of the known modes, and send nothing", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const wire = yield* TestCodex.Wire
       const thread = yield* codex.startThread()
       const before = yield* wire.sent
-      const unknown = { approvalMode: "allow_all" as ApprovalMode.ApprovalMode }
+      // @ts-expect-error: an unknown mode
+      const unknown: { readonly approvalMode: ApprovalMode.ApprovalMode } = { approvalMode: "allow_all" }
       const description = Effect.fnUntraced(function*(effect: Effect.Effect<unknown, unknown>) {
-        const reason = yield* TestCodex.reasonOf(effect)
+        const reason = yield* TestCodex.expectReason(effect)
         return reason._tag === "InvalidRequest" ? reason.description : yield* Effect.die(reason)
       })
 
@@ -286,14 +291,15 @@ layer(TestCodex.layer(), { excludeTestServices: true })("approval modes", (it) =
       ) {
         assert.include(yield* failure, "deny_all, auto_review, dangerously_bypass_approvals_and_sandbox")
       }
-      const both = { approvalMode: "deny_all", approvalPolicy: "never" } as unknown as Codex.StartOptions
-      assert.include(yield* description(codex.startThread(both)), "not both")
+      // @ts-expect-error: a mode with raw fields
+      const both = codex.startThread({ approvalMode: "deny_all", approvalPolicy: "never" })
+      assert.include(yield* description(both), "not both")
       assert.deepStrictEqual(yield* wire.sent, before)
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("bypass and a sandbox", (it) => {
-  it.effect("contradict each other: nothing is started, changed or sent", () =>
+layer(TestCodex.layer(), { excludeTestServices: true })("Bypass with a sandbox", (it) => {
+  it.effect("fails with SandboxConflictError, and starts, changes and sends nothing", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -305,7 +311,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("bypass and a sandbox", 
       assert.strictEqual(start._tag, "SandboxConflictError")
       assert.deepInclude(start, { approvalMode: bypass, field: "sandbox", sandbox: "read-only" })
       assert.match(start.message, /combined with `sandbox`/)
-      // Also when both say the same.
+      // Equal values conflict too.
       const agreeing = yield* Effect.flip(codex.startThread({ approvalMode: bypass, sandbox: "danger-full-access" }))
       assert.strictEqual(agreeing._tag, "SandboxConflictError")
 
@@ -343,8 +349,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("bypass and a sandbox", 
     }))
 })
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("approval modes in a second process", (it) => {
-  it.effect("resuming applies a mode to a thread that is not loaded", () =>
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Approval modes in a second process", (it) => {
+  it.effect("apply to a resumed thread that is not loaded", () =>
     Effect.gen(function*() {
       yield* echo
       const inProcess = Effect.provide(TestCodex.layerProcess(), { local: true })
@@ -358,20 +364,20 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("approval mod
       yield* Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const resumed = yield* codex.resumeThread(id, { approvalMode: bypass })
-        assert.deepStrictEqual(yield* rightsOf(resumed.id), bypassed)
+        assert.deepStrictEqual(yield* readPermissions(resumed.id), bypassed)
         yield* runAndExpect(resumed, "go on without a sandbox")
       }).pipe(inProcess)
 
       yield* Effect.gen(function*() {
         const codex = yield* Codex.Codex
         yield* codex.resumeThread(id)
-        assert.deepStrictEqual(yield* rightsOf(id), bypassed)
+        assert.deepStrictEqual(yield* readPermissions(id), bypassed)
       }).pipe(inProcess)
 
       yield* Effect.gen(function*() {
         const codex = yield* Codex.Codex
         yield* codex.resumeThread(id, { approvalMode: "auto_review", sandbox: "workspace-write" })
-        assert.deepStrictEqual(yield* TestCodex.settingsOf(id), {
+        assert.deepStrictEqual(yield* TestCodex.readPermissions(id), {
           approvalPolicy: "on-request",
           approvalsReviewer: "auto_review",
           sandbox: "workspaceWrite"
@@ -379,7 +385,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("approval mod
       }).pipe(inProcess)
     }))
 
-  it.effect("the bypass of one turn is still in effect there", () =>
+  it.effect("keep the bypass of one turn", () =>
     Effect.gen(function*() {
       yield* echo
       const inProcess = Effect.provide(TestCodex.layerProcess(), { local: true })
@@ -392,16 +398,16 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("approval mod
       yield* Effect.gen(function*() {
         const codex = yield* Codex.Codex
         yield* codex.resumeThread(id)
-        assert.deepStrictEqual(yield* rightsOf(id), bypassed)
+        assert.deepStrictEqual(yield* readPermissions(id), bypassed)
       }).pipe(inProcess)
     }))
 })
 
-// Temporary directories are writable for commands by default, and the workspace is in one.
+// By default commands can write in temporary directories, which contain the workspace.
 const excludeTemporary = { sandbox_workspace_write: { exclude_slash_tmp: true, exclude_tmpdir_env_var: true } }
 
-layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServices: true })("commands", (it) => {
-  /** Whether commands can be sandboxed on this machine: it takes user namespaces or the like. */
+layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServices: true })("Commands", (it) => {
+  /** Returns whether this machine can sandbox commands. Linux needs user namespaces for that. */
   const canSandbox = Effect.gen(function*() {
     const server = yield* AppServer.AppServer
     return yield* server.request("command/exec", { command: ["true"], sandboxPolicy: Sandbox.readOnly() }).pipe(
@@ -410,7 +416,7 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
     )
   })
 
-  /** Has the model write two files, one in the workspace and one outside, and returns what it was told of it. */
+  /** Runs a turn in which the model writes a file in the workspace and one outside, and returns the outcome. */
   const writeFiles = Effect.fnUntraced(function*(name: string, thread: Thread.Thread, options?: Thread.TurnOptions) {
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
@@ -427,22 +433,24 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
     assert.strictEqual(result.finalResponse, `${name}: done`)
     const read = (file: string) =>
       Effect.catchReason(fs.readFileString(file), "PlatformError", "NotFound", () => Effect.succeed("missing"))
-    const told = (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(name) ?? "nothing"
+    const output = (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(name) ?? "nothing"
     return {
       inside: yield* read(inside),
       outside: yield* read(outside),
-      exits: Array.from(told.matchAll(/^exit (\d+)$/gm), ([, code]) => code),
-      refusals: Array.from(told.matchAll(/(\S+): (?:Read-only file system|Permission denied|Operation not permitted)/g))
+      exits: Array.from(output.matchAll(/^exit (\d+)$/gm), ([, code]) => code),
+      refusals: Array.from(
+        output.matchAll(/(\S+): (?:Read-only file system|Permission denied|Operation not permitted)/g)
+      )
         .map(([, file]) => file)
     }
   })
 
-  it.effect("under deny_all may not write outside the workspace, and without a sandbox not inside either", (context) =>
+  it.effect("write only in the workspace under deny_all, and nowhere in a read-only sandbox", (context) =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const path = yield* Path.Path
       const { root, workspace } = yield* CodexEnvironment.CodexEnvironment
-      if (!(yield* canSandbox)) return context.skip("this machine cannot sandbox commands, so none can be refused")
+      if (!(yield* canSandbox)) return context.skip("this machine cannot sandbox commands")
 
       const writing = yield* codex.startThread({ approvalMode: "deny_all", sandbox: "workspace-write" })
       assert.deepStrictEqual(yield* writeFiles("denied", writing), {
@@ -461,7 +469,7 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
       })
     }))
 
-  it.effect("under bypass may write outside the workspace, from the start or from the turn that says so", () =>
+  it.effect("write outside the workspace under bypass, from the start or from the turn that sets it", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const allowed = (name: string) => ({ inside: name, outside: name, exits: ["0", "0"], refusals: [] })
@@ -478,8 +486,8 @@ layer(TestCodex.layer({ home: { config: excludeTemporary } }), { excludeTestServ
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to leave the sandbox", (it) => {
-  /** Has the model ask for it, and returns what became of it. `review` is the reply of the reviewing model, if one asks. */
+layer(TestCodex.layer(), { excludeTestServices: true })("Command that requests to leave the sandbox", (it) => {
+  /** Runs a turn in which the model requests to leave the sandbox, and returns the outcome. `review` is the reply of the reviewing model. */
   const escalate = Effect.fnUntraced(function*(
     name: string,
     options: Codex.StartOptions,
@@ -506,44 +514,44 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to 
     const before = (yield* model.requests).length
     const result = yield* thread.run("write the file")
     assert.strictEqual(result.finalResponse, "done")
-    const asked = (yield* model.requests).slice(before).filter(({ promptCacheKey }) => promptCacheKey !== thread.id)
+    const reviews = (yield* model.requests).slice(before).filter(({ promptCacheKey }) => promptCacheKey !== thread.id)
     return {
       written: yield* fs.exists(file),
-      reviews: asked.length,
+      reviews: reviews.length,
       items: result.items.flatMap((item) => item.type === "commandExecution" ? [item.status] : []),
-      told: (yield* TestCodex.requestsOf(thread.id)).at(-1)?.functionCallOutput(name) ?? ""
+      output: (yield* TestCodex.getRequests(thread.id)).at(-1)?.functionCallOutput(name) ?? ""
     }
   })
 
-  /** Answers the server's requests, and counts them. */
-  const answering = Effect.fnUntraced(function*(
-    answer: Effect.Effect<Protocol.CommandExecutionRequestApprovalResponse, unknown>
+  /** Responds to approval requests, and collects them. */
+  const handleApprovals = Effect.fnUntraced(function*(
+    response: Effect.Effect<Protocol.CommandExecutionRequestApprovalResponse, unknown>
   ) {
     const server = yield* AppServer.AppServer
     const requests: Array<Protocol.CommandExecutionRequestApprovalParams> = []
     yield* server.handle("item/commandExecution/requestApproval", (params) => {
       requests.push(params)
-      return answer
+      return response
     })
     return requests
   })
 
   const byUser = { approvalPolicy: "on-request", approvalsReviewer: "user" } as const
 
-  it.effect("is refused under deny_all, and under bypass, where there is none to leave; nobody is asked", () =>
+  it.effect("is rejected under deny_all and under bypass, without a request to the program", () =>
     Effect.gen(function*() {
-      const requests = yield* answering(Effect.succeed({ decision: "accept" }))
+      const requests = yield* handleApprovals(Effect.succeed({ decision: "accept" }))
       for (const approvalMode of ["deny_all", bypass] as const) {
-        const { items, reviews, told, written } = yield* escalate(approvalMode, { approvalMode })
+        const { items, reviews, output, written } = yield* escalate(approvalMode, { approvalMode })
         assert.deepStrictEqual({ items, reviews, written }, { items: [], reviews: 0, written: false })
-        assert.match(told, /approval policy is Never/i)
+        assert.match(output, /approval policy is Never/i)
       }
       assert.deepStrictEqual(requests, [])
     }))
 
-  it.effect("runs under auto_review if the reviewing model allows it, and only then", () =>
+  it.effect("runs under auto_review only if the reviewing model allows it", () =>
     Effect.gen(function*() {
-      const requests = yield* answering(Effect.succeed({ decision: "accept" }))
+      const requests = yield* handleApprovals(Effect.succeed({ decision: "accept" }))
       const allowed = yield* escalate("reviewed", { approvalMode: "auto_review" }, { outcome: "allow" })
       assert.deepInclude(allowed, { reviews: 1, written: true, items: ["completed"] })
       const denied = yield* escalate("denied-by-review", { approvalMode: "auto_review" }, { outcome: "deny" })
@@ -551,17 +559,17 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to 
       assert.deepStrictEqual(requests, [])
     }))
 
-  it.effect("runs if the program accepts it, and not if it declines, fails, dies or does not answer at all", () =>
+  it.effect("runs only if the program accepts it, and not if the handler declines, fails, dies or is missing", () =>
     Effect.gen(function*() {
-      const answers = {
+      const responses = {
         accept: Effect.succeed({ decision: "accept" } as const),
         decline: Effect.succeed({ decision: "decline" } as const),
         fail: Effect.fail("no idea"),
         die: Effect.die("no idea")
       }
-      for (const [name, answer] of Object.entries(answers)) {
+      for (const [name, response] of Object.entries(responses)) {
         const { requests, ...outcome } = yield* Effect.scoped(Effect.gen(function*() {
-          const requests = yield* answering(answer)
+          const requests = yield* handleApprovals(response)
           return { ...yield* escalate(name, byUser), requests }
         }))
         const accepted = name === "accept"
@@ -569,8 +577,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("a command that asks to 
         assert.lengthOf(requests, 1)
         assert.deepInclude(requests[0], { itemId: name, reason: "It is outside the workspace." })
       }
-      const unanswered = yield* escalate("unanswered", byUser)
-      assert.deepInclude(unanswered, { written: false, items: ["declined"] })
-      assert.match(unanswered.told, /rejected by user/)
+      const unhandled = yield* escalate("unhandled", byUser)
+      assert.deepInclude(unhandled, { written: false, items: ["declined"] })
+      assert.match(unhandled.output, /rejected by user/)
     }))
 })

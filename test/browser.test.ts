@@ -4,18 +4,16 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
-import { fileURLToPath } from "node:url"
 import * as Vm from "node:vm"
 import { rolldown } from "rolldown"
+import { root } from "./repository.ts"
 
 interface Bundle {
   readonly code: string
   readonly imports: ReadonlyArray<string>
 }
 
-const root = fileURLToPath(new URL("..", import.meta.url))
-
-/** Bundles a program of `fixtures` for a browser. Its exports are those of the global `Program`. */
+/** Bundles a program of `fixtures` for a browser. The global `Program` has its exports. */
 const bundle = (fixture: string) =>
   Effect.promise(async (): Promise<Bundle> => {
     const build = await rolldown({
@@ -33,11 +31,11 @@ class Browser extends Context.Service<Browser, {
   readonly bundle: Bundle
   readonly evaluate: (expression: string) => unknown
 }>()("test/Browser") {
-  /** A realm without Node's globals, in which the bundle of `fixtures/browser.ts` is loaded. */
+  /** Loads the bundle of `fixtures/browser.ts` in a realm without the globals of Node. */
   static readonly layer = Layer.effect(
     Browser,
     Effect.map(bundle("browser.ts"), (bundle) => {
-      // All that Effect needs of a browser beyond the language itself.
+      // The globals of a browser that Effect needs.
       const context = Vm.createContext({ TextDecoder, TextEncoder, URL, clearTimeout, queueMicrotask, setTimeout })
       Vm.runInContext(bundle.code, context)
       return { bundle, evaluate: (expression) => Vm.runInContext(expression, context) }
@@ -45,19 +43,19 @@ class Browser extends Context.Service<Browser, {
   )
 }
 
-layer(Browser.layer, { timeout: "60 seconds" })("the root in a browser", (it) => {
+layer(Browser.layer, { timeout: "60 seconds" })("Root in a browser", (it) => {
   it.effect("bundles without any import", () =>
     Effect.map(Browser, ({ bundle }) => {
       assert.deepStrictEqual(bundle.imports, [])
     }))
 
-  it.effect("runs where Node's globals do not exist", () =>
+  it.effect("runs without the globals of Node", () =>
     Effect.map(Browser, ({ evaluate }) => {
       assert.throws(() => evaluate("process.env"), "process is not defined")
       assert.strictEqual(evaluate("typeof Program.root.Codex.layer"), "object")
     }))
 
-  it.effect("resolves approval modes, and decodes the protocol", () =>
+  it.effect("resolves approval modes and decodes the protocol", () =>
     Effect.map(Browser, ({ evaluate }) => {
       assert.deepStrictEqual(JSON.parse(String(evaluate("Program.run()"))), {
         thread: { approvalPolicy: "on-request", approvalsReviewer: "auto_review", sandbox: "read-only" },
@@ -79,15 +77,19 @@ layer(Browser.layer, { timeout: "60 seconds" })("the root in a browser", (it) =>
     }))
 })
 
-describe("a program for Node.js", () => {
-  it.effect("has imports when it is bundled for a browser", () =>
-    Effect.map(bundle("bundled.ts"), ({ imports }) => {
-      assert.includeMembers([...imports], ["node:child_process", "node:fs"])
-    }), 60_000)
+describe("Program for Node", () => {
+  it.effect(
+    "keeps its imports when it is bundled for a browser",
+    () =>
+      Effect.map(bundle("bundled.ts"), ({ imports }) => {
+        assert.includeMembers([...imports], ["node:child_process", "node:fs"])
+      }),
+    60_000
+  )
 })
 
-describe("the source", () => {
-  it.effect("mentions modules of Node only in testing", () =>
+describe("Source", () => {
+  it.effect("imports modules of Node only in testing", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const files = (yield* fs.readDirectory(`${root}src`, { recursive: true })).filter((file) => file.endsWith(".ts"))

@@ -19,7 +19,7 @@ const rules: ImportRules = {
   node: ["testing/**"]
 }
 
-/** Checks one module a layer, with the given ones in addition or instead. */
+/** Checks one module of each layer, with the given modules added or replaced. */
 const check = (files: Readonly<Record<string, string>>, changed?: Partial<ImportRules>) => {
   const modules = {
     "src/Low.ts": "",
@@ -111,7 +111,7 @@ const lint = Effect.fnUntraced(function*(a: string, b: string) {
     .sort()
 }, Effect.scoped)
 
-describe("the linter", () => {
+describe("oxlint", () => {
   it.live.each([
     [
       "imports of types",

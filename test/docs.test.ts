@@ -9,16 +9,10 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
 import { readFileSync } from "node:fs"
-import { fileURLToPath } from "node:url"
+import { findExamples, makeFolder, root } from "./repository.ts"
 
-const root = fileURLToPath(new URL("..", import.meta.url))
-
-/** The TypeScript examples of a Markdown file, or of the doc comments of a module. */
-const examplesOf = (text: string): ReadonlyArray<string> =>
-  [...text.matchAll(/^[ *]*```ts\n([\s\S]*?)^[ *]*```$/gm)].map(([, code]) => code!.replace(/^ \* ?/gm, ""))
-
-/** The files of a directory of the repository, by their paths in it. */
-const filesIn = Effect.fnUntraced(function*(directory: string, extension: string) {
+/** Finds the files of a directory of the repository, by their paths in the repository. */
+const findFiles = Effect.fnUntraced(function*(directory: string, extension: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const files = yield* fs.readDirectory(path.join(root, directory))
@@ -26,18 +20,18 @@ const filesIn = Effect.fnUntraced(function*(directory: string, extension: string
 })
 
 /** The Markdown pages for users and contributors. */
-const pages = Effect.map(filesIn("docs", ".md"), (docs) => ["README.md", "AGENTS.md", "examples/README.md", ...docs])
+const pages = Effect.map(findFiles("docs", ".md"), (docs) => ["README.md", "AGENTS.md", "examples/README.md", ...docs])
 
-/** The anchors of a page's headings, as GitHub makes them. */
-const anchors = (text: string): ReadonlySet<string> =>
+/** Returns the anchors that GitHub generates for the headings of a page. */
+const findAnchors = (text: string): ReadonlySet<string> =>
   new Set(
     [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
       heading!.toLowerCase().replace(/[^\p{L}\p{N} _-]/gu, "").replaceAll(" ", "-")
     )
   )
 
-describe("the pages of the docs", () => {
-  it.effect("have links that lead to a file and to one of its headings", () =>
+describe("Pages of the docs", () => {
+  it.effect("link to existing files and headings", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
@@ -52,7 +46,7 @@ describe("the pages of the docs", () => {
           const exists = yield* fs.exists(path.join(root, file))
           if (
             !exists ||
-            anchor !== undefined && !anchors(yield* fs.readFileString(path.join(root, file))).has(anchor)
+            anchor !== undefined && !findAnchors(yield* fs.readFileString(path.join(root, file))).has(anchor)
           ) {
             broken.push(`${page}: ${link}`)
           }
@@ -62,13 +56,13 @@ describe("the pages of the docs", () => {
       assert.isAbove(count, 50)
     }).pipe(Effect.provide(NodeServices.layer)))
 
-  it.effect("are all linked from the README and from the index", () =>
+  it.effect("are linked from the README and from the index", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const readme = yield* fs.readFileString(path.join(root, "README.md"))
       const index = yield* fs.readFileString(path.join(root, "docs/README.md"))
-      for (const page of yield* filesIn("docs", ".md")) {
+      for (const page of yield* findFiles("docs", ".md")) {
         if (page === "docs/README.md") continue
         assert.include(readme, `](${page})`)
         assert.include(index, `](${path.basename(page)})`)
@@ -76,7 +70,7 @@ describe("the pages of the docs", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the guide for contributors", () => {
+describe("Guide for contributors", () => {
   it.effect("names files that exist", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
@@ -91,7 +85,7 @@ describe("the guide for contributors", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the page on reliability", () => {
+describe("Page on reliability", () => {
   it.effect("names tests that exist", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
@@ -106,14 +100,14 @@ describe("the page on reliability", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the testing guide", () => {
-  it.effect("shows the tests that are run here, to the letter", () =>
+describe("Testing guide", () => {
+  it.effect("shows the exact files of test/guide", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const guide = yield* fs.readFileString(path.join(root, "docs/testing.md"))
       const shown = new Map(
-        examplesOf(guide).flatMap((code) => {
+        findExamples(guide).flatMap((code) => {
           const [, name] = /^\/\/ (\S+)\n/.exec(code) ?? []
           return name === undefined ? [] : [[name, code.slice(code.indexOf("\n") + 1)] as const]
         })
@@ -126,23 +120,22 @@ describe("the testing guide", () => {
     }).pipe(Effect.provide(NodeServices.layer)))
 })
 
-describe("the examples in the docs", () => {
+describe("Examples in the docs", () => {
   it.live("compile", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const spawner = yield* ChildProcessSpawner
-      // Within the package, so that `effect-codex` means its sources.
-      const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
+      const folder = yield* makeFolder
       const sources = [
-        // `test/guide` has the programs of the testing guide.
+        // `test/guide` contains the programs of the testing guide.
         ...(yield* pages).filter((page) => page !== "docs/testing.md"),
-        ...(yield* filesIn("src", ".ts")),
-        ...(yield* filesIn("src/testing", ".ts"))
+        ...(yield* findFiles("src", ".ts")),
+        ...(yield* findFiles("src/testing", ".ts"))
       ]
       let count = 0
       for (const source of sources) {
-        const examples = examplesOf(yield* fs.readFileString(path.join(root, source)))
+        const examples = findExamples(yield* fs.readFileString(path.join(root, source)))
         for (const [index, code] of examples.entries()) {
           count++
           yield* fs.writeFileString(path.join(folder, `${source.replaceAll("/", "-")}-${index + 1}.ts`), code)
@@ -164,7 +157,7 @@ describe("the examples in the docs", () => {
       assert.strictEqual(errors, "")
       assert.strictEqual(yield* tsc.exitCode, 0)
 
-      // The transport in memory, which a reader would copy into a test, works.
+      // A program with the transport in memory runs.
       const memory = (yield* fs.readDirectory(folder)).find((file) =>
         readFileSync(path.join(folder, file), "utf8").includes("export const layerTest")
       )

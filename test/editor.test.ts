@@ -5,8 +5,8 @@ import * as Layer from "effect/Layer"
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath, pathToFileURL } from "node:url"
 import * as Rpc from "vscode-jsonrpc/node"
+import { root } from "./repository.ts"
 
-const root = fileURLToPath(new URL("..", import.meta.url))
 const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url))
 
 /** The language server of TypeScript, as an editor starts it. */
@@ -49,8 +49,8 @@ const start = Effect.acquireRelease(
 
 let files = 0
 
-/** What the editor shows in a text at each `⌖`, which is not part of it. */
-const at = <A>({ connection }: Editor["Service"], method: "hover" | "completion", marked: string) =>
+/** Requests a hover or completions at each `⌖` of a text, which the text omits. */
+const requestAt = <A>({ connection }: Editor["Service"], method: "hover" | "completion", marked: string) =>
   Effect.gen(function*() {
     const lines = marked.split("\n")
     const uri = pathToFileURL(`${root}/test/editor${files++}.virtual.ts`).href
@@ -91,7 +91,7 @@ const calls: ReadonlyArray<readonly [call: string, options: (inner: string) => s
   ["Sandbox.workspaceWrite", (inner) => `Sandbox.workspaceWrite({ ${inner} })`]
 ]
 
-/** Values by which the compiler tells which of several types of options is meant. */
+/** Values by which the compiler selects one of several types of options. */
 const samples: Readonly<Record<string, string>> = {
   approvalMode: "\"deny_all\"",
   approvalPolicy: "\"never\"",
@@ -102,26 +102,26 @@ const samples: Readonly<Record<string, string>> = {
   tools: "[]"
 }
 
-layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("in an editor", (it) => {
-  it.effect.each(calls)("each option of %s has documentation", ([, options]) =>
+layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("Editor", (it) => {
+  it.effect.each(calls)("shows documentation for each option of %s", ([, options]) =>
     Effect.gen(function*() {
       const server = yield* Editor
-      const [completions] = yield* at<Completions>(server, "completion", `${preamble}${options("⌖")}`)
+      const [completions] = yield* requestAt<Completions>(server, "completion", `${preamble}${options("⌖")}`)
       const names = completions!.items.map(({ label }) => label.replace("?", ""))
       assert.isNotEmpty(names)
       const uses = names.map((name) => options(`⌖${name}: ${samples[name] ?? "undefined"}`)).join("\n")
-      const hovers = yield* at<Hover>(server, "hover", preamble + uses)
+      const hovers = yield* requestAt<Hover>(server, "hover", preamble + uses)
       assert.lengthOf(hovers, names.length)
-      // The type comes first, as code.
+      // The hover starts with the type as code.
       const documentation = hovers.map(({ contents }) => contents.value.replace(/^```[^]*?```\s*/, ""))
       const undocumented = names.filter((_, index) => documentation[index]!.length < 10)
       assert.deepStrictEqual(undocumented, [])
     }))
 
-  it.effect("the bypass of approvals says what it means, and the model where its ids are", () =>
+  it.effect("shows the effect of the bypass, and the method that lists the model ids", () =>
     Effect.gen(function*() {
       const server = yield* Editor
-      const [mode, model] = yield* at<Hover>(
+      const [mode, model] = yield* requestAt<Hover>(
         server,
         "hover",
         `${preamble}codex.startThread({ ⌖approvalMode: "deny_all" })\ncodex.startThread({ ⌖model: "x" })`
@@ -130,10 +130,14 @@ layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("in an
       assert.include(model!.contents.value, "model/list")
     }))
 
-  it.effect("the reasoning effort is completed", () =>
+  it.effect("completes the reasoning efforts", () =>
     Effect.gen(function*() {
       const server = yield* Editor
-      const [efforts] = yield* at<Completions>(server, "completion", `${preamble}thread.run("x", { effort: "⌖" })`)
+      const [efforts] = yield* requestAt<Completions>(
+        server,
+        "completion",
+        `${preamble}thread.run("x", { effort: "⌖" })`
+      )
       assert.includeMembers(efforts!.items.map(({ label }) => label), ["low", "medium", "high", "xhigh", "ultra"])
     }))
 })

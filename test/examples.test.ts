@@ -1,4 +1,4 @@
-/** The examples as a reader runs them: with the scripted model, and with `CODEX_LIVE=1` on a home that stands for the user's own. */
+/** Runs the examples with the scripted model, and with `CODEX_LIVE=1` on a home that stands for the user's home. */
 import { assert, layer } from "@effect/vitest"
 import { CodexEnvironment, ModelServer, TestCodex } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
@@ -13,7 +13,7 @@ import { fileURLToPath } from "node:url"
 const folder = fileURLToPath(new URL("../examples/", import.meta.url))
 const names = readdirSync(folder).filter((file) => file.endsWith(".ts")).map((file) => file.slice(0, -".ts".length))
 
-/** Runs an example in an empty directory, which stands for the clone, and returns its output. */
+/** Runs an example in an empty directory, and returns its exit code, its output and the files that it wrote. */
 const runExample = Effect.fnUntraced(function*(name: string, env: Readonly<Record<string, string | undefined>>) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -23,7 +23,7 @@ const runExample = Effect.fnUntraced(function*(name: string, env: Readonly<Recor
     ChildProcess.make(
       process.execPath,
       ["--conditions=@effect-codex/source", path.join(folder, `${name}.ts`)],
-      // Answers for the terminal; a question that is not asked does not read them.
+      // Input for the terminal. An example without questions does not read it.
       { cwd, env, extendEnv: true, stdin: Stream.make(new TextEncoder().encode("1\n1\n1\n1\n")) }
     )
   )
@@ -31,9 +31,9 @@ const runExample = Effect.fnUntraced(function*(name: string, env: Readonly<Recor
   return { exitCode: yield* child.exitCode, output, files: yield* fs.readDirectory(cwd) }
 }, Effect.scoped)
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("An example", (it) => {
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Examples", (it) => {
   for (const name of names) {
-    it.effect(`${name} runs with the scripted model`, () =>
+    it.effect(`run ${name} with the scripted model`, () =>
       Effect.gen(function*() {
         const { exitCode, files, output } = yield* runExample(name, { CODEX_LIVE: undefined })
         assert.strictEqual(exitCode, 0, output)
@@ -46,11 +46,11 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("An example",
 layer(
   TestCodex.layerEnvironment({ config: { model: "users-model", sandbox_mode: "workspace-write" } }),
   { excludeTestServices: true }
-)("An example with CODEX_LIVE=1", (it) => {
-  // The others differ from these in nothing that matters here; `npm run test:faults` runs them all.
+)("Examples with CODEX_LIVE=1", (it) => {
+  // The other examples behave as these do. `npm run test:faults` runs all.
   const live = process.env["FAULT_RUNS"] === undefined ? ["approval-modes", "questions", "quickstart"] : names
   for (const name of live) {
-    it.effect(`${name} uses the user's model, or refuses to run`, () =>
+    it.effect(`run ${name} with the user's model, or fail`, () =>
       Effect.gen(function*() {
         const model = yield* ModelServer.ModelServer
         const { codexHome, env } = yield* CodexEnvironment.CodexEnvironment
@@ -58,7 +58,7 @@ layer(
         const before = (yield* model.requests).length
         const config = yield* fs.readFileString(`${codexHome}/config.toml`)
         yield* model.respond((request) => {
-          // What the server itself would write in its working directory.
+          // The server would write this file in its working directory.
           const isFirst = request.functionCallOutput("probe") === undefined
           return isFirst
             ? ModelServer.functionCall("exec_command", { cmd: "touch written-by-codex", login: false }, {

@@ -4,7 +4,7 @@ import { parse } from "../scripts/generate/parse.ts"
 import { readProtocol } from "../scripts/generate/protocol.ts"
 import type { Definitions, JsonSchema } from "../scripts/generate/schema.ts"
 
-describe("the generator", () => {
+describe("Generator", () => {
   it.each<[string, JsonSchema & Record<string, unknown>, string]>([
     ["an unknown keyword", { type: "string", pattern: "^a" }, "X: unexpected pattern"],
     ["an unknown type", { type: "date" }, "X: type \"date\""],
@@ -30,7 +30,7 @@ describe("the generator", () => {
     assert.throws(() => parse("X", schema, undefined), message)
   })
 
-  it("marks what the stable schema lacks as experimental", () => {
+  it("marks fields that the stable schema lacks as experimental", () => {
     const field = { type: "string" }
     const type = parse("X", { type: "object", properties: { a: field, b: field } }, {
       type: "object",

@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AppServer, Codex } from "effect-codex"
+import { AppServer } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -8,36 +8,24 @@ import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Path from "effect/Path"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { TurnState } from "../src/internal/session/turns/turnState.ts"
 import * as Fake from "./FakeTransport.ts"
+import { layer as layerFake, openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-const quick = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 20 }))
-
-/** Kills the process of the app-server, which reports its id itself. */
-const kill = Effect.gen(function*() {
-  const server = yield* AppServer.AppServer
-  const { process: { id } } = yield* server.request("server/diagnostics")
-  process.kill(id, "SIGKILL")
-})
-
-const startThread = Effect.flatMap(Codex.Codex, (codex) => codex.startThread())
-
-layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })(
-  "a turn that no caller waits for, on a server that is killed",
+layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestServices: true })(
+  "Abandoned turn on a killed server",
   (it) => {
-    it.effect("is settled by the restart, so that its interruption does not wait for it", () =>
+    it.effect("is complete after the restart, so that its interruption returns early", () =>
       Effect.gen(function*() {
-        const thread = yield* startThread
+        const thread = yield* TestCodex.startThread
         yield* TestCodex.script(thread, TestCodex.halfMessage, ModelServer.text("after"))
-        const asked = yield* TestCodex.nextRequest
+        const requested = yield* TestCodex.nextRequest
         const running = yield* Effect.forkChild(thread.run("hang"))
-        yield* asked
-        yield* kill
+        yield* requested
+        yield* TestCodex.killServer
         const since = yield* Clock.currentTimeMillis
         yield* Fiber.interrupt(running)
         assert.isBelow((yield* Clock.currentTimeMillis) - since, 4_000)
@@ -46,31 +34,21 @@ layer(TestCodex.layer({ restart: quick }), { excludeTestServices: true })(
   }
 )
 
-describe("a turn that no caller waits for", () => {
-  const fakeLayer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
-
-  const openThread = Effect.gen(function*() {
-    const codex = yield* Codex.Codex
-    const fake = yield* Fake.FakeTransport
-    const opening = yield* Effect.forkChild(codex.startThread())
-    yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
-    return yield* Fiber.join(opening)
-  })
-
-  it.effect("keeps nothing of its text when the server does not end it", () =>
+describe("Abandoned turn", () => {
+  it.effect("buffers no text when the server does not end it", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer
-      const thread = yield* openThread
+      const thread = yield* openThread("t")
       const states: Array<TurnState> = []
-      const listen = TurnState.prototype.setTurnId
+      const { setTurnId } = TurnState.prototype
       TurnState.prototype.setTurnId = function(...args) {
         states.push(this)
-        return listen.apply(this, args)
+        return setTurnId.apply(this, args)
       }
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
-          TurnState.prototype.setTurnId = listen
+          TurnState.prototype.setTurnId = setTurnId
         })
       )
       const running = yield* Effect.forkChild(thread.run("go"))
@@ -88,18 +66,17 @@ describe("a turn that no caller waits for", () => {
       yield* Fiber.join(list)
       const [state] = states
       assert(state !== undefined)
-      const { items, log } = state as unknown as { readonly items: unknown; readonly log: unknown }
-      assert.isBelow(JSON.stringify([items, log]).length, 10_000)
-      // It ends late, and nothing is left that listens to it.
+      assert.isBelow(JSON.stringify([state.items, state["buffer"]]).length, 10_000)
+      // The turn ends late, and its state completes.
       yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
       yield* Effect.yieldNow
       assert.isDefined(state.exit)
-    }).pipe(Effect.scoped, Effect.provide(fakeLayer)))
+    }).pipe(Effect.scoped, Effect.provide(layerFake())))
 
-  it.effect("is settled by the end of the connection", () =>
+  it.effect("completes when the connection ends", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
-      const thread = yield* openThread
+      const thread = yield* openThread("t")
       const named = yield* Effect.forkChild(thread.run("named"))
       yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
       yield* fake.emit(Fake.turnStarted("t", "u"))
@@ -110,38 +87,44 @@ describe("a turn that no caller waits for", () => {
       yield* fake.takeMethod("turn/interrupt").pipe(Effect.timeoutOption("1 millis"), Effect.forkChild)
       yield* Effect.yieldNow
       yield* fake.end()
-      // Without a clock that goes on.
+      // The test clock does not advance, so no timeout ends the wait.
       yield* Fiber.join(interrupting)
-    }).pipe(Effect.provide(fakeLayer)))
+    }).pipe(Effect.provide(layerFake())))
 })
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("a layer that is closed after a restart", (it) => {
-  it.effect("fails what waits at once, before the process has ended", () =>
+/** A server that exits after `exit`, and ignores the end of stdin. */
+const slowServer = `#!/bin/sh
+while read -r line; do
+  case "$line" in
+    *'"initialize"'*) echo '{"id":1,"result":{"userAgent":"slow/0.169.0 (x) y (z; 1)","codexHome":"/","platformFamily":"unix","platformOs":"linux"}}' ;;
+    *'"exit"'*) exit 1 ;;
+  esac
+done
+exec sleep 60
+`
+
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("AppServer.layer after a restart", (it) => {
+  it.effect("fails pending requests at once when it closes, before the process has exited", () =>
     Effect.gen(function*() {
       const environment = yield* CodexEnvironment.CodexEnvironment
       const path = yield* Path.Path
       const fs = yield* FileSystem.FileSystem
-      // Ignores the end of its stdin, and so takes its time to leave.
       const script = path.join(environment.root, "slow.sh")
-      yield* fs.writeFileString(script, SLOW_TO_LEAVE)
+      yield* fs.writeFileString(script, slowServer)
       yield* fs.chmod(script, 0o755)
       const scope = yield* Scope.make()
       const services = yield* Layer.buildWithScope(
-        TestCodex.layerProcess({ codexPath: script, restart: quick, closeTimeout: "1 second" }),
+        TestCodex.layerProcess({ codexPath: script, restart: TestCodex.quickRestart, closeTimeout: "1 second" }),
         scope
       )
       yield* Effect.gen(function*() {
         const server = yield* AppServer.AppServer
-        const ready = yield* server.states.pipe(
-          Stream.dropUntil(({ _tag }) => _tag === "Starting"),
-          Stream.filter(({ _tag }) => _tag === "Ready"),
-          Stream.runHead,
-          Effect.forkChild({ startImmediately: true })
-        )
+        const wire = yield* TestCodex.Wire
+        const restarted = yield* TestCodex.nextRestart
         yield* Effect.ignore(server.requestRaw("exit"))
-        yield* Fiber.join(ready)
+        yield* restarted
         const waiting = yield* Effect.forkChild(Effect.exit(server.requestRaw("model/list", {})))
-        yield* Effect.sleep("50 millis")
+        yield* wire.awaitSent(({ method }) => method === "model/list")
         const since = yield* Clock.currentTimeMillis
         const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
         assert.isTrue(Exit.isFailure(yield* Fiber.join(waiting)))
@@ -151,13 +134,3 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("a layer that
       }).pipe(Effect.provide(services))
     }))
 })
-
-const SLOW_TO_LEAVE = `#!/bin/sh
-while read -r line; do
-  case "$line" in
-    *'"initialize"'*) echo '{"id":1,"result":{"userAgent":"slow/0.169.0 (x) y (z; 1)","codexHome":"/","platformFamily":"unix","platformOs":"linux"}}' ;;
-    *'"exit"'*) exit 1 ;;
-  esac
-done
-exec sleep 60
-`

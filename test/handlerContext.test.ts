@@ -1,6 +1,6 @@
 /** Approvals and questions as context: which handlers respond, and which do not. */
 import { assert, describe, it } from "@effect/vitest"
-import { Approvals, AppServer, Codex, Questions } from "effect-codex"
+import { Approvals, Codex, Questions, type Thread } from "effect-codex"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -8,43 +8,28 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import * as TestClock from "effect/testing/TestClock"
 import * as Fake from "./FakeTransport.ts"
-
-const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
-
-const method = "item/commandExecution/requestApproval"
-
-const request = (id: number, params: object = {}) => ({
-  method,
-  id,
-  params: { threadId: "t", turnId: "u", itemId: "i", command: "ls", startedAtMs: 0, ...params }
-})
-
-const openThread = Effect.fnUntraced(function*(id: string, options: Codex.StartOptions = {}) {
-  const codex = yield* Codex.Codex
-  const fake = yield* Fake.FakeTransport
-  const thread = yield* Effect.forkChild(codex.startThread(options))
-  yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse(id))
-  return yield* Fiber.join(thread)
-})
+import {
+  commandRequest,
+  decideCommands,
+  emit,
+  layer,
+  openThread,
+  receive,
+  receiveDecision,
+  requestApproval,
+  respond,
+  startTurn
+} from "./scenario.ts"
 
 /** Starts a turn that runs until the scope closes. */
-const startTurn = Effect.fnUntraced(function*(
-  thread: Effect.Success<ReturnType<typeof openThread>>,
-  id: string,
-  options: Parameters<typeof thread.turn>[1] = {}
-) {
-  const fake = yield* Fake.FakeTransport
-  const turn = yield* Effect.forkChild(thread.turn("go", options))
-  yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn(id) })
-  yield* fake.emit(Fake.turnStarted(thread.id, id))
-  return yield* Fiber.join(turn)
+const openTurn = Effect.fnUntraced(function*(thread: Thread.Thread, turnId: string, options?: Thread.TurnOptions) {
+  yield* Fiber.join(yield* startTurn(thread.turn("go", options), turnId))
+  yield* emit(Fake.turnStarted(thread.id, turnId))
 })
 
-const endTurn = (threadId: string, id: string) =>
-  Effect.flatMap(Fake.FakeTransport, (fake) => fake.emit(Fake.turnCompleted(threadId, id)))
-
-/** Approvals that record their name and make no decision, except the ones that `decides` names. */
+/** Approvals that record their name. Those with the name `decides` accept, the others make no decision. */
 const recorder = (decides: string) => {
   const names: Array<string> = []
   const policy = (name: string): Approvals.Policy => () =>
@@ -55,159 +40,226 @@ const recorder = (decides: string) => {
   return { names, policy, layer: (name: string) => Approvals.layer(policy(name)) }
 }
 
+const acceptAll = Approvals.layer(decideCommands(Approvals.accept))
+
 const precedence = ["turn option", "thread option", "turn context", "thread context", "layer context"]
 
 describe("Approvals.layer", () => {
   for (const [index, decides] of [...precedence, "no handler"].entries()) {
-    it.effect(`comes after ${decides === "turn option" ? "nothing" : precedence.slice(0, index).join(", ")}`, () =>
+    const title = decides === "no handler"
+      ? "declines when no handler decides"
+      : `runs no broader handler when the ${decides} decides`
+    it.effect(title, () =>
       Effect.suspend(() => {
         const { layer: approvals, names, policy } = recorder(decides)
         return Effect.gen(function*() {
-          const fake = yield* Fake.FakeTransport
           const thread = yield* Effect.provide(
             openThread("t", { approvals: policy("thread option") }),
             approvals("thread context")
           )
           yield* Effect.provide(
-            startTurn(thread, "u", { approvals: policy("turn option") }),
+            openTurn(thread, "u", { approvals: policy("turn option") }),
             approvals("turn context")
           )
-          yield* fake.emit(request(1))
-          const decision = decides === "no handler" ? "decline" : "accept"
-          assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision } })
+          assert.strictEqual(yield* requestApproval(1), decides === "no handler" ? "decline" : "accept")
           assert.deepStrictEqual(names, precedence.slice(0, index + 1))
-          yield* endTurn("t", "u")
-        }).pipe(Effect.scoped, Effect.provide(layer.pipe(Layer.provide(approvals("layer context")))))
+          yield* emit(Fake.turnCompleted("t", "u"))
+        }).pipe(Effect.scoped, Effect.provide(layer().pipe(Layer.provide(approvals("layer context")))))
       }))
   }
 
-  it.effect("decides for the program that it is provided to, on one Codex", () =>
+  it.effect("decides for the program that it is provided to", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const open = (id: string, decision: "accept" | "decline") =>
-        Effect.provide(openThread(id), Approvals.layer({ command: () => Effect.succeed(decision) }))
+        Effect.provide(openThread(id), Approvals.layer(decideCommands(decision)))
       yield* open("generous", Approvals.accept)
       yield* open("strict", Approvals.decline)
       yield* openThread("without")
-      yield* fake.emit(
-        request(1, { threadId: "generous" }),
-        request(2, { threadId: "strict" }),
-        request(3, { threadId: "without" })
+      yield* emit(
+        commandRequest(1, { threadId: "generous" }),
+        commandRequest(2, { threadId: "strict" }),
+        commandRequest(3, { threadId: "without" })
       )
       const responses = [yield* fake.take, yield* fake.take, yield* fake.take]
       const decision = (id: number) => responses.find((response) => response.id === id)?.result
       assert.deepStrictEqual(decision(1), { decision: "accept" })
       assert.deepStrictEqual(decision(2), { decision: "decline" })
       assert.deepStrictEqual(decision(3), { decision: "decline" })
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(layer())))
 
-  it.effect("is replaced by a nested layer, for the turns that are started in it", () =>
+  it.effect("is replaced by a nested layer for the turns that start in it", () =>
     Effect.suspend(() => {
       const { layer: approvals, names } = recorder("inner")
       return Effect.gen(function*() {
-        const fake = yield* Fake.FakeTransport
         const thread = yield* openThread("t")
         yield* Effect.scoped(Effect.gen(function*() {
-          yield* startTurn(thread, "u")
-          yield* fake.emit(request(1))
-          assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision: "accept" } })
-          yield* endTurn("t", "u")
+          yield* openTurn(thread, "u")
+          assert.strictEqual(yield* requestApproval(1), "accept")
+          yield* emit(Fake.turnCompleted("t", "u"))
         })).pipe(Effect.provide(approvals("inner")))
         yield* Effect.scoped(Effect.gen(function*() {
-          yield* startTurn(thread, "v")
-          yield* fake.emit(request(2, { turnId: "v" }))
-          assert.deepStrictEqual(yield* fake.take, { id: 2, result: { decision: "decline" } })
-          yield* endTurn("t", "v")
+          yield* openTurn(thread, "v")
+          assert.strictEqual(yield* requestApproval(2, { turnId: "v" }), "decline")
+          yield* emit(Fake.turnCompleted("t", "v"))
         }))
         assert.deepStrictEqual(names, ["inner", "outer"])
-      }).pipe(Effect.provide(approvals("outer")), Effect.provide(layer))
+      }).pipe(Effect.provide(approvals("outer")), Effect.provide(layer()))
     }))
 
-  it.effect("is asked once where a turn and its thread were started in the same context", () =>
+  it.effect("runs its handler once when a turn and its thread have the same context", () =>
     Effect.suspend(() => {
       const { layer: approvals, names } = recorder("no handler")
       return Effect.gen(function*() {
-        const fake = yield* Fake.FakeTransport
         const thread = yield* openThread("t")
-        yield* startTurn(thread, "u")
-        yield* fake.emit(request(1))
-        yield* fake.take
+        yield* openTurn(thread, "u")
+        yield* requestApproval(1)
         assert.deepStrictEqual(names, ["program"])
-        yield* endTurn("t", "u")
-      }).pipe(Effect.scoped, Effect.provide(approvals("program")), Effect.provide(layer))
+        yield* emit(Fake.turnCompleted("t", "u"))
+      }).pipe(Effect.scoped, Effect.provide(approvals("program")), Effect.provide(layer()))
     }))
 
-  it.effect("decides for the sub-agents of a turn, and declines for them when the turn has ended", () =>
+  it.effect("decides for the sub-agents of a turn until the turn ends", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
       const thread = yield* openThread("t")
-      yield* startTurn(thread, "u").pipe(
+      yield* openTurn(thread, "u").pipe(
         Effect.provide(Approvals.layer(() => Effect.succeedSome(Approvals.accept)))
       )
-      yield* fake.emit({
-        method: "turn/started",
-        params: { threadId: "sub", turn: { ...Fake.turn("s"), rootTurnId: "u" } }
+      yield* emit(Fake.subAgentStarted("sub", "s", "u"))
+      const requestFromSubAgent = Effect.fnUntraced(function*(id: number) {
+        yield* emit(commandRequest(id, { threadId: "sub", turnId: "s" }))
+        yield* respond("thread/read", { thread: { id: "sub", parentThreadId: "t" } })
+        return yield* receiveDecision(id)
       })
-      const ask = Effect.fnUntraced(function*(id: number) {
-        yield* fake.emit(request(id, { threadId: "sub", turnId: "s" }))
-        yield* fake.reply(yield* fake.takeMethod("thread/read"), { thread: { id: "sub", parentThreadId: "t" } })
-        return (yield* fake.take).result
-      })
-      assert.deepStrictEqual(yield* ask(1), { decision: "accept" })
-      yield* endTurn("t", "u")
-      assert.deepStrictEqual(yield* ask(2), { decision: "decline" })
-    }).pipe(Effect.scoped, Effect.provide(layer)))
+      assert.strictEqual(yield* requestFromSubAgent(1), "accept")
+      yield* emit(Fake.turnCompleted("t", "u"))
+      assert.strictEqual(yield* requestFromSubAgent(2), "decline")
+    }).pipe(Effect.scoped, Effect.provide(layer())))
 
   it.effect("leaves the thread option in force when its turn was released, or has ended", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
-      const thread = yield* openThread("t", { approvals: { command: () => Effect.succeed(Approvals.accept) } })
+      const thread = yield* openThread("t", { approvals: decideCommands(Approvals.accept) })
       const scope = yield* Scope.make()
-      yield* startTurn(thread, "u").pipe(
+      yield* openTurn(thread, "u").pipe(
         Scope.provide(scope),
         Effect.provide(Approvals.layer(() => Effect.succeedSome(Approvals.decline)))
       )
-      const joined = yield* Effect.forkChild(thread.run("also"))
-      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
-      yield* Effect.yieldNow
+      const joined = yield* startTurn(thread.run("also"), "u")
       yield* Scope.close(scope, Exit.void)
-      yield* fake.emit(request(1))
-      assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision: "accept" } })
-      yield* endTurn("t", "u")
+      assert.strictEqual(yield* requestApproval(1), "accept")
+      yield* emit(Fake.turnCompleted("t", "u"))
       yield* Fiber.join(joined)
-      yield* fake.emit(request(2, { threadId: "sub", turnId: "s" }))
-      yield* fake.reply(yield* fake.takeMethod("thread/read"), { thread: { id: "sub", parentThreadId: "t" } })
-      assert.deepStrictEqual(yield* fake.take, { id: 2, result: { decision: "accept" } })
-    }).pipe(Effect.provide(layer)))
+      yield* emit(commandRequest(2, { threadId: "sub", turnId: "s" }))
+      yield* respond("thread/read", { thread: { id: "sub", parentThreadId: "t" } })
+      assert.strictEqual(yield* receiveDecision(2), "accept")
+    }).pipe(Effect.provide(layer())))
 
   it.effect("does not decide for a turn that joins the turn of another program", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
       const thread = yield* openThread("t")
-      yield* startTurn(thread, "u").pipe(
+      yield* openTurn(thread, "u").pipe(
         Effect.provide(Approvals.layer(() => Effect.succeedSome(Approvals.decline)))
       )
-      const joined = yield* Effect.forkChild(
-        Effect.provide(thread.run("also"), Approvals.layer(() => Effect.succeedSome(Approvals.accept)))
+      const joined = yield* startTurn(
+        Effect.provide(thread.run("also"), Approvals.layer(() => Effect.succeedSome(Approvals.accept))),
+        "u"
       )
-      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
-      yield* Effect.yieldNow
-      yield* fake.emit(request(1))
-      assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision: "decline" } })
-      yield* endTurn("t", "u")
+      assert.strictEqual(yield* requestApproval(1), "decline")
+      yield* emit(Fake.turnCompleted("t", "u"))
       yield* Fiber.join(joined)
-    }).pipe(Effect.scoped, Effect.provide(layer)))
+    }).pipe(Effect.scoped, Effect.provide(layer())))
 
-  it.effect("declines when its handler fails, and does not ask a broader one", () =>
+  it.effect("decides for the turns of its handle after another program has resumed the thread", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const strict = Approvals.layer(decideCommands(Approvals.decline))
+      const thread = yield* Effect.provide(openThread("t"), strict)
+      yield* Effect.provide(openTurn(thread, "u"), strict)
+      const resumed = yield* Effect.forkChild(
+        Effect.provide(codex.resumeThread("t"), Approvals.layer(decideCommands(Approvals.accept)))
+      )
+      yield* respond("thread/resume", Fake.threadResponse("t"))
+      const other = yield* Fiber.join(resumed)
+      assert.strictEqual(yield* requestApproval(1), "decline")
+      yield* emit(Fake.turnCompleted("t", "u"))
+      yield* openTurn(other, "v")
+      assert.strictEqual(yield* requestApproval(2, { turnId: "v" }), "accept")
+      yield* emit(Fake.turnCompleted("t", "v"))
+      // A sub-agent of the first turn may still run.
+      yield* emit(commandRequest(3, { threadId: "sub", turnId: "s" }))
+      yield* respond("thread/read", { thread: { id: "sub", parentThreadId: "t" } })
+      assert.strictEqual(yield* receiveDecision(3), "decline")
+    }).pipe(Effect.scoped, Effect.provide(layer().pipe(Layer.provide(acceptAll)))))
+
+  for (const end of ["closed", "deleted"] as const) {
+    it.effect(`does not decide for the sub-agents of a thread that was ${end}`, () =>
+      Effect.gen(function*() {
+        const thread = yield* openThread("t", { approvals: decideCommands(Approvals.decline) })
+        if (end === "deleted") yield* emit({ method: "thread/deleted", params: { threadId: "t" } })
+        else {
+          const closing = yield* Effect.forkChild(thread.close)
+          yield* respond("thread/unsubscribe", { status: "unsubscribed" })
+          yield* Fiber.join(closing)
+        }
+        yield* emit(commandRequest(1, { threadId: "sub", turnId: "s" }))
+        yield* respond("thread/read", { thread: { id: "sub", parentThreadId: "t" } })
+        assert.strictEqual(yield* receiveDecision(1), "decline")
+        assert.strictEqual(yield* requestApproval(2), "decline")
+      }).pipe(Effect.provide(layer().pipe(Layer.provide(acceptAll)))))
+  }
+
+  it.effect("comes after the handlers of the parent thread when the thread of a sub-agent is resumed", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      yield* openThread("t", { approvals: decideCommands(Approvals.decline) })
+      const resumed = yield* Effect.forkChild(codex.resumeThread("sub"))
+      const response = Fake.threadResponse("sub")
+      yield* respond("thread/resume", { ...response, thread: { ...response.thread, parentThreadId: "t" } })
+      yield* Fiber.join(resumed)
+      assert.strictEqual(yield* requestApproval(1, { threadId: "sub", turnId: "s" }), "decline")
+    }).pipe(Effect.provide(layer().pipe(Layer.provide(acceptAll)))))
+
+  it.effect("does not wait for a start that has failed", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t", { approvals: decideCommands(Approvals.accept) })
+      const failed = yield* Effect.forkChild(
+        Effect.exit(thread.turn("go", { approvals: decideCommands(Approvals.decline), deadline: "1 second" }))
+      )
+      const { id } = yield* receive("turn/start")
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(failed)))
+      assert.strictEqual(yield* requestApproval(1, { turnId: "other" }), "decline")
+      yield* emit({ id, result: { turn: Fake.turn("late") } })
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("does not wait for a pending start when the turn of the request is known", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t", { approvals: decideCommands(Approvals.accept) })
+      yield* openTurn(thread, "u")
+      const joining = yield* Effect.forkChild(
+        Effect.provide(thread.run("also"), Approvals.layer(decideCommands(Approvals.decline)))
+      )
+      const { id } = yield* receive("turn/start")
+      assert.strictEqual(yield* requestApproval(1), "accept")
+      yield* emit({ id, result: { turn: Fake.turn("u") } }, Fake.turnCompleted("t", "u"))
+      yield* Fiber.join(joining)
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("declines when a policy returns no Option", () =>
+    Effect.gen(function*() {
+      const policy = (() => Effect.succeed({ value: "accept" })) as unknown as Approvals.Policy
+      yield* openThread("t", { approvals: policy })
+      assert.strictEqual(yield* requestApproval(1), "decline")
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("declines when its handler fails, without a broader handler", () =>
     Effect.suspend(() => {
       const { layer: approvals, names } = recorder("layer context")
       return Effect.gen(function*() {
-        const fake = yield* Fake.FakeTransport
         yield* Effect.provide(openThread("t"), Approvals.layer(() => Effect.fail("no idea")))
-        yield* fake.emit(request(1))
-        assert.deepStrictEqual(yield* fake.take, { id: 1, result: { decision: "decline" } })
+        assert.strictEqual(yield* requestApproval(1), "decline")
         assert.deepStrictEqual(names, [])
-      }).pipe(Effect.provide(layer.pipe(Layer.provide(approvals("layer context")))))
+      }).pipe(Effect.provide(layer().pipe(Layer.provide(approvals("layer context")))))
     }))
 })
 
@@ -232,31 +284,30 @@ describe("Questions.layer", () => {
       const fake = yield* Fake.FakeTransport
       yield* Effect.provide(openThread("a"), naming("Ada"))
       yield* Effect.provide(openThread("b"), naming("Bob"))
-      yield* fake.emit(elicitation(1, "b"))
+      yield* emit(elicitation(1, "b"))
       assert.deepInclude((yield* fake.take).result, { action: "accept", content: { name: "Bob" } })
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(layer())))
 
-  it.effect("responds while its thread is being started, if no other thread is", () =>
+  it.effect("responds while its thread is being started, unless another thread is too", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* Fake.FakeTransport
       const first = yield* Effect.forkChild(Effect.provide(codex.startThread(), naming("Ada")))
-      const start = yield* fake.takeMethod("thread/start")
-      yield* fake.emit(elicitation(1, "t"))
+      const start = yield* receive("thread/start")
+      yield* emit(elicitation(1, "t"))
       assert.deepInclude((yield* fake.take).result, { content: { name: "Ada" } })
       const second = yield* Effect.forkChild(Effect.provide(codex.startThread(), naming("Bob")))
-      const other = yield* fake.takeMethod("thread/start")
-      yield* fake.emit(elicitation(2, "t"))
+      const other = yield* receive("thread/start")
+      yield* emit(elicitation(2, "t"))
       assert.deepInclude((yield* fake.take).result, { action: "decline" })
-      yield* fake.reply(start, Fake.threadResponse("t"))
-      yield* fake.reply(other, Fake.threadResponse("s"))
+      yield* respond(start, Fake.threadResponse("t"))
+      yield* respond(other, Fake.threadResponse("s"))
       yield* Fiber.join(first)
       yield* Fiber.join(second)
-    }).pipe(Effect.provide(layer.pipe(Layer.provide(naming("Layer"))))))
+    }).pipe(Effect.provide(layer().pipe(Layer.provide(naming("Layer"))))))
 
   it.effect("interrupts its handler when the turn ends", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
       const started = yield* Deferred.make<void>()
       const interrupted = yield* Deferred.make<void>()
       yield* openThread("t").pipe(Effect.provide(Questions.layer({
@@ -265,13 +316,13 @@ describe("Questions.layer", () => {
             Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
           )
       })))
-      yield* fake.emit({
+      yield* emit({
         method: "item/tool/requestUserInput",
         id: 1,
         params: { threadId: "t", turnId: "u", itemId: "i", questions: [], isBlocking: true }
       })
       yield* Deferred.await(started)
-      yield* fake.emit(Fake.turnCompleted("t", "u"))
+      yield* emit(Fake.turnCompleted("t", "u"))
       yield* Deferred.await(interrupted)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(layer())))
 })

@@ -8,59 +8,68 @@ import * as Layer from "effect/Layer"
 import * as TestClock from "effect/testing/TestClock"
 import * as Fake from "./FakeTransport.ts"
 import * as TestCodex from "./TestCodex.ts"
-import { collect } from "./warnings.ts"
+import { collectWarnings } from "./warnings.ts"
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (it) => {
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Login", (it) => {
   const withoutLogin = { config: { model_provider: "openai" } }
 
-  it.effect("that is missing is reported once, with what to do, for all Codex layers on a server", () =>
+  /** Waits until `Codex.layer` has received the response to its check. */
+  const awaitCheck = Effect.gen(function*() {
+    const server = yield* AppServer.AppServer
+    const wire = yield* TestCodex.Wire
+    const check = yield* wire.awaitSent(({ method }) => method === "account/read")
+    yield* wire.awaitReceived(({ id, method }) => method === undefined && id === check.id)
+    // The response to this request is processed after the response to the check.
+    yield* server.request("thread/loaded/list")
+  })
+
+  it.effect("is reported as missing once, with a remedy, for all Codex layers on a server", () =>
     Effect.suspend(() => {
-      const { awaiting, logger, mentioning } = collect()
+      const { awaitContaining, logger, containing } = collectWarnings()
       const server = TestCodex.layerProcess(withoutLogin)
       return Effect.gen(function*() {
         const { codexHome } = yield* CodexEnvironment.CodexEnvironment
-        const [warning] = yield* awaiting("not logged in")
+        const [warning] = yield* awaitContaining("not logged in")
         for (const part of ["codex login", "API key", "model_provider", codexHome]) assert.include(warning, part)
         for (let round = 0; round < 2; round++) {
           yield* Effect.provide(
-            Effect.andThen(
-              Effect.flatMap(AppServer.AppServer, (server) => server.request("thread/loaded/list")),
-              Effect.sleep("50 millis")
-            ),
-            Codex.layer
+            Effect.flatMap(AppServer.AppServer, (server) => server.request("thread/loaded/list")),
+            Codex.layer,
+            { local: true }
           )
         }
-        assert.lengthOf(mentioning("not logged in"), 1)
+        const wire = yield* TestCodex.Wire
+        assert.lengthOf((yield* wire.sent).filter(({ method }) => method === "account/read"), 1)
+        assert.lengthOf(containing("not logged in"), 1)
       }).pipe(Effect.provide(Layer.provideMerge(server, logger)))
     }))
 
-  it.effect("that is there, is not needed, or is not a matter of Codex is not reported", () =>
+  it.effect("is not reported if it is stored, not needed, or without Codex.layer", () =>
     Effect.suspend(() => {
-      const { logger, mentioning } = collect()
+      const { logger, containing } = collectWarnings()
       const environment = CodexEnvironment.CodexEnvironment
-      const settle = Effect.andThen(
-        Effect.flatMap(AppServer.AppServer, (server) => server.request("account/read", {})),
-        Effect.sleep("50 millis")
-      )
       return Effect.gen(function*() {
-        // The provider of the tests needs none.
-        yield* Effect.provide(settle, TestCodex.layerProcess())
-        // No `Codex.layer` is built.
+        // The provider of the tests needs no login.
+        yield* Effect.provide(awaitCheck, TestCodex.layerProcess())
+        // `AppServer.layer` alone does not check.
         const { env, workspace } = yield* environment
         const transport = StdioTransport.layer({ ...withoutLogin, env, cwd: workspace, codexPath: TestCodex.codexPath })
-        yield* Effect.provide(settle, AppServer.layer().pipe(Layer.provide(transport)))
+        yield* Effect.provide(
+          Effect.flatMap(AppServer.AppServer, (server) => server.request("account/read", {})),
+          AppServer.layer().pipe(Layer.provide(transport))
+        )
         // An API key is stored.
         yield* Effect.provide(
           Effect.flatMap(AppServer.AppServer, (server) =>
             server.request("account/login/start", { type: "apiKey", apiKey: "sk-of-this-test" })),
           AppServer.layer().pipe(Layer.provide(transport))
         )
-        yield* Effect.provide(settle, TestCodex.layerProcess(withoutLogin))
-        assert.deepStrictEqual(mentioning("not logged in"), [])
+        yield* Effect.provide(awaitCheck, TestCodex.layerProcess(withoutLogin))
+        assert.deepStrictEqual(containing("not logged in"), [])
       }).pipe(Effect.provide(logger))
     }))
 
-  it.effect("is not part of a recording, unless the program reads it", () =>
+  it.effect("is absent from a recording, unless the program reads it", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const { root } = yield* CodexEnvironment.CodexEnvironment
@@ -68,7 +77,6 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (i
       const codex = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()))
       const program = Effect.gen(function*() {
         const server = yield* AppServer.AppServer
-        yield* Effect.sleep("100 millis")
         yield* server.request("account/read", {})
         return yield* server.request("thread/loaded/list")
       })
@@ -86,8 +94,8 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A login", (i
     }))
 })
 
-describe("The check of the login", () => {
-  it.effect("keeps no other request waiting, though the server does not respond to it", () =>
+describe("Check of the login", () => {
+  it.effect("does not delay other requests when the server does not respond to it", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer
@@ -114,7 +122,7 @@ describe("The check of the login", () => {
       )
     ))
 
-  it.effect("is not among what a fake server was sent", () =>
+  it.effect("is absent from the messages that a fake server received", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fake = yield* FakeAppServer.FakeAppServer

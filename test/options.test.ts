@@ -23,29 +23,31 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as TestCodex from "./TestCodex.ts"
 
-/** What plain JavaScript may give: the compiler refuses it. */
+/** Passes a value that plain JavaScript may pass, and the compiler rejects. */
 const js = (value: unknown): never => value as never
 
-const messageOf = (built: Layer.Layer<any, any, any>) =>
-  Effect.scoped(Layer.build(built.pipe(Layer.provide(NodeServices.layer)) as unknown as Layer.Layer<never, unknown>))
+/** Builds a layer that fails with `InvalidRequest`, and returns the message. */
+const expectInvalid = <A, E>(built: Layer.Layer<A, E, NodeServices.NodeServices>) =>
+  Effect.scoped(Layer.build(Layer.provide(built, NodeServices.layer)))
     .pipe(
-      TestCodex.reasonOf,
+      TestCodex.expectReason,
       Effect.map((reason) => {
         assert.strictEqual(reason._tag, "InvalidRequest")
         return reason.message
       })
     )
 
-const defectOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+/** Runs an effect that dies with a `TypeError`, and returns the message. */
+const expectDefect = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.exit(effect), (exit) => {
     assert(Exit.isFailure(exit))
     const [reason] = exit.cause.reasons
     assert(reason !== undefined && Cause.isDieReason(reason))
-    assert.instanceOf(reason.defect, TypeError)
-    return (reason.defect as TypeError).message
+    assert(reason.defect instanceof TypeError)
+    return reason.defect.message
   })
 
-const wrong: ReadonlyArray<readonly [options: object, ...says: ReadonlyArray<string>]> = [
+const wrong: ReadonlyArray<readonly [options: object, ...parts: ReadonlyArray<string>]> = [
   [{ codexpath: "/x" }, "unknown option `codexpath`", "did you mean `codexPath`?"],
   [{ maxInflight: 8 }, "`maxInflight`", "`maxInFlight`"],
   [{ requestTimout: 8 }, "`requestTimout`", "`requestTimeout`"],
@@ -63,18 +65,21 @@ const wrong: ReadonlyArray<readonly [options: object, ...says: ReadonlyArray<str
   [{ experimentalApi: "yes" }, "`experimentalApi` is a string", "a boolean"]
 ]
 
-describe("the options of layers", () => {
-  it.effect.each(wrong)("of a process and its connection refuse %j", ([options, ...says]) =>
-    Effect.gen(function*() {
-      const message = yield* messageOf(Codex.layerStdio(js(options)))
-      for (const text of says) assert.include(message, text)
-      assert.isBelow(message.length, 300)
-    }))
+describe("Options of layers", () => {
+  it.effect.each(wrong)(
+    "reject the process and connection options %j",
+    ([options, ...parts]) =>
+      Effect.gen(function*() {
+        const message = yield* expectInvalid(Codex.layerStdio(js(options)))
+        for (const text of parts) assert.include(message, text)
+        assert.isBelow(message.length, 300)
+      })
+  )
 
-  it.effect("of each layer may be in one object", () =>
+  it.effect("accept the options of all layers in one object", () =>
     Effect.gen(function*() {
       assert.include(
-        yield* messageOf(
+        yield* expectInvalid(
           AppServer.layer(js({ codexPath: "/x", maxInflight: 1 })).pipe(
             Layer.provide(StdioTransport.layer({}))
           )
@@ -82,7 +87,7 @@ describe("the options of layers", () => {
         "maxInflight"
       )
       const transport = yield* Transport.Transport
-      const reason = yield* TestCodex.reasonOf(transport.connect)
+      const reason = yield* TestCodex.expectReason(transport.connect)
       assert(reason._tag === "InvalidRequest")
       assert.include(reason.message, "did you mean `codexPath`?")
     }).pipe(
@@ -91,10 +96,9 @@ describe("the options of layers", () => {
       Effect.provide(NodeServices.layer)
     ))
 
-  it.effect("of the testing kit refuse unknown names", () =>
+  it.effect("reject unknown names in the testing kit", () =>
     Effect.gen(function*() {
-      const build = (built: Layer.Layer<any, any, any>) =>
-        defectOf(Effect.scoped(Layer.build(built as unknown as Layer.Layer<never, unknown>)))
+      const build = <A, E>(built: Layer.Layer<A, E>) => expectDefect(Effect.scoped(Layer.build(built)))
       const environment = (options: object) =>
         CodexEnvironment.layer(js(options)).pipe(
           Layer.provide(Kit.layerModelServer),
@@ -115,14 +119,14 @@ describe("the options of layers", () => {
       assert.throws(() => ModelServer.deltas(["x"], js({ pace: "slow" })), TypeError, "`pace` is a string")
       assert.throws(() => ModelServer.text("x", js({ usages: {} })), TypeError, "did you mean `usage`?")
       assert.throws(() => FakeAppServer.rejected("no", js({ cod: 1 })), TypeError, "did you mean `code`?")
-      assert.include(yield* messageOf(Kit.layer(js({ codexpath: "/x" }))), "did you mean `codexPath`?")
+      assert.include(yield* expectInvalid(Kit.layer(js({ codexpath: "/x" }))), "did you mean `codexPath`?")
     }))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads, turns and handlers", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Options of threads, turns and handlers", (it) => {
   const accept = () => Effect.succeed("accept" as const)
 
-  it.effect("are refused with one clear error when they are misspelt or of another kind", () =>
+  it.effect("fail with one InvalidRequest when they are misspelled or of the wrong kind", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -204,30 +208,30 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
           "`value` is an Effect Schema"
         ]
       ]
-      for (const [effect, ...says] of cases) {
-        const reason = yield* TestCodex.reasonOf(effect)
-        assert.strictEqual(reason._tag, "InvalidRequest", says[0])
-        for (const text of says) assert.include(reason.message, text)
+      for (const [effect, ...parts] of cases) {
+        const reason = yield* TestCodex.expectReason(effect)
+        assert.strictEqual(reason._tag, "InvalidRequest", parts[0])
+        for (const text of parts) assert.include(reason.message, text)
         assert.notInclude(reason.message, "secret prompt")
         assert.notInclude(reason.message, "readonly")
         assert.isBelow(reason.message.length, 350)
       }
     }))
 
-  it("take JSON Schema where an Effect Schema would not be sent, to the compiler too", () => {
+  it("require JSON Schema where an Effect Schema would not be sent, at compile time too", () => {
     const schema = Schema.Struct({ a: Schema.String })
     const json: Thread.TurnOptions = { outputSchema: toCodecOpenAI(schema).jsonSchema }
     const literal: Thread.TurnOptions = { outputSchema: { type: "object", properties: { a: { type: "string" } } } }
-    // @ts-expect-error: it is not JSON
+    // @ts-expect-error: not JSON
     const effectSchema: Thread.TurnOptions = { outputSchema: schema }
-    // @ts-expect-error: it is not JSON
+    // @ts-expect-error: not JSON
     const effectClass: Thread.TurnOptions = { outputSchema: class extends Schema.Class("A")({ a: Schema.String }) {} }
     assert.lengthOf([json, literal, effectSchema, effectClass], 4)
   })
 
-  it.effect("of layers and policies are a defect, for these cannot fail", () =>
+  it.effect("are a defect in layers and policies, which cannot fail", () =>
     Effect.gen(function*() {
-      const built = (layer: Layer.Layer<never>) => defectOf(Effect.scoped(Layer.build(layer)))
+      const built = (layer: Layer.Layer<never>) => expectDefect(Effect.scoped(Layer.build(layer)))
       assert.include(yield* built(Approvals.layer(js({ comand: accept }))), "did you mean `command`?")
       assert.include(yield* built(Approvals.layer(js({ command: 5 }))), "`command` is 5; expected a function")
       assert.include(yield* built(Questions.layer(js({ userinput: accept }))), "did you mean `userInput`?")
@@ -263,6 +267,6 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the options of threads,
       assert.throws(make({ handler: undefined }), TypeError, "the option `handler` is missing")
       assert.throws(make({ timeout: "soon" }), TypeError, "a duration")
       const toolkit = CodexToolkit.make(Toolkit.empty, js({ aprove: accept })) as Effect.Effect<unknown>
-      assert.include(yield* defectOf(toolkit), "did you mean `approve`?")
+      assert.include(yield* expectDefect(toolkit), "did you mean `approve`?")
     }))
 })

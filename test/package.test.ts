@@ -6,13 +6,12 @@ import * as Path from "effect/Path"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
-import { fileURLToPath } from "node:url"
 import manifest from "../package.json" with { type: "json" }
 import { packageVersion } from "../src/internal/version.ts"
+import { makeFolder, root } from "./repository.ts"
 
-const root = fileURLToPath(new URL("..", import.meta.url))
-
-const node = Effect.fnUntraced(function*(script: string, ...args: ReadonlyArray<string>) {
+/** Runs a script of the repository, and returns its output. */
+const runScript = Effect.fnUntraced(function*(script: string, ...args: ReadonlyArray<string>) {
   const spawner = yield* ChildProcessSpawner
   const path = yield* Path.Path
   const child = yield* spawner.spawn(
@@ -21,7 +20,7 @@ const node = Effect.fnUntraced(function*(script: string, ...args: ReadonlyArray<
   return yield* Stream.mkString(Stream.decodeText(child.all))
 })
 
-describe("the package", () => {
+describe("Package", () => {
   it("exports the version of package.json", () => {
     assert.strictEqual(packageVersion, manifest.version)
   })
@@ -32,9 +31,9 @@ describe("the package", () => {
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
         const path = yield* Path.Path
-        const folder = yield* fs.makeTempDirectoryScoped({ directory: root, prefix: ".docs-" })
+        const folder = yield* makeFolder
         const dist = path.join(folder, "dist")
-        assert.strictEqual(yield* node("scripts/build.ts", dist), "")
+        assert.strictEqual(yield* runScript("scripts/build.ts", dist), "")
         const modules = yield* Effect.forEach(
           ["", "ai", "testing"],
           (sub) =>
@@ -61,7 +60,7 @@ describe("the package", () => {
             compilerOptions: { noEmit: true, skipLibCheck: false, lib: ["ES2024", "DOM"], types: ["node"] }
           })
         )
-        const errors = yield* node("node_modules/typescript/bin/tsc", "-p", folder)
+        const errors = yield* runScript("node_modules/typescript/bin/tsc", "-p", folder)
         assert.deepStrictEqual(errors.split("\n").filter((line) => line.startsWith(path.basename(folder))), [])
         const turn = yield* fs.readFileString(path.join(folder, "dist/Turn.d.ts"))
         assert.notMatch(turn, /TurnState|TurnHandle|TypeId/)

@@ -5,17 +5,19 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as Stream from "effect/Stream"
+import { poll } from "./poll.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** The configuration that a thread must not fall back to. Homes are not in `/tmp`, where `workspace-write` can write. */
+/** The configuration to which a thread must not fall back. Homes are outside `/tmp`, where `workspace-write` can write. */
 const wide = { sandbox_mode: "danger-full-access", approval_policy: "never", web_search: "live" }
 
-const answering = Effect.gen(function*() {
+/** Completes each turn with a message. */
+const completeTurns = Effect.gen(function*() {
   const model = yield* ModelServer.ModelServer
   yield* model.respond(() => ModelServer.text("done"))
 })
 
-/** Whether a command of a thread can write where only `danger-full-access` can. */
+/** Returns whether a command of a thread can write outside the sandbox. */
 const canWriteOutside = Effect.fnUntraced(function*(thread: Thread.Thread) {
   const model = yield* ModelServer.ModelServer
   const fs = yield* FileSystem.FileSystem
@@ -31,7 +33,7 @@ const canWriteOutside = Effect.fnUntraced(function*(thread: Thread.Thread) {
   return yield* fs.exists(file)
 })
 
-const permissionsOf = (thread: Thread.Thread) =>
+const readPermissions = (thread: Thread.Thread) =>
   Effect.map(thread.settings, ({ approvalPolicy, approvalsReviewer, sandboxPolicy }) => ({
     approvalPolicy,
     approvalsReviewer,
@@ -39,11 +41,11 @@ const permissionsOf = (thread: Thread.Thread) =>
   }))
 
 const policies: ReadonlyArray<readonly [string, Sandbox.Policy]> = [
-  ["a read-only one", Sandbox.readOnly()],
-  ["a read-only one with the network", Sandbox.readOnly({ networkAccess: true })],
-  ["one that writes in the workspace", Sandbox.workspaceWrite()],
+  ["read-only", Sandbox.readOnly()],
+  ["read-only with network access", Sandbox.readOnly({ networkAccess: true })],
+  ["writable in the workspace", Sandbox.workspaceWrite()],
   [
-    "one with every detail",
+    "writable with each detail set",
     Sandbox.workspaceWrite({
       writableRoots: ["/var/lib/one", "/var/lib/two"],
       networkAccess: true,
@@ -54,13 +56,13 @@ const policies: ReadonlyArray<readonly [string, Sandbox.Policy]> = [
 ]
 
 layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excludeTestServices: true })(
-  "the permissions of a thread",
+  "Permissions of a thread",
   (it) => {
     it.effect.each(policies)(
-      "with a sandbox policy, %s, are kept by fork, resume, and resume after unarchive",
+      "survive fork, resume and resume after unarchive under a policy that is %s",
       ([, policy]) =>
         Effect.gen(function*() {
-          yield* answering
+          yield* completeTurns
           const codex = yield* Codex.Codex
           const granular = {
             sandbox_approval: true,
@@ -71,37 +73,37 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
           }
           const thread = yield* codex.startThread({ approvalPolicy: { granular }, approvalsReviewer: "user" })
           yield* thread.run("narrow", { sandboxPolicy: policy })
-          const before = yield* permissionsOf(thread)
+          const before = yield* readPermissions(thread)
           assert.deepInclude<object | undefined>(before.sandboxPolicy, policy)
           assert.deepStrictEqual<unknown>(before.approvalPolicy, { granular })
 
           const fork = yield* codex.forkThread(thread.id)
-          assert.deepStrictEqual(yield* permissionsOf(fork), before)
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.forkThread(fork.id)), before)
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(thread.id)), before)
+          assert.deepStrictEqual(yield* readPermissions(fork), before)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.forkThread(fork.id)), before)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.resumeThread(thread.id)), before)
           yield* codex.archiveThread(thread.id)
           yield* codex.unarchiveThread(thread.id)
           const again = yield* codex.resumeThread(thread.id)
-          assert.deepStrictEqual(yield* permissionsOf(again), before)
+          assert.deepStrictEqual(yield* readPermissions(again), before)
           assert.isFalse(yield* canWriteOutside(again))
           assert.isFalse(yield* canWriteOutside(fork))
         })
     )
 
-    it.effect("are kept where an option gives others of them, and given up where it says so", () =>
+    it.effect("are kept except those that an option of the fork changes", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({ sandbox: "workspace-write", approvalMode: "deny_all" })
         yield* thread.run("one")
         const fork = yield* codex.forkThread(thread.id, { approvalMode: "auto_review" })
-        assert.deepInclude(yield* permissionsOf(fork), {
+        assert.deepInclude(yield* readPermissions(fork), {
           approvalPolicy: "on-request",
           approvalsReviewer: "auto_review",
           sandboxPolicy: (yield* thread.settings).sandboxPolicy
         })
         const wider = yield* codex.forkThread(thread.id, { sandbox: "danger-full-access" })
-        assert.deepInclude(yield* permissionsOf(wider), {
+        assert.deepInclude(yield* readPermissions(wider), {
           approvalPolicy: "never",
           sandboxPolicy: { type: "dangerFullAccess" }
         })
@@ -111,9 +113,9 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* configured.settings).sandboxPolicy, { writableRoots: ["/var/lib/one"] })
       }))
 
-    it.effect("are kept in every detail that a fork does not give anew", () =>
+    it.effect("keep each detail of the sandbox that the options of a fork do not change", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread()
         const policy = {
@@ -136,9 +138,9 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         }
       }))
 
-    it.effect("are given back to a handle whose thread was opened with others meanwhile", () =>
+    it.effect("are restored for a handle whose thread was reopened with other permissions", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const server = yield* AppServer.AppServer
         const opens: ReadonlyArray<(id: string, path: string) => Effect.Effect<unknown, unknown>> = [
@@ -157,29 +159,29 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         }
       }))
 
-    it.effect("are kept whatever the spelling of the thread's id", () =>
+    it.effect("are kept for each spelling of the thread id", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({ sandbox: "read-only", approvalMode: "deny_all" })
         yield* thread.run("narrow")
-        const before = yield* permissionsOf(thread)
+        const before = yield* readPermissions(thread)
         const digits = thread.id.replaceAll("-", "")
         for (const id of [thread.id.toUpperCase(), digits, `{${thread.id}}`, `urn:uuid:${thread.id}`]) {
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.forkThread(id)), before, id)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.forkThread(id)), before, id)
           const resumed = yield* codex.resumeThread(id)
-          assert.deepStrictEqual(yield* permissionsOf(resumed), before, id)
+          assert.deepStrictEqual(yield* readPermissions(resumed), before, id)
           yield* resumed.close
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(id)), before, id)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.resumeThread(id)), before, id)
           yield* codex.archiveThread(id)
           yield* codex.unarchiveThread(id)
-          assert.deepStrictEqual(yield* permissionsOf(yield* codex.resumeThread(id)), before, id)
+          assert.deepStrictEqual(yield* readPermissions(yield* codex.resumeThread(id)), before, id)
         }
       }))
 
-    it.effect("are known to a Codex that is built later on the same server", () =>
+    it.effect("are known to a Codex layer that is built later on the same server", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const inCodex = <A, E, R>(effect: Effect.Effect<A, E, R | Codex.Codex>) =>
           Effect.provide(effect, Codex.layer, { local: true })
         const id = yield* inCodex(Effect.gen(function*() {
@@ -191,9 +193,9 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* fork.settings).sandboxPolicy, { type: "workspaceWrite" })
       }).pipe(Effect.provide(TestCodex.layerProcess())))
 
-    it.effect("with a permission profile are kept with the profile", () =>
+    it.effect("are kept with their permission profile", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({
           permissions: "narrow",
@@ -206,9 +208,9 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.isFalse(yield* canWriteOutside(fork))
       }))
 
-    it.effect("are no wider in a turn than its sandbox policy, whatever workspace roots the thread has", () =>
+    it.effect("do not widen the sandbox policy of a turn by the workspace roots of its thread", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({
           sandbox: "workspace-write",
@@ -220,9 +222,9 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.deepInclude((yield* thread.settings).sandboxPolicy, { writableRoots: [] })
       }))
 
-    it.effect("hold in a turn that changes the working directory too", () =>
+    it.effect("apply to a turn that changes the working directory", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const { home, workspace } = yield* CodexEnvironment.CodexEnvironment
         for (
@@ -254,7 +256,7 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
 
     it.effect("are verified when a fork names the file of a known thread", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const thread = yield* codex.startThread({ sandbox: "workspace-write", approvalMode: "deny_all" })
         yield* thread.run("one")
@@ -262,16 +264,16 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
         assert.isString(path)
         const unknown = "00000000-0000-0000-0000-000000000000"
         for (const id of [thread.id, unknown]) {
-          const reason = yield* TestCodex.reasonOf(codex.forkThread(id, { path }))
+          const reason = yield* TestCodex.expectReason(codex.forkThread(id, { path }))
           assert.deepInclude(reason, { _tag: "SettingsNotApplied", method: "thread/fork", setting: "sandbox" })
         }
         const fork = yield* codex.forkThread(unknown, { path, sandbox: "workspace-write" })
         assert.isFalse(yield* canWriteOutside(fork))
       }))
 
-    it.effect("are reported for a thread that this program did not start", () =>
+    it.effect("are reported for a thread that another program started", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const server = yield* AppServer.AppServer
         const codex = yield* Codex.Codex
         const environment = yield* CodexEnvironment.CodexEnvironment
@@ -296,19 +298,19 @@ layer(TestCodex.layer({ home: { directory: "/var/tmp", config: wide } }), { excl
           effort: "high",
           cwd: environment.workspace
         })
-        // Another program changes them.
+        // Another program changes the settings.
         yield* server.request("thread/settings/update", { threadId: thread.id, model: "third-model" })
-        yield* Effect.repeat(resumed.settings, { until: ({ model }) => model === "third-model" })
+        yield* poll(resumed.settings, ({ model }) => model === "third-model", "the changed model")
       }))
   }
 )
 
 layer(TestCodex.layer({ experimentalApi: false }), { excludeTestServices: true })(
-  "the settings of a thread without the experimental API",
+  "Settings of a thread without the experimental API",
   (it) => {
-    it.effect("are complete, and follow the working directory", () =>
+    it.effect("are complete, and change with the working directory", () =>
       Effect.gen(function*() {
-        yield* answering
+        yield* completeTurns
         const codex = yield* Codex.Codex
         const { home } = yield* CodexEnvironment.CodexEnvironment
         const thread = yield* codex.startThread({ sandbox: "workspace-write" })
@@ -329,10 +331,10 @@ layer(TestCodex.layer({ experimentalApi: false }), { excludeTestServices: true }
   }
 )
 
-layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true })("the settings of a thread", (it) => {
-  it.effect("are kept by a fork: model, provider, effort, service tier and config", () =>
+layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true })("Settings of a thread", (it) => {
+  it.effect("keep model, provider, effort, service tier and config in a fork", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({
         sandbox: "read-only",
@@ -348,7 +350,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         { effort: "high", model: "other-model", modelProvider: "mock_provider", serviceTier: "flex" }
       )
       assert.deepInclude(yield* fork.settings, { effort, model, modelProvider, serviceTier })
-      const [request] = yield* TestCodex.requestsOf(fork.id)
+      const [request] = yield* TestCodex.getRequests(fork.id)
       const tools = JSON.stringify(request?.body["tools"])
       assert.notInclude(tools, "web_search")
       assert.include(tools, "view_image")
@@ -357,9 +359,9 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       assert.deepInclude(yield* other.settings, { model: "third-model", effort: null })
     }))
 
-  it.effect("that a resume of a loaded thread asks for, and the server ignores, are an error", () =>
+  it.effect("fail to resume a loaded thread when the server ignores the requested settings", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const environment = yield* CodexEnvironment.CodexEnvironment
       const instructions = { developerInstructions: "SPEAK LATIN", config: { web_search: "disabled" } }
@@ -375,7 +377,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         ["config", { config: { web_search: "live" } }]
       ]
       for (const [setting, options] of resumes) {
-        const reason = yield* TestCodex.reasonOf(codex.resumeThread(thread.id, options))
+        const reason = yield* TestCodex.expectReason(codex.resumeThread(thread.id, options))
         assert.deepInclude(reason, { _tag: "SettingsNotApplied", threadId: thread.id, setting })
         assert.notInclude(JSON.stringify(reason), "SPEAK GREEK")
       }
@@ -387,23 +389,23 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       const trusting = yield* codex.startThread({ sandbox: "workspace-write", cwd: environment.workspace, config })
       yield* trusting.run("one")
       yield* codex.resumeThread(trusting.id, { config: { tools: { view_image: false } } })
-      // A thread that is not loaded takes them.
+      // A thread that is not loaded accepts the settings.
       yield* codex.archiveThread(thread.id)
       yield* codex.unarchiveThread(thread.id)
       const again = yield* codex.resumeThread(thread.id, { developerInstructions: "SPEAK GREEK", model: "other-model" })
       assert.strictEqual((yield* again.settings).model, "other-model")
     }))
 
-  it.effect("that the server has another name for are applied", () =>
+  it.effect("accept a setting that the server renames", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const thread = yield* codex.startThread({ sandbox: "read-only" })
       yield* thread.run("one", { serviceTier: "fast" })
       assert.strictEqual((yield* thread.settings).serviceTier, "priority")
     }))
 
-  it.effect("that a thread is started with are verified", () =>
+  it.effect("are verified when a thread starts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const environment = yield* CodexEnvironment.CodexEnvironment
@@ -417,9 +419,9 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       assert.deepInclude(yield* thread.settings, { model: "other-model", cwd: environment.workspace })
     }))
 
-  it.effect("that a turn is started with hold as they are written, or as the server writes them", () =>
+  it.effect("are verified when a turn starts, as requested or as the server writes them", () =>
     Effect.gen(function*() {
-      yield* answering
+      yield* completeTurns
       const codex = yield* Codex.Codex
       const { home, workspace } = yield* CodexEnvironment.CodexEnvironment
       const thread = yield* codex.startThread()
@@ -446,7 +448,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         }
       ]
       for (const options of turns) assert.strictEqual((yield* thread.run("go", options)).status, "completed")
-      // They can be kept as the server writes them.
+      // A fork keeps the settings in the form that the server writes.
       const { model, sandboxPolicy } = yield* thread.settings
       assert.deepInclude(yield* (yield* codex.forkThread(thread.id)).settings, { model, sandboxPolicy })
       yield* thread.run("go", { sandboxPolicy: { type: "externalSandbox" } })
@@ -455,7 +457,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       })
     }))
 
-  it.effect("do not make the project trusted in config.toml", () =>
+  it.effect("do not mark the project as trusted in config.toml", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const fs = yield* FileSystem.FileSystem
@@ -471,7 +473,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       yield* fs.writeFileString(path.join(project, ".git", "HEAD"), "ref: refs/heads/main\n")
       yield* fs.makeDirectory(path.join(project, "folder"))
       yield* fs.writeFileString(path.join(project, ".codex", "config.toml"), "model = \"project-model\"\n")
-      const modelOf = (options: Codex.StartOptions) =>
+      const readModel = (options: Codex.StartOptions) =>
         Effect.flatMap(codex.startThread(options), ({ settings }) => Effect.map(settings, ({ model }) => model))
       const starts: ReadonlyArray<Codex.StartOptions> = [
         { cwd: project, sandbox: "workspace-write" },
@@ -480,25 +482,28 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
         { cwd: project },
         { cwd: project, approvalMode: "dangerously_bypass_approvals_and_sandbox" }
       ]
-      for (const options of starts) assert.strictEqual(yield* modelOf(options), "mock-model")
+      for (const options of starts) assert.strictEqual(yield* readModel(options), "mock-model")
       assert.strictEqual(yield* fs.readFileString(config), before)
 
-      // Trust in a folder that is not the project says nothing of the project.
+      // Trust in a parent folder does not apply to the project.
       yield* writeConfig({ projects: { [root]: { trust_level: "trusted" } } })
       const trusting = yield* fs.readFileString(config)
-      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write" }), "mock-model")
+      assert.strictEqual(yield* readModel({ cwd: project, sandbox: "workspace-write" }), "mock-model")
       assert.strictEqual(yield* fs.readFileString(config), trusting)
 
-      // Trust that the program or its user gives is left alone.
+      // Trust by the program or its user stays.
       const trusted = { projects: { [project]: { trust_level: "trusted" } } }
-      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write", config: trusted }), "project-model")
-      yield* writeConfig(trusted)
-      assert.strictEqual(yield* modelOf({ cwd: project, sandbox: "workspace-write" }), "project-model")
       assert.strictEqual(
-        yield* modelOf({ cwd: path.join(project, "folder"), sandbox: "workspace-write" }),
+        yield* readModel({ cwd: project, sandbox: "workspace-write", config: trusted }),
         "project-model"
       )
-      // A worktree is trusted as its repository is.
+      yield* writeConfig(trusted)
+      assert.strictEqual(yield* readModel({ cwd: project, sandbox: "workspace-write" }), "project-model")
+      assert.strictEqual(
+        yield* readModel({ cwd: path.join(project, "folder"), sandbox: "workspace-write" }),
+        "project-model"
+      )
+      // A worktree has the trust of its repository.
       const worktree = path.join(root, "worktree")
       const git = path.join(project, ".git", "worktrees", "worktree")
       yield* fs.makeDirectory(path.join(worktree, ".codex"), { recursive: true })
@@ -508,7 +513,7 @@ layer(TestCodex.layer({ home: { config: wide } }), { excludeTestServices: true }
       yield* fs.writeFileString(path.join(git, "commondir"), "../..\n")
       yield* fs.writeFileString(path.join(git, "HEAD"), "ref: refs/heads/other\n")
       yield* fs.writeFileString(path.join(worktree, ".codex", "config.toml"), "model = \"project-model\"\n")
-      assert.strictEqual(yield* modelOf({ cwd: worktree, sandbox: "read-only" }), "project-model")
-      assert.strictEqual(yield* modelOf({ cwd: worktree, sandbox: "workspace-write" }), "project-model")
+      assert.strictEqual(yield* readModel({ cwd: worktree, sandbox: "read-only" }), "project-model")
+      assert.strictEqual(yield* readModel({ cwd: worktree, sandbox: "workspace-write" }), "project-model")
     }))
 })

@@ -1,4 +1,4 @@
-/** The reasons that the server has no codes for, on the real binary: each operation that can meet one does. */
+/** The reasons without a code of the server, on the real binary, for each operation that can fail with one. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AppServer, AppServerError, Codex, type Thread } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
@@ -13,45 +13,41 @@ import * as TestCodex from "./TestCodex.ts"
 const unknownId = "01a202b0-92d7-7af0-b1d3-7c004a056f01"
 const unknownTurn = "01a202b0-92d7-7af0-b1d3-7c004a056f02"
 
-/** The services of a process of its own. */
+/** Starts a process, and returns its services. */
 const inProcess = Effect.map(Layer.build(TestCodex.layerProcess()), (services) => ({
   codex: Context.get(services, Codex.Codex),
   server: Context.get(services, AppServer.AppServer)
 }))
 
-const storedThread = Effect.fnUntraced(function*(codex: Codex.Codex["Service"]) {
-  const model = yield* ModelServer.ModelServer
-  const thread = yield* codex.startThread()
-  yield* model.enqueue(ModelServer.text("stored"))
-  yield* thread.run("store me")
-  return thread
-})
+/** Starts a thread that the server stores. */
+const startStoredThread = (codex: Codex.Codex["Service"]) =>
+  Effect.provideService(TestCodex.startStoredThread(), Codex.Codex, codex)
 
-/** The state, or the tag of another reason. */
-const stateOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+/** Runs an effect that fails, and returns the state of `ThreadNotFound` or the tag of another reason. */
+const expectState = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(
-    TestCodex.reasonOf(effect),
+    TestCodex.expectReason(effect),
     (reason) => reason._tag === "ThreadNotFound" ? reason.state : reason._tag
   )
 
-/** Compares why each of several operations fails. */
+/** Asserts that each operation fails with a state or a tag. */
 const assertStates = Effect.fnUntraced(function*<E, R>(
   operations: Readonly<Record<string, Effect.Effect<unknown, E, R>>>,
   expected: string
 ) {
   for (const [name, operation] of Object.entries(operations)) {
-    assert.strictEqual(yield* stateOf(operation), expected, name)
+    assert.strictEqual(yield* expectState(operation), expected, name)
   }
 })
 
-const ofThread = (thread: Thread.Thread) => ({
+const threadOperations = (thread: Thread.Thread) => ({
   run: thread.run("go"),
   turn: Effect.scoped(thread.turn("go")),
   stream: Stream.runDrain(thread.stream("go")),
   compact: thread.compact
 })
 
-const raw = (server: AppServer.AppServer["Service"], threadId: string) => ({
+const requests = (server: AppServer.AppServer["Service"], threadId: string) => ({
   start: server.request("turn/start", { threadId, input: [] }),
   steer: server.request("turn/steer", { threadId, expectedTurnId: unknownTurn, input: [] }),
   interrupt: server.request("turn/interrupt", { threadId, turnId: unknownTurn }),
@@ -60,7 +56,7 @@ const raw = (server: AppServer.AppServer["Service"], threadId: string) => ({
 })
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFound", (it) => {
-  it.effect("says that no thread has the id", () =>
+  it.effect("has the state `unknown` for an id of no thread", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       yield* assertStates({
@@ -74,9 +70,9 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
         queue: server.request("thread/queue/list", { threadId: unknownId })
       }, "unknown")
       yield* assertStates({ unarchive: codex.unarchiveThread(unknownId) }, "notArchived")
-      yield* assertStates(raw(server, unknownId), "notLoaded")
+      yield* assertStates(requests(server, unknownId), "notLoaded")
 
-      const reason = yield* TestCodex.reasonOf(codex.resumeThread(unknownId))
+      const reason = yield* TestCodex.expectReason(codex.resumeThread(unknownId))
       assert(reason._tag === "ThreadNotFound")
       assert.deepInclude(reason, { method: "thread/resume", threadId: unknownId })
       assert.deepInclude(reason.cause, { _tag: "RequestRejected", code: -32600, method: "thread/resume" })
@@ -84,7 +80,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       assert.match(reason.message, /^Request `thread\/resume` cannot find thread `01a202b0.*CODEX_HOME/)
     })))
 
-  it.effect("says that an id is none", () =>
+  it.effect("has the state `invalidId` for a string that is no id", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       for (const id of ["nope", "", "01a202b0-92d7", "no rollout found for thread id x"]) {
@@ -94,12 +90,12 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
           archive: codex.archiveThread(id),
           unarchive: codex.unarchiveThread(id),
           attachments: server.request("thread/attachment/list", { threadId: id }),
-          ...raw(server, id)
+          ...requests(server, id)
         }, "invalidId")
       }
     })))
 
-  it.effect("says that a thread was never run", () =>
+  it.effect("has the state `notStored` for a thread without a turn, or an ephemeral one", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex } = yield* inProcess
       const model = yield* ModelServer.ModelServer
@@ -110,25 +106,25 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       for (const { id } of [fresh, ephemeral]) {
         yield* assertStates({ resume: codex.resumeThread(id), fork: codex.forkThread(id) }, "notStored")
       }
-      const reason = yield* TestCodex.reasonOf(codex.resumeThread(fresh.id))
+      const reason = yield* TestCodex.expectReason(codex.resumeThread(fresh.id))
       assert.match(reason.message, /the thread is not stored. Run a turn on the thread first/)
     })))
 
-  it.effect("says that a thread is archived, and works again when it is not", () =>
+  it.effect("has the state `archived` until the thread is unarchived", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread(codex)
+      const thread = yield* startStoredThread(codex)
       yield* assertStates({ unarchive: codex.unarchiveThread(thread.id) }, "notArchived")
       yield* codex.archiveThread(thread.id)
       yield* assertStates({
         resume: codex.resumeThread(thread.id),
         fork: codex.forkThread(thread.id),
-        ...ofThread(thread),
+        ...threadOperations(thread),
         setName: thread.setName("x"),
         queue: server.request("thread/queue/list", { threadId: thread.id })
       }, "archived")
-      const reason = yield* TestCodex.reasonOf(thread.run("go"))
+      const reason = yield* TestCodex.expectReason(thread.run("go"))
       assert.match(reason.message, /the thread is archived. Call `codex.unarchiveThread`/)
       yield* codex.unarchiveThread(thread.id)
       yield* assertStates({ unarchive: codex.unarchiveThread(thread.id) }, "notArchived")
@@ -139,13 +135,13 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
       assert.strictEqual((yield* resumed.run("go")).finalResponse, "once more")
     })))
 
-  it.effect("says that a thread was deleted", () =>
+  it.effect("has the state `deleted` for the handle of a deleted thread", () =>
     Effect.scoped(Effect.gen(function*() {
       const { codex, server } = yield* inProcess
-      const thread = yield* storedThread(codex)
+      const thread = yield* startStoredThread(codex)
       yield* server.request("thread/delete", { threadId: thread.id })
       yield* assertStates({
-        ...ofThread(thread),
+        ...threadOperations(thread),
         read: thread.read(),
         setName: thread.setName("x")
       }, "deleted")
@@ -154,11 +150,11 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadNotFou
 })
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked", (it) => {
-  it.effect("names a thread that another process has opened", () =>
+  it.effect("reports a thread that another process has open", () =>
     Effect.scoped(Effect.gen(function*() {
       const first = yield* inProcess
       const second = yield* inProcess
-      const thread = yield* storedThread(first.codex)
+      const thread = yield* startStoredThread(first.codex)
       const { id } = thread
       yield* assertStates({
         resume: second.codex.resumeThread(id),
@@ -166,10 +162,10 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked
         unarchive: second.codex.unarchiveThread(id),
         delete: second.server.request("thread/delete", { threadId: id })
       }, "ThreadLocked")
-      const reason = yield* TestCodex.reasonOf(second.codex.resumeThread(id))
+      const reason = yield* TestCodex.expectReason(second.codex.resumeThread(id))
       assert.match(reason.message, /open in another app-server process.*`codex.forkThread`/)
 
-      // What the documentation says that works.
+      // These operations work, as the documentation states.
       assert.notStrictEqual((yield* second.codex.forkThread(id)).id, id)
       assert.include(
         (yield* Stream.runCollect(second.codex.listThreads())).map((stored) => stored.id),
@@ -182,7 +178,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
-  it.effect("is why a steer fails after the end, and an interrupt of a handle succeeds", () =>
+  it.effect("fails a steer after the end of the turn, where an interrupt succeeds", () =>
     Effect.scoped(Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -193,19 +189,19 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
       const turn = yield* thread.turn("go")
       const { id } = yield* turn.result
       const before = yield* wire.sent
-      const reason = yield* TestCodex.reasonOf(turn.steer("too late"))
+      const reason = yield* TestCodex.expectReason(turn.steer("too late"))
       assert.deepInclude(reason, { _tag: "TurnEnded", threadId: thread.id, turnId: id, cause: undefined })
       yield* turn.interrupt
       assert.deepStrictEqual(yield* wire.sent, before)
 
-      const { interrupt, steer } = raw(server, thread.id)
+      const { interrupt, steer } = requests(server, thread.id)
       yield* assertStates({ interrupt, steer }, "TurnEnded")
-      // While another turn runs the server has other words.
+      // The message of the server is different while another turn runs.
       yield* model.enqueue(TestCodex.halfMessage)
       const next = yield* thread.turn("hang")
       yield* Stream.runHead(Stream.filter(next.events, ({ method }) => method === "item/agentMessage/delta"))
       yield* assertStates({ interrupt, steer }, "TurnEnded")
-      const late = yield* TestCodex.reasonOf(steer)
+      const late = yield* TestCodex.expectReason(steer)
       assert(late._tag === "TurnEnded")
       assert.match(late.cause?.detail ?? "", /expected active turn id/)
       assert.include(late.message, unknownTurn)
@@ -213,12 +209,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
 })
 
 layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
-  it.effect("is why input fails during a compaction and a review", () =>
+  it.effect("fails input during a compaction and a review", () =>
     Effect.scoped(Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread(codex)
+      const thread = yield* startStoredThread(codex)
       const threadId = thread.id
       const begin = {
         compact: Effect.asVoid(server.request("thread/compact/start", { threadId })),
@@ -228,16 +224,16 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
       }
       for (const kind of ["compact", "review"] as const) {
         yield* model.enqueue(TestCodex.halfMessage)
-        const asked = yield* TestCodex.nextRequest
+        const requested = yield* TestCodex.nextRequest
         yield* begin[kind]
-        yield* asked
+        yield* requested
         for (
           const effect of [
             Effect.asVoid(thread.run("go")),
             Effect.asVoid(server.request("turn/start", { threadId, input: [] }))
           ]
         ) {
-          const reason = yield* TestCodex.reasonOf(effect)
+          const reason = yield* TestCodex.expectReason(effect)
           assert.deepInclude(reason, { _tag: "ThreadBusy", threadId, options: [], isSent: false, turnKind: kind })
           assert.include(
             reason.message,
@@ -247,7 +243,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
         if (kind === "compact") {
           const { data } = yield* server.request("thread/turns/list", { threadId, limit: 1 })
           const [{ id: turnId } = { id: "" }] = data
-          const steered = yield* TestCodex.reasonOf(
+          const steered = yield* TestCodex.expectReason(
             server.request("turn/steer", { threadId, expectedTurnId: turnId, input: [{ type: "text", text: "x" }] })
           )
           assert.deepInclude(steered, { _tag: "ThreadBusy", turnId, turnKind: "compact" })
@@ -257,16 +253,16 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
       }
     })))
 
-  it.effect("is why an output schema fails on a turn of another client", () =>
+  it.effect("fails an output schema on a turn of another client", () =>
     Effect.scoped(Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const model = yield* ModelServer.ModelServer
-      const thread = yield* storedThread(yield* Codex.Codex)
+      const thread = yield* startStoredThread(yield* Codex.Codex)
       yield* model.enqueue(TestCodex.halfMessage)
-      const asked = yield* TestCodex.nextRequest
+      const requested = yield* TestCodex.nextRequest
       const running = yield* Effect.forkChild(thread.run("hang"))
-      yield* asked
-      const reason = yield* TestCodex.reasonOf(
+      yield* requested
+      const reason = yield* TestCodex.expectReason(
         server.request("turn/start", {
           threadId: thread.id,
           input: [{ type: "text", text: "go" }],
@@ -278,23 +274,23 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadBusy", (it) => {
     })))
 })
 
-describe("the words of the server", () => {
-  const reasonOf = (code: number, detail: string, params: unknown) => {
+describe("Rejection messages of the server", () => {
+  const toReason = (code: number, detail: string, params: unknown) => {
     const rejected = new AppServerError.RequestRejected({ method: "turn/start", code, detail, data: undefined })
     return withReason(AppServerError.make(rejected), params).reason
   }
 
-  it("are recognized as a whole, with the code and the ids of the request", () => {
+  it("match only as a whole, with the code and the ids of the request", () => {
     const params = { threadId: unknownId, turnId: unknownTurn }
-    const words = [
+    const messages = [
       `no rollout found for thread id ${unknownId}`,
       `thread not found: ${unknownId}`,
       `thread ${unknownId} already has an active writer`,
       "no active turn to steer",
       `expected active turn id ${unknownTurn} but found ${unknownId}`
     ]
-    for (const detail of words) {
-      assert.notStrictEqual(reasonOf(-32600, detail, params)._tag, "RequestRejected", detail)
+    for (const detail of messages) {
+      assert.notStrictEqual(toReason(-32600, detail, params)._tag, "RequestRejected", detail)
       for (
         const [code, other, about] of [
           [-32603, detail, params],
@@ -306,13 +302,13 @@ describe("the words of the server", () => {
           [-32600, detail, "x"]
         ] as const
       ) {
-        assert.deepInclude(reasonOf(code, other, about), { _tag: "RequestRejected", code, detail: other })
+        assert.deepInclude(toReason(code, other, about), { _tag: "RequestRejected", code, detail: other })
       }
     }
     const other = { threadId: unknownTurn }
-    assert.strictEqual(reasonOf(-32600, words[0]!, other)._tag, "RequestRejected")
+    assert.strictEqual(toReason(-32600, messages[0]!, other)._tag, "RequestRejected")
     assert.strictEqual(
-      reasonOf(-32600, "invalid thread id: too odd", params)._tag,
+      toReason(-32600, "invalid thread id: too odd", params)._tag,
       "RequestRejected"
     )
   })

@@ -1,4 +1,4 @@
-/** Retries of the server: they are logged, are no progress, and the last one is in the error of the turn. */
+/** Retries of the server are logged and are no progress. The last one is in the error of the turn. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AppServer, Codex, type Thread } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
@@ -8,17 +8,16 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import * as Fake from "./FakeTransport.ts"
+import { openThread } from "./scenario.ts"
 import * as TestCodex from "./TestCodex.ts"
-import { collect } from "./warnings.ts"
+import { collectWarnings } from "./warnings.ts"
 
-const retrying = (retries: number) => ({ model_providers: { mock_provider: { stream_max_retries: retries } } })
-
-layer(TestCodex.layerEnvironment({ config: retrying(2) }), { excludeTestServices: true })(
-  "A real server that retries",
+layer(TestCodex.layerEnvironment({ config: TestCodex.retryConfig(2) }), { excludeTestServices: true })(
+  "Retries of the real server",
   (it) => {
-    it.effect("says so in the log, once for each retry of a turn, and in the failure of the turn", () =>
+    it.effect("are logged once each, and are in the failure of the turn", () =>
       Effect.suspend(() => {
-        const { logger, mentioning } = collect()
+        const { logger, containing } = collectWarnings()
         return Effect.gen(function*() {
           const codex = yield* Codex.Codex
           const model = yield* ModelServer.ModelServer
@@ -28,7 +27,7 @@ layer(TestCodex.layerEnvironment({ config: retrying(2) }), { excludeTestServices
           assert(failed._tag === "TurnFailed")
           assert.strictEqual(failed.lastError?.message, failed.detail)
           assert.include(failed.message, failed.detail)
-          const retries = mentioning("retries a model request")
+          const retries = containing("retries a model request")
           assert.strictEqual(new Set(retries).size, retries.length)
           assert.isAtLeast(retries.length, 1)
           for (const retry of retries) {
@@ -41,22 +40,20 @@ layer(TestCodex.layerEnvironment({ config: retrying(2) }), { excludeTestServices
         }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
       }))
 
-    it.effect("has the last retry in the error of a turn that a restart loses", () =>
+    it.effect("are in the error of a turn that a restart loses", () =>
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
-        const server = yield* AppServer.AppServer
         const model = yield* ModelServer.ModelServer
         const thread = yield* codex.startThread()
-        // A thread that never ran cannot be opened again.
+        // A thread without a turn cannot be reopened.
         yield* model.respond(() => ModelServer.text("done"))
         yield* thread.run("first")
         yield* model.enqueue(ModelServer.cut())
         yield* model.respond(() => ModelServer.hang())
         const turn = yield* thread.turn("go")
         yield* Stream.runHead(Stream.filter(turn.events, ({ method }) => method === "error"))
-        const { process: { id } } = yield* server.request("server/diagnostics")
-        process.kill(id, "SIGKILL")
-        const reason = yield* TestCodex.reasonOf(turn.result)
+        yield* TestCodex.killServer
+        const reason = yield* TestCodex.expectReason(turn.result)
         assert(reason._tag === "TurnLost")
         assert.match(reason.lastError?.message ?? "", /Reconnecting\.\.\. \d\/2/)
         assert.include(reason.message, reason.lastError?.message ?? "Reconnecting")
@@ -73,28 +70,31 @@ layer(
     }
   }),
   { excludeTestServices: true }
-)("A real server without a connection to the model", (it) => {
-  const limits = [["idleTimeout", "idle"], ["deadline", "deadline"]] as const
+)("Real server without a connection to the model", (it) => {
+  const limits: ReadonlyArray<readonly [kind: "idle" | "deadline", options: Thread.TurnOptions]> = [
+    ["idle", { idleTimeout: "8 seconds" }],
+    ["deadline", { deadline: "8 seconds" }]
+  ]
 
   it.effect(
-    "retries until the idleTimeout or the deadline of a turn, whose error has the last retry",
+    "retries until the idle timeout or the deadline of a turn, whose error has the last retry",
     () =>
       Effect.suspend(() => {
-        const { logger, mentioning } = collect()
+        const { logger, containing } = collectWarnings()
         return Effect.gen(function*() {
           const codex = yield* Codex.Codex
           yield* Effect.forEach(
             limits,
-            Effect.fnUntraced(function*([option, kind]) {
+            Effect.fnUntraced(function*([kind, options]) {
               const thread = yield* codex.startThread()
-              const reason = yield* TestCodex.reasonOf(
-                thread.run("go", { [option]: "8 seconds" } as Thread.TurnOptions)
+              const reason = yield* TestCodex.expectReason(
+                thread.run("go", options)
               )
               assert(reason._tag === "TurnTimeout")
               assert.strictEqual(reason.kind, kind)
               assert.match(reason.lastError?.message ?? "", /Reconnecting/)
               assert.include(reason.message, "Reconnecting")
-              assert.isNotEmpty(mentioning(thread.id).filter((warning) => warning.includes("Reconnecting")))
+              assert.isNotEmpty(containing(thread.id).filter((warning) => warning.includes("Reconnecting")))
             }),
             { concurrency: "unbounded" }
           )
@@ -104,7 +104,7 @@ layer(
   )
 })
 
-describe("A turn that the server retries", () => {
+describe("Turn that the server retries", () => {
   const codex = Codex.layer.pipe(
     Layer.provideMerge(AppServer.layer()),
     Layer.provide(Fake.layerRedacting),
@@ -112,11 +112,9 @@ describe("A turn that the server retries", () => {
   )
 
   const startTurn = Effect.fnUntraced(function*(options?: Thread.TurnOptions) {
-    const codex = yield* Codex.Codex
     const fake = yield* Fake.FakeTransport
-    const opening = yield* Effect.forkChild(codex.startThread())
-    yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
-    const starting = yield* Effect.forkChild((yield* Fiber.join(opening)).turn("go", options))
+    const thread = yield* openThread("t")
+    const starting = yield* Effect.forkChild(thread.turn("go", options))
     yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
     const turn = yield* Fiber.join(starting)
     yield* fake.emit(Fake.turnStarted("t", "u"))
@@ -136,7 +134,7 @@ describe("A turn that the server retries", () => {
       ["a retry that does not decode", retry("Reconnecting... 1/5", { additionalDetails: 7 })]
     ] as const
   ) {
-    it.effect(`is as silent as before after ${name}, and its timeout has the error`, () =>
+    it.effect(`does not restart its idle timeout at ${name}, and fails with the error of the retry`, () =>
       Effect.gen(function*() {
         const { fake, turn } = yield* startTurn({ idleTimeout: "1 minute" })
         yield* TestClock.adjust("50 seconds")
@@ -144,7 +142,7 @@ describe("A turn that the server retries", () => {
         yield* TestClock.adjust("10 seconds")
         yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
         yield* fake.emit(Fake.turnCompleted("t", "u", "interrupted"))
-        const reason = yield* TestCodex.reasonOf(turn.result)
+        const reason = yield* TestCodex.expectReason(turn.result)
         assert(reason._tag === "TurnTimeout")
         assert.strictEqual(reason.kind, "idle")
         assert.strictEqual(reason.lastError?.message, "Reconnecting... 1/5")
@@ -153,7 +151,7 @@ describe("A turn that the server retries", () => {
       }).pipe(Effect.scoped, Effect.provide(codex)))
   }
 
-  it.effect("goes on with its idle timeout when an event shows progress", () =>
+  it.effect("restarts its idle timeout when an event shows progress", () =>
     Effect.gen(function*() {
       const { fake, turn } = yield* startTurn({ idleTimeout: "1 minute" })
       yield* TestClock.adjust("50 seconds")
@@ -163,7 +161,7 @@ describe("A turn that the server retries", () => {
       assert.strictEqual((yield* turn.result).status, "completed")
     }).pipe(Effect.scoped, Effect.provide(codex)))
 
-  it.effect("fails with the last error if the server gives no other reason", () =>
+  it.effect("fails with the last error if the server reports no other reason", () =>
     Effect.gen(function*() {
       const { fake, turn } = yield* startTurn()
       yield* fake.emit(retry("Reconnecting... 5/5", { additionalDetails: "hunter2 timed out" }))

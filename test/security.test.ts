@@ -9,18 +9,18 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Tracer from "effect/Tracer"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { inspect } from "node:util"
+import { poll } from "./poll.ts"
 import * as TestCodex from "./TestCodex.ts"
 
-/** A key of the user's own, of no shape that anybody would know. */
+/** A key of the user, which has no known format. */
 const key = "correct horse battery staple"
 
-/** What only the program and the model are to know, by where it is planted. */
+/** Texts that only the program and the model may contain, by the place where the test plants them. */
 const planted = {
   prompt: "PLANTED-prompt",
   answer: "PLANTED-answer",
@@ -31,9 +31,9 @@ const planted = {
   defect: "PLANTED-prompt in a failing turn"
 }
 
-describe("what is private", () => {
+describe("Private data", () => {
   it.live(
-    "is in no log, no span, no error and no argument of the process; a key is in no recording either",
+    "is in no log, span, error or argument of the process, and a key is in no recording",
     () =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
@@ -84,7 +84,7 @@ describe("what is private", () => {
           )
           yield* thread.run(planted.prompt)
           errors.push(yield* Effect.flip(thread.run(planted.defect)))
-          // Providers repeat keys, and so does the server.
+          // Providers repeat keys in their errors, and the server repeats those.
           const repeated = yield* Effect.flip(thread.run("again"))
           assert.include(repeated.message, "<redacted>")
           errors.push(repeated)
@@ -93,7 +93,7 @@ describe("what is private", () => {
           errors.push(
             yield* Effect.flip(server.requestRaw("turn/start", { threadId: thread.id, input: planted.prompt }))
           )
-          // A killed server, whose last words are in the error.
+          // The error contains the end of the stderr of a killed server.
           process.kill(id, "SIGKILL")
           errors.push(yield* Effect.flip(server.request("thread/loaded/list")))
         }).pipe(
@@ -110,28 +110,28 @@ describe("what is private", () => {
           Effect.provideService(References.MinimumLogLevel, "All")
         )
 
-        // The key was used, and the rest was said.
+        // The server used the key, and the messages contained the other texts.
         assert.strictEqual((yield* model.requests)[0]?.header("authorization"), `Bearer ${key}`)
         const recorded = yield* fs.readFileString(cassette)
         for (const text of Object.values(planted)) assert.include(recorded, text)
         assert.isAbove(spans.length, 5)
         assert.lengthOf(errors, 6)
 
-        // Of a span an exporter shows what is told of it, and how it failed.
+        // An exporter shows the attributes, the events and the cause of a span.
         const shown = ({ attributes, events, name, status }: Tracer.NativeSpan) => [
           name,
           [...attributes],
           events,
           status._tag === "Ended" && Exit.isFailure(status.exit) ? Cause.pretty(status.exit.cause) : ""
         ]
-        const told = {
+        const output = {
           logs: logs.join("\n"),
           spans: inspect(spans.map(shown), { depth: 10, maxArrayLength: null, maxStringLength: null }),
-          // `TurnFailed` carries what the turn had done, for the program; its message does not.
+          // `TurnFailed` contains the items of the turn. Its message does not.
           errors: errors.map((error) => `${String(error)} ${Cause.pretty(Cause.fail(error))}`).join("\n"),
           argv
         }
-        for (const [place, text] of Object.entries(told)) {
+        for (const [place, text] of Object.entries(output)) {
           for (const secret of [key, ...Object.values(planted)]) assert.notInclude(text, secret, place)
         }
         for (const error of errors) assert.notInclude(JSON.stringify(error), key)
@@ -141,10 +141,11 @@ describe("what is private", () => {
   )
 })
 
-describe("the environment of the process", () => {
+describe("Environment of the process", () => {
+  const Environment = Schema.Struct({ env: Schema.Array(Schema.String) })
   const fakePath = fileURLToPath(new URL("fixtures/fake-app-server.mjs", import.meta.url))
 
-  it.live("has secrets that are in no error, log or recording, though the server repeats them", () =>
+  it.live("keeps secrets out of errors, logs and recordings, though the server repeats them", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const { root } = yield* CodexEnvironment.CodexEnvironment
@@ -160,10 +161,7 @@ describe("the environment of the process", () => {
         assert.strictEqual(reason.detail, "bad key <redacted>")
         assert.deepStrictEqual(reason.data, { "<redacted>": ["<redacted>"] })
         assert.notInclude(JSON.stringify(reason), key)
-        yield* Effect.sync(() => logs.join("\n").includes("in color")).pipe(
-          Effect.repeat({ until: (heard) => heard, schedule: Schedule.spaced("10 millis") }),
-          Effect.timeout("10 seconds")
-        )
+        yield* poll(Effect.sync(() => logs), (logs) => logs.join().includes("in color"), "a line of stderr in the log")
       }).pipe(
         Effect.scoped,
         Effect.provide(
@@ -183,10 +181,13 @@ describe("the environment of the process", () => {
       for (const part of [key, "battery", "corre"]) assert.notInclude(`${recorded}\n${logs.join("\n")}`, part)
     }).pipe(Effect.provide(TestCodex.layerEnvironment())))
 
-  it.live("is what it is allowed to be, and no more", () =>
+  it.live("contains only `env` and the variables of `inheritEnv`", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
-      const { env } = (yield* server.requestRaw("model/list", {})) as { readonly env: ReadonlyArray<string> }
+      const { env } = yield* Effect.flatMap(
+        server.requestRaw("model/list", {}),
+        Schema.decodeUnknownEffect(Environment)
+      )
       assert.deepStrictEqual(env.filter((name) => !name.startsWith("__")), ["MINE", "PATH"])
     }).pipe(
       Effect.provide(

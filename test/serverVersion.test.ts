@@ -10,23 +10,23 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Fake from "./FakeTransport.ts"
 
-const layerOf = (versions: ReadonlyArray<string>, options?: AppServer.Options) =>
+const layerServer = (versions: ReadonlyArray<string>, options?: AppServer.Options) =>
   Layer.provideMerge(AppServer.layer(options), Fake.layerOf(...versions))
 
-/** Connects, and returns how that went and what was logged. */
+/** Connects, and returns the exit and the log. */
 const connect = Effect.fnUntraced(function*(version: string, options?: AppServer.Options) {
   const logs: Array<string> = []
-  const exit = yield* Effect.exit(Effect.scoped(Layer.build(layerOf([version], options)))).pipe(
+  const exit = yield* Effect.exit(Effect.scoped(Layer.build(layerServer([version], options)))).pipe(
     Effect.provide(Logger.layer([Logger.make(({ logLevel, message }) => void logs.push(`${logLevel} ${message}`))]))
   )
   return { exit, logs }
 })
 
-describe("the version of the server", () => {
+describe("Server version", () => {
   for (const version of ["0.165.9", "0.165.0-alpha.1", "0.60.1", "0.162.1"]) {
-    it.effect(`refuses ${version}`, () =>
+    it.effect(`fails to connect to ${version}`, () =>
       Effect.gen(function*() {
-        const error = yield* Effect.flip(Effect.scoped(Layer.build(layerOf([version]))))
+        const error = yield* Effect.flip(Effect.scoped(Layer.build(layerServer([version]))))
         assert.deepInclude(error.reason, { _tag: "UnsupportedServer", serverVersion: version, floor: "0.166.0" })
         for (const part of [version, "0.166.0", "allowUnsupportedServer"]) assert.include(error.message, part)
       }))
@@ -42,7 +42,7 @@ describe("the version of the server", () => {
   }
 
   for (const version of ["0.166.0", "0.166.0-alpha.1", "0.168.2", "0.169.0-alpha.3", "0.170.0", "1.0.0"]) {
-    it.effect(`connects to ${version}, and warns that it is not the one that the protocol was generated from`, () =>
+    it.effect(`connects to ${version}, and warns that the protocol was generated from another version`, () =>
       Effect.gen(function*() {
         const { exit, logs } = yield* connect(version)
         assert.isTrue(Exit.isSuccess(exit))
@@ -72,9 +72,9 @@ describe("the version of the server", () => {
       assert(reason._tag === "RestartsExhausted")
       assert.isTrue(AppServerError.isAppServerError(reason.cause))
       assert.include(reason.message, "Version `0.150.0` of codex app-server is not supported")
-    }).pipe(Effect.provide(layerOf(["0.169.0", "0.150.0"], { restart }))))
+    }).pipe(Effect.provide(layerServer(["0.169.0", "0.150.0"], { restart }))))
 
-  it.effect("is warned of once, however often the server is restarted", () => {
+  it.effect("is logged once across several restarts", () => {
     const logs: Array<string> = []
     return Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
@@ -87,30 +87,31 @@ describe("the version of the server", () => {
       }
       assert.lengthOf(logs, 1)
     }).pipe(
-      Effect.provide(layerOf(["0.168.0", "0.167.0", "0.170.0"], { restart: Schedule.recurs(5) })),
+      Effect.provide(layerServer(["0.168.0", "0.167.0", "0.170.0"], { restart: Schedule.recurs(5) })),
       Effect.provide(Logger.layer([Logger.make(({ message }) => void logs.push(String(message)))]))
     )
   })
 })
 
-describe("the versions in an error", () => {
-  const layerCodex = (version: string) => Layer.provideMerge(Codex.layer, layerOf([version]))
+describe("Versions in an error", () => {
+  const layerCodex = (version: string) => Layer.provideMerge(Codex.layer, layerServer([version]))
   const both = { serverVersion: "0.167.2", protocolVersion: Protocol.version }
   const shown = `(codex app-server is 0.167.2; this version of effect-codex was generated from ${Protocol.version})`
 
-  /** Has the fake answer the next request with a method. */
-  const answer = Effect.fnUntraced(function*(method: string, response: object) {
+  /** Responds to the next request with a method. */
+  const respond = Effect.fnUntraced(function*(method: string, response: object) {
     const fake = yield* Fake.FakeTransport
     const { id } = yield* fake.takeMethod(method)
     yield* fake.emit({ id, ...response })
   })
 
-  const failing = Effect.fnUntraced(function*<A, R>(
+  /** Runs an effect that fails with an `AppServerError`, and responds to its requests. */
+  const expectError = Effect.fnUntraced(function*<A, R>(
     effect: Effect.Effect<A, unknown, R>,
-    ...answers: ReadonlyArray<readonly [method: string, response: object]>
+    ...responses: ReadonlyArray<readonly [method: string, response: object]>
   ) {
     const fiber = yield* Effect.forkChild(Effect.result(effect))
-    for (const [method, response] of answers) yield* answer(method, response)
+    for (const [method, response] of responses) yield* respond(method, response)
     const result = yield* Fiber.join(fiber)
     assert(Result.isFailure(result) && AppServerError.isAppServerError(result.failure))
     return result.failure
@@ -130,32 +131,35 @@ describe("the versions in an error", () => {
     [
       "a request that is rejected",
       "RequestRejected",
-      Effect.flatMap(AppServer.AppServer, (server) => failing(server.request("model/list"), ["model/list", rejected]))
+      Effect.flatMap(
+        AppServer.AppServer,
+        (server) => expectError(server.request("model/list"), ["model/list", rejected])
+      )
     ],
     [
       "a request that is rejected when a thread is started",
       "RequestRejected",
-      Effect.flatMap(Codex.Codex, (codex) => failing(codex.startThread(), ["thread/start", rejected]))
+      Effect.flatMap(Codex.Codex, (codex) => expectError(codex.startThread(), ["thread/start", rejected]))
     ],
     [
       "a response that cannot be read",
       "DecodeFailed",
       Effect.flatMap(
         AppServer.AppServer,
-        (server) => failing(server.request("thread/loaded/list", {}), ["thread/loaded/list", { result: {} }])
+        (server) => expectError(server.request("thread/loaded/list", {}), ["thread/loaded/list", { result: {} }])
       )
     ],
     [
       "a thread that cannot be read",
       "DecodeFailed",
-      Effect.flatMap(Codex.Codex, (codex) => failing(codex.resumeThread("t"), ["thread/resume", { result: {} }]))
+      Effect.flatMap(Codex.Codex, (codex) => expectError(codex.resumeThread("t"), ["thread/resume", { result: {} }]))
     ],
     [
       "a page that cannot be read",
       "DecodeFailed",
       Effect.flatMap(
         Codex.Codex,
-        (codex) => failing(Stream.runDrain(codex.listThreads()), ["thread/list", { result: {} }])
+        (codex) => expectError(Stream.runDrain(codex.listThreads()), ["thread/list", { result: {} }])
       )
     ],
     [
@@ -164,9 +168,9 @@ describe("the versions in an error", () => {
       Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const opening = yield* Effect.forkChild(codex.resumeThread("t"))
-        yield* answer("thread/resume", started({}))
+        yield* respond("thread/resume", started({}))
         const thread = yield* Effect.orDie(Fiber.join(opening))
-        return yield* failing(thread.run("go"), ["turn/start", { result: {} }])
+        return yield* expectError(thread.run("go"), ["turn/start", { result: {} }])
       })
     ],
     [
@@ -176,10 +180,10 @@ describe("the versions in an error", () => {
         const fake = yield* Fake.FakeTransport
         const codex = yield* Codex.Codex
         const opening = yield* Effect.forkChild(codex.resumeThread("t"))
-        yield* answer("thread/resume", started({}))
+        yield* respond("thread/resume", started({}))
         const thread = yield* Effect.orDie(Fiber.join(opening))
-        const run = yield* Effect.forkChild(failing(thread.run("go")))
-        yield* answer("turn/start", { result: { turn: Fake.turn("u") } })
+        const run = yield* Effect.forkChild(expectError(thread.run("go")))
+        yield* respond("turn/start", { result: { turn: Fake.turn("u") } })
         yield* fake.emit(Fake.turnCompleted("t", "u", "vanished"))
         return yield* Fiber.join(run)
       })
@@ -187,19 +191,19 @@ describe("the versions in an error", () => {
     [
       "a setting that is not applied",
       "SettingsNotApplied",
-      Effect.flatMap(Codex.Codex, (codex) => failing(codex.startThread(strict), ["thread/start", started({})]))
+      Effect.flatMap(Codex.Codex, (codex) => expectError(codex.startThread(strict), ["thread/start", started({})]))
     ]
   ]
 
   for (const [name, tag, fails] of failures) {
-    it.effect(`are there and shown for ${name}`, () =>
+    it.effect(`are present and in the message for ${name}`, () =>
       Effect.gen(function*() {
         const { message, reason } = yield* fails
         assert.deepInclude(reason, { _tag: tag, ...both })
         assert.include(message, shown)
       }).pipe(Effect.provide(layerCodex("0.167.2"))))
 
-    it.effect(`are there and not shown for ${name} where they are the same`, () =>
+    it.effect(`are present and not in the message for ${name} if they are equal`, () =>
       Effect.gen(function*() {
         const { message, reason } = yield* fails
         assert.deepInclude(reason, { _tag: tag, serverVersion: Protocol.version, protocolVersion: Protocol.version })
@@ -214,10 +218,10 @@ describe("the versions in an error", () => {
         "thread/resume": () => codex.resumeThread("t", strict),
         "thread/fork": () => codex.forkThread("t", strict)
       }
-      return Effect.map(failing(opened[method](), [method, started(settings)]), ({ message }) => message)
+      return Effect.map(expectError(opened[method](), [method, started(settings)]), ({ message }) => message)
     })
 
-  it.effect("come after words that fit the method and what the server reports", () =>
+  it.effect("follow an explanation for the method and the reported setting", () =>
     Effect.gen(function*() {
       const resumed = yield* notApplied("thread/resume", {})
       assert.include(
@@ -243,8 +247,8 @@ describe("the versions in an error", () => {
     }).pipe(Effect.provide(layerCodex(Protocol.version))))
 })
 
-describe("a server below the floor", () => {
-  it.effect("is of use though it leaves out fields: in lists, and in a turn", () =>
+describe("Server below the floor", () => {
+  it.effect("lists threads and models and runs a turn, although it omits fields", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const codex = yield* Codex.Codex
@@ -283,6 +287,6 @@ describe("a server below the floor", () => {
         "turn/completed"
       ])
     }).pipe(
-      Effect.provide(Layer.provideMerge(Codex.layer, layerOf(["0.60.1"], { allowUnsupportedServer: true })))
+      Effect.provide(Layer.provideMerge(Codex.layer, layerServer(["0.60.1"], { allowUnsupportedServer: true })))
     ))
 })

@@ -1,6 +1,6 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AppServer, Codex, type Protocol } from "effect-codex"
-import { CodexEnvironment, ModelServer } from "effect-codex/testing"
+import { CodexEnvironment } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -8,7 +8,7 @@ import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as Fake from "./FakeTransport.ts"
 import * as TestCodex from "./TestCodex.ts"
-import { collect } from "./warnings.ts"
+import { collectWarnings } from "./warnings.ts"
 
 const thread = "thread-7"
 const turn = "turn-8"
@@ -34,82 +34,83 @@ const hook = {
   statusMessage: null
 }
 
-/** Notifications that a person wants to know, and what the log then says. */
-const said: ReadonlyArray<readonly [method: keyof Protocol.ServerNotifications, params: object, parts: Array<string>]> =
+/** Notifications with a message for a person, and parts of the log line. */
+const logged: ReadonlyArray<
+  readonly [method: keyof Protocol.ServerNotifications, params: object, parts: Array<string>]
+> = [
+  ["error", { error, threadId: thread, turnId: turn, willRetry: true }, [
+    thread,
+    turn,
+    "Reconnecting... 1/5",
+    "connection reset"
+  ]],
+  ["warning", { message: "the disk is full", threadId: thread }, [thread, "the disk is full"]],
+  ["warning", { message: "skills were left out" }, ["skills were left out"]],
+  ["guardianWarning", { message: "the review failed", threadId: thread }, [thread, "the review failed"]],
+  ["deprecationNotice", { summary: "x is deprecated", details: "use y" }, ["x is deprecated. use y"]],
   [
-    ["error", { error, threadId: thread, turnId: turn, willRetry: true }, [
-      thread,
-      turn,
-      "Reconnecting... 1/5",
-      "connection reset"
-    ]],
-    ["warning", { message: "the disk is full", threadId: thread }, [thread, "the disk is full"]],
-    ["warning", { message: "skills were left out" }, ["skills were left out"]],
-    ["guardianWarning", { message: "the review failed", threadId: thread }, [thread, "the review failed"]],
-    ["deprecationNotice", { summary: "x is deprecated", details: "use y" }, ["x is deprecated. use y"]],
-    [
-      "configWarning",
-      {
-        summary: "unknown key",
-        details: "did you mean z?",
-        path: "/home/config.toml",
-        range: { start: { line: 3, column: 1 }, end: { line: 3, column: 2 } }
-      },
-      ["/home/config.toml:3", "unknown key. did you mean z?"]
-    ],
-    ["mcpServer/startupStatus/updated", { name: "files", status: "failed", error: "no such file", threadId: thread }, [
-      thread,
-      "files",
-      "no such file"
-    ]],
-    [
-      "mcpServer/startupStatus/updated",
-      { name: "mail", status: "failed", error: null, failureReason: "reauthenticationRequired" },
-      ["codex mcp login mail"]
-    ],
-    ["mcpServer/oauthLogin/completed", { name: "files", success: false, error: "denied", threadId: thread }, [
-      thread,
-      "files",
-      "denied"
-    ]],
-    ["account/login/completed", { success: false, error: "it was cancelled", loginId: "l" }, ["it was cancelled"]],
-    ["account/gatewayOAuth/changed", { providerId: "gateway", status: "failed", error: "expired" }, [
-      "gateway",
-      "expired"
-    ]],
-    ["modelProvider/authRecoveryStarted", { message: "unauthorized", provider: "p", threadId: thread, turnId: turn }, [
-      thread,
-      turn,
-      "unauthorized"
-    ]],
-    [
-      "model/rerouted",
-      { fromModel: "big", toModel: "small", reason: "highRiskCyberActivity", threadId: thread, turnId: turn },
-      [thread, turn, "`small` instead of `big`"]
-    ],
-    ["model/verification", { verifications: ["trustedAccessForCyber"], threadId: thread, turnId: turn }, [
-      thread,
-      "trustedAccessForCyber"
-    ]],
-    ["hook/completed", { run: hook, threadId: thread }, [thread, "the linter is old"]],
-    ["hook/completed", { run: { ...hook, entries: [], status: "failed", statusMessage: "exit 1" }, threadId: thread }, [
-      thread,
-      "exit 1"
-    ]],
-    ["thread/environment/disconnected", { environmentId: "remote", threadId: thread }, [thread, "remote"]],
-    ["thread/realtime/error", { message: "no microphone", threadId: thread }, [thread, "no microphone"]],
-    [
-      "remoteControl/status/changed",
-      { serverName: "vm", status: "errored", installationId: "i", environmentId: null },
-      ["vm"]
-    ],
-    ["windows/worldWritableWarning", { extraCount: 2, failedScan: true, samplePaths: ["C:\\tmp"] }, [
-      "C:\\tmp and 2 more"
-    ]],
-    ["windowsSandbox/setupCompleted", { mode: "elevated", success: false, error: "no rights" }, ["no rights"]]
-  ]
+    "configWarning",
+    {
+      summary: "unknown key",
+      details: "did you mean z?",
+      path: "/home/config.toml",
+      range: { start: { line: 3, column: 1 }, end: { line: 3, column: 2 } }
+    },
+    ["/home/config.toml:3", "unknown key. did you mean z?"]
+  ],
+  ["mcpServer/startupStatus/updated", { name: "files", status: "failed", error: "no such file", threadId: thread }, [
+    thread,
+    "files",
+    "no such file"
+  ]],
+  [
+    "mcpServer/startupStatus/updated",
+    { name: "mail", status: "failed", error: null, failureReason: "reauthenticationRequired" },
+    ["codex mcp login mail"]
+  ],
+  ["mcpServer/oauthLogin/completed", { name: "files", success: false, error: "denied", threadId: thread }, [
+    thread,
+    "files",
+    "denied"
+  ]],
+  ["account/login/completed", { success: false, error: "it was canceled", loginId: "l" }, ["it was canceled"]],
+  ["account/gatewayOAuth/changed", { providerId: "gateway", status: "failed", error: "expired" }, [
+    "gateway",
+    "expired"
+  ]],
+  ["modelProvider/authRecoveryStarted", { message: "unauthorized", provider: "p", threadId: thread, turnId: turn }, [
+    thread,
+    turn,
+    "unauthorized"
+  ]],
+  [
+    "model/rerouted",
+    { fromModel: "big", toModel: "small", reason: "highRiskCyberActivity", threadId: thread, turnId: turn },
+    [thread, turn, "`small` instead of `big`"]
+  ],
+  ["model/verification", { verifications: ["trustedAccessForCyber"], threadId: thread, turnId: turn }, [
+    thread,
+    "trustedAccessForCyber"
+  ]],
+  ["hook/completed", { run: hook, threadId: thread }, [thread, "the linter is old"]],
+  ["hook/completed", { run: { ...hook, entries: [], status: "failed", statusMessage: "exit 1" }, threadId: thread }, [
+    thread,
+    "exit 1"
+  ]],
+  ["thread/environment/disconnected", { environmentId: "remote", threadId: thread }, [thread, "remote"]],
+  ["thread/realtime/error", { message: "no microphone", threadId: thread }, [thread, "no microphone"]],
+  [
+    "remoteControl/status/changed",
+    { serverName: "vm", status: "errored", installationId: "i", environmentId: null },
+    ["vm"]
+  ],
+  ["windows/worldWritableWarning", { extraCount: 2, failedScan: true, samplePaths: ["C:\\tmp"] }, [
+    "C:\\tmp and 2 more"
+  ]],
+  ["windowsSandbox/setupCompleted", { mode: "elevated", success: false, error: "no rights" }, ["no rights"]]
+]
 
-/** The same methods, when there is nothing to warn of. */
+/** Notifications without a message for a person. */
 const silent: ReadonlyArray<readonly [method: keyof Protocol.ServerNotifications, params: object]> = [
   ["error", { error, threadId: thread, turnId: turn, willRetry: false }],
   ["mcpServer/startupStatus/updated", { name: "files", status: "starting" }],
@@ -128,7 +129,7 @@ const silent: ReadonlyArray<readonly [method: keyof Protocol.ServerNotifications
 
 const appServer = AppServer.layer().pipe(Layer.provideMerge(Fake.layer))
 
-/** Emits messages, and waits until the reader has logged what they say. */
+/** Sends messages to the client, and waits until it has processed them. */
 const emit = Effect.fnUntraced(function*(...messages: ReadonlyArray<object>) {
   const fake = yield* Fake.FakeTransport
   const server = yield* AppServer.AppServer
@@ -140,11 +141,11 @@ const emit = Effect.fnUntraced(function*(...messages: ReadonlyArray<object>) {
   }
 })
 
-describe("A warning of the server", () => {
-  for (const [method, params, parts] of said) {
+describe("Warning of the server", () => {
+  for (const [method, params, parts] of logged) {
     it.effect(`is logged once at Warn: ${method} with ${parts.join(", ")}`, () =>
       Effect.suspend(() => {
-        const { logger, warnings } = collect()
+        const { logger, warnings } = collectWarnings()
         return Effect.gen(function*() {
           yield* emit({ method, params }, { method, params })
           yield* emit({ method, params })
@@ -154,51 +155,51 @@ describe("A warning of the server", () => {
       }))
   }
 
-  it.effect("is not made up of what is no news to a person", () =>
+  it.effect("is not logged for notifications without a message for a person", () =>
     Effect.suspend(() => {
-      const { logger, warnings } = collect()
+      const { logger, warnings } = collectWarnings()
       return Effect.gen(function*() {
         for (const [method, params] of silent) yield* emit({ method, params })
         assert.deepStrictEqual(warnings, [])
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
-  it.effect("is logged for each thread that it is about", () =>
+  it.effect("is logged once for each thread", () =>
     Effect.suspend(() => {
-      const { logger, mentioning, warnings } = collect()
+      const { logger, containing, warnings } = collectWarnings()
       return Effect.gen(function*() {
         const warning = (threadId: string) => ({ method: "warning", params: { message: "slow", threadId } })
         yield* emit(warning("a"), warning("b"), warning("a"))
         assert.lengthOf(warnings, 2)
-        assert.lengthOf(mentioning("thread `a`"), 1)
-        assert.lengthOf(mentioning("thread `b`"), 1)
+        assert.lengthOf(containing("thread `a`"), 1)
+        assert.lengthOf(containing("thread `b`"), 1)
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
-  it.effect("is shortened, and remembered among a limited number of others", () =>
+  it.effect("is truncated, and remembered among a limited number of warnings", () =>
     Effect.suspend(() => {
-      const { logger, mentioning, warnings } = collect()
+      const { logger, containing, warnings } = collectWarnings()
       const warning = (message: string) => ({ method: "warning", params: { message } })
       return Effect.gen(function*() {
         yield* emit(warning("the first"), warning("x".repeat(1_000_000)))
         assert.isBelow(warnings.at(-1)!.length, 2100)
         yield* emit(...Array.from({ length: 1000 }, (_, index) => warning(`number ${index}`)))
         yield* emit(warning("number 999"), warning("the first"))
-        assert.lengthOf(mentioning("number 999"), 1)
-        assert.lengthOf(mentioning("the first"), 2)
+        assert.lengthOf(containing("number 999"), 1)
+        assert.lengthOf(containing("the first"), 2)
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
-  it.effect("is logged without secrets, and is still among the notifications", () =>
+  it.effect("is logged without secrets, and published as a notification", () =>
     Effect.suspend(() => {
-      const { logger, warnings } = collect()
+      const { logger, warnings } = collectWarnings()
       return Effect.gen(function*() {
         const server = yield* AppServer.AppServer
-        const heard = yield* Effect.forkChild(Stream.runHead(server.notifications), { startImmediately: true })
+        const published = yield* Effect.forkChild(Stream.runHead(server.notifications), { startImmediately: true })
         const params = { message: "the password hunter2 is weak" }
         yield* emit({ method: "warning", params })
         assert.deepStrictEqual(warnings, ["codex app-server warns: the password <redacted> is weak"])
-        assert.deepInclude(yield* Fiber.join(heard), { value: { method: "warning", params } })
+        assert.deepInclude(yield* Fiber.join(published), { value: { method: "warning", params } })
       }).pipe(
         Effect.provide(
           AppServer.layer().pipe(
@@ -210,18 +211,18 @@ describe("A warning of the server", () => {
       )
     }))
 
-  it.effect("that does not decode is logged with the text that it has", () =>
+  it.effect("is logged with its text although it does not decode", () =>
     Effect.suspend(() => {
-      const { logger, mentioning } = collect()
+      const { logger, containing } = collectWarnings()
       return Effect.gen(function*() {
         yield* emit({ method: "configWarning", params: { summary: "it is new", range: "all of it" } })
-        assert.lengthOf(mentioning("it is new"), 1)
+        assert.lengthOf(containing("it is new"), 1)
       }).pipe(Effect.provide(Layer.provideMerge(appServer, logger)))
     }))
 
   it.effect("is silenced by the minimum log level", () =>
     Effect.suspend(() => {
-      const { logger, warnings } = collect()
+      const { logger, warnings } = collectWarnings()
       return emit({ method: "warning", params: { message: "slow" } }).pipe(
         Effect.andThen(Effect.sync(() => assert.deepStrictEqual(warnings, []))),
         Effect.provide(appServer.pipe(Layer.provide(Layer.succeed(References.MinimumLogLevel, "Error")))),
@@ -230,62 +231,55 @@ describe("A warning of the server", () => {
     }))
 })
 
-layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("A real server", (it) => {
-  it.effect("warns of its configuration before any subscriber, once, also after a restart", () =>
-    Effect.suspend(() => {
-      const { awaiting, logger, mentioning } = collect()
-      return Effect.gen(function*() {
-        const environment = yield* CodexEnvironment.CodexEnvironment
-        yield* environment.writeConfig({ sandbox_mod: "read-only" })
-        yield* Effect.gen(function*() {
-          const server = yield* AppServer.AppServer
-          yield* awaiting("about its configuration: Codex is ignoring 1 unrecognized")
-          const ready = yield* server.states.pipe(
-            Stream.filter(({ _tag }) => _tag === "Ready"),
-            Stream.drop(1),
-            Stream.runHead,
-            Effect.forkChild({ startImmediately: true })
-          )
-          const { process: { id } } = yield* server.request("server/diagnostics")
-          process.kill(id, "SIGKILL")
-          yield* Fiber.join(ready)
-          yield* server.request("thread/loaded/list")
-          assert.lengthOf(mentioning("about its configuration: Codex is ignoring 1 unrecognized"), 1)
-        }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess({ restart: true }), logger)))
-        yield* environment.writeConfig({ sandbox_mod: undefined })
-      })
-    }), 30_000)
+layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Real server", (it) => {
+  it.effect(
+    "warns about its configuration once, before any subscriber and after a restart",
+    () =>
+      Effect.suspend(() => {
+        const { awaitContaining, logger, containing } = collectWarnings()
+        return Effect.gen(function*() {
+          const environment = yield* CodexEnvironment.CodexEnvironment
+          yield* environment.writeConfig({ sandbox_mod: "read-only" })
+          yield* Effect.gen(function*() {
+            const server = yield* AppServer.AppServer
+            yield* awaitContaining("about its configuration: Codex is ignoring 1 unrecognized")
+            yield* TestCodex.restartServer
+            yield* server.request("thread/loaded/list")
+            assert.lengthOf(containing("about its configuration: Codex is ignoring 1 unrecognized"), 1)
+          }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess({ restart: true }), logger)))
+          yield* environment.writeConfig({ sandbox_mod: undefined })
+        })
+      }),
+    30_000
+  )
 
-  it.effect("warns of an MCP server that does not start, with the thread", () =>
+  it.effect("warns about an MCP server that does not start, with the thread id", () =>
     Effect.suspend(() => {
-      const { awaiting, logger } = collect()
+      const { awaitContaining, logger } = collectWarnings()
       return Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const { id } = yield* codex.startThread({
           config: { mcp_servers: { broken: { command: "/no/such/program", args: [] } } }
         })
-        const [warning] = yield* awaiting("MCP server `broken`")
+        const [warning] = yield* awaitContaining("MCP server `broken`")
         assert.include(warning, id)
         assert.include(warning, "failed to start")
         assert.include(warning, "No such file")
       }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
     }))
 
-  it.effect("announces that a request with the full history is deprecated", () =>
+  it.effect("warns once that a request with the full history is deprecated", () =>
     Effect.suspend(() => {
-      const { awaiting, logger, mentioning } = collect()
+      const { awaitContaining, logger, containing } = collectWarnings()
       return Effect.gen(function*() {
         const codex = yield* Codex.Codex
         const server = yield* AppServer.AppServer
-        const model = yield* ModelServer.ModelServer
-        const thread = yield* codex.startThread()
-        yield* model.enqueue(ModelServer.text("done"))
-        yield* thread.run("go")
+        const thread = yield* TestCodex.startStoredThread()
         yield* codex.resumeThread(thread.id)
-        assert.lengthOf(mentioning("deprecat"), 0)
+        assert.lengthOf(containing("deprecat"), 0)
         yield* server.request("thread/resume", { threadId: thread.id })
         yield* server.request("thread/resume", { threadId: thread.id })
-        assert.lengthOf(yield* awaiting("deprecation"), 1)
+        assert.lengthOf(yield* awaitContaining("deprecation"), 1)
       }).pipe(Effect.provide(Layer.provideMerge(TestCodex.layerProcess(), logger)))
     }))
 })

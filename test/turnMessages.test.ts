@@ -10,7 +10,7 @@ import * as TestCodex from "./TestCodex.ts"
 
 const { Completed, Delta, Retracted, Started } = Turn.MessageEvent
 
-/** The text and the messages of a turn for which the model has these replies. */
+/** Runs a turn with these replies of the model, and returns its text and its messages. */
 const read = (...replies: ReadonlyArray<ModelServer.Reply>) =>
   Effect.gen(function*() {
     const model = yield* ModelServer.ModelServer
@@ -21,8 +21,8 @@ const read = (...replies: ReadonlyArray<ModelServer.Reply>) =>
     return { text: yield* Stream.mkString(turn.text), messages: yield* Stream.runCollect(turn.messages) }
   }).pipe(Effect.scoped)
 
-/** The events without ids, which are numbers in the order in which the messages were started. */
-const numbered = (events: ReadonlyArray<Turn.MessageEvent>) => {
+/** Replaces the ids of the messages with numbers, in the order of their starts. */
+const numberIds = (events: ReadonlyArray<Turn.MessageEvent>) => {
   const ids: Array<string> = []
   return events.map((event) => {
     if (!ids.includes(event.itemId)) ids.push(event.itemId)
@@ -30,106 +30,107 @@ const numbered = (events: ReadonlyArray<Turn.MessageEvent>) => {
   })
 }
 
-const retrying = { home: { config: { model_providers: { mock_provider: { stream_max_retries: 1 } } } } }
+layer(TestCodex.layer({ home: { config: TestCodex.retryConfig(1) } }), { excludeTestServices: true })(
+  "Messages of a turn",
+  (it) => {
+    it.effect("start, arrive in deltas and complete, with a blank line between them in the text", () =>
+      Effect.gen(function*() {
+        const { messages, text } = yield* read(
+          ModelServer.reply([
+            ModelServer.deltas(["I look", " first."], { phase: "commentary" }),
+            ModelServer.functionCall("exec_command", { cmd: "true", login: false }, { callId: "x" })
+          ]),
+          ModelServer.reply([ModelServer.message(""), ModelServer.message("A library.", { phase: "final_answer" })])
+        )
+        assert.strictEqual(text, "I look first.\n\nA library.")
+        assert.deepStrictEqual(numberIds(messages), [
+          Started({ itemId: "0", phase: "commentary" }),
+          Delta({ itemId: "0", phase: "commentary", delta: "I look" }),
+          Delta({ itemId: "0", phase: "commentary", delta: " first." }),
+          Completed({ itemId: "0", phase: "commentary", text: "I look first." }),
+          Started({ itemId: "1", phase: undefined }),
+          Completed({ itemId: "1", phase: undefined, text: "" }),
+          Started({ itemId: "2", phase: "final_answer" }),
+          Delta({ itemId: "2", phase: "final_answer", delta: "A library." }),
+          Completed({ itemId: "2", phase: "final_answer", text: "A library." })
+        ])
+      }))
 
-layer(TestCodex.layer(retrying), { excludeTestServices: true })("The messages of a turn", (it) => {
-  it.effect("are started, arrive in deltas and complete, with a blank line between them in the text", () =>
-    Effect.gen(function*() {
-      const { messages, text } = yield* read(
-        ModelServer.reply([
-          ModelServer.deltas(["I look", " first."], { phase: "commentary" }),
-          ModelServer.functionCall("exec_command", { cmd: "true", login: false }, { callId: "x" })
-        ]),
-        ModelServer.reply([ModelServer.message(""), ModelServer.message("A library.", { phase: "final_answer" })])
-      )
-      assert.strictEqual(text, "I look first.\n\nA library.")
-      assert.deepStrictEqual(numbered(messages), [
-        Started({ itemId: "0", phase: "commentary" }),
-        Delta({ itemId: "0", phase: "commentary", delta: "I look" }),
-        Delta({ itemId: "0", phase: "commentary", delta: " first." }),
-        Completed({ itemId: "0", phase: "commentary", text: "I look first." }),
-        Started({ itemId: "1", phase: undefined }),
-        Completed({ itemId: "1", phase: undefined, text: "" }),
-        Started({ itemId: "2", phase: "final_answer" }),
-        Delta({ itemId: "2", phase: "final_answer", delta: "A library." }),
-        Completed({ itemId: "2", phase: "final_answer", text: "A library." })
-      ])
-    }))
+    it.effect("are retracted when the server retries their stream, and start a new paragraph of the text", () =>
+      Effect.gen(function*() {
+        const phase = "final_answer"
+        const { messages, text } = yield* read(
+          ModelServer.cut([ModelServer.deltas(["The answer", " is"], { unfinished: true, phase })]),
+          ModelServer.reply([ModelServer.deltas(["The answer is", " 42."], { phase })])
+        )
+        assert.strictEqual(text, "The answer is\n\nThe answer is 42.")
+        assert.deepStrictEqual(numberIds(messages), [
+          Started({ itemId: "0", phase }),
+          Delta({ itemId: "0", phase, delta: "The answer" }),
+          Delta({ itemId: "0", phase, delta: " is" }),
+          Retracted({ itemId: "0", phase }),
+          Started({ itemId: "1", phase }),
+          Delta({ itemId: "1", phase, delta: "The answer is" }),
+          Delta({ itemId: "1", phase, delta: " 42." }),
+          Completed({ itemId: "1", phase, text: "The answer is 42." })
+        ])
+      }))
 
-  it.effect("are retracted when the server retries their stream, and begin a new paragraph of the text", () =>
-    Effect.gen(function*() {
-      const phase = "final_answer"
-      const { messages, text } = yield* read(
-        ModelServer.cut([ModelServer.deltas(["The answer", " is"], { unfinished: true, phase })]),
-        ModelServer.reply([ModelServer.deltas(["The answer is", " 42."], { phase })])
-      )
-      assert.strictEqual(text, "The answer is\n\nThe answer is 42.")
-      assert.deepStrictEqual(numbered(messages), [
-        Started({ itemId: "0", phase }),
-        Delta({ itemId: "0", phase, delta: "The answer" }),
-        Delta({ itemId: "0", phase, delta: " is" }),
-        Retracted({ itemId: "0", phase }),
-        Started({ itemId: "1", phase }),
-        Delta({ itemId: "1", phase, delta: "The answer is" }),
-        Delta({ itemId: "1", phase, delta: " 42." }),
-        Completed({ itemId: "1", phase, text: "The answer is 42." })
-      ])
-    }))
+    it.effect("are retracted when the turn fails or is interrupted before they complete", () =>
+      Effect.gen(function*() {
+        const half = ModelServer.deltas(["half"], { unfinished: true })
+        const failed = yield* read(ModelServer.cut([half]), ModelServer.cut([half]))
+        assert.strictEqual(failed.text, "half\n\nhalf")
+        assert.deepStrictEqual(failed.messages.map(({ _tag }) => _tag), [
+          "Started",
+          "Delta",
+          "Retracted",
+          "Started",
+          "Delta",
+          "Retracted"
+        ])
 
-  it.effect("are retracted when the turn fails, or is interrupted, in the middle of them", () =>
-    Effect.gen(function*() {
-      const half = ModelServer.deltas(["half"], { unfinished: true })
-      const failed = yield* read(ModelServer.cut([half]), ModelServer.cut([half]))
-      assert.strictEqual(failed.text, "half\n\nhalf")
-      assert.deepStrictEqual(failed.messages.map(({ _tag }) => _tag), [
-        "Started",
-        "Delta",
-        "Retracted",
-        "Started",
-        "Delta",
-        "Retracted"
-      ])
+        const model = yield* ModelServer.ModelServer
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread()
+        yield* model.enqueue(ModelServer.hang([half]))
+        const turn = yield* thread.turn("go")
+        yield* Stream.runHead(turn.text)
+        yield* turn.interrupt
+        const messages = yield* Stream.runCollect(turn.messages)
+        assert.deepStrictEqual(messages.map(({ _tag }) => _tag), ["Started", "Delta", "Retracted"])
+      }).pipe(Effect.scoped))
 
-      const model = yield* ModelServer.ModelServer
-      const codex = yield* Codex.Codex
-      const thread = yield* codex.startThread()
-      yield* model.enqueue(ModelServer.hang([half]))
-      const turn = yield* thread.turn("go")
-      yield* Stream.runHead(turn.text)
-      yield* turn.interrupt
-      const messages = yield* Stream.runCollect(turn.messages)
-      assert.deepStrictEqual(messages.map(({ _tag }) => _tag), ["Started", "Delta", "Retracted"])
-    }).pipe(Effect.scoped))
-
-  it.effect("are retracted when the server drops a stream for input that was added", () =>
-    Effect.gen(function*() {
-      const model = yield* ModelServer.ModelServer
-      const codex = yield* Codex.Codex
-      const thread = yield* codex.startThread()
-      yield* model.enqueue(TestCodex.halfMessage, ModelServer.text("both"))
-      const turn = yield* thread.turn("go")
-      const text = yield* Effect.forkChild(Stream.mkString(turn.text))
-      yield* Stream.runHead(turn.text)
-      yield* turn.steer("more")
-      assert.strictEqual(yield* Fiber.join(text), "half\n\nboth")
-      const messages = yield* Stream.runCollect(turn.messages)
-      assert.deepStrictEqual(messages.map(({ _tag }) => _tag), [
-        "Started",
-        "Delta",
-        "Retracted",
-        "Started",
-        "Delta",
-        "Completed"
-      ])
-    }).pipe(Effect.scoped))
-})
+    it.effect("are retracted when the server drops their stream for a steer", () =>
+      Effect.gen(function*() {
+        const model = yield* ModelServer.ModelServer
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread()
+        yield* model.enqueue(TestCodex.halfMessage, ModelServer.text("both"))
+        const turn = yield* thread.turn("go")
+        const text = yield* Effect.forkChild(Stream.mkString(turn.text))
+        yield* Stream.runHead(turn.text)
+        yield* turn.steer("more")
+        assert.strictEqual(yield* Fiber.join(text), "half\n\nboth")
+        const messages = yield* Stream.runCollect(turn.messages)
+        assert.deepStrictEqual(messages.map(({ _tag }) => _tag), [
+          "Started",
+          "Delta",
+          "Retracted",
+          "Started",
+          "Delta",
+          "Completed"
+        ])
+      }).pipe(Effect.scoped))
+  }
+)
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The laws
+// Properties
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** As notifications, which is what a turn has as events when they are known. */
-const events = (messages: ReadonlyArray<object>): Stream.Stream<Turn.TurnEvent> =>
+/** Streams messages of the server as events of a turn. */
+const toEvents = (messages: ReadonlyArray<object>): Stream.Stream<Turn.TurnEvent> =>
   Stream.fromIterable(messages as ReadonlyArray<Turn.TurnEvent>)
 
 const started = (itemId: string, phase: string | null = null) => ({
@@ -147,17 +148,17 @@ const willRetry = {
   params: { threadId: "t", turnId: "u", willRetry: true, error: { message: "Reconnecting... 1/5" } }
 }
 
-/** What a program shows that follows the messages: the text of each message that was not retracted. */
-const shown = (all: ReadonlyArray<Turn.MessageEvent>) => {
+/** Folds events into the texts of the messages that were not retracted, as a program would show them. */
+const foldTexts = (all: ReadonlyArray<Turn.MessageEvent>) => {
   const texts = new Map<string, string>()
   for (const event of all) {
     switch (event._tag) {
       case "Started":
-        assert.isFalse(texts.has(event.itemId), "a message is started once")
+        assert.isFalse(texts.has(event.itemId), "a message starts once")
         texts.set(event.itemId, "")
         break
       case "Delta":
-        assert.isTrue(texts.has(event.itemId), "a delta belongs to a message that was started")
+        assert.isTrue(texts.has(event.itemId), "a delta belongs to a started message")
         texts.set(event.itemId, texts.get(event.itemId) + event.delta)
         break
       case "Completed":
@@ -171,30 +172,30 @@ const shown = (all: ReadonlyArray<Turn.MessageEvent>) => {
 }
 
 const Message = Schema.Struct({
-  pieces: Schema.Array(Schema.Literals(["a", "b\n", "", "\n\n", "😀", "\ud83d"])).check(Schema.isMaxLength(5)),
-  /** How much of it arrives in deltas. */
+  deltas: Schema.Array(Schema.Literals(["a", "b\n", "", "\n\n", "😀", "\ud83d"])).check(Schema.isMaxLength(5)),
+  /** The number of deltas that arrive. */
   streamed: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 5 })),
   isStarted: Schema.Boolean,
   phase: Schema.NullOr(Schema.Literals(["commentary", "final_answer"])),
   end: Schema.Literals(["completed", "retried", "dropped", "again"])
 })
 
-describe("The messages of a turn", () => {
+describe("Messages of a turn", () => {
   it.effect.prop(
-    "have deltas that make up the completed text, and the text of the turn has each that was shown",
+    "have deltas that make up the completed text, all of which are in the text of the turn",
     { messages: Schema.Array(Message).check(Schema.isMaxLength(6)) },
     ({ messages }) =>
       Effect.gen(function*() {
         const sent: Array<object> = [Fake.turnStarted("t", "u")]
         const complete: Array<readonly [string, string]> = []
         const paragraphs: Array<string> = []
-        for (const [index, { end, isStarted, phase, pieces, streamed }] of messages.entries()) {
+        for (const [index, { end, isStarted, phase, deltas, streamed }] of messages.entries()) {
           const itemId = `item-${index}`
-          const whole = pieces.join("")
-          const part = pieces.slice(0, streamed)
+          const whole = deltas.join("")
+          const part = deltas.slice(0, streamed)
           const partly = () => {
             if (isStarted || end === "again") sent.push(started(itemId, phase))
-            sent.push(...part.map((piece) => delta(itemId, piece)))
+            sent.push(...part.map((text) => delta(itemId, text)))
           }
           partly()
           switch (end) {
@@ -204,7 +205,7 @@ describe("The messages of a turn", () => {
               paragraphs.push(whole)
               break
             case "again":
-              // The server retries under the same id.
+              // The server retries with the same id.
               sent.push(willRetry)
               partly()
               sent.push(completed(itemId, whole, phase))
@@ -220,8 +221,8 @@ describe("The messages of a turn", () => {
           }
         }
         sent.push(Fake.turnCompleted("t", "u"))
-        const all = yield* Stream.runCollect(Turn.toMessages(events(sent)))
-        assert.deepStrictEqual(shown(all), complete)
+        const all = yield* Stream.runCollect(Turn.toMessages(toEvents(sent)))
+        assert.deepStrictEqual(foldTexts(all), complete)
         const open = new Set<string>()
         for (const { _tag, itemId } of all) {
           if (_tag === "Started") open.add(itemId)
@@ -229,16 +230,16 @@ describe("The messages of a turn", () => {
         }
         assert.strictEqual(open.size, 0, "each message completes or is retracted")
         assert.strictEqual(
-          yield* Stream.mkString(Turn.toText(events(sent))),
+          yield* Stream.mkString(Turn.toText(toEvents(sent))),
           paragraphs.filter((text) => text !== "").join("\n\n")
         )
       }),
     { arbitrary: { runs: Number(process.env["FAULT_RUNS"] ?? 500) } }
   )
 
-  it.effect("complete as they are when the server mixes them, or completes one with another text", () =>
+  it.effect("complete with their own text when the server interleaves them, or with a different final text", () =>
     Effect.gen(function*() {
-      const mixed = [
+      const interleaved = [
         started("a"),
         delta("a", "A1"),
         started("b"),
@@ -250,18 +251,18 @@ describe("The messages of a turn", () => {
         delta("c", "draft"),
         completed("c", "final")
       ]
-      const all = yield* Stream.runCollect(Turn.toMessages(events(mixed)))
-      assert.deepStrictEqual(shown(all), [["b", "B1B2"], ["a", "A1A2A3"], ["c", "final"]])
-      // No text is lost, though two messages that are mixed have more than one paragraph each.
+      const all = yield* Stream.runCollect(Turn.toMessages(toEvents(interleaved)))
+      assert.deepStrictEqual(foldTexts(all), [["b", "B1B2"], ["a", "A1A2A3"], ["c", "final"]])
+      // No text is lost. Interleaved messages have more than one paragraph each.
       assert.strictEqual(
-        yield* Stream.mkString(Turn.toText(events(mixed.slice(0, -2)))),
+        yield* Stream.mkString(Turn.toText(toEvents(interleaved.slice(0, -2)))),
         "A1\n\nB1\n\nA2A3\n\nB2"
       )
     }))
 
-  it.effect("fail as the events of their turn do, without being retracted", () =>
+  it.effect("fail with the error of the events, and are not retracted", () =>
     Effect.gen(function*() {
-      const lost = Stream.concat(events([started("a"), delta("a", "A")]), Stream.fail("lost"))
+      const lost = Stream.concat(toEvents([started("a"), delta("a", "A")]), Stream.fail("lost"))
       const seen: Array<string> = []
       const failure = yield* Effect.flip(
         Stream.runForEach(Turn.toMessages(lost), ({ _tag }) => Effect.sync(() => seen.push(_tag)))

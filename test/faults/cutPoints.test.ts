@@ -13,16 +13,14 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { readFileSync } from "node:fs"
 import * as Transport from "../../src/Transport.ts"
+import { killed } from "../scenario.ts"
 import { cassette, scenario } from "../testing/cassetteScenario.ts"
 
+/** The number of messages of the server in the recorded session. */
 const recorded =
   readFileSync(cassette, "utf8").split("\n").filter((line) => line.includes(`"direction":"server"`)).length
 
-const killed = AppServerError.make(
-  new AppServerError.ConnectionClosed({ description: "cut", exitCode: undefined, signal: "SIGKILL", stderrTail: "" })
-)
-
-/** Ends each connection after so many lines of the server. */
+/** Ends each connection after a number of lines of the server. */
 const cutAfter = (lines: number) =>
   Layer.effect(
     Transport.Transport,
@@ -53,8 +51,8 @@ const runCut = (lines: number, options?: AppServer.Options) =>
     Effect.timeoutOption("5 seconds")
   )
 
-/** Why a program failed that is to fail with an `AppServerError`; a defect or an interrupt is none. */
-const reasonOf = <A, E>(exit: Exit.Exit<A, E>): string => {
+/** Returns the tag of the `AppServerError` in an exit, or its whole cause. */
+const getReason = <A, E>(exit: Exit.Exit<A, E>): string => {
   if (Exit.isSuccess(exit)) return "success"
   const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
   return AppServerError.isAppServerError(error) && !Cause.hasDies(exit.cause)
@@ -62,52 +60,52 @@ const reasonOf = <A, E>(exit: Exit.Exit<A, E>): string => {
     : Cause.pretty(exit.cause)
 }
 
-describe("a server that dies after any message of a session", () => {
-  it("says something in it", () => {
+describe("Server that exits after any message of a session", () => {
+  it("has a recorded session of more than 80 messages", () => {
     assert.isAbove(recorded, 80)
   })
 
-  it.live("fails the program with one typed cause, and what comes later at once", () =>
+  it.live("fails the program with one typed cause, and later requests at once", () =>
     Effect.gen(function*() {
       for (let lines = 0; lines < recorded; lines++) {
         const outcome = yield* runCut(lines)
         assert(Option.isSome(outcome), `hangs when cut after ${lines} messages`)
         if (Exit.isFailure(outcome.value)) {
-          assert.strictEqual(reasonOf(outcome.value), "ConnectionClosed", `cut after ${lines}`)
+          assert.strictEqual(getReason(outcome.value), "ConnectionClosed", `cut after ${lines}`)
           continue
         }
         const { exit, later: [duration, afterwards] } = outcome.value.value
-        assert.strictEqual(reasonOf(exit), "ConnectionClosed", `cut after ${lines}`)
-        assert.strictEqual(reasonOf(afterwards), "ConnectionClosed")
+        assert.strictEqual(getReason(exit), "ConnectionClosed", `cut after ${lines}`)
+        assert.strictEqual(getReason(afterwards), "ConnectionClosed")
         assert.isBelow(Duration.toMillis(duration), 50)
       }
     }), 120_000)
 
-  it.live("each time it is restarted ends in a typed storm", () =>
+  it.live("fails the program with a typed error when each restart is cut too", () =>
     Effect.gen(function*() {
       const restart = Schedule.spaced("1 milli").pipe(Schedule.upTo({ times: 2 }))
       for (let lines = 1; lines < recorded; lines += 5) {
         const outcome = yield* runCut(lines, { restart })
         assert(Option.isSome(outcome), `hangs when cut after ${lines} messages`)
-        const reason = Exit.isSuccess(outcome.value) ? reasonOf(outcome.value.value.exit) : reasonOf(outcome.value)
+        const reason = Exit.isSuccess(outcome.value) ? getReason(outcome.value.value.exit) : getReason(outcome.value)
         assert.include(["ConnectionClosed", "RestartsExhausted", "TurnLost"], reason, `cut after ${lines}`)
         if (Exit.isSuccess(outcome.value)) {
-          assert.strictEqual(reasonOf(outcome.value.value.later[1]), "RestartsExhausted")
+          assert.strictEqual(getReason(outcome.value.value.later[1]), "RestartsExhausted")
         }
       }
     }), 120_000)
 })
 
-describe("a server that is restarted after dying in any message of a session", () => {
+describe("Server that restarts after an exit in any message of a session", () => {
   interface Cut {
-    /** How many lines are heard before. */
+    /** The number of whole lines that the client receives. */
     readonly after: number
-    /** Whether half of the next one is heard too. */
+    /** Whether the client receives half of the next line. */
     readonly half: boolean
   }
 
-  /** Kills the server of each connection in its message that is cut. */
-  const cutting = (cuts: ReadonlyArray<Cut>) =>
+  /** Kills the server of each connection at its cut. */
+  const killAt = (cuts: ReadonlyArray<Cut>) =>
     Layer.effect(
       Transport.Transport,
       Effect.gen(function*() {
@@ -117,13 +115,13 @@ describe("a server that is restarted after dying in any message of a session", (
         return {
           connect: Effect.map(connect, ({ incoming, send }) => {
             const cut = cuts[connections++]
-            let heard = 0
+            let received = 0
             return {
               send,
               incoming: cut === undefined ? incoming : Stream.mapEffect(
                 incoming,
                 (line) =>
-                  heard++ < cut.after ? Effect.succeed(line) : Effect.andThen(
+                  received++ < cut.after ? Effect.succeed(line) : Effect.andThen(
                     server.exit({ signal: "SIGKILL" }),
                     cut.half ? Effect.succeed(line.slice(0, line.length / 2)) : Effect.fail(killed)
                   )
@@ -139,26 +137,26 @@ describe("a server that is restarted after dying in any message of a session", (
     const server = yield* AppServer.AppServer
     const fake = yield* FakeAppServer.FakeAppServer
     const failures: Array<string> = []
-    const tried = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    const attempt = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       Effect.map(Effect.exit(effect), (exit) => {
         if (Exit.isSuccess(exit)) return exit.value
         const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-        failures.push(`${reasonOf(exit)}: ${error instanceof Error ? error.message : ""}`)
+        failures.push(`${getReason(exit)}: ${error instanceof Error ? error.message : ""}`)
         return undefined
       })
-    // It is not stored before it has had a turn, so it may have to be begun again.
+    // The server stores a thread with its first turn, so a lost thread is started again.
     const thread = yield* Effect.retry(
       Effect.tap(codex.startThread(), (thread) => thread.run("first")),
       { times: 5 }
     )
-    yield* tried(thread.run("second"))
-    yield* tried(Stream.runDrain(thread.stream("third")))
-    yield* tried(Effect.forEach([1, 2, 3], () => Stream.runCollect(codex.models()), { concurrency: 3 }))
-    yield* tried(thread.setName("name"))
-    yield* tried(Effect.scoped(Effect.flatMap(thread.turn("fourth"), (turn) => Effect.ignore(turn.interrupt))))
-    // Whatever happened, the thread can be used.
+    yield* attempt(thread.run("second"))
+    yield* attempt(Stream.runDrain(thread.stream("third")))
+    yield* attempt(Effect.forEach([1, 2, 3], () => Stream.runCollect(codex.models()), { concurrency: 3 }))
+    yield* attempt(thread.setName("name"))
+    yield* attempt(Effect.scoped(Effect.flatMap(thread.turn("fourth"), (turn) => Effect.ignore(turn.interrupt))))
+    // The thread is usable after each failure.
     const last = yield* Effect.retry(thread.run("last"), { times: 5 })
-    // The last message may be the one that is cut.
+    // The cut may follow the last message.
     yield* Stream.runHead(Stream.filter(server.states, ({ _tag }) => _tag === "Ready"))
     return {
       failures,
@@ -174,7 +172,7 @@ describe("a server that is restarted after dying in any message of a session", (
       Effect.provide(
         Codex.layer.pipe(
           Layer.provideMerge(AppServer.layer({ restart: Schedule.spaced("1 milli") })),
-          Layer.provide(cutting(cuts)),
+          Layer.provide(killAt(cuts)),
           Layer.provideMerge(FakeAppServer.layer())
         )
       ),
@@ -182,13 +180,13 @@ describe("a server that is restarted after dying in any message of a session", (
       Effect.timeout("5 seconds")
     )
 
-  // The connection that is not up yet is that of the layer, and whoever builds that is told.
+  // A cut before the first line would fail the layer.
   const cuts = Array.from({ length: 45 }, (_, index) => index + 1)
 
   for (const half of [false, true]) {
     for (const connections of [1, 3]) {
       it.live(
-        `${half ? "half-way through" : "before"} it, ${connections} time(s), goes on, and does nothing twice`,
+        `continues after ${connections} exit(s) ${half ? "within" : "before"} a message, and starts no turn twice`,
         () =>
           Effect.gen(function*() {
             for (const after of cuts) {

@@ -9,14 +9,14 @@ import * as Stream from "effect/Stream"
 import * as Transport from "../../src/Transport.ts"
 import { cassette, scenario } from "../testing/cassetteScenario.ts"
 
-/** Holds up lines, each way, for up to so many milliseconds, and keeps their order. */
-const delayed = (millis: number) =>
+/** Delays each line of the server by a random time below a limit in milliseconds, and keeps the order of the lines. */
+const delay = (millis: number) =>
   Layer.effect(
     Transport.Transport,
     Effect.map(Transport.Transport, (transport) => ({
       connect: Effect.map(transport.connect, ({ incoming, send }) => {
-        const wait = Effect.flatMap(Random.nextIntBetween(0, millis), (delay) =>
-          delay === 0 ? Effect.yieldNow : Effect.sleep(delay))
+        const wait = Effect.flatMap(Random.nextIntBetween(0, millis), (time) =>
+          time === 0 ? Effect.yieldNow : Effect.sleep(time))
         return {
           incoming: Stream.tap(Stream.rechunk(incoming, 1), () =>
             wait),
@@ -27,10 +27,10 @@ const delayed = (millis: number) =>
   )
 
 /**
- * What a program sees. What the server says unasked as it starts may come before anybody listens, so it is left out: that is all
- * before the first thread.
+ * Runs a session, and returns what the program sees. Notifications before the first thread are omitted, as they may arrive
+ * before a subscriber.
  */
-const observed = (millis: number, seed: number) =>
+const observe = (millis: number, seed: number) =>
   scenario("/workspace").pipe(
     Effect.map(({ notifications, ...outcome }) => {
       const first = notifications.findIndex(({ method }) => method === "thread/started")
@@ -39,7 +39,7 @@ const observed = (millis: number, seed: number) =>
     Effect.provide(
       Codex.layer.pipe(
         Layer.provideMerge(AppServer.layer()),
-        Layer.provide(delayed(millis)),
+        Layer.provide(delay(millis)),
         Layer.provide(Cassette.replay(cassette))
       )
     ),
@@ -48,12 +48,12 @@ const observed = (millis: number, seed: number) =>
     Effect.timeout("30 seconds")
   )
 
-describe("a connection on which everything comes when it will", () => {
-  it.live("makes no difference to what a program sees", () =>
+describe("Connection with random delays", () => {
+  it.live("delivers the same events and results to the program", () =>
     Effect.gen(function*() {
-      const calm = yield* observed(1, 0)
+      const expected = yield* observe(1, 0)
       for (let seed = 1; seed <= 60; seed++) {
-        assert.strictEqual(yield* observed(1 + (seed % 6), seed), calm, `seed ${seed}`)
+        assert.strictEqual(yield* observe(1 + (seed % 6), seed), expected, `seed ${seed}`)
       }
     }))
 })

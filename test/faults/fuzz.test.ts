@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AppServer, AppServerError, Codex, Input, Transport } from "effect-codex"
+import { AppServer, AppServerError, Input, Transport } from "effect-codex"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -10,13 +10,14 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { splitLines } from "../../src/internal/stdio/framing.ts"
 import * as Fake from "../FakeTransport.ts"
+import { layer, openThread } from "../scenario.ts"
 
-/** How often each law is tried; `npm run test:faults` tries far more often. */
+/** The number of runs of each property. `npm run test:faults` sets more. */
 const runs = Number(process.env["FAULT_RUNS"] ?? 100)
 
-const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+const fakeLayer = layer()
 
-/** What any message may have in it, wherever that is. */
+/** A value at any place of a message. */
 const Value = Schema.Union([
   Schema.Json,
   Schema.Literals(["", "t", "u", "__proto__", "\u2028", "\ud800", "constructor", "NaN"]),
@@ -69,61 +70,59 @@ const Line = Schema.Union([
   Schema.Literals(["{", "null", "[]", "[[[[", "\"\\ud800\"", "{\"__proto__\":{\"polluted\":true}}", "1e999", "true"])
 ])
 
-const works = Effect.gen(function*() {
+/** Asserts that the connection completes a request. */
+const assertUsable = Effect.gen(function*() {
   const fake = yield* Fake.FakeTransport
   const server = yield* AppServer.AppServer
   const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
   yield* fake.reply(yield* fake.takeMethod("thread/loaded/list"), { data: ["fine"] })
   assert.deepStrictEqual((yield* Fiber.join(request)).data, ["fine"])
-  assert.isUndefined(({} as { readonly polluted?: unknown }).polluted)
+  assert.notProperty({}, "polluted")
 })
 
-describe("whatever the server sends", () => {
+describe("Arbitrary input from the server", () => {
   it.effect.prop(
-    "in messages of any shape and order, the connection works on, and each request of the server has one answer",
+    "keeps the connection usable for messages of any shape and order, with one response to each server request",
     { messages: Schema.Array(Message).check(Schema.isMaxLength(12)) },
     ({ messages }) =>
       Effect.gen(function*() {
-        const codex = yield* Codex.Codex
         const fake = yield* Fake.FakeTransport
-        const opening = yield* Effect.forkChild(codex.startThread())
-        yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
-        const thread = yield* Fiber.join(opening)
+        const thread = yield* openThread("t")
         const run = yield* Effect.forkChild(Effect.exit(thread.run("go")))
         yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("u") })
-        // Ids are the server's to choose, but not the client's: a stray answer to a request that waits would be an answer.
+        // The server chooses the ids of its requests. A response with the id of a pending request would settle it.
         const sent = messages.map(({ id, ...message }) =>
           message.method === undefined || id === undefined ? message : { ...message, id: `s${JSON.stringify(id)}` }
         )
         yield* fake.emit(...sent)
-        yield* works
+        yield* assertUsable
         yield* fake.emit(Fake.turnCompleted("t", "u"))
         yield* Fiber.join(run)
         const ids = new Set(
           sent.flatMap((message) => "id" in message && typeof message.method === "string" ? [message.id] : [])
         )
         for (const id of ids) {
-          const answers = fake.sent.filter((message) => message.method === undefined && message.id === id)
-          assert.isAtMost(answers.length, sent.filter((message) => "id" in message && message.id === id).length)
+          const responses = fake.sent.filter((message) => message.method === undefined && message.id === id)
+          assert.isAtMost(responses.length, sent.filter((message) => "id" in message && message.id === id).length)
         }
-      }).pipe(Effect.provide(layer)),
+      }).pipe(Effect.provide(fakeLayer)),
     { arbitrary: { runs } }
   )
 
   it.effect.prop(
-    "in lines of any text, those that are none of its messages are passed over",
+    "keeps the connection usable for lines of any text",
     { lines: Schema.Array(Line).check(Schema.isMaxLength(12)) },
     ({ lines }) =>
       Effect.gen(function*() {
         const fake = yield* Fake.FakeTransport
         yield* fake.emitLines(...lines.map((line) => line.replaceAll("\n", " ")))
-        yield* works
-      }).pipe(Effect.provide(layer)),
+        yield* assertUsable
+      }).pipe(Effect.provide(fakeLayer)),
     { arbitrary: { runs } }
   )
 
   it.effect.prop(
-    "in bytes of any kind, cut anywhere, lines end at the line feed and nowhere else",
+    "is framed at line feeds only, for any bytes in any chunks",
     { bytes: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))), size: Schema.Int },
     ({ bytes, size }) =>
       Effect.gen(function*() {
@@ -138,7 +137,7 @@ describe("whatever the server sends", () => {
     { arbitrary: { runs } }
   )
 
-  it.effect("in nesting of any depth, it is a message or it is passed over", () =>
+  it.effect("keeps the connection usable for nesting of any depth", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       for (const depth of [100, 10_000, 1_000_000]) {
@@ -146,15 +145,15 @@ describe("whatever the server sends", () => {
           `{"method":"turn/started","params":${"[".repeat(depth)}${"]".repeat(depth)}}`,
           `{"method":"item/tool/call","id":"d${depth}","params":{"a":${"[".repeat(depth)}${"]".repeat(depth)}}}`
         )
-        yield* works
+        yield* assertUsable
       }
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 
-  it.effect("in a nested id, while it may be asking again, the connection works on", () =>
+  it.effect("keeps the connection usable for nested ids while server requests may be repeated", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer
-      // What was answered while a replay could be on its way is told apart by its ids.
+      // The client recognizes repeated requests by their ids.
       const resume = yield* Effect.forkChild(server.requestRaw("thread/resume", { threadId: "t" }))
       yield* fake.takeMethod("thread/resume")
       yield* fake.emit({ id: "a", method: "item/tool/call", params: { threadId: "t", itemId: "i" } })
@@ -163,36 +162,35 @@ describe("whatever the server sends", () => {
         yield* fake.emitLines(
           `{"method":"item/tool/call","id":"${id}","params":{"${id}":${"[".repeat(20_000)}${"]".repeat(20_000)}}}`
         )
-        yield* works
+        yield* assertUsable
       }
       yield* Fiber.interrupt(resume)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 })
 
-describe("whatever the program asks", () => {
-  const refused = Effect.fnUntraced(function*(input: Input.Input) {
-    const codex = yield* Codex.Codex
+describe("Arbitrary input from the program", () => {
+  /** Runs a turn that fails before a message is sent, and returns the tag of the error. */
+  const runUnsent = Effect.fnUntraced(function*(input: Input.Input) {
     const fake = yield* Fake.FakeTransport
-    const opening = yield* Effect.forkChild(codex.startThread())
-    yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t"))
+    const thread = yield* openThread("t")
     const before = fake.sent.length
-    const error = yield* Effect.flip((yield* Fiber.join(opening)).run(input))
+    const error = yield* Effect.flip(thread.run(input))
     assert.strictEqual(fake.sent.length, before)
     return AppServerError.isAppServerError(error) ? error.reason._tag : error._tag
   })
 
-  it.effect("that is too long for the server is a typed error before anything is sent", () =>
+  it.effect("fails with InvalidRequest before a message is sent if it is too long for the server", () =>
     Effect.gen(function*() {
-      assert.strictEqual(yield* refused("x".repeat(1_048_577)), "InvalidRequest")
+      assert.strictEqual(yield* runUnsent("x".repeat(1_048_577)), "InvalidRequest")
       assert.strictEqual(
-        yield* refused([Input.text("x".repeat(600_000)), Input.text("x".repeat(600_000))]),
+        yield* runUnsent([Input.text("x".repeat(600_000)), Input.text("x".repeat(600_000))]),
         "InvalidRequest"
       )
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 })
 
-describe("a transport", () => {
-  it.effect("that dies, throws or answers with nothing fails what waits, and breaks nothing else", () =>
+describe("Broken transport", () => {
+  it.effect("fails the layer with ConnectionClosed when `incoming` dies, throws or ends", () =>
     Effect.gen(function*() {
       const broken: ReadonlyArray<Stream.Stream<string, never>> = [
         Stream.die(new Error("bug")),
@@ -214,16 +212,16 @@ describe("a transport", () => {
       }
     }))
 
-  it.effect("that throws when it is to remove secrets is felt by whoever asked, and breaks nothing else", () =>
+  it.effect("fails only the caller of the request when `redact` throws", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const server = yield* AppServer.AppServer
-      const asking = yield* Effect.forkChild(Effect.exit(server.request("model/list")))
+      const request = yield* Effect.forkChild(Effect.exit(server.request("model/list")))
       const { id } = yield* fake.takeMethod("model/list")
       yield* fake.emit({ id, error: { code: -1, message: "no" } })
-      const exit = yield* Fiber.join(asking)
+      const exit = yield* Fiber.join(request)
       assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
-      yield* works
+      yield* assertUsable
     }).pipe(
       Effect.provide(
         AppServer.layer().pipe(

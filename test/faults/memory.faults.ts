@@ -1,37 +1,30 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Approvals, AppServer, Codex, type Thread, type Turn } from "effect-codex"
+import { Approvals, AppServer, type Thread, type Turn } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as Fake from "../FakeTransport.ts"
+import { layer, openThread } from "../scenario.ts"
 
-const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
+const fakeLayer = layer()
 
-/** The heap after everything that nobody holds was collected, in MB. */
-const heap = Effect.gen(function*() {
+/** Collects garbage, and returns the size of the heap in MB. */
+const collectGarbage = Effect.gen(function*() {
   for (let i = 0; i < 4; i++) {
+    // A collection clears weak references only between tasks of the event loop.
     yield* Effect.sleep("20 millis")
     globalThis.gc!()
   }
   return process.memoryUsage().heapUsed / 1e6
 })
 
-/** How much more is held after an effect than before it, in MB. */
-const growth = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+/** Runs an effect, and returns the growth of the heap in MB. */
+const measureGrowth = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
-    const before = yield* heap
+    const before = yield* collectGarbage
     yield* effect
-    return (yield* heap) - before
+    return (yield* collectGarbage) - before
   })
-
-const openThread = Effect.fnUntraced(function*(id: string, options?: Codex.StartOptions) {
-  const codex = yield* Codex.Codex
-  const fake = yield* Fake.FakeTransport
-  const opening = yield* Effect.forkChild(codex.startThread(options))
-  yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse(id))
-  return yield* Fiber.join(opening)
-})
 
 const startTurn = Effect.fnUntraced(function*(thread: Thread.Thread, turnId: string) {
   const fake = yield* Fake.FakeTransport
@@ -40,7 +33,12 @@ const startTurn = Effect.fnUntraced(function*(thread: Thread.Thread, turnId: str
   return yield* Fiber.join(starting)
 })
 
-/** A million deltas of eight characters, or fewer, in batches as a pipe brings them. */
+/** Removes the messages that the fake keeps, which are not memory of the client. */
+const clearSent = ({ sent }: { readonly sent: ReadonlyArray<Fake.Message> }) => {
+  ;(sent as Array<unknown>).length = 0
+}
+
+/** Sends batches of a thousand deltas of eight characters, and ends the turn. */
 const flood = Effect.fnUntraced(function*(threadId: string, turnId: string, batches = 1000) {
   const fake = yield* Fake.FakeTransport
   const lines = Array.from({ length: 1000 }, () => JSON.stringify(Fake.delta(threadId, turnId, "i", "12345678")))
@@ -51,38 +49,38 @@ const flood = Effect.fnUntraced(function*(threadId: string, turnId: string, batc
   yield* fake.emit(Fake.turnCompleted(threadId, turnId))
 })
 
-describe("memory", () => {
-  it.live("returns to where it was after a million deltas that nobody reads", () =>
+describe("Memory", () => {
+  it.live("does not grow by a million deltas without a subscriber", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
-      const grown = yield* growth(Effect.scoped(Effect.gen(function*() {
+      const grown = yield* measureGrowth(Effect.scoped(Effect.gen(function*() {
         const turn = yield* startTurn(thread, "u")
         yield* flood("t", "u")
         yield* turn.result
       })))
-      console.log(`a million deltas, nobody reads: ${grown.toFixed(1)} MB`)
+      console.log(`a million deltas without a subscriber: ${grown.toFixed(1)} MB`)
       assert.isBelow(grown, 5)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 
-  it.live("is bounded by the text itself while one reader of a hundred is stuck", () =>
+  it.live("grows at most by the text while one subscriber of a hundred is stuck", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
       yield* Effect.scoped(Effect.gen(function*() {
         const turn = yield* startTurn(thread, "u")
-        const readers = yield* Effect.forEach(
+        const subscribers = yield* Effect.forEach(
           Array.from({ length: 99 }),
           () => Effect.forkChild(Stream.runDrain(turn.events))
         )
         yield* Effect.forkScoped(Stream.runForEach(turn.events, () => Effect.never))
         yield* Effect.yieldNow
-        const grown = yield* growth(flood("t", "u", 250))
-        for (const reader of readers) yield* Fiber.join(reader)
-        console.log(`250,000 deltas of 2 MB of text, one reader of a hundred stuck: ${grown.toFixed(1)} MB`)
+        const grown = yield* measureGrowth(flood("t", "u", 250))
+        for (const subscriber of subscribers) yield* Fiber.join(subscriber)
+        console.log(`250,000 deltas of 2 MB of text, one subscriber of a hundred stuck: ${grown.toFixed(1)} MB`)
         assert.isBelow(grown, 10)
       }))
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 
-  it.live("returns to where it was after 24,000 turns, with handlers of their own, and no handle is left", () =>
+  it.live("does not grow by 24,000 turns with handlers of their own, and keeps no handle", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const thread = yield* openThread("t", { approvals: { command: () => Effect.succeed(Approvals.accept) } })
@@ -106,18 +104,18 @@ describe("memory", () => {
         assert.strictEqual((yield* Fiber.join(run)).finalResponse, "text")
       })
       const turns = Effect.fnUntraced(function*(from: number, to: number) {
-        for (let i = from; i < to; i++) yield* turn(`u${i}`) // What the fake remembers is its own.
-        ;(fake.sent as Array<unknown>).length = 0
+        for (let i = from; i < to; i++) yield* turn(`u${i}`)
+        clearSent(fake)
       })
       yield* turns(0, 2000)
-      const grown = yield* growth(turns(2000, 24_000))
+      const grown = yield* measureGrowth(turns(2000, 24_000))
       const left = handles.filter((handle) => handle.deref() !== undefined).length
       console.log(`22,000 turns: ${grown.toFixed(1)} MB, ${left} of ${handles.length} handles left`)
       assert.isBelow(grown, 3)
       assert.isBelow(left, 3)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 
-  it.live("returns to where it was after 2,000 threads were opened and dropped", () =>
+  it.live("does not grow by 2,000 threads that were opened and dropped, and keeps no handle", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const handles: Array<WeakRef<object>> = []
@@ -132,21 +130,21 @@ describe("memory", () => {
             )
           )
         }
-        ;(fake.sent as Array<unknown>).length = 0
+        clearSent(fake)
       })
       yield* threads(0, 500)
-      const grown = yield* growth(threads(500, 2500))
+      const grown = yield* measureGrowth(threads(500, 2500))
       const left = handles.filter((handle) => handle.deref() !== undefined).length
       console.log(`2,000 threads: ${grown.toFixed(1)} MB, ${left} of ${handles.length} handles left`)
       assert.isBelow(grown, 3)
       assert.isBelow(left, 3)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 
-  it.live("has no room for streams and requests that were given up", () =>
+  it.live("does not grow by streams and requests that were interrupted", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const fake = yield* Fake.FakeTransport
-      const giveUp = Effect.fnUntraced(function*(times: number) {
+      const interruptAll = Effect.fnUntraced(function*(times: number) {
         for (let i = 0; i < times; i++) {
           const stream = yield* Effect.forkChild(Stream.runDrain(server.notifications))
           const request = yield* Effect.forkChild(server.request("thread/loaded/list"))
@@ -154,11 +152,11 @@ describe("memory", () => {
           yield* Fiber.interrupt(stream)
           yield* Fiber.interrupt(request)
         }
-        ;(fake.sent as Array<unknown>).length = 0
+        clearSent(fake)
       })
-      yield* giveUp(500)
-      const grown = yield* growth(giveUp(10_000))
-      console.log(`10,000 streams and requests given up: ${grown.toFixed(1)} MB`)
+      yield* interruptAll(500)
+      const grown = yield* measureGrowth(interruptAll(10_000))
+      console.log(`10,000 interrupted streams and requests: ${grown.toFixed(1)} MB`)
       assert.isBelow(grown, 3)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(fakeLayer)))
 })

@@ -5,18 +5,18 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
 import { readdirSync, readFileSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
+import { poll } from "../poll.ts"
 import * as TestCodex from "../TestCodex.ts"
 
 const host = fileURLToPath(new URL("../fixtures/host.ts", import.meta.url))
 
-/** The processes with a text in their environment. The processes of a home have its path there. */
-const processesOf = (marker: string): ReadonlyArray<number> =>
+/** Finds the processes whose environment contains a text. Processes of a home contain its path. */
+const findProcesses = (marker: string): ReadonlyArray<number> =>
   readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
     try {
       return pid !== process.pid && readFileSync(`/proc/${pid}/environ`, "utf8").includes(marker)
@@ -25,19 +25,15 @@ const processesOf = (marker: string): ReadonlyArray<number> =>
     }
   })
 
-const awaitNone = (marker: string) =>
-  Effect.timed(
-    Effect.sync(() => processesOf(marker)).pipe(
-      Effect.repeat({ until: (pids) => pids.length === 0, schedule: Schedule.spaced("10 millis") }),
-      Effect.timeout("10 seconds")
-    )
-  )
+/** Waits until all processes of a home have exited, and returns the duration. */
+const awaitExits = (marker: string) =>
+  Effect.timed(poll(Effect.sync(() => findProcesses(marker)), (pids) => pids.length === 0, "the exit of all processes"))
 
-/** Runs the host in a temporary home until it has printed a number of lines, and then acts on it. */
+/** Runs the host in a temporary home until it has printed a number of lines. Then acts on its process, and waits for all exits. */
 const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) => void) {
   const { env, root } = yield* CodexEnvironment.CodexEnvironment
   const child = spawn(process.execPath, ["--conditions=@effect-codex/source", host], {
-    env: { ...process.env, ...env } as Record<string, string>,
+    env: { ...process.env, ...env },
     stdio: ["ignore", "pipe", "ignore"]
   })
   const exited = new Promise<number | null>((resolve) => child.on("exit", resolve))
@@ -48,29 +44,29 @@ const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) =
       if (output.split("\n").length > lines) resume(Effect.void)
     })
   })
-  assert.isNotEmpty(processesOf(root))
+  assert.isNotEmpty(findProcesses(root))
   act(child.pid!)
   const code = yield* Effect.promise(() => exited)
-  const [duration] = yield* awaitNone(root)
+  const [duration] = yield* awaitExits(root)
   return { code, duration }
 })
 
 const environment = TestCodex.layerEnvironment()
 
-describe.skipIf(process.platform !== "linux")("leaves no process", () => {
-  it.live("after the host was killed", () =>
+describe.skipIf(process.platform !== "linux")("Server process", () => {
+  it.live("exits when the program is killed", () =>
     Effect.gen(function*() {
       const { duration } = yield* withHost(2, (pid) => process.kill(pid, "SIGKILL"))
-      console.log(`host killed: nothing left after ${duration}`)
+      console.log(`host killed: all processes exited after ${duration}`)
     }).pipe(Effect.provide(environment)))
 
-  it.live("after Ctrl-C, while a command runs", () =>
+  it.live("exits after Ctrl-C while a command runs", () =>
     Effect.gen(function*() {
       const { code } = yield* withHost(2, (pid) => process.kill(pid, "SIGINT"))
       assert.strictEqual(code, 130)
     }).pipe(Effect.provide(environment)))
 
-  it.live("after Ctrl-C at any time of the start", () =>
+  it.live("exits after Ctrl-C at any time of the start", () =>
     Effect.gen(function*() {
       for (const delay of [0, 20, 50, 100, 150, 250]) {
         yield* Effect.gen(function*() {
@@ -78,12 +74,12 @@ describe.skipIf(process.platform !== "linux")("leaves no process", () => {
           yield* withHost(1, (pid) => {
             setTimeout(() => process.kill(pid, "SIGINT"), delay)
           })
-          assert.deepStrictEqual(processesOf(root), [])
+          assert.deepStrictEqual(findProcesses(root), [])
         }).pipe(Effect.provide(Layer.fresh(environment)))
       }
     }))
 
-  it.live("after the scope was closed while a command ran", () =>
+  it.live("exits with its command when the scope closes", () =>
     Effect.gen(function*() {
       const { root } = yield* CodexEnvironment.CodexEnvironment
       yield* Effect.gen(function*() {
@@ -94,16 +90,16 @@ describe.skipIf(process.platform !== "linux")("leaves no process", () => {
           ModelServer.functionCall("exec_command", { cmd: "sleep 300 & sleep 301", login: false }, { callId: "c" })
         )
         yield* thread.stream("go").pipe(
-          Stream.takeUntil(({ method }) => method === "item/started" && processesOf(root).length > 2),
+          Stream.takeUntil(({ method }) => method === "item/started" && findProcesses(root).length > 2),
           Stream.take(8),
           Stream.runDrain
         )
       }).pipe(Effect.scoped, Effect.provide(TestCodex.layerProcess()))
-      yield* awaitNone(root)
+      yield* awaitExits(root)
     }).pipe(Effect.provide(environment)))
 })
 
-layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) => {
+layer(TestCodex.layer(), { excludeTestServices: true })("Real server", (it) => {
   it.effect("responds to each of 5,000 concurrent requests once", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -135,7 +131,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
       console.log(`1,000 turns on ten threads: ${duration}`)
     }))
 
-  it.effect("does not report the end of a turn to a client that has unsubscribed, and the turn still has its result", () =>
+  it.effect("completes a run although the client has unsubscribed from the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -147,7 +143,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
       assert.strictEqual(finalResponse, "unreported")
     }).pipe(Effect.provide(TestCodex.layerProcess({ config: { thread_unload_delay_secs: 1800 } }))))
 
-  it.effect("may unload a thread while its turn starts, and the run still ends", () =>
+  it.effect("ends a run although it unloads the thread while the turn starts", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const server = yield* AppServer.AppServer
@@ -170,6 +166,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("the real server", (it) 
     ))
 })
 
+/** Finds a port on which no process listens. */
 const closedPort = Effect.callback<number>((resume) => {
   const server = createServer()
   server.listen(0, "127.0.0.1", () => {
@@ -178,8 +175,8 @@ const closedPort = Effect.callback<number>((resume) => {
   })
 })
 
-describe("a model without a server", () => {
-  it.live("ends the run at the deadline or the idle timeout, although the server retries without limit", () =>
+describe("Run without a connection to the model", () => {
+  it.live("ends at the deadline or the idle timeout, although the server retries without limit", () =>
     Effect.gen(function*() {
       const environment = yield* CodexEnvironment.CodexEnvironment
       yield* environment.writeConfig({
@@ -198,7 +195,7 @@ describe("a model without a server", () => {
     }).pipe(Effect.provide(environment)))
 })
 
-describe("a home that does not exist", () => {
+describe("Missing home", () => {
   it.live("fails with ConnectionClosed and the message of the server", () =>
     Effect.gen(function*() {
       const { codexHome } = yield* CodexEnvironment.CodexEnvironment

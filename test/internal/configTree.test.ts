@@ -46,7 +46,7 @@ describe("configTree", () => {
     assert.deepStrictEqual(plain(configTree({ "a.e": [3], "a.b.d": 2, a: { b: { c: 1 } } })), merged)
   })
 
-  it("reads quoted segments as TOML does, and takes nested keys as they stand", () => {
+  it("reads quoted segments as TOML does, and keeps nested keys unchanged", () => {
     const tree = { projects: { "/a b/c.d": { trust_level: "trusted" } } }
     assert.deepStrictEqual(plain(configTree({ "projects.\"/a b/c.d\".trust_level": "trusted" })), tree)
     assert.deepStrictEqual(plain(configTree({ "projects.'/a b/c.d'.trust_level": "trusted" })), tree)
@@ -54,7 +54,7 @@ describe("configTree", () => {
     assert.deepStrictEqual(plain(configTree({ "a.\"q\\\"\".it's.\"\"": 1 })), { a: { "q\"": { "it's": { "": 1 } } } })
   })
 
-  it("takes names of inherited properties as any other name", () => {
+  it("treats names of inherited properties like other names", () => {
     const tree = configTree({ "__proto__.constructor": 1, toString: { valueOf: 2 } })
     assert.deepStrictEqual(Object.keys(tree).sort(), ["__proto__", "toString"])
     assert.deepStrictEqual(tomlOverrides({ "__proto__.constructor": 1, toString: { valueOf: 2 } }), [
@@ -63,7 +63,7 @@ describe("configTree", () => {
     ])
   })
 
-  it("leaves out what is undefined", () => {
+  it("omits entries that are undefined", () => {
     assert.deepStrictEqual(tomlOverrides({ model: undefined, "a.b": undefined, a: { c: 1 } }), ["a.c=1"])
   })
 
@@ -78,7 +78,7 @@ describe("configTree", () => {
   })
 })
 
-/** Text that is a key or not, with what TOML, dotted paths and the command line give a meaning to. */
+/** Valid and invalid keys, with characters that TOML, dotted paths or the command line interpret. */
 const Key = Schema.Union([
   Schema.String,
   Schema.Literals([
@@ -103,7 +103,7 @@ const Key = Schema.Union([
   ])
 ]).pipe(Schema.check(Schema.makeFilter((key: string) => !/[\p{Cc}\p{Cs}]/u.test(key))))
 
-/** The configuration that a real server has read. */
+/** Reads the configuration back from a real server. */
 const readBack = (config: StdioTransport.Options["config"]) =>
   Effect.gen(function*() {
     const server = yield* AppServer.AppServer
@@ -112,16 +112,16 @@ const readBack = (config: StdioTransport.Options["config"]) =>
     return layers.find((layer) => layer.name.type === "sessionFlags")?.config
   }).pipe(Effect.provide(TestCodex.layerProcess({ config })))
 
-describe("overrides of the real server", () => {
-  it.live("refuses a key that cannot be sent before anything is started", () =>
+describe("StdioTransport config", () => {
+  it.live("fails for a key that cannot be sent before it starts the server", () =>
     Effect.gen(function*() {
-      const reason = yield* TestCodex.reasonOf(readBack({ "shell_environment_policy.set.A=B": "2" }))
+      const reason = yield* TestCodex.expectReason(readBack({ "shell_environment_policy.set.A=B": "2" }))
       assert(reason._tag === "SpawnFailed")
       assert.include(reason.message, "shell_environment_policy.set.A=B")
       assert.include(reason.message, "`config`")
     }).pipe(Effect.provide(TestCodex.layerEnvironment())))
 
-  it.live("keep an entry of the file that the same table has", () =>
+  it.live("keeps an entry of the same table in the configuration file", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       const { config } = yield* server.request("config/read", {})
@@ -135,7 +135,7 @@ describe("overrides of the real server", () => {
     )))
 
   it.live.prop(
-    "have every key that was given, nested or as a quoted segment",
+    "sends every key, nested or as a quoted segment",
     { nested: Schema.Record(Key, Schema.String), dotted: Schema.Record(Key, Schema.String) },
     ({ dotted, nested }) =>
       Effect.gen(function*() {
@@ -159,7 +159,7 @@ describe("overrides of the real server", () => {
   )
 })
 
-describe("the configuration of a thread", () => {
+describe("Thread config", () => {
   const workspaceWrite = (config: { readonly [key: string]: unknown }) =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
@@ -171,9 +171,9 @@ describe("the configuration of a thread", () => {
       return (yield* server.request("thread/resume", { threadId: thread.id })).sandbox
     })
 
-  it.live("merges nested and dotted entries of one table", () =>
+  it.live("merges nested and dotted entries of one table on the server", () =>
     Effect.gen(function*() {
-      // The server does so or not, at random.
+      // Without the merge the server keeps one of the entries at random.
       for (let i = 0; i < 8; i++) {
         assert.deepInclude(
           yield* workspaceWrite({
@@ -188,7 +188,7 @@ describe("the configuration of a thread", () => {
       })
     }).pipe(Effect.provide(TestCodex.layer())))
 
-  it.live("is refused with a key or value that cannot be sent, however the thread is opened", () =>
+  it.live("fails for a key or value that cannot be sent when a thread is started, resumed or forked", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
       const config = { "sandbox_workspace_write.network=access": true }
@@ -200,7 +200,7 @@ describe("the configuration of a thread", () => {
           codex.startThread({ config: { model: null } })
         ]
       ) {
-        const reason = yield* TestCodex.reasonOf(opened)
+        const reason = yield* TestCodex.expectReason(opened)
         assert(reason._tag === "InvalidRequest")
         assert.include(reason.message, "`config`")
       }

@@ -6,20 +6,20 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { readCommand, readWords } from "../../../src/internal/approvals/commandWords.ts"
 
-const argvOf = (command: string) => readCommand(command)?.argv
+const readArgv = (command: string) => readCommand(command)?.argv
 
-/** A command as the server joins it. */
+/** A command in the form that the server sends. */
 const inShell = (script: string, shell = "/bin/bash -c") => `${shell} '${script.replaceAll("'", `'"'"'`)}'`
 
-describe("argv", () => {
-  it("is what a system shell runs, or what runs without one", () => {
-    assert.deepStrictEqual(argvOf("/bin/bash -c 'git status'"), ["git", "status"])
-    assert.deepStrictEqual(argvOf("/bin/zsh -lc \"echo 'a b'\""), ["echo", "a b"])
-    assert.deepStrictEqual(argvOf("/usr/bin/sh -c ls"), ["ls"])
-    assert.deepStrictEqual(argvOf("/run/current-system/sw/bin/bash -lc ls"), ["ls"])
-    assert.deepStrictEqual(argvOf("ls -la"), ["ls", "-la"])
-    assert.deepStrictEqual(argvOf(inShell("./start read sh env")), ["./start", "read", "sh", "env"])
-    // These run others as one of their features: their words say which.
+describe("readCommand", () => {
+  it("returns the words that a system shell runs, or that run without a shell", () => {
+    assert.deepStrictEqual(readArgv("/bin/bash -c 'git status'"), ["git", "status"])
+    assert.deepStrictEqual(readArgv("/bin/zsh -lc \"echo 'a b'\""), ["echo", "a b"])
+    assert.deepStrictEqual(readArgv("/usr/bin/sh -c ls"), ["ls"])
+    assert.deepStrictEqual(readArgv("/run/current-system/sw/bin/bash -lc ls"), ["ls"])
+    assert.deepStrictEqual(readArgv("ls -la"), ["ls", "-la"])
+    assert.deepStrictEqual(readArgv(inShell("./start read sh env")), ["./start", "read", "sh", "env"])
+    // These programs run others, which their words name.
     for (
       const script of [
         "find . -exec rm a +",
@@ -30,10 +30,10 @@ describe("argv", () => {
         "git -c a.b=c log"
       ]
     ) {
-      assert.deepStrictEqual(argvOf(inShell(script)), script.split(" "))
+      assert.deepStrictEqual(readArgv(inShell(script)), script.split(" "))
     }
-    assert.deepStrictEqual(argvOf(inShell("printf %s a")), ["printf", "%s", "a"])
-    assert.deepStrictEqual(argvOf(String.raw`C:\tools\x.exe C:\a`), [String.raw`C:\tools\x.exe`, String.raw`C:\a`])
+    assert.deepStrictEqual(readArgv(inShell("printf %s a")), ["printf", "%s", "a"])
+    assert.deepStrictEqual(readArgv(String.raw`C:\tools\x.exe C:\a`), [String.raw`C:\tools\x.exe`, String.raw`C:\a`])
   })
 
   const shells = [
@@ -133,17 +133,17 @@ describe("argv", () => {
     "SUDO ls",
     "./env ls"
   ]
-  it("is not there for a shell or a launcher, by any path and in any form", () => {
+  it("returns no argv for a shell or a launcher, by any path and in any form", () => {
     for (const command of [...shells, ...launchers]) {
-      // Nothing else hides it: the command was read.
+      // The command is readable, so only its program hides the argv.
       if (command.startsWith("bash") || launchers.includes(command)) assert.isDefined(readCommand(command), command)
-      assert.isUndefined(argvOf(command), command)
-      assert.isUndefined(argvOf(inShell(command)), `in a shell: ${command}`)
-      assert.isUndefined(argvOf(inShell(inShell(command))), `in two shells: ${command}`)
+      assert.isUndefined(readArgv(command), command)
+      assert.isUndefined(readArgv(inShell(command)), `in a shell: ${command}`)
+      assert.isUndefined(readArgv(inShell(inShell(command))), `in two shells: ${command}`)
     }
   })
 
-  it("is not there for what a shell itself interprets", () => {
+  it("returns no argv for words that a shell itself interprets", () => {
     const scripts = [
       "eval 'rm a'",
       "exec rm a",
@@ -186,7 +186,7 @@ describe("argv", () => {
     }
   })
 
-  it("is told of words as of a joined command", () => {
+  it("reads an array of words like a joined command", () => {
     assert.deepStrictEqual(readWords(["/bin/bash", "-lc", "ls 'a b'"]), {
       script: "ls 'a b'",
       argv: ["ls", "a b"],
@@ -204,7 +204,7 @@ describe("argv", () => {
     }
   })
 
-  it("goes with whether the shell runs files of the home directory first", () => {
+  it("reports whether the shell runs files of the home directory first", () => {
     const runsStartupFiles = (command: string) => readCommand(command)?.runsStartupFiles
     for (const command of ["ls", "/bin/bash -c ls", "/usr/bin/bash -c ls", "/bin/sh -c ls", "/bin/dash -c ls"]) {
       assert.isFalse(runsStartupFiles(command), command)
@@ -215,7 +215,7 @@ describe("argv", () => {
   })
 })
 
-describe("a real shell", () => {
+describe("readCommand on a real shell", () => {
   const folder = mkdtempSync(join(tmpdir(), "runs-"))
   const log = join(folder, "log")
   const program = join(folder, "show")
@@ -223,8 +223,8 @@ describe("a real shell", () => {
   chmodSync(program, 0o755)
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  /** The arguments of each run of `show` that a script leads to. */
-  const runsOf = (script: string, shell: string) => {
+  /** Runs a script, and returns the arguments of each run of `show`. */
+  const runScript = (script: string, shell: string) => {
     writeFileSync(log, "")
     spawnSync(shell, ["-c", script], {
       cwd: folder,
@@ -293,25 +293,25 @@ describe("a real shell", () => {
 
   const compared: Array<string> = []
   it.prop(
-    "runs argv, wherever there is one, and nothing else",
+    "returns only an argv that the shell runs",
     { script: Script },
     ({ script }) => {
       const text = [script.first, script.rest.join("")].join(" ")
-      const argv = argvOf(inShell(text))
+      const argv = readArgv(inShell(text))
       if (argv === undefined) return
       const [program, ...args] = argv
-      // The real `find` runs others, as its words say.
+      // The real `find` runs other programs, which its words name.
       if (program === "find") return
       compared.push(text)
       const isShow = program === "show" || program === "./show"
-      // `show` without arguments still prints one, an empty one.
+      // Without arguments `show` prints one empty argument.
       const expected = isShow ? [args.length === 0 ? [""] : args] : []
-      for (const shell of ["bash", "sh"]) assert.deepStrictEqual(runsOf(text, shell), expected, `${shell}: ${text}`)
+      for (const shell of ["bash", "sh"]) assert.deepStrictEqual(runScript(text, shell), expected, `${shell}: ${text}`)
     },
     { arbitrary: { runs: 500 }, timeout: 60_000 }
   )
 
-  it("was asked often enough for that to mean something", () => {
+  it("was compared with the shell at least 20 times", () => {
     assert.isAbove(compared.length, 20)
     assert.isAbove(compared.filter((script) => script.startsWith("show")).length, 0)
   })

@@ -10,10 +10,10 @@ import { joinedWords, plainWords } from "../../../src/internal/approvals/shellWo
 const Word = Schema.String.check(Schema.isMaxLength(12))
 const Words = Schema.Array(Word).check(Schema.isMinLength(1), Schema.isMaxLength(4))
 
-const singleQuoted = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`
-const doubleQuoted = (word: string) => `"${word.replaceAll(/[$`"\\]/g, (char) => `\\${char}`)}"`
+const quoteSingle = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`
+const quoteDouble = (word: string) => `"${word.replaceAll(/[$`"\\]/g, (char) => `\\${char}`)}"`
 
-/** Text of the pieces that matter to a shell. */
+/** Pieces of text with a meaning to a shell. */
 const pieces = [
   "a",
   "b",
@@ -51,7 +51,7 @@ const pieces = [
 ] as const
 const Hostile = Schema.Array(Schema.Literals(pieces)).check(Schema.isMinLength(1), Schema.isMaxLength(6))
 
-/** A folder without files, and one whose files match the patterns that a command may have. */
+/** An empty folder, and one whose files match the patterns of a command. */
 const folders = [[], ["a", "b", "ab", "x", "-", "="]].map((files) => {
   const folder = mkdtempSync(join(tmpdir(), "words-"))
   for (const file of files) writeFileSync(join(folder, file), "")
@@ -62,25 +62,25 @@ afterAll(() => {
   for (const folder of folders) rmSync(folder, { recursive: true })
 })
 
-/** What a shell takes the words of a command to be, by its options and in a folder. */
-const wordsOfShell = (command: string, options: ReadonlyArray<string>, cwd: string): ReadonlyArray<string> =>
+/** Returns the words of a command as a shell with these options reads them in a folder. */
+const readWithShell = (command: string, options: ReadonlyArray<string>, cwd: string): ReadonlyArray<string> =>
   execFileSync("bash", [...options, "-c", `printf '%s\\0' ${command}`], {
     cwd,
-    env: { PATH: process.env["PATH"], HOME: "/home/somebody" },
+    env: { PATH: process.env["PATH"], HOME: "/home/user" },
     encoding: "utf8"
   }).split("\0").slice(0, -1)
 
-describe("the words of a plain command", () => {
-  it.prop("are those that were quoted, in either way", { words: Words }, ({ words }) => {
+describe("plainWords", () => {
+  it.prop("returns words that were quoted with single or double quotes", { words: Words }, ({ words }) => {
     const isAssignment = /^[A-Za-z_][A-Za-z0-9_]*\+?=/.test(words[0]!)
     const expected = isAssignment ? undefined : words
-    assert.deepStrictEqual(plainWords(words.map(singleQuoted).join(" ")), expected)
-    assert.deepStrictEqual(plainWords(words.map(doubleQuoted).join("  ")), expected)
+    assert.deepStrictEqual(plainWords(words.map(quoteSingle).join(" ")), expected)
+    assert.deepStrictEqual(plainWords(words.map(quoteDouble).join("  ")), expected)
   })
 
   const compared: Array<string> = []
   it.prop(
-    "are those that a shell makes of it, wherever they are given at all",
+    "returns the words of a shell, or none",
     { hostile: Hostile },
     ({ hostile }) => {
       const command = hostile.join("")
@@ -89,18 +89,18 @@ describe("the words of a plain command", () => {
       compared.push(command)
       for (const folder of folders) {
         for (const options of [[], ["-f"]]) {
-          assert.deepStrictEqual(wordsOfShell(command, options, folder), words)
+          assert.deepStrictEqual(readWithShell(command, options, folder), words)
         }
       }
     },
     { arbitrary: { runs: 400 }, timeout: 30_000 }
   )
 
-  it("are given often enough for that to mean something", () => {
+  it("was compared with a shell at least 50 times", () => {
     assert.isAbove(compared.length, 50)
   })
 
-  it("are not given for what a shell would act upon", () => {
+  it("returns none for syntax that a shell interprets", () => {
     const commands = [
       "a | b",
       "a && b",
@@ -144,7 +144,7 @@ describe("the words of a plain command", () => {
     for (const command of commands) assert.isUndefined(plainWords(command), command)
   })
 
-  it("keep a tilde that no shell expands", () => {
+  it("keeps a tilde that no shell expands", () => {
     assert.deepStrictEqual(plainWords("git diff HEAD~1 a~ 'b=~/c' b=\\~/c"), [
       "git",
       "diff",
@@ -155,7 +155,7 @@ describe("the words of a plain command", () => {
     ])
   })
 
-  it("have the backslashes that a shell keeps, and are not given if it drops those of a path", () => {
+  it("keeps the backslashes that a shell keeps, and returns none if a shell drops those of a path", () => {
     assert.deepStrictEqual(plainWords(String.raw`a 'C:\b\c' "C:\b\c" C:\\b\\c d\ e f\.g`), [
       "a",
       "C:\\b\\c",
@@ -170,9 +170,9 @@ describe("the words of a plain command", () => {
   })
 })
 
-describe("the words that the server has joined", () => {
-  it("are the words", () => {
-    // As the server quotes: in pieces.
+describe("joinedWords", () => {
+  it("returns the words that the server has joined", () => {
+    // The server quotes in pieces.
     assert.deepStrictEqual(joinedWords(`/bin/bash -c "echo 'it'\\"'\\"'s' "'$HOME'`), [
       "/bin/bash",
       "-c",
@@ -185,7 +185,7 @@ describe("the words that the server has joined", () => {
     ])
   })
 
-  it("keep the backslashes of Windows paths without quotes", () => {
+  it("keeps the backslashes of Windows paths without quotes", () => {
     assert.deepStrictEqual(joinedWords(String.raw`C:\dir\x.exe --in=C:\a\.b 'D:\e f'`), [
       String.raw`C:\dir\x.exe`,
       String.raw`--in=C:\a\.b`,
@@ -197,7 +197,7 @@ describe("the words that the server has joined", () => {
   })
 })
 
-describe("a command that only reads", () => {
+describe("isReadOnly", () => {
   const yes = [
     "ls -la src",
     "cat a.txt",
@@ -244,7 +244,7 @@ describe("a command that only reads", () => {
     "bash -c ls",
     "tee a"
   ]
-  it("is known by its program and its options", () => {
+  it("decides by the program and its options", () => {
     for (const command of yes) assert.isTrue(isReadOnly(command.replaceAll("'", "").split(" ")), command)
     for (const command of no) assert.isFalse(isReadOnly(command.split(" ")), command)
     assert.isFalse(isReadOnly([]))

@@ -7,14 +7,14 @@ import * as Fake from "../../FakeTransport.ts"
 
 type Event = Protocol.ServerNotification
 
-const joinFrom = 4
+const limit = 4
 
-const delta = (itemId: string, text: string): Event => Fake.delta("t", "u", itemId, text) as Event
+const delta = (itemId: string, text: string): Event => Fake.delta("t", "u", itemId, text)
 
-const completed = (itemId: string): Event => Fake.messageCompleted("t", "u", itemId, "text") as Event
+const completed = (itemId: string): Event => Fake.messageCompleted("t", "u", itemId, "text")
 
-/** The text of each item, and where other events stand in it. */
-const shapeOf = (events: ReadonlyArray<Event>): string => {
+/** Formats the text of each item, with a mark at each other event. */
+const format = (events: ReadonlyArray<Event>): string => {
   const texts = new Map<string, string>()
   for (const event of events) {
     if (event.method === "item/agentMessage/delta") {
@@ -26,8 +26,8 @@ const shapeOf = (events: ReadonlyArray<Event>): string => {
   return JSON.stringify([...texts])
 }
 
-/** Puts events in as the reader does: pieces of a known text as such, others whole. */
-const writerTo = (log: CoalescingBuffer<Event>) => {
+/** Writes events as the router does: the delta of a known text on its own, other events whole. */
+const makeWriter = (log: CoalescingBuffer<Event>) => {
   const lines = new DeltaParser()
   return (event: Event): void => {
     const line = JSON.stringify(event)
@@ -41,34 +41,34 @@ const writerTo = (log: CoalescingBuffer<Event>) => {
   }
 }
 
-const fill = (log: CoalescingBuffer<Event>, events: ReadonlyArray<Event>): void => events.forEach(writerTo(log))
+const fill = (log: CoalescingBuffer<Event>, events: ReadonlyArray<Event>): void => events.forEach(makeWriter(log))
 
-describe("a log of events", () => {
-  it("has each event by itself until it is long", () => {
-    const log = new CoalescingBuffer<Event>(joinFrom)
+describe("CoalescingBuffer", () => {
+  it("keeps each event separate below its limit", () => {
+    const log = new CoalescingBuffer<Event>(limit)
     const events = ["a", "b", "c"].map((text) => delta("i", text))
     fill(log, events)
     assert.deepStrictEqual(log.take(), events)
   })
 
-  it("then has what follows of one text as one event", () => {
-    const log = new CoalescingBuffer<Event>(joinFrom)
+  it("coalesces the deltas of one text above its limit", () => {
+    const log = new CoalescingBuffer<Event>(limit)
     fill(log, Array.from({ length: 1000 }, (_, i) => delta("i", String(i % 10))))
     const events = log.take()
-    assert.strictEqual(events.length, joinFrom)
-    assert.strictEqual(shapeOf(events), JSON.stringify([["i", "0123456789".repeat(100)]]))
+    assert.strictEqual(events.length, limit)
+    assert.strictEqual(format(events), JSON.stringify([["i", "0123456789".repeat(100)]]))
   })
 
-  it("joins texts that take turns, each with itself", () => {
-    const log = new CoalescingBuffer<Event>(joinFrom)
+  it("coalesces interleaved texts separately", () => {
+    const log = new CoalescingBuffer<Event>(limit)
     const events = Array.from({ length: 3000 }, (_, i) => delta(`i${i % 3}`, String(i % 7)))
     fill(log, events)
     const taken = log.take()
-    assert.isAtMost(taken.length, joinFrom + 3)
-    assert.strictEqual(shapeOf(taken), shapeOf(events))
+    assert.isAtMost(taken.length, limit + 3)
+    assert.strictEqual(format(taken), format(events))
   })
 
-  it("joins nothing across another event", () => {
+  it("does not coalesce across another event", () => {
     const log = new CoalescingBuffer<Event>(1)
     fill(log, [delta("i", "a"), delta("i", "b"), completed("other"), delta("i", "c"), delta("i", "d")])
     assert.deepStrictEqual(log.take().map(({ method }) => method), [
@@ -79,28 +79,28 @@ describe("a log of events", () => {
   })
 
   it.prop(
-    "loses nothing and moves nothing across another event, however often it is read",
+    "keeps all text and its order around other events for any reads",
     {
       steps: Schema.Array(Schema.Literals(["a", "b", "c", "other", "take", "copy"])),
-      joinFrom: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 6 }))
+      limit: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 6 }))
     },
-    ({ joinFrom, steps }) => {
-      const log = new CoalescingBuffer<Event>(joinFrom)
+    ({ limit, steps }) => {
+      const log = new CoalescingBuffer<Event>(limit)
       const given: Array<Event> = []
       const taken: Array<Event> = []
-      const write = writerTo(log)
+      const write = makeWriter(log)
       steps.forEach((step, i) => {
         if (step === "take") {
           taken.push(...log.take())
         } else if (step === "copy") {
-          assert.strictEqual(shapeOf([...taken, ...log.copy()]), shapeOf(given))
+          assert.strictEqual(format([...taken, ...log.copy()]), format(given))
         } else {
           const event = step === "other" ? completed("other") : delta(step, `${i} `)
           given.push(event)
           write(event)
         }
       })
-      assert.strictEqual(shapeOf([...taken, ...log.take()]), shapeOf(given))
+      assert.strictEqual(format([...taken, ...log.take()]), format(given))
     }
   )
 })

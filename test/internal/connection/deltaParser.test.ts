@@ -25,7 +25,7 @@ const message = ({ delta = "piece", emittedAtMs = 1_795_358_196_797, more, ...te
   emittedAtMs
 })
 
-const lineOf = (text: Text): string => JSON.stringify(message(text))
+const makeLine = (text: Text): string => JSON.stringify(message(text))
 
 const parse = (line: string): unknown => {
   try {
@@ -35,7 +35,7 @@ const parse = (line: string): unknown => {
   }
 }
 
-/** Reads lines as the reader does: what is not read is parsed and learned. Tells what was read, and how much was parsed. */
+/** Reads lines as the router does: it parses and registers a line that the delta parser does not read. */
 const readAll = (lines: ReadonlyArray<string>) => {
   const deltas = new DeltaParser()
   let parsed = 0
@@ -58,46 +58,46 @@ const assertRead = (lines: ReadonlyArray<string>, parsed: number) => {
   assert.strictEqual(read.parsed, parsed)
 }
 
-describe("the lines of a text that arrives in pieces", () => {
-  it("are parsed once, and then read by what differs", () => {
+describe("DeltaParser", () => {
+  it("reads the lines of a text after the first one", () => {
     assertRead(
-      ["a", "b", "", "a longer piece than those before", "x".repeat(5000)].map((delta) => lineOf({ delta })),
+      ["a", "b", "", "a longer piece than those before", "x".repeat(5000)].map((delta) => makeLine({ delta })),
       1
     )
   })
 
-  it("may have anything in a piece that JSON can say", () => {
+  it("reads a delta with any JSON string", () => {
     const pieces = ["\"", "\\", "\n", "\u2028", "é", "😀", "\ud800", "\",\"emittedAtMs\":1}", "\"delta\":\"", "}", "\0"]
-    assertRead(["first", ...pieces].map((delta) => lineOf({ delta })), 1)
+    assertRead(["first", ...pieces].map((delta) => makeLine({ delta })), 1)
   })
 
-  it("have the time at which they were sent", () => {
+  it("reads the time of each line", () => {
     assertRead(
       [1_795_358_196_797, 1_795_358_196_798, 1_795_358_196_798, 1_999_999_999_999].map((emittedAtMs) =>
-        lineOf({ emittedAtMs })
+        makeLine({ emittedAtMs })
       ),
       1
     )
   })
 
-  it("may be those of many turns that take turns", () => {
+  it("reads interleaved lines of many turns", () => {
     const lines = Array.from(
       { length: 3000 },
-      (_, i) => lineOf({ turnId: `01a203b0-03af-7c63-8b02-${String(i % 1000).padStart(12, "0")}`, delta: String(i) })
+      (_, i) => makeLine({ turnId: `01a203b0-03af-7c63-8b02-${String(i % 1000).padStart(12, "0")}`, delta: String(i) })
     )
     assertRead(lines, 1000)
   })
 
-  it("may be those of several texts of one turn", () => {
-    const lines = Array.from({ length: 60 }, (_, i) => lineOf({ itemId: `msg_${i % 6}`, delta: String(i) }))
+  it("reads interleaved lines of several texts of one turn", () => {
+    const lines = Array.from({ length: 60 }, (_, i) => makeLine({ itemId: `msg_${i % 6}`, delta: String(i) }))
     assertRead(lines, 6)
   })
 
-  it("may have fields after the piece, and keep what a newer server adds", () => {
+  it("reads lines with fields after the delta, and keeps the fields of a newer server", () => {
     const lines = Array.from(
       { length: 10 },
       (_, i) =>
-        lineOf({
+        makeLine({
           method: "item/reasoning/textDelta",
           delta: String(i),
           more: { contentIndex: 3, added: { deep: [1, null] } }
@@ -106,19 +106,19 @@ describe("the lines of a text that arrives in pieces", () => {
     assertRead(lines, 1)
   })
 
-  it("are parsed when anything else differs", () => {
+  it("does not read a line in which another field differs", () => {
     assertRead([
-      lineOf({}),
-      lineOf({ itemId: "msg_2" }),
-      lineOf({ method: "item/plan/delta" }),
-      lineOf({ more: { added: 1 } }),
-      lineOf({ more: { added: 2 } }),
-      lineOf({}).replace("\"params\"", " \"params\"")
+      makeLine({}),
+      makeLine({ itemId: "msg_2" }),
+      makeLine({ method: "item/plan/delta" }),
+      makeLine({ more: { added: 1 } }),
+      makeLine({ more: { added: 2 } }),
+      makeLine({}).replace("\"params\"", " \"params\"")
     ], 6)
   })
 
-  it("are not read where they are not JSON", () => {
-    const line = lineOf({ delta: "piece" })
+  it("does not read a line that is not JSON", () => {
+    const line = makeLine({ delta: "piece" })
     const broken = ["a\"b", "a\\", "\\x", "\\u12", "a\tb", "\u0001", "\"", "\\\""].map((piece) =>
       line.replace("piece", () => piece)
     )
@@ -128,29 +128,32 @@ describe("the lines of a text that arrives in pieces", () => {
     assert.deepStrictEqual(readAll(lines).events, lines.map(parse))
   })
 
-  it("are not taken for others when a key is there twice", () => {
-    const twice = lineOf({ delta: "first" }).replace("\"delta\":\"first\"", "\"delta\":\"first\",\"delta\":\"second\"")
+  it("reads a line with a duplicate key as JSON.parse does", () => {
+    const twice = makeLine({ delta: "first" }).replace(
+      "\"delta\":\"first\"",
+      "\"delta\":\"first\",\"delta\":\"second\""
+    )
     const last = `${
-      lineOf({ delta: "first" }).slice(0, -1)
+      makeLine({ delta: "first" }).slice(0, -1)
     },"params":{"threadId":"t","turnId":"u","itemId":"i","delta":"x"}}`
     const lines = [twice, twice.replace("first", "other"), last, last.replace("first", "other")]
     assert.deepStrictEqual(readAll(lines).events, lines.map(parse))
   })
 
-  it("are forgotten when there were very many", () => {
+  it("forgets a text after thousands of others", () => {
     const deltas = new DeltaParser()
-    const line = lineOf({})
+    const line = makeLine({})
     deltas.register(line, JSON.parse(line))
     assert.isDefined(deltas.tryParse(line))
     for (let i = 0; i < 5000; i++) {
-      const other = lineOf({ turnId: `turn-${String(i).padStart(5, "0")}` })
+      const other = makeLine({ turnId: `turn-${String(i).padStart(5, "0")}` })
       deltas.register(other, JSON.parse(other))
     }
     assert.isUndefined(deltas.tryParse(line))
   })
 
   it.prop(
-    "are read as JSON.parse reads them, or not at all",
+    "reads a line as JSON.parse does, or not at all",
     {
       texts: Schema.Array(Schema.Struct({
         turnId: Schema.Literals(["a", "b", "turn-1", "turn-2"]),
@@ -163,9 +166,9 @@ describe("the lines of a text that arrives in pieces", () => {
     },
     ({ at, texts }) => {
       const lines = texts.map(({ more, ...text }) =>
-        lineOf({ ...text, ...(more === "" ? {} : { more: { [more]: more } }) })
+        makeLine({ ...text, ...(more === "" ? {} : { more: { [more]: more } }) })
       )
-      // Some lose a character, some have one twice.
+      // Some lines lose a character, and some have one twice.
       const changed = lines.flatMap((line, i) => {
         const index = (at[i] ?? 0) % line.length
         return [

@@ -1,26 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AppServer, Codex } from "effect-codex"
+import { AppServer } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as Fake from "../../FakeTransport.ts"
+import { emit, layer, openThread, respond } from "../../scenario.ts"
 
-const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
-
-/** Starts a turn on a thread of its own. */
-const startTurn = Effect.fnUntraced(function*(threadId: string) {
-  const codex = yield* Codex.Codex
-  const fake = yield* Fake.FakeTransport
-  const opening = yield* Effect.forkChild(codex.startThread())
-  yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse(threadId))
-  const thread = yield* Fiber.join(opening)
+/** Starts a turn on a new thread. */
+const openTurn = Effect.fnUntraced(function*(threadId: string) {
+  const thread = yield* openThread(threadId)
   const starting = yield* Effect.forkChild(thread.turn("go"))
-  yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn(`turn-${threadId}`) })
+  yield* respond("turn/start", { turn: Fake.turn(`turn-${threadId}`) })
   return yield* Fiber.join(starting)
 })
 
-/** Batches of as many lines as a full read of a pipe brings, of turns that take turns. */
+/** Sends batches of interleaved deltas. Each batch has the lines of a full read of a pipe. */
 const flood = Effect.fnUntraced(function*(threadIds: ReadonlyArray<string>, batches: number) {
   const fake = yield* Fake.FakeTransport
   const lines = Array.from({ length: 268 }, (_, i) => {
@@ -31,15 +25,15 @@ const flood = Effect.fnUntraced(function*(threadIds: ReadonlyArray<string>, batc
     yield* fake.emitLines(...lines)
     yield* Effect.yieldNow
   }
-  yield* fake.emit(...threadIds.map((threadId) => Fake.turnCompleted(threadId, `turn-${threadId}`)))
+  yield* emit(...threadIds.map((threadId) => Fake.turnCompleted(threadId, `turn-${threadId}`)))
 })
 
-describe("in a flood", () => {
-  it.live("a reader that takes one event at a time gets each delta by itself", () =>
+describe("Flood", () => {
+  it.live("delivers each delta separately to a subscriber that reads one event at a time", () =>
     Effect.gen(function*() {
-      const turn = yield* startTurn("t")
+      const turn = yield* openTurn("t")
       let deltas = 0
-      const reader = yield* Effect.forkChild(
+      const subscriber = yield* Effect.forkChild(
         Stream.runForEach(turn.events, ({ method }) =>
           Effect.sync(() => {
             if (method === "item/agentMessage/delta") deltas++
@@ -47,34 +41,33 @@ describe("in a flood", () => {
       )
       yield* Effect.yieldNow
       yield* flood(["t"], 200)
-      yield* Fiber.join(reader)
+      yield* Fiber.join(subscriber)
       assert.strictEqual(deltas, 200 * 268)
-    }).pipe(Effect.scoped, Effect.provide(layer)))
+    }).pipe(Effect.scoped, Effect.provide(layer())))
 
-  it.live("readers of many turns get all that is theirs, and hear of the end at once", () =>
+  it.live("delivers all events of its turn to each of many subscribers", () =>
     Effect.gen(function*() {
       const threadIds = Array.from({ length: 67 }, (_, i) => `t${i}`)
-      const turns = yield* Effect.forEach(threadIds, startTurn)
-      const readers = yield* Effect.forEach(turns, (turn) => Effect.forkChild(Stream.runCollect(turn.events)))
+      const turns = yield* Effect.forEach(threadIds, openTurn)
+      const subscribers = yield* Effect.forEach(turns, (turn) => Effect.forkChild(Stream.runCollect(turn.events)))
       yield* Effect.yieldNow
       yield* flood(threadIds, 100)
       for (const [i, turn] of turns.entries()) {
-        const events = yield* Fiber.join(readers[i]!)
+        const events = yield* Fiber.join(subscribers[i]!)
         assert.strictEqual(events.filter(({ method }) => method === "item/agentMessage/delta").length, 400)
         assert.strictEqual((yield* turn.result).status, "completed")
       }
-    }).pipe(Effect.scoped, Effect.provide(layer)))
+    }).pipe(Effect.scoped, Effect.provide(layer())))
 
-  it.live("who asks is answered while it lasts", () =>
+  it.live("does not delay the response to a request", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
-      const fake = yield* Fake.FakeTransport
-      yield* startTurn("t")
+      yield* openTurn("t")
       const flooding = yield* Effect.forkChild(flood(["t"], 2000))
-      const asking = yield* Effect.forkChild(server.request("thread/loaded/list"))
-      yield* fake.reply(yield* fake.takeMethod("thread/loaded/list"), { data: ["t"] })
-      assert.deepStrictEqual((yield* Fiber.join(asking)).data, ["t"])
+      const requesting = yield* Effect.forkChild(server.request("thread/loaded/list"))
+      yield* respond("thread/loaded/list", { data: ["t"] })
+      assert.deepStrictEqual((yield* Fiber.join(requesting)).data, ["t"])
       assert.isUndefined(flooding.pollUnsafe())
       yield* Fiber.join(flooding)
-    }).pipe(Effect.scoped, Effect.provide(layer)))
+    }).pipe(Effect.scoped, Effect.provide(layer())))
 })

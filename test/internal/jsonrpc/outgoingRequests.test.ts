@@ -10,13 +10,14 @@ interface Sent {
   readonly method?: string
 }
 
-/** A transport that takes lines at once, and a server that answers when it is told to. */
+/** A transport that sends and receives synchronously, and a server that responds when the test says so. */
 const makeServer = () => {
   let onLines: (lines: ReadonlyArray<string>) => void = () => {}
-  /** What was sent, by the call that sent it. */
+  /** The messages of each call of `send`. */
   const calls: Array<ReadonlyArray<Sent>> = []
-  const hear = (...messages: ReadonlyArray<object>) => onLines(messages.map((message) => JSON.stringify(message)))
-  const answer = (requests: ReadonlyArray<Sent>) => hear(...requests.map(({ id }) => ({ id, result: { data: [] } })))
+  const receive = (...messages: ReadonlyArray<object>) => onLines(messages.map((message) => JSON.stringify(message)))
+  const respond = (requests: ReadonlyArray<Sent>) =>
+    receive(...requests.map(({ id }) => ({ id, result: { data: [] } })))
   let isBroken = false
   const send = (lines: ReadonlyArray<string>) => {
     if (isBroken) throw new Error("the pipe is broken")
@@ -25,7 +26,7 @@ const makeServer = () => {
     const initialize = sent.find(({ method }) => method === "initialize")
     if (initialize === undefined) return
     const result = { userAgent: "test/0.169.0", codexHome: "/", platformFamily: "unix", platformOs: "linux" }
-    queueMicrotask(() => hear({ id: initialize.id, result }))
+    queueMicrotask(() => receive({ id: initialize.id, result }))
   }
   const layer = AppServer.layer({ maxInFlight: 2 }).pipe(Layer.provide(Layer.succeed(Transport.Transport, {
     connect: Effect.succeed({
@@ -44,36 +45,36 @@ const makeServer = () => {
   const breakDown = () => {
     isBroken = true
   }
-  return { answer, breakDown, calls, hear, layer }
+  return { respond, breakDown, calls, receive, layer }
 }
 
-const ask = AppServer.AppServer.use((server) => server.request("thread/loaded/list"))
+const list = AppServer.AppServer.use((server) => server.request("thread/loaded/list"))
 
 const methods = (calls: ReadonlyArray<ReadonlyArray<Sent>>) => calls.map((sent) => sent.map(({ method }) => method))
 
-describe("requests on a transport that takes lines at once", () => {
-  it.live("are sent in one go when they are made in one go", () => {
+describe("OutgoingRequests on a synchronous transport", () => {
+  it.live("sends the requests of one step in one call", () => {
     const { calls, layer } = makeServer()
     return Effect.gen(function*() {
       calls.length = 0
-      yield* Effect.forkChild(ask, { startImmediately: true })
-      yield* Effect.forkChild(ask, { startImmediately: true })
+      yield* Effect.forkChild(list, { startImmediately: true })
+      yield* Effect.forkChild(list, { startImmediately: true })
       assert.isEmpty(calls)
       yield* Effect.promise(() => Promise.resolve())
       assert.deepStrictEqual(methods(calls), [["thread/loaded/list", "thread/loaded/list"]])
     }).pipe(Effect.provide(layer))
   })
 
-  it.live("that wait for a place are sent before those who have their answer are woken", () => {
-    const { answer, calls, layer } = makeServer()
+  it.live("sends waiting requests before it resumes the callers of responses", () => {
+    const { respond, calls, layer } = makeServer()
     return Effect.gen(function*() {
       calls.length = 0
-      const sentWhenWoken: Array<number> = []
-      const asking = yield* Effect.forkChild(
+      const sentWhenResumed: Array<number> = []
+      const requesting = yield* Effect.forkChild(
         Effect.all(
           Array.from(
             { length: 4 },
-            () => Effect.tap(ask, () => Effect.sync(() => sentWhenWoken.push(calls.flat().length)))
+            () => Effect.tap(list, () => Effect.sync(() => sentWhenResumed.push(calls.flat().length)))
           ),
           { concurrency: "unbounded" }
         ),
@@ -81,41 +82,41 @@ describe("requests on a transport that takes lines at once", () => {
       )
       yield* Effect.promise(() => Promise.resolve())
       assert.lengthOf(calls.flat(), 2)
-      answer(calls.flat())
-      assert.deepStrictEqual(sentWhenWoken, [4, 4])
-      answer(calls.flat().slice(2))
-      assert.deepStrictEqual(sentWhenWoken, [4, 4, 4, 4])
-      assert.isDefined(asking.pollUnsafe())
+      respond(calls.flat())
+      assert.deepStrictEqual(sentWhenResumed, [4, 4])
+      respond(calls.flat().slice(2))
+      assert.deepStrictEqual(sentWhenResumed, [4, 4, 4, 4])
+      assert.isDefined(requesting.pollUnsafe())
     }).pipe(Effect.provide(layer))
   })
 
-  it.live("come before an answer that is given after them, and are sent although the connection closes", () => {
-    const { calls, hear, layer } = makeServer()
+  it.live("sends requests before a later response, and before the connection closes", () => {
+    const { calls, receive, layer } = makeServer()
     return Effect.gen(function*() {
       yield* Effect.gen(function*() {
         calls.length = 0
-        yield* Effect.forkChild(ask, { startImmediately: true })
-        hear({ id: "s1", method: "item/tool/call", params: {} })
+        yield* Effect.forkChild(list, { startImmediately: true })
+        receive({ id: "s1", method: "item/tool/call", params: {} })
         assert.deepStrictEqual(methods(calls), [["thread/loaded/list"], [undefined]])
-        yield* Effect.forkChild(ask, { startImmediately: true })
+        yield* Effect.forkChild(list, { startImmediately: true })
         assert.lengthOf(calls, 2)
       }).pipe(Effect.provide(layer))
       assert.deepStrictEqual(methods(calls), [["thread/loaded/list"], [undefined], ["thread/loaded/list"]])
     })
   })
 
-  it.live("fail with why when the transport throws, and those that were answered before have their answers", () => {
-    const { answer, breakDown, calls, layer } = makeServer()
+  it.live("fails requests with the cause when the transport throws, after it delivers earlier responses", () => {
+    const { respond, breakDown, calls, layer } = makeServer()
     return Effect.gen(function*() {
       calls.length = 0
-      const asking = yield* Effect.forEach(
+      const requesting = yield* Effect.forEach(
         Array.from({ length: 3 }),
-        () => Effect.forkChild(Effect.result(ask), { startImmediately: true })
+        () => Effect.forkChild(Effect.result(list), { startImmediately: true })
       )
       yield* Effect.promise(() => Promise.resolve())
       breakDown()
-      answer(calls.flat())
-      const [first, second, third] = yield* Effect.forEach(asking, Fiber.join)
+      respond(calls.flat())
+      const [first, second, third] = yield* Effect.forEach(requesting, Fiber.join)
       assert.deepStrictEqual([first?._tag, second?._tag], ["Success", "Success"])
       assert(third?._tag === "Failure")
       assert.include(third.failure.message, "the pipe is broken")

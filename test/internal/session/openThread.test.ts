@@ -2,23 +2,24 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as TestClock from "effect/testing/TestClock"
-import * as AppServer from "../../../src/AppServer.ts"
 import * as Codex from "../../../src/Codex.ts"
 import * as Fake from "../../FakeTransport.ts"
+import {
+  emit,
+  expectReason,
+  getSent,
+  interruptTurn,
+  layer,
+  openThread,
+  receive,
+  reject,
+  respond,
+  settle,
+  startTurn
+} from "../../scenario.ts"
 
-const layer = Codex.layer.pipe(Layer.provideMerge(AppServer.layer()), Layer.provideMerge(Fake.layer))
-
-const openThread = Effect.fnUntraced(function*(settings: object = {}) {
-  const codex = yield* Codex.Codex
-  const fake = yield* Fake.FakeTransport
-  const opening = yield* Effect.forkChild(codex.startThread())
-  yield* fake.reply(yield* fake.takeMethod("thread/start"), Fake.threadResponse("t", settings))
-  return yield* Fiber.join(opening)
-})
-
-const bypassed = { approvalPolicy: "on-request", sandbox: { type: "dangerFullAccess" } }
+const fullAccess = { approvalPolicy: "on-request", sandbox: { type: "dangerFullAccess" } }
 const readOnly = { type: "readOnly", networkAccess: false }
 
 const settingsUpdated = (threadId: string) => ({
@@ -37,109 +38,96 @@ const settingsUpdated = (threadId: string) => ({
   }
 })
 
-describe("the settings of a thread", () => {
-  it.effect("are those of a notification that comes in one batch after the response that opens the thread", () =>
+describe("Thread.settings", () => {
+  it.effect("has an update that arrives in one batch with the response that opens the thread", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
-      const fake = yield* Fake.FakeTransport
-      yield* openThread(bypassed)
+      const opening = yield* Effect.forkChild(codex.startThread())
+      yield* respond("thread/start", Fake.threadResponse("t", fullAccess))
+      yield* Fiber.join(opening)
       const forking = yield* Effect.forkChild(codex.forkThread("t"))
-      const { id } = yield* fake.takeMethod("thread/fork")
-      yield* fake.emit({ id, result: Fake.threadResponse("f", bypassed) }, settingsUpdated("f"))
-      const fork = yield* Fiber.join(forking)
-      assert.deepStrictEqual<object | undefined>((yield* fork.settings).sandboxPolicy, readOnly)
+      const fork = yield* receive("thread/fork")
+      yield* emit({ id: fork.id, result: Fake.threadResponse("f", fullAccess) }, settingsUpdated("f"))
+      const forked = yield* Fiber.join(forking)
+      assert.deepStrictEqual<object | undefined>((yield* forked.settings).sandboxPolicy, readOnly)
 
       const resuming = yield* Effect.forkChild(codex.resumeThread("t"))
-      const resume = yield* fake.takeMethod("thread/resume")
-      yield* fake.emit({ id: resume.id, result: Fake.threadResponse("t", bypassed) }, settingsUpdated("t"))
+      const resume = yield* receive("thread/resume")
+      yield* emit({ id: resume.id, result: Fake.threadResponse("t", fullAccess) }, settingsUpdated("t"))
       const resumed = yield* Fiber.join(resuming)
       assert.deepStrictEqual<object | undefined>((yield* resumed.settings).sandboxPolicy, readOnly)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(layer())))
 
-  it.effect("are verified before a thread is used that was unloaded meanwhile", () =>
+  it.effect("is verified before a turn starts on a thread that the server has unloaded", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
-      const thread = yield* openThread()
-      yield* fake.emit({ method: "thread/status/changed", params: { threadId: "t", status: { type: "notLoaded" } } })
-      yield* Effect.yieldNow
-      const running = yield* Effect.forkChild(Effect.flip(thread.run("hi")))
-      const resume = yield* fake.takeMethod("thread/resume")
+      const thread = yield* openThread("t")
+      yield* emit({ method: "thread/status/changed", params: { threadId: "t", status: { type: "notLoaded" } } })
+      yield* settle
+      const running = yield* Effect.forkChild(expectReason(thread.run("hi")))
+      const resume = yield* respond("thread/resume", Fake.threadResponse("t", { approvalPolicy: "never" }))
       assert.deepInclude(resume.params, { threadId: "t", sandbox: "read-only", approvalPolicy: "on-request" })
-      yield* fake.reply(resume, Fake.threadResponse("t", { approvalPolicy: "never" }))
-      const failure = yield* Fiber.join(running)
-      assert(failure._tag === "AppServerError" && failure.reason._tag === "SettingsNotApplied")
-      assert.notInclude(fake.sent.map(({ method }) => method), "turn/start")
-    }).pipe(Effect.provide(layer)))
+      assert.strictEqual((yield* Fiber.join(running))._tag, "SettingsNotApplied")
+      assert.isEmpty(yield* getSent("turn/start"))
+    }).pipe(Effect.provide(layer())))
 })
 
-describe("closing a thread", () => {
-  const unsubscribes = (fake: Fake.FakeTransport["Service"]) =>
-    fake.sent.filter(({ method }) => method === "thread/unsubscribe").length
+describe("Thread.close", () => {
+  const unsubscribed = { status: "unsubscribed" }
 
-  it.effect("can be repeated when it was interrupted or refused", () =>
+  it.effect("sends its request again after it was interrupted or rejected", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
-      const thread = yield* openThread()
+      const thread = yield* openThread("t")
       const interrupted = yield* Effect.forkChild(thread.close)
-      yield* fake.takeMethod("thread/unsubscribe")
+      yield* receive("thread/unsubscribe")
       yield* Fiber.interrupt(interrupted)
-      const refused = yield* Effect.forkChild(Effect.exit(thread.close))
-      const { id } = yield* fake.takeMethod("thread/unsubscribe")
-      yield* fake.emit({ id, error: { code: -32600, message: "not now" } })
-      assert.isTrue(Exit.isFailure(yield* Fiber.join(refused)))
+      const rejected = yield* Effect.forkChild(Effect.exit(thread.close))
+      yield* reject("thread/unsubscribe")
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(rejected)))
       const closing = yield* Effect.forkChild(thread.close)
-      yield* fake.reply(yield* fake.takeMethod("thread/unsubscribe"), { status: "unsubscribed" })
+      yield* respond("thread/unsubscribe", unsubscribed)
       yield* Fiber.join(closing)
       yield* thread.close
-      assert.strictEqual(unsubscribes(fake), 3)
-    }).pipe(Effect.provide(layer)))
+      assert.lengthOf(yield* getSent("thread/unsubscribe"), 3)
+    }).pipe(Effect.provide(layer())))
 
-  it.effect("interrupts a turn that is about to start", () =>
+  it.effect("interrupts a turn that is being started", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
-      const thread = yield* openThread()
+      const thread = yield* openThread("t")
       const running = yield* Effect.forkChild(Effect.exit(thread.run("hi")))
-      const start = yield* fake.takeMethod("turn/start")
+      const start = yield* receive("turn/start")
       const closing = yield* Effect.forkChild(thread.close)
-      yield* fake.reply(start, { turn: Fake.turn("u") })
-      yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
-      yield* fake.emit(Fake.turnStarted("t", "u"), Fake.turnCompleted("t", "u", "interrupted"))
-      yield* fake.reply(yield* fake.takeMethod("thread/unsubscribe"), { status: "unsubscribed" })
+      yield* respond(start, { turn: Fake.turn("u") })
+      yield* interruptTurn("t", "u")
+      yield* respond("thread/unsubscribe", unsubscribed)
       yield* Fiber.join(closing)
       yield* Fiber.join(running)
-    }).pipe(Effect.provide(layer)))
+    }).pipe(Effect.provide(layer())))
 
-  it.effect("refuses a turn whose start gets its response only then, and interrupts it", () =>
+  it.effect("fails a run whose response to turn/start arrives later, and interrupts its turn", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
-      const thread = yield* openThread()
-      const running = yield* Effect.forkChild(Effect.flip(thread.run("hi")))
-      const start = yield* fake.takeMethod("turn/start")
+      const thread = yield* openThread("t")
+      const running = yield* Effect.forkChild(expectReason(thread.run("hi")))
+      const start = yield* receive("turn/start")
       const closing = yield* Effect.forkChild(thread.close)
       yield* TestClock.adjust("5 seconds")
-      yield* fake.reply(yield* fake.takeMethod("thread/unsubscribe"), { status: "unsubscribed" })
+      yield* respond("thread/unsubscribe", unsubscribed)
       yield* Fiber.join(closing)
-      yield* fake.reply(start, { turn: Fake.turn("u") })
-      yield* fake.reply(yield* fake.takeMethod("turn/interrupt"), {})
+      yield* respond(start, { turn: Fake.turn("u") })
+      yield* respond("turn/interrupt", {})
       yield* TestClock.adjust("5 seconds")
-      const failure = yield* Fiber.join(running)
-      assert(failure._tag === "AppServerError" && failure.reason._tag === "InvalidRequest")
-    }).pipe(Effect.provide(layer)))
+      assert.strictEqual((yield* Fiber.join(running))._tag, "InvalidRequest")
+    }).pipe(Effect.provide(layer())))
 
-  it.effect("ends the wait for a turn of another client, which goes on", () =>
+  it.effect("fails a run that joined the turn of another client, and does not interrupt that turn", () =>
     Effect.gen(function*() {
-      const fake = yield* Fake.FakeTransport
-      const thread = yield* openThread()
-      yield* fake.emit(Fake.turnStarted("t", "theirs"))
-      yield* Effect.yieldNow
-      const running = yield* Effect.forkChild(Effect.flip(thread.run("hi")))
-      yield* fake.reply(yield* fake.takeMethod("turn/start"), { turn: Fake.turn("theirs") })
-      yield* TestClock.adjust("1 millis")
+      const thread = yield* openThread("t")
+      yield* emit(Fake.turnStarted("t", "theirs"))
+      yield* settle
+      const running = yield* startTurn(expectReason(thread.run("hi")), "theirs")
       const closing = yield* Effect.forkChild(thread.close)
-      yield* fake.reply(yield* fake.takeMethod("thread/unsubscribe"), { status: "unsubscribed" })
+      yield* respond("thread/unsubscribe", unsubscribed)
       yield* Fiber.join(closing)
-      const failure = yield* Fiber.join(running)
-      assert(failure._tag === "AppServerError" && failure.reason._tag === "TurnLost")
-      assert.notInclude(fake.sent.map(({ method }) => method), "turn/interrupt")
-    }).pipe(Effect.provide(layer)))
+      assert.strictEqual((yield* Fiber.join(running))._tag, "TurnLost")
+      assert.isEmpty(yield* getSent("turn/interrupt"))
+    }).pipe(Effect.provide(layer())))
 })

@@ -48,7 +48,7 @@ const bundle = (format: "cjs" | "esm", importMeta: "kept" | "empty") =>
       input: fileURLToPath(new URL("../../fixtures/bundled.ts", import.meta.url)),
       platform: "node",
       resolve: { conditionNames: ["@effect-codex/source", "import", "node", "default"] },
-      // As esbuild does for CommonJS.
+      // esbuild does the same for CommonJS.
       transform: importMeta === "empty" ? { define: { "import.meta.url": "undefined" } } : {},
       logLevel: "silent"
     })
@@ -80,20 +80,20 @@ const run = Effect.fnUntraced(function*(cwd: string, ...args: ReadonlyArray<stri
   return yield* Stream.mkString(Stream.decodeText(child.all))
 })
 
-const descriptionOf = (from: string) =>
+const describeFailure = (from: string) =>
   Effect.map(Effect.flip(findBinary([{ name: "the test", path: from }])), ({ message }) => message)
 
 layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: true, timeout: "60 seconds" })(
   "codexBinary",
   (it) => {
-    describe("finds the binary from a bundle that runs in another directory", () => {
+    describe("from a bundle that runs in another directory", () => {
       it.effect.each(
         [
-          ["CommonJS without import.meta", "commonJs", "main.cjs"],
-          ["CommonJS", "commonJsWithUrl", "main.cjs"],
+          ["a CommonJS bundle without import.meta", "commonJs", "main.cjs"],
+          ["a CommonJS bundle", "commonJsWithUrl", "main.cjs"],
           ["an ES module", "esm", "main.mjs"]
         ] as const
-      )("%s", ([, kind, file]) =>
+      )("finds the binary of %s", ([, kind, file]) =>
         Effect.gen(function*() {
           const bundles = yield* Bundles
           const { link, write } = yield* project
@@ -104,7 +104,7 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           assert.include(yield* run(elsewhere.folder, main), "started 0.169.0")
         }))
 
-      it.effect("a program without an entry script, from its working directory", () =>
+      it.effect("finds the binary from the working directory of a program without an entry script", () =>
         Effect.gen(function*() {
           const bundles = yield* Bundles
           const { folder, link, write } = yield* project
@@ -118,13 +118,13 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
         }))
     })
 
-    describe("finds the binary in the layouts of npm", () => {
+    describe("with npm", () => {
       it.effect.each([
         ["from 0.131 on", `node_modules/@openai/${nativeName}`, "bin"],
         ["up to 0.130", `node_modules/@openai/${nativeName}`, "codex"],
         ["without hoisting", `node_modules/@openai/codex/node_modules/@openai/${nativeName}`, "bin"],
         ["up to 0.98, where one package has all binaries", "node_modules/@openai/codex", "codex"]
-      ])("%s", ([, owner, directory]) =>
+      ])("finds the binary in the layout %s", ([, owner, directory]) =>
         Effect.gen(function*() {
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
@@ -160,8 +160,8 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
         assert.strictEqual(yield* findBinary([{ name: "the test", path }]), binary)
       }))
 
-    describe("fails with each search root and the reason why it failed", () => {
-      it.effect("when a bundle runs without any package", () =>
+    describe("without a binary", () => {
+      it.effect("names each search root when a bundle runs without any package", () =>
         Effect.gen(function*() {
           const bundles = yield* Bundles
           const { folder, write } = yield* project
@@ -176,22 +176,22 @@ layer(Layer.merge(NodeServices.layer, Bundles.layer), { excludeTestServices: tru
           )
         }))
 
-      it.effect("when the package of the platform is not installed", () =>
+      it.effect("names the package of the platform when it is not installed", () =>
         Effect.gen(function*() {
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
-          const description = yield* descriptionOf(folder)
+          const description = yield* describeFailure(folder)
           assert.include(description, `${folder}/node_modules/@openai/codex`)
           assert.include(description, `comes without \`@openai/${nativeName}\``)
         }))
 
-      it.effect("when the package of the platform has an unknown layout", () =>
+      it.effect("names the package of the platform when its layout is unknown", () =>
         Effect.gen(function*() {
           const { folder, write } = yield* project
           yield* write("node_modules/@openai/codex/package.json", "{}")
           yield* write(`node_modules/@openai/${nativeName}/package.json`, "{}")
           assert.match(
-            yield* descriptionOf(folder),
+            yield* describeFailure(folder),
             /`@openai\/codex-[\w-]+` has no binary at .*[\\/]bin[\\/]codex.* or .*[\\/]codex[\\/]codex/
           )
         }))

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { terminalText } from "../../../src/internal/terminal/terminalText.ts"
 
-describe("text on a terminal", () => {
-  it("is shown as it is, and can neither hide nor move anything", () => {
+describe("terminalText", () => {
+  it("keeps printable text, and escapes characters that hide or move text", () => {
     assert.strictEqual(terminalText("plain\ttext\nö 漢 🙂"), "plain\ttext\nö 漢 🙂")
     assert.strictEqual(
       terminalText("rm -rf /\r\u001b[2K\u202eecho safe\u200b\u009b"),
@@ -10,7 +10,7 @@ describe("text on a terminal", () => {
     )
   })
 
-  it("has no character that cannot be seen", () => {
+  it("escapes characters that are invisible", () => {
     const unseen = [
       0xad,
       0x61c,
