@@ -256,8 +256,9 @@ export class HandlerRegistry {
     if (named.length > 0) return named.map(({ source }) => source)
     const found: Array<TurnSource> = []
     for (const turn of running) {
-      // A request may arrive before the response to `turn/start` names its turn.
-      yield* Deferred.await(turn.resolved)
+      // A request may arrive before the response to `turn/start` names its turn. If the turn has the handlers of its thread, the turn id makes
+      // no difference, and the server may send the response only after the request is settled.
+      if (turn.hasOwn || !this.hasHandlersOf(id, turn)) yield* Deferred.await(turn.resolved)
       const matches = expectedTurnId === undefined || turn.turnId === undefined || turn.turnId === expectedTurnId
       if (!turn.hasEnded && matches) found.push(turn.source)
     }
@@ -267,6 +268,11 @@ export class HandlerRegistry {
     // The turn that the sub-agent works for has ended, and may have had handlers of its own.
     return this.endedSources(id)
   })
+
+  private hasHandlersOf(threadId: string, { source: { thread } }: TurnHandlers): boolean {
+    const opened = this.threads.get(threadId)
+    return thread !== undefined && opened !== undefined && hasSameHandlers(thread, opened)
+  }
 
   private endedSources(threadId: string): ReadonlyArray<TurnSource> {
     const ended = this.ended.get(threadId)
