@@ -20,6 +20,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type AppServerError, InvalidRequest, make as appServerError, SpawnFailed } from "./AppServerError.ts"
+import type { TomlValue } from "./internal/configTree.ts"
 import { connectionNames, processKinds } from "./internal/layerOptions.ts"
 import { type Kinds, optionIssue } from "./internal/options.ts"
 import { makeRemoveSecrets } from "./internal/redact.ts"
@@ -30,16 +31,18 @@ import { OutgoingLines } from "./internal/stdio/outgoing.ts"
 import { awaitExit, shutDown, spawnServer } from "./internal/stdio/serverProcess.ts"
 import { captureStderr } from "./internal/stdio/stderrTail.ts"
 import { makeStdoutReader, streamLines } from "./internal/stdio/stdout.ts"
-import { tomlOverrides, type TomlValue } from "./internal/stdio/toml.ts"
+import { tomlOverrides } from "./internal/stdio/toml.ts"
 import { type Connection, Transport } from "./Transport.ts"
 
-/**
- * A value of Codex's configuration. It is sent as TOML, which has no `null`: leave the key out instead, or give `undefined`.
- *
- * @category models
- * @since 0.1.0
- */
-export type ConfigValue = TomlValue
+export type {
+  /**
+   * A value of Codex's configuration. It is sent as TOML, which has no `null`: leave the key out instead, or pass `undefined`.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  TomlValue as ConfigValue
+} from "./internal/configTree.ts"
 
 /**
  * Options for starting and stopping the process.
@@ -78,7 +81,7 @@ export interface Options {
    * The list of processes shows overrides: pass secrets in `env`. An invalid entry fails before the process starts: a key with a
    * control character, a duplicate key, or a value that TOML does not have, such as `null`.
    */
-  readonly config?: { readonly [key: string]: ConfigValue | undefined } | undefined
+  readonly config?: { readonly [key: string]: TomlValue | undefined } | undefined
   /**
    * The working directory of the process, and so the default one of its threads.
    *

@@ -23,8 +23,9 @@ import type * as PlatformError from "effect/PlatformError"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { configTree } from "../internal/configTree.ts"
+import type { TomlValue } from "../internal/configTree.ts"
 import { assertOptions, type Kinds, object, string } from "../internal/options.ts"
-import { encodeTomlDocument, type TomlValue } from "../internal/stdio/toml.ts"
+import { encodeTomlDocument } from "../internal/stdio/toml.ts"
 import { ModelServer } from "./ModelServer.ts"
 
 /**

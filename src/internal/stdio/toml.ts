@@ -1,8 +1,6 @@
 /** Writes configuration as TOML, and as `-c key=value` overrides. */
 import * as Predicate from "effect/Predicate"
-import { type ConfigTable, configTree, isTable, type TomlValue } from "../configTree.ts"
-
-export type { TomlValue }
+import { type ConfigTable, configTree, isTable } from "../configTree.ts"
 
 // A JSON string is a TOML basic string, except for DEL, which TOML requires to be escaped.
 const string = (value: string): string => JSON.stringify(value.toWellFormed()).replaceAll("\u007f", "\\u007f")
