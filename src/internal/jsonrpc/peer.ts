@@ -168,8 +168,8 @@ export const makePeer = Effect.fnUntraced(function*(
     })
   })
   const dispatcher = new Dispatcher(options, incoming, outgoing, connection.redact)
-  const reader: BatchReader = new BatchReader({
-    receive: (line) => dispatcher.receive(line, reader),
+  const reader = new BatchReader({
+    receive: dispatcher.receive,
     flushWrites: () => writer.flush(),
     schedule: (task) => scheduler.scheduleTask(task, 0),
     runFork

@@ -31,7 +31,7 @@ const floodLines = 64
 const maxDeferredLines = 8192
 
 interface Options {
-  readonly receive: (line: string) => void
+  readonly receive: (line: string, batch: ReadBatch) => void
   /** Writes the buffered lines, so that the server processes them while fibers run. */
   readonly flushWrites: () => void
   readonly schedule: (task: () => void) => void
@@ -41,6 +41,7 @@ interface Options {
 /** The reader of one connection. For speed, its actions are functions in an array, not fibers. */
 export class BatchReader implements ReadBatch {
   private readonly options: Options
+  private readonly receive: Options["receive"]
   private actions: Array<() => void> = []
   private warnings: Array<string> = []
   private isFlushed = false
@@ -51,6 +52,7 @@ export class BatchReader implements ReadBatch {
 
   constructor(options: Options) {
     this.options = options
+    this.receive = options.receive
   }
 
   afterBatch(action: () => void): void {
@@ -72,7 +74,15 @@ export class BatchReader implements ReadBatch {
 
   /** Reads the lines of one batch. */
   read(lines: ReadonlyArray<string>): void {
-    for (const line of lines) this.receive(line)
+    const { receive } = this
+    for (const line of lines) {
+      // JSON that is nested too deeply throws. The connection stays open, and the next line is read.
+      try {
+        receive(line, this)
+      } catch (error) {
+        this.warn(`Skipped a line that cannot be handled (${line.length} characters): ${String(error)}`)
+      }
+    }
     this.batches++
     this.deferredLines += lines.length
     // Resuming a fiber costs as much as several lines, so a flood resumes each fiber once for several batches.
@@ -96,15 +106,6 @@ export class BatchReader implements ReadBatch {
       } catch (error) {
         this.warn(`A fiber observer threw while responses or events were delivered: ${String(error)}`)
       }
-    }
-  }
-
-  /** Skips a line whose handling throws, as it does for JSON that is nested too deeply. The connection stays open. */
-  private receive(line: string): void {
-    try {
-      this.options.receive(line)
-    } catch (error) {
-      this.warn(`Skipped a line that cannot be handled (${line.length} characters): ${String(error)}`)
     }
   }
 
