@@ -7,7 +7,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { AppServerError } from "../../../AppServerError.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
-import { getOwn } from "../../getOwn.ts"
+import { getOwn, getOwnString } from "../../getOwn.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
 
 /** The JSON Schema of the arguments of each tool, by name. */
@@ -53,10 +53,7 @@ const getThreadPath = (
 ): Effect.Effect<string | undefined, AppServerError> =>
   Predicate.isString(thread.path) ? Effect.succeed(thread.path) : Effect.map(
     server.requestRaw("thread/read", { threadId: id }),
-    (response) => {
-      const path = getOwn(getOwn(response, "thread"), "path")
-      return Predicate.isString(path) ? path : undefined
-    }
+    (response) => getOwnString(getOwn(response, "thread"), "path")
   )
 
 /** Reads the tools that a stored thread was started with. Returns `undefined` if its file cannot be read. */

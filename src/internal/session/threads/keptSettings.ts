@@ -9,6 +9,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import { isTable } from "../../configTree.ts"
 import type { ServerClient } from "../../connection/client.ts"
 import { getOwn } from "../../getOwn.ts"
+import { withoutUndefined } from "../../withoutUndefined.ts"
 import { type Config, hasKey, includesConfig, mergeConfig } from "../settings/threadConfig.ts"
 import {
   customProfile,
@@ -99,9 +100,6 @@ const keptModel = ({ effort, model, modelProvider, serviceTier }: Settings, opti
     ...(keepsEffort ? { config: { model_reasoning_effort: effort } } : {})
   }
 }
-
-const withoutUndefined = <A extends object>(fields: A): A =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as A
 
 /** Returns the fields that resume or fork a known thread with the settings that it had, or with those in the options. */
 const keep = (
