@@ -19,7 +19,7 @@ import { orNotStored } from "./threads/threadNotFound.ts"
 import type { ThreadRecord } from "./threads/threadRecords.ts"
 import { findActive } from "./turns/recoverTurns.ts"
 
-export type Method = "thread/resume" | "thread/fork"
+type Method = "thread/resume" | "thread/fork"
 
 type ReopenOptions = Options<"thread/resume"> & Options<"thread/fork">
 

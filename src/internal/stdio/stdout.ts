@@ -13,7 +13,7 @@ const drainTimeout = Duration.seconds(1)
 /** The server sent a line that is longer than the limit. */
 export class LineTooLong extends Data.TaggedError("LineTooLong")<{ readonly maxLineBytes: number }> {}
 
-export interface StdoutReader<E> {
+interface StdoutReader<E> {
   /** Number of chunks that were read. */
   readonly chunkCount: () => number
   /** Calls a function with the lines of each chunk, until stdout has ended or the output of the exited process is read. */

@@ -92,7 +92,7 @@ export class ThreadRecord {
 }
 
 /** The settings that the server reported while a thread was being opened, by thread. */
-export type Updates = ReadonlyMap<string, Settings>
+type Updates = ReadonlyMap<string, Settings>
 
 export class ThreadRecords {
   /** The restart generation: the number of restarts of the server. */

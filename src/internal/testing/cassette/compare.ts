@@ -12,7 +12,7 @@ export interface Renaming {
   readonly from: number
 }
 
-export interface Difference {
+interface Difference {
   readonly path: string
   readonly expected: Schema.Json | undefined
   readonly actual: Schema.Json | undefined
@@ -123,7 +123,7 @@ const matchesRedacted = (expected: string, actual: string): boolean => {
   return actual.length - last.length >= position && actual.endsWith(last)
 }
 
-export interface Rules {
+interface Rules {
   readonly renamings: Renamings
   /** Names of properties that may differ. */
   readonly ignore: ReadonlySet<string>

@@ -24,7 +24,7 @@ export interface Client {
   readonly unsubscribed: Set<string>
 }
 
-export interface WireOptions {
+interface WireOptions {
   readonly latency?: Duration.Input | undefined
   readonly splitAtEveryByte?: boolean | undefined
   readonly duplicateMessages?: boolean | undefined
