@@ -179,7 +179,7 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("Co
  *
  * **Gotchas**
  *
- * The server may have processed the request, unless it was still in the queue. The request option `onSend` tells the two apart.
+ * The server may have processed the request, unless it was still in the queue. The request option `onSend` is called only when it was sent.
  * A turn that starts after the timeout is interrupted.
  *
  * @category errors

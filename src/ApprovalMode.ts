@@ -143,7 +143,7 @@ const toMode = (fields: ApprovalFields, unsandboxed: boolean): Result.Result<App
   }
   return fields.approvalPolicy === undefined && fields.approvalsReviewer === undefined
     ? Result.succeed(undefined)
-    : Result.fail("No `approvalMode` stands for this `approvalPolicy` and `approvalsReviewer`")
+    : Result.fail("No `approvalMode` resolves to this `approvalPolicy` and `approvalsReviewer`")
 }
 
 type Bypass = "dangerously_bypass_approvals_and_sandbox"

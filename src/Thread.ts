@@ -150,7 +150,7 @@ export interface Thread {
    * On a thread with a running turn, the input joins that turn, and both callers get its result. Options that cannot hold for a running
    * turn, such as permissions, a model or handlers, then fail with `ThreadBusy`.
    *
-   * A time limit or an interruption of one caller ends the wait of that caller. The turn continues for the others.
+   * A time limit or an interruption of one caller ends the wait of that caller. The turn continues for the other callers.
    */
   readonly run: <
     const A extends Approvals.Approver<unknown>,

@@ -514,7 +514,7 @@ describe("Approval", () => {
       yield* emit(Fake.turnCompleted("t", "u", "interrupted"))
       yield* handler.interrupted
       assert.deepStrictEqual((yield* fake.take).result, {
-        decision: { denied: { rejection: "The client does not answer approval requests." } }
+        decision: { denied: { rejection: "The client does not handle approval requests." } }
       })
     }).pipe(Effect.provide(layer())))
 })

@@ -46,7 +46,7 @@ const findIssue = (property: unknown, value: unknown): string | undefined => {
   const format = getOwn(property, "format")
   if (Predicate.isString(type) && !kinds.has(type)) return `Expected no value, because the type \`${type}\` is unknown`
   if (!Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format)) return undefined
-  return formats[format]!(value) ? undefined : `Expected a text of the format \`${format}\``
+  return formats[format]!(value) ? undefined : `Expected text of the format \`${format}\``
 }
 
 /** Makes the schema of the content of a form. It ignores patterns: a regular expression of another server could block this process. */

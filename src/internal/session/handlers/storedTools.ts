@@ -45,7 +45,7 @@ const readFirstLine = (server: ServerConnection, path: string): Effect.Effect<st
     return text.slice(0, Math.max(0, text.indexOf("\n")))
   })
 
-/** Returns the path of the file of a thread. An ephemeral fork has no file. Its tools are those of the original, which has the id. */
+/** Returns the path of the file of a thread. An ephemeral fork has no file, and the tools of its original, which `id` names. */
 const getThreadPath = (
   server: ServerConnection,
   id: string,

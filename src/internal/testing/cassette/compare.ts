@@ -192,7 +192,7 @@ class TreeComparison {
       return true
     }
     if (matchesRedacted(expected, recorded)) return true
-    // The client knows the turn id once it has received `turn/started`, which is a matter of time.
+    // The client knows the turn id once it has received `turn/started`, and `turn/started` may arrive at any time.
     if (this.method === "turn/interrupt" && name === "turnId" && (expected === "" || actual === "")) return true
     if (!this.mayRename) return false
     if (isPath) {

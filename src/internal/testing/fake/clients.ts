@@ -100,7 +100,7 @@ export const makeClients = (options: WireOptions) => {
     },
     /** Sends a line unchanged to every client. */
     writeLine: (text: string) => forEach((client) => write(client, `${text}\n`)),
-    /** Ends every connection, after the beginning of one more line. */
+    /** Ends every connection, after a part of one more line. */
     failAll: Effect.fnUntraced(function*(error: AppServerError, midLine = "") {
       yield* forEach((client) =>
         Effect.andThen(
