@@ -2,7 +2,8 @@
 import * as Predicate from "effect/Predicate"
 import { escape } from "effect/RegExp"
 import type * as Schema from "effect/Schema"
-import { isJsonObject, mapEntries, redacted } from "./redact.ts"
+import { redacted } from "../../redact.ts"
+import { isJsonObject, mapEntries } from "./redact.ts"
 
 /** A name in the recording, and its counterpart in this run. */
 export interface Renaming {
