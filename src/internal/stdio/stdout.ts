@@ -28,7 +28,7 @@ export const makeStdoutReader = <E>(stdout: Stream.Stream<Uint8Array, E>, option
   const splitter = makeLineSplitter(maxLineBytes)
   let chunkCount = 0
 
-  /** Waits until the output of the exited process is read. A descendant may keep stdout open, so its end may not come. */
+  /** Waits until the output of the exited process is read. A descendant may keep stdout open, so its end may not arrive. */
   const awaitDrained = Effect.andThen(
     options.exited,
     Effect.timeoutOption(awaitIdle(() => chunkCount), drainTimeout)

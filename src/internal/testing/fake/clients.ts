@@ -66,7 +66,7 @@ export const makeClients = (options: WireOptions) => {
         )
     )
 
-  /** Sends a request to every client and waits for the first response. `onId` gets the id of the request. */
+  /** Sends a request to every client and waits for the first response. `onId` receives the id of the request. */
   const request = Effect.fnUntraced(function*(method: string, params: object, onId?: (id: number) => void) {
     const id = ++lastRequestId
     onId?.(id)
