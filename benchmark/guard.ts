@@ -29,23 +29,23 @@ class Server {
   readonly layer = Layer.succeed(Transport.Transport, {
     connect: Effect.succeed({
       incoming: Stream.never,
-      send: (line: string) => Effect.sync(() => this.answer(line)),
+      send: (line: string) => Effect.sync(() => this.respond(line)),
       direct: {
         receive: (onLines: (lines: ReadonlyArray<string>) => void) =>
           Effect.suspend(() => {
             this.onLines = onLines
             return Effect.never
           }),
-        send: (lines: ReadonlyArray<string>) => lines.forEach((line) => this.answer(line))
+        send: (lines: ReadonlyArray<string>) => lines.forEach((line) => this.respond(line))
       }
     })
   })
 
-  private answer(line: string): void {
+  private respond(line: string): void {
     const { id, method, params } = JSON.parse(line) as Message
     if (id === undefined) return
-    const answer = this.resultOf(method, params?.threadId ?? "")
-    queueMicrotask(() => this.onLines([JSON.stringify({ id, result: answer })]))
+    const result = this.resultOf(method, params?.threadId ?? "")
+    queueMicrotask(() => this.onLines([JSON.stringify({ id, result })]))
   }
 
   private resultOf(method: string, threadId: string): object {
@@ -173,12 +173,12 @@ const requestRatio = Effect.fnUntraced(function*() {
   const listByHand = () =>
     new Promise((resolve) => {
       pending.set(++id, resolve)
-      const answer = JSON.stringify({
+      const response = JSON.stringify({
         id: JSON.parse(JSON.stringify({ id, method: "model/list", params: {} })).id,
         result: {}
       })
       queueMicrotask(() => {
-        const message = JSON.parse(answer)
+        const message = JSON.parse(response)
         pending.get(message.id)!(message.result)
         pending.delete(message.id)
       })

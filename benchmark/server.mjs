@@ -99,7 +99,7 @@ const big = () => {
   }
 }
 
-const answer = ({ id, method, params }) => {
+const respond = ({ id, method, params }) => {
   switch (method) {
     case "initialize":
       return send({
@@ -151,7 +151,7 @@ process.stdin.on("data", (text) => {
   rest = lines.pop()
   for (const line of lines) {
     const message = JSON.parse(line)
-    if (message.id !== undefined) answer(message)
+    if (message.id !== undefined) respond(message)
   }
 })
 process.stdin.on("end", () => process.exit(0))

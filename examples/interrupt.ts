@@ -1,4 +1,4 @@
-/** A turn that takes too long is interrupted on the server by `Effect.timeout`, and the thread goes on. */
+/** A turn that takes too long is interrupted on the server by `Effect.timeout`, and the thread continues. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Codex } from "effect-codex"
 import * as Console from "effect/Console"

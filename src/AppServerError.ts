@@ -179,7 +179,7 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>()("Co
  *
  * **Gotchas**
  *
- * The server may have processed the request, unless it was still in the queue. The request option `onSend` tells the two apart.
+ * The server may have processed the request, unless it was still in the queue. The request option `onSend` shows whether it was sent.
  * A turn that starts after the timeout is interrupted.
  *
  * @category errors
@@ -244,7 +244,7 @@ export class RequestRejected extends Schema.TaggedError<RequestRejected>()("Requ
  * **Details**
  *
  * - `"invalidId"`: the text is not a thread id.
- * - `"unknown"`: no thread with this id is stored. It was deleted, has another `CODEX_HOME`, or its process ended before its first
+ * - `"unknown"`: no thread with this id is stored. It was deleted, is in another `CODEX_HOME`, or its process ended before its first
  *   turn.
  * - `"notStored"`: the thread is open and not stored, because it had no turn or is ephemeral.
  * - `"archived"`: the thread is archived.
@@ -503,7 +503,7 @@ export class ToolsNotApplied extends Schema.TaggedError<ToolsNotApplied>()("Tool
  *
  * **Details**
  *
- * The turn is interrupted, unless other callers hold it; see `isInterrupted`. Its items so far are in the thread, which accepts another
+ * The turn is interrupted, unless other callers use it; see `isInterrupted`. Its items so far are in the thread, which accepts another
  * turn; `thread.read({ includeTurns: true })` returns them.
  *
  * `turnId` is empty if the server sent no response to `turn/start` in time. A turn that starts later is interrupted.
@@ -519,7 +519,7 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
   kind: Schema.Literals(["deadline", "idle"]),
   timeoutMillis: Schema.Number,
   /**
-   * Whether the turn was interrupted. It continues if other callers hold it, or if a goal or another client started it.
+   * Whether the turn was interrupted. It continues if other callers use it, or if a goal or another client started it.
    */
   isInterrupted: Schema.Boolean,
   /** The last error that the server reported in the turn, such as the reason of a retry, without secrets. */
@@ -534,7 +534,7 @@ export class TurnTimeout extends Schema.TaggedError<TurnTimeout>()("TurnTimeout"
     return `Turn \`${this.turnId}\` of thread \`${this.threadId}\` ${what}. ${
       this.isInterrupted
         ? "The turn was interrupted. Set a longer limit, or start another turn to continue"
-        : "The turn continues, because another caller holds it, or because a goal or another client started it"
+        : "The turn continues, because another caller uses it, or because a goal or another client started it"
     }${showLastError(this.lastError)}`
   }
 }

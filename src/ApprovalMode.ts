@@ -19,6 +19,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaTransformation from "effect/SchemaTransformation"
+import { withoutUndefined } from "./internal/withoutUndefined.ts"
 import type * as Protocol from "./Protocol.ts"
 import * as Sandbox from "./Sandbox.ts"
 
@@ -142,16 +143,12 @@ const toMode = (fields: ApprovalFields, unsandboxed: boolean): Result.Result<App
   }
   return fields.approvalPolicy === undefined && fields.approvalsReviewer === undefined
     ? Result.succeed(undefined)
-    : Result.fail("No `approvalMode` stands for this `approvalPolicy` and `approvalsReviewer`")
+    : Result.fail("No `approvalMode` resolves to this `approvalPolicy` and `approvalsReviewer`")
 }
 
 type Bypass = "dangerously_bypass_approvals_and_sandbox"
 
 const isBypass = (mode: ApprovalMode | undefined): mode is Bypass => mode === "dangerously_bypass_approvals_and_sandbox"
-
-/** Removes fields that are `undefined`, so that an absent option is an absent field. */
-const compact = <A extends object>(fields: A): A =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as A
 
 const ThreadInput = Schema.Struct({
   approvalMode: Schema.optional(ApprovalMode),
@@ -201,7 +198,7 @@ export type TurnFields = typeof TurnFields.Type
 
 const threadFields = (input: ThreadInput): Result.Result<ThreadFields, SandboxConflictError> => {
   if (!isBypass(input.approvalMode)) {
-    return Result.succeed(compact({ ...toFields(input.approvalMode), sandbox: input.sandbox }))
+    return Result.succeed(withoutUndefined({ ...toFields(input.approvalMode), sandbox: input.sandbox }))
   }
   return input.sandbox === undefined
     ? Result.succeed({ ...toFields(input.approvalMode), sandbox: "danger-full-access" })
@@ -212,7 +209,7 @@ const threadFields = (input: ThreadInput): Result.Result<ThreadFields, SandboxCo
 
 const turnFields = (input: TurnInput): Result.Result<TurnFields, SandboxConflictError> => {
   if (!isBypass(input.approvalMode)) {
-    return Result.succeed(compact({ ...toFields(input.approvalMode), sandboxPolicy: input.sandboxPolicy }))
+    return Result.succeed(withoutUndefined({ ...toFields(input.approvalMode), sandboxPolicy: input.sandboxPolicy }))
   }
   return input.sandboxPolicy === undefined
     ? Result.succeed({ ...toFields(input.approvalMode), sandboxPolicy: Sandbox.dangerFullAccess })
@@ -261,7 +258,7 @@ export const ThreadApproval: Schema.Codec<ThreadFields, ThreadInput> = ThreadInp
       encode: (fields) =>
         orNoMode(
           Result.map(toMode(fields, fields.sandbox === "danger-full-access"), (approvalMode): ThreadInput =>
-            compact({ approvalMode, sandbox: isBypass(approvalMode) ? undefined : fields.sandbox }))
+            withoutUndefined({ approvalMode, sandbox: isBypass(approvalMode) ? undefined : fields.sandbox }))
         )
     })
   )
@@ -281,7 +278,10 @@ export const TurnApproval: Schema.Codec<TurnFields, TurnInput> = TurnInput.pipe(
       encode: (fields) =>
         orNoMode(
           Result.map(toMode(fields, fields.sandboxPolicy?.type === "dangerFullAccess"), (approvalMode): TurnInput =>
-            compact({ approvalMode, sandboxPolicy: isBypass(approvalMode) ? undefined : fields.sandboxPolicy }))
+            withoutUndefined({
+              approvalMode,
+              sandboxPolicy: isBypass(approvalMode) ? undefined : fields.sandboxPolicy
+            }))
         )
     })
   )

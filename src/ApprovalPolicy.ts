@@ -207,7 +207,7 @@ const getPaths = (request: Approvals.Request): ReadonlyArray<RequestedPath> | un
   }
 }
 
-/** Resolves all paths of a request. None if it has no paths, is also about anything else, or a path does not resolve. */
+/** Resolves all paths of a request. Returns none if it has no paths, is not about paths only, or has a path that does not resolve. */
 const resolvedPaths = Effect.fnUntraced(function*(
   request: Approvals.Request
 ): Effect.fn.Return<Option.Option<ReadonlyArray<string>>, never, FileSystem.FileSystem | Path.Path> {

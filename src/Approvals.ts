@@ -64,7 +64,7 @@ export * from "./internal/approvals/model.ts"
 export type { NoExcessProperties } from "./internal/handlers/handlerServices.ts"
 
 /**
- * Makes a policy of an {@link Approver}, with the services of the current context.
+ * Makes a policy from an {@link Approver}, with the services of the current context.
  *
  * **When to use**
  *

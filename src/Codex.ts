@@ -188,7 +188,7 @@ export class Codex extends Context.Service<Codex, {
    *
    * **Gotchas**
    *
-   * Any other thread has the permissions that the server gives it, usually those of `config.toml`. Pass `sandbox` and `approvalMode`, or
+   * Any other thread has the permissions that the server applies, usually those of `config.toml`. Pass `sandbox` and `approvalMode`, or
    * check `thread.settings` before the first turn.
    *
    * Fails with `SettingsNotApplied` if the thread has other settings than the options, because the server has loaded it already.

@@ -33,7 +33,7 @@ export type Input = string | Item | ReadonlyArray<Item>
 export const text = (text: string): Item => ({ type: "text", text })
 
 /**
- * Makes an image item of a URL.
+ * Makes an image item from a URL.
  *
  * **When to use**
  *
@@ -46,7 +46,7 @@ export const text = (text: string): Item => ({ type: "text", text })
 export const image = (url: string): Item => ({ type: "image", url })
 
 /**
- * Makes an image item of a file on the machine of the app-server.
+ * Makes an image item from a file on the machine of the app-server.
  *
  * **Details**
  *
@@ -64,7 +64,7 @@ export const image = (url: string): Item => ({ type: "image", url })
 export const localImage = (path: string): Item => ({ type: "localImage", path })
 
 /**
- * Makes a skill item of the name of a skill and the path of its `SKILL.md`. The path is checked as the path of {@link localImage} is.
+ * Makes a skill item from the name of a skill and the path of its `SKILL.md`. The path is checked as the path of {@link localImage} is.
  *
  * @category constructors
  * @since 0.1.0

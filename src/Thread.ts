@@ -94,7 +94,7 @@ export interface OutputOptions {
  *
  * **Details**
  *
- * A turn that exceeds a limit fails with `TurnTimeout`. It is interrupted on the server, unless other callers hold it.
+ * A turn that exceeds a limit fails with `TurnTimeout`. It is interrupted on the server, unless other callers use it.
  *
  * @category models
  * @since 0.1.0
@@ -150,7 +150,7 @@ export interface Thread {
    * On a thread with a running turn, the input joins that turn, and both callers get its result. Options that cannot hold for a running
    * turn, such as permissions, a model or handlers, then fail with `ThreadBusy`.
    *
-   * A time limit or an interruption of one caller ends the wait of that caller. The turn continues for the others.
+   * A time limit or an interruption of one caller ends the wait of that caller. The turn continues for the other callers.
    */
   readonly run: <
     const A extends Approvals.Approver<unknown>,
@@ -210,8 +210,8 @@ export interface Thread {
    *
    * **When to use**
    *
-   * Check a thread that this program did not start before you run a turn on it. The server may give a resumed or forked thread the
-   * permissions of `config.toml`.
+   * Check a thread that this program did not start before you run a turn on it. A resumed or forked thread may have
+   * the permissions of `config.toml`.
    *
    * **Details**
    *

@@ -62,7 +62,7 @@ export type Content = Protocol.DynamicToolCallOutputContentItemParam
 export const text = (text: string): Content => ({ type: "inputText", text })
 
 /**
- * Makes an image of its URL. A `data:` URL contains the image itself.
+ * Makes an image from its URL. A `data:` URL contains the image itself.
  *
  * @category content
  * @since 0.1.0
@@ -70,7 +70,7 @@ export const text = (text: string): Content => ({ type: "inputText", text })
 export const image = (imageUrl: string): Content => ({ type: "inputImage", imageUrl })
 
 /**
- * Makes a sound of its URL. A `data:` URL contains the sound itself.
+ * Makes a sound from its URL. A `data:` URL contains the sound itself.
  *
  * @category content
  * @since 0.1.0
@@ -218,7 +218,7 @@ const toContent = (output: Output): ReadonlyArray<Content> =>
 const failed = (message: string): Result => ({ success: false, content: [text(message)] })
 
 /**
- * Makes a tool of schemas and a handler.
+ * Makes a tool from schemas and a handler.
  *
  * **Details**
  *

@@ -147,7 +147,7 @@ export const MessageEvent = Data.taggedEnum<MessageEvent>()
  * **Details**
  *
  * The handle belongs to the scope in which the turn was started. If the scope closes before the turn has ended, the turn is interrupted
- * on the server, unless other callers hold it.
+ * on the server, unless other callers use it.
  *
  * @category models
  * @since 0.1.0
@@ -432,7 +432,7 @@ const onHandle = (
  * **Details**
  *
  * If the turn exceeds the deadline, its `result` and its streams fail with `TurnTimeout`. The turn is interrupted on the server, unless
- * other callers hold it.
+ * other callers use it.
  *
  * @category combinators
  * @since 0.1.0
@@ -455,7 +455,7 @@ export const withDeadline: {
  * of the program, and restarts with the response.
  *
  * If the turn exceeds the timeout, its `result` and its streams fail with `TurnTimeout`. The turn is interrupted on the server, unless
- * other callers hold it.
+ * other callers use it.
  *
  * @category combinators
  * @since 0.1.0

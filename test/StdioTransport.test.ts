@@ -78,7 +78,7 @@ const awaitZombie = Effect.fnUntraced(function*(parent: number) {
 })
 
 describe("StdioTransport", () => {
-  describe("cannot start", () => {
+  describe("failure to start", () => {
     it.live("fails with SpawnFailed if the binary does not exist", () =>
       Effect.gen(function*() {
         const { reason } = yield* buildError(layer({ codexPath: "/nowhere/codex" }))
@@ -175,7 +175,7 @@ describe("StdioTransport", () => {
       }))
   })
 
-  describe("starts", () => {
+  describe("start", () => {
     it.live("runs the binary that npm installed, with configuration overrides", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
@@ -216,7 +216,7 @@ describe("StdioTransport", () => {
       }).pipe(Effect.provide(fake("", { config: { thread_unload_delay_secs: 9 } }))))
   })
 
-  describe("reads", () => {
+  describe("reading", () => {
     it.live("skips lines that are not messages", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
@@ -263,7 +263,7 @@ describe("StdioTransport", () => {
     })
   })
 
-  describe("reports the end", () => {
+  describe("end of the process", () => {
     it.live("reports the signal of a server that is killed within a line", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
@@ -347,7 +347,7 @@ describe("StdioTransport", () => {
       }))
   })
 
-  describe("leaves no process behind", () => {
+  describe("cleanup", () => {
     it.live("waits for the process to exit when the scope closes", () =>
       Effect.gen(function*() {
         const { pids, scope } = yield* startFake("")

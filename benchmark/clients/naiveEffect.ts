@@ -46,10 +46,10 @@ const program = Effect.gen(function*() {
 
   let id = 0
   const request = Effect.fnUntraced(function*(method: string, params: unknown) {
-    const answer = yield* Deferred.make<any>()
-    pending.set(++id, answer)
+    const response = yield* Deferred.make<any>()
+    pending.set(++id, response)
     yield* Queue.offer(outgoing, JSON.stringify({ id, method, params }) + "\n")
-    return yield* Deferred.await(answer)
+    return yield* Deferred.await(response)
   })
   yield* request("initialize", { clientInfo: { name: "benchmark", title: null, version: "1.0.0" } })
   const threads: ReadonlyArray<string> = yield* Effect.forEach(

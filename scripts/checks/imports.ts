@@ -4,7 +4,7 @@ import { matchesGlob, posix } from "node:path"
 import { findImports } from "./source.ts"
 
 /** Modules, as glob patterns of paths in the folder. */
-export type Modules = ReadonlyArray<string>
+type Modules = ReadonlyArray<string>
 
 /** A layer may import itself and the layers below it. */
 export interface Layer {

@@ -15,7 +15,7 @@ export interface Allowed {
   readonly reason: string
 }
 
-export interface Occurrence {
+interface Occurrence {
   readonly file: string
   readonly line: number
   readonly word: string
@@ -23,7 +23,7 @@ export interface Occurrence {
 }
 
 /** Finds words in a file: in all of a document, but only in the comments and strings of a program. */
-export const findWords = (file: string, text: string, words: ReadonlyArray<Word>): ReadonlyArray<Occurrence> => {
+const findWords = (file: string, text: string, words: ReadonlyArray<Word>): ReadonlyArray<Occurrence> => {
   const prose = file.endsWith(".md") ? text : keepProse(file, text)
   const found = words.flatMap(({ advice, pattern }) => {
     const source = pattern.replaceAll(" ", "(?:\\s|\\*|//)+")

@@ -25,7 +25,7 @@ export const readFiles = Effect.fn("source.readFiles")(
 
 export const getLine = (text: string, offset: number): number => text.slice(0, offset).split("\n").length
 
-export interface Import {
+interface Import {
   readonly specifier: string
   readonly line: number
 }

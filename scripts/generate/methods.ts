@@ -95,7 +95,7 @@ const getResponse = (definitions: Definitions, method: Method): string => {
     : fail(`${method.name} has no response; found ${name}`)
 }
 
-export interface Scope {
+interface Scope {
   readonly scope: "global" | "thread" | "turn"
   readonly threadId: "threadId" | "thread.id" | undefined
   readonly turnId: "turnId" | "turn.id" | undefined

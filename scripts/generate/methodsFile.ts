@@ -94,7 +94,7 @@ const serverRequestSections = (
   )
   return [
     section(
-      "The requests of the server, which the client answers: params and result by method.",
+      "The requests of the server, to which the client responds: params and result by method.",
       `interface ServerRequests ${block(types, "")}`
     ),
     section("The requests of the server, at run time.", requestTable("serverRequests", "ServerRequests", entries))

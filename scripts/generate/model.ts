@@ -17,7 +17,7 @@ export interface Literal extends Doc {
   readonly value: string
 }
 
-export interface Variant extends Doc {
+interface Variant extends Doc {
   readonly fields: ReadonlyArray<Field>
 }
 

@@ -2,7 +2,8 @@
 import * as Base64 from "effect/encoding/Base64"
 import * as Predicate from "effect/Predicate"
 
-const redacted = "<redacted>"
+/** The replacement of a secret. */
+export const redacted = "<redacted>"
 
 const patterns: ReadonlyArray<readonly [RegExp, string]> = [
   [/\b(bearer|basic)\s+[\w.~+/=-]{1,8192}/gi, `$1 ${redacted}`],
@@ -20,7 +21,7 @@ const patterns: ReadonlyArray<readonly [RegExp, string]> = [
 
 /** Matches the escape sequences of terminal colors. */
 // oxlint-disable-next-line no-control-regex
-const ansiColors = /\u001b\[[0-9;]*m/g
+export const ansiColors = /\u001b\[[0-9;]*m/g
 
 /** Minimum length, in UTF-16 units, of a line of a secret that is removed on its own. A shorter line may be ordinary text. */
 const minSecretPartLength = 8

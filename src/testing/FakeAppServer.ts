@@ -272,7 +272,8 @@ const makeScriptedResponses = () => {
       entry.times--
       return Result.getOrElse(
         Result.try(() => entry.respond(request)),
-        (error) => rejected(`The function that \`fake.respond\` got for \`${method}\` threw: ${String(error)}`)
+        (error) =>
+          rejected(`The function that was passed to \`fake.respond\` for \`${method}\` threw: ${String(error)}`)
       )
     }
   }

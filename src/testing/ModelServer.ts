@@ -543,7 +543,7 @@ const unscripted = (number: number): Reply =>
 
 /** The defect of a test's function. Codex would show its own message instead of another status. */
 const defectReply = (defect: unknown): Reply =>
-  badRequest(`The function that \`ModelServer.respond\` got died: ${Cause.pretty(Cause.die(defect))}`)
+  badRequest(`The function that was passed to \`ModelServer.respond\` died: ${Cause.pretty(Cause.die(defect))}`)
 
 type Responder = (request: ModelRequest) => Reply | Effect.Effect<Reply>
 

@@ -63,7 +63,7 @@ const getArgv = (words: ReadonlyArray<string> | undefined): ReadonlyArray<string
 const systemShell = /^(?:\/usr|\/run\/current-system\/sw)?\/bin\/(sh|bash|dash|zsh|ksh)$/
 
 /** What a command runs. */
-export interface CommandWords {
+interface CommandWords {
   /** The script, if the command is a system shell with one. */
   readonly script: string | undefined
   /** The program and its arguments. `undefined` if a shell or a launcher interprets them. */

@@ -80,7 +80,7 @@ const withRequestSpan = <A, E>(method: string, request: () => Effect.Effect<A, E
   )
 
 /** The connection of a client, and its behavior when requests fail. */
-export interface Target {
+interface Target {
   /** Returns the current peer, if there is one. */
   readonly peer: () => Peer | undefined
   /** Waits until there is a peer. */

@@ -6,8 +6,8 @@ import type * as Protocol from "../../Protocol.ts"
 import { getOwn } from "../getOwn.ts"
 import { Delta, type DeltaNotification, type DeltaTemplate, isDelta } from "./delta.ts"
 
-/** Number of pieces that are joined at once. A string that grows piece by piece keeps every piece in memory. */
-const maxPendingPieces = 256
+/** Number of deltas whose texts are joined at once. A string that grows by one text at a time keeps every text in memory. */
+const maxPending = 256
 
 /** The fields that identify the text of a delta. A reasoning item has several texts. */
 const textKeys = ["threadId", "turnId", "itemId", "summaryIndex", "contentIndex"] as const
@@ -22,11 +22,11 @@ const isSameText = (previous: Protocol.ServerNotification, next: DeltaNotificati
 /** The last event of a text that can still grow. */
 interface OpenDelta {
   readonly index: number
-  /** The text of the event, then the pieces in `joined`, then those in `pieces`. */
+  /** The text of the event, then the texts in `joined`, then those in `pending`. */
   readonly first: string
   readonly joined: Array<string>
-  readonly pieces: Array<string>
-  /** The delta of the last piece. */
+  readonly pending: Array<string>
+  /** The last delta. */
   last: Delta | DeltaNotification
   template: DeltaTemplate | undefined
 }
@@ -97,7 +97,7 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
     const index = this.add(entry)
     if (index + 1 < this.coalesceAfter) return
     if (this.openDeltas.length === maxOpenDeltas) this.seal()
-    this.openDeltas = [...this.openDeltas, { index, first, joined: [], pieces: [], last: entry, template }]
+    this.openDeltas = [...this.openDeltas, { index, first, joined: [], pending: [], last: entry, template }]
   }
 
   private add(entry: A | Delta): number {
@@ -106,21 +106,21 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
     return this.entries.length - 1
   }
 
-  /** Appends a piece to the event of its text. The event then has the time of the piece. */
-  private append(open: OpenDelta, piece: string, last: Delta | DeltaNotification): void {
+  /** Appends the text of a delta to its event. The event then has the time of the delta. */
+  private append(open: OpenDelta, text: string, last: Delta | DeltaNotification): void {
     open.last = last
-    open.pieces.push(piece)
-    if (open.pieces.length >= maxPendingPieces) open.joined.push(open.pieces.splice(0).join(""))
+    open.pending.push(text)
+    if (open.pending.length >= maxPending) open.joined.push(open.pending.splice(0).join(""))
   }
 
   /** Ends the coalescing of all texts. */
   private seal(): void {
     if (this.openDeltas === empty) return
     const entries = this.entries as Array<A | Delta>
-    for (const { first, index, joined, last, pieces } of this.openDeltas) {
-      if (joined.length === 0 && pieces.length === 0) continue
+    for (const { first, index, joined, last, pending } of this.openDeltas) {
+      if (joined.length === 0 && pending.length === 0) continue
       const event = toEvent(last)
-      const delta = [first, ...joined, ...pieces].join("")
+      const delta = [first, ...joined, ...pending].join("")
       entries[index] = { ...event, params: { ...event.params, delta } } as unknown as A
     }
     this.openDeltas = empty

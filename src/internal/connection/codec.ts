@@ -29,7 +29,7 @@ type Decoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
 const decoders = new WeakMap<object, Decoder>()
 
 /**
- * Returns the decoder of a schema. It returns a value that fits the schema unchanged, with its additional fields, and decodes any other. A
+ * Returns the decoder of a schema. The decoder returns a value that fits unchanged, with its additional fields, and decodes any other value. A
  * decoder is made when it is first used.
  */
 export const decoderFor = (schema: Schema.ConstraintDecoder<unknown>): Decoder => {

@@ -1,9 +1,9 @@
-/** The pieces of text in notifications, and the listeners that get them. */
+/** Deltas, and the listeners that receive them. */
 import type { AppServerError } from "../../AppServerError.ts"
 import type * as Protocol from "../../Protocol.ts"
 import type { ReadBatch } from "../jsonrpc/readBatch.ts"
 
-/** The notifications with a piece of text, in `params.delta`. */
+/** The methods of the notifications with a delta, in `params.delta`. */
 const methods = [
   "item/agentMessage/delta",
   "item/plan/delta",
@@ -15,7 +15,7 @@ const methods = [
 
 const deltaMethods: ReadonlySet<string> = new Set(methods)
 
-/** A notification with a piece of text. */
+/** A notification with a delta. */
 export type DeltaNotification = Protocol.Notification<typeof methods[number]>
 
 export const isDelta = (event: Protocol.ServerNotification): event is DeltaNotification =>
@@ -24,7 +24,7 @@ export const isDelta = (event: Protocol.ServerNotification): event is DeltaNotif
 /** Listens to the notifications of one thread. Its functions run within the read batch, so they must be quick. */
 export interface NotificationListener {
   readonly onNotification: (event: Protocol.ServerNotification, turnId: string | undefined, batch: ReadBatch) => void
-  /** Called with a piece of text in place of its notification. */
+  /** Called with a delta in place of its notification. */
   readonly onDelta?: ((delta: Delta, batch: ReadBatch) => void) | undefined
   /** Called last, when the connection has ended without a restart. */
   readonly onClose: (error: AppServerError, batch: ReadBatch) => void
@@ -35,7 +35,7 @@ export interface Listeners {
   all: ReadonlyArray<NotificationListener>
 }
 
-/** The end of a delta line, after its piece of text. Many templates share a suffix, because the time in it seldom changes in a flood. */
+/** The end of a delta line, after the text. Many templates share a suffix, because the time in it seldom changes in a flood. */
 export interface Suffix {
   /** The text up to the digits of the time; `undefined` if the line does not end with its time. */
   readonly beforeTimestamp: string | undefined
@@ -46,7 +46,7 @@ export interface Suffix {
 
 /** What the delta lines of one text have in common. */
 export interface DeltaTemplate {
-  /** The line up to its piece of text. */
+  /** The beginning of the line, before the text. */
   readonly prefix: string
   readonly suffix: Suffix
   /** The notification of the first line. */
@@ -57,7 +57,7 @@ export interface DeltaTemplate {
   listeners: Listeners | undefined
 }
 
-/** A piece of text. For speed, its notification is made only when a subscriber reads it. */
+/** A delta. For speed, its notification is made only when a subscriber reads it. */
 export class Delta {
   readonly template: DeltaTemplate
   readonly text: string

@@ -34,7 +34,7 @@ const maxFlatLength = 12
 /** Copies a slice, so that it does not keep the whole string in memory. */
 const unsliced = (text: string): string => text.length <= maxFlatLength ? text : (" " + text).slice(1)
 
-/** Maximum number of short pieces with escapes that are cached. Few different ones recur. */
+/** Maximum number of short texts with escapes that are cached. Few different ones recur. */
 const maxEscaped = 256
 
 /** Returns the index of the quotation mark that ends the JSON string from `start` on. */
@@ -44,14 +44,14 @@ const endOfString = (json: string, start: number): number => {
   return end
 }
 
-/** Minimum length, in characters, from which `JSON.parse` is faster than a loop over the characters. */
-const longPiece = 256
+/** Maximum length, in characters, up to which a loop over the characters is faster than `JSON.parse`. */
+const maxScanLength = 256
 
-/** Whether a piece of a JSON string has no escapes and nothing that needs one. */
-const isPlain = (piece: string): boolean => {
-  if (piece.length > longPiece) return false
-  for (let i = 0; i < piece.length; i++) {
-    const code = piece.charCodeAt(i)
+/** Whether a part of a JSON string has no escapes and nothing that needs one. */
+const isPlain = (json: string): boolean => {
+  if (json.length > maxScanLength) return false
+  for (let i = 0; i < json.length; i++) {
+    const code = json.charCodeAt(i)
     if (code < 0x20 || code === 0x22 || code === 0x5c) return false
   }
   return true
@@ -84,7 +84,7 @@ export class DeltaParser {
   private suffixes: Array<Suffix> = []
   private size = 0
   private last: DeltaTemplate | undefined
-  /** The decoded texts of short pieces with escapes, by piece. Most are line ends and quotation marks, which recur. */
+  /** The decoded texts of short JSON strings with escapes, by JSON string. Most are line ends and quotation marks, which recur. */
   private readonly escaped = new Map<string, string>()
 
   /** Parses a line that matches a registered template. */
@@ -112,26 +112,26 @@ export class DeltaParser {
     const textEnd = line.length - suffix.text.length
     if (textEnd < textStart || line.slice(0, textStart) !== prefix) return undefined
     if (!matchesSuffix(suffix, line.slice(textEnd))) return undefined
-    const piece = line.slice(textStart, textEnd)
-    const text = isPlain(piece) ? unsliced(piece) : this.decodeEscaped(piece)
+    const json = line.slice(textStart, textEnd)
+    const text = isPlain(json) ? unsliced(json) : this.decodeEscaped(json)
     return text === undefined ? undefined : new Delta(template, text, suffix.emittedAtMs)
   }
 
-  /** Decodes a piece with escapes. Returns `undefined` if it is not a JSON string. */
-  private decodeEscaped(piece: string): string | undefined {
-    const isShort = piece.length <= maxFlatLength
-    const known = isShort ? this.escaped.get(piece) : undefined
+  /** Decodes a JSON string with escapes. Returns `undefined` if it is not valid. */
+  private decodeEscaped(json: string): string | undefined {
+    const isShort = json.length <= maxFlatLength
+    const known = isShort ? this.escaped.get(json) : undefined
     if (known !== undefined) return known
-    const text = parse(`"${piece}"`)
+    const text = parse(`"${json}"`)
     if (!Predicate.isString(text)) return undefined
     if (isShort) {
       if (this.escaped.size >= maxEscaped) this.escaped.clear()
-      this.escaped.set(piece, text)
+      this.escaped.set(json, text)
     }
     return text
   }
 
-  /** Makes a template of a line that was parsed as `event`, unless the line has another form. */
+  /** Makes a template from a line that was parsed as `event`, unless the line has another form. */
   register(line: string, event: DeltaNotification): void {
     const { turnId } = event.params
     const textStart = line.indexOf(textMark) + textMark.length

@@ -1,11 +1,11 @@
-/** The responses to requests of the server that no handler responds to. They grant nothing. */
+/** The responses to requests of the server without a handler that responds. They grant nothing. */
 import type * as Protocol from "../../Protocol.ts"
 import { getOwn } from "../getOwn.ts"
 import type { Response } from "../jsonrpc/messages.ts"
 
 type Declines = { readonly [M in keyof Protocol.ServerRequests]?: Protocol.ServerRequests[M]["result"] }
 
-const denied = { denied: { rejection: "The client does not answer approval requests." } }
+const denied = { denied: { rejection: "The client does not handle approval requests." } }
 
 const declines: Declines = {
   "item/commandExecution/requestApproval": { decision: "decline" },

@@ -40,7 +40,7 @@ const catchThrow = (notify: () => void, batch: ReadBatch): void => {
 
 type NotificationHandler = (event: Protocol.ServerNotification, batch: ReadBatch) => void
 
-export type RequestHandler = (params: unknown) => Effect.Effect<unknown, unknown>
+type RequestHandler = (params: unknown) => Effect.Effect<unknown, unknown>
 
 const isNotHandled = (error: unknown): error is NotHandled =>
   Predicate.isTagged(error, "NotHandled") && Predicate.hasProperty(error, "why") && Predicate.isString(error.why)

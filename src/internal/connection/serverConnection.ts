@@ -80,7 +80,7 @@ export interface PublicConnection extends Client {
   ) => Effect.Effect<void, never, R | Scope.Scope>
 }
 
-/** All of a connection. */
+/** A connection with the members that only sessions use. */
 export interface ServerConnection extends PublicConnection, ServerClient {
   readonly requestTimeout: Duration.Duration
   readonly experimentalApi: boolean

@@ -9,7 +9,7 @@ import { CoalescingBuffer } from "./coalescingBuffer.ts"
 import type { Delta } from "./delta.ts"
 
 /** Number of unread events from which a subscriber lags: further deltas are coalesced. */
-export const lagThreshold = 1024
+const lagThreshold = 1024
 
 /**
  * Number of unread events at which a waiting subscriber is resumed, also in a flood. A subscriber reads this many without yielding, and so

@@ -108,12 +108,12 @@ export class IncomingRequests {
       if (!matches(request)) continue
       if (isResponded) this.settle(request)
       else this.canceled.add(request)
-      // A fiber under the same key interrupts the handler.
+      // A new fiber with the key of the handler interrupts the handler.
       batch.afterBatch(() => this.runFork(request.id, Effect.void))
     }
   }
 
-  /** Notes that the transport gets a request for a replay. */
+  /** Counts a request for a replay when it is sent. */
   startReplay(): void {
     this.replays++
     this.pendingReplays++

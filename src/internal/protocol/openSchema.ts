@@ -59,7 +59,7 @@ export type MalformedVariant<Tag extends string> =
  * @since 0.1.0
  */
 export interface UnrecognizedObject {
-  /** Does not exist. It distinguishes the type from the types of the known objects. */
+  /** Does not exist at run time. It distinguishes the type from the types of the known objects. */
   readonly "~effect-codex/Protocol/Unrecognized": never
 }
 

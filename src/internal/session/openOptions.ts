@@ -10,7 +10,7 @@ import type { ServerConnection } from "../connection/serverConnection.ts"
 import type * as Questions from "../questions/model.ts"
 import { type HandlerOptions, type Handlers, provideHandlers } from "./handlers/handlers.ts"
 import { provideTools, type ThreadTools, type ToolOptions } from "./handlers/threadTools.ts"
-import { requireOptions, resolveThreadOptions } from "./settings/resolveOptions.ts"
+import { type OpenMethod, requireOptions, resolveThreadOptions } from "./settings/resolveOptions.ts"
 import { requireCwd } from "./settings/serverPaths.ts"
 
 /**
@@ -25,8 +25,6 @@ export type OpenOptions<A, Q, T> =
   & HandlerOptions<A, Q>
   & ToolOptions<T>
 
-export type Method = "thread/start" | "thread/resume" | "thread/fork"
-
 type AnyOpenOptions = OpenOptions<Approvals.Approver<unknown>, Questions.Handlers<unknown>, ReadonlyArray<Tool.Any>>
 
 /** The params of each method that a program may set. */
@@ -36,7 +34,7 @@ interface ParamsByMethod {
   readonly "thread/fork": Protocol.ThreadForkOptions
 }
 
-export type Options<M extends Method> = ParamsByMethod[M] & AnyOpenOptions
+export type Options<M extends OpenMethod> = ParamsByMethod[M] & AnyOpenOptions
 
 /** Resolved options: the fields of the request, and the handlers and tools of the program. */
 export interface Resolved<Fields> {
@@ -52,7 +50,7 @@ const withDefaultMode = <O extends AnyOpenOptions>(options: O): O =>
     : options
 
 /** Checks options and splits them into the fields of the request, the handlers and the tools. */
-export const resolveOpenOptions = Effect.fnUntraced(function*<M extends Method>(
+export const resolveOpenOptions = Effect.fnUntraced(function*<M extends OpenMethod>(
   server: ServerConnection,
   method: M,
   options: Options<M>

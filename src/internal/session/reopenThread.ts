@@ -9,6 +9,7 @@ import type { ThreadHandlers } from "./handlers/threadHandlers.ts"
 import { copyForThread, mergeForReopen, type ThreadTools } from "./handlers/threadTools.ts"
 import { type Options, type Resolved, resolveOpenOptions } from "./openOptions.ts"
 import type { SessionState } from "./sessionState.ts"
+import type { ReopenMethod } from "./settings/resolveOptions.ts"
 import { mergeConfig } from "./settings/threadConfig.ts"
 import { fromOpened, getInstructions } from "./settings/threadSettings.ts"
 import { openKept, refuseIgnored, verifyKept } from "./threads/keptSettings.ts"
@@ -19,14 +20,12 @@ import { orNotStored } from "./threads/threadNotFound.ts"
 import type { ThreadRecord } from "./threads/threadRecords.ts"
 import { findActive } from "./turns/recoverTurns.ts"
 
-export type Method = "thread/resume" | "thread/fork"
-
 type ReopenOptions = Options<"thread/resume"> & Options<"thread/fork">
 
 type Fields = Protocol.ThreadResumeOptions & Protocol.ThreadForkOptions
 
 interface Reopen extends Resolved<Fields> {
-  readonly method: Method
+  readonly method: ReopenMethod
   readonly id: string
   /** The record of the thread. `undefined` if the options name another thread. */
   readonly known: ThreadRecord | undefined
@@ -104,7 +103,7 @@ const openRecorded = (
 export const reopenThread = Effect.fnUntraced(function*(
   session: SessionState,
   layer: Handlers,
-  method: Method,
+  method: ReopenMethod,
   threadId: string,
   options: ReopenOptions = {}
 ): Effect.fn.Return<OpenThread, AppServerError | SandboxConflictError> {

@@ -22,7 +22,7 @@ const spawnFailed = (description: string) =>
   appServerError(new SpawnFailed({ command: undefined, cwd: undefined, description }))
 
 /** A file or directory to resolve packages from. */
-export interface SearchRoot {
+interface SearchRoot {
   readonly name: string
   /** `undefined` if the root does not exist: a bundle may have no `import.meta.url`. */
   readonly path: string | undefined

@@ -18,7 +18,7 @@ const concat = (parts: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
   return joined
 }
 
-export interface LineSplitter {
+interface LineSplitter {
   /** Returns the lines that the chunk completes. */
   readonly push: (chunk: Uint8Array) => Array<string>
   /** Removes and returns the text after the last line end. A killed writer leaves an incomplete line. */

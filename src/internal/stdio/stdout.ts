@@ -13,7 +13,7 @@ const drainTimeout = Duration.seconds(1)
 /** The server sent a line that is longer than the limit. */
 export class LineTooLong extends Data.TaggedError("LineTooLong")<{ readonly maxLineBytes: number }> {}
 
-export interface StdoutReader<E> {
+interface StdoutReader<E> {
   /** Number of chunks that were read. */
   readonly chunkCount: () => number
   /** Calls a function with the lines of each chunk, until stdout has ended or the output of the exited process is read. */
@@ -28,7 +28,7 @@ export const makeStdoutReader = <E>(stdout: Stream.Stream<Uint8Array, E>, option
   const splitter = makeLineSplitter(maxLineBytes)
   let chunkCount = 0
 
-  /** Waits until the output of the exited process is read. A descendant may keep stdout open, so its end may not come. */
+  /** Waits until the output of the exited process is read. A descendant may keep stdout open, so its end may not arrive. */
   const awaitDrained = Effect.andThen(
     options.exited,
     Effect.timeoutOption(awaitIdle(() => chunkCount), drainTimeout)

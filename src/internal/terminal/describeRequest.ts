@@ -20,7 +20,7 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
         network === undefined
           ? request.kind === "writeStdin" ? titles.writeStdin : titles.command
           : `Codex wants to connect to ${terminalLine(`${network.host} (${network.protocol})`)} for this command:`,
-        indented(request.script ?? request.command ?? "(the server did not name it)"),
+        indented(request.script ?? request.command ?? "(the server did not send it)"),
         ...(request.cwd === undefined ? [] : [`in ${terminalLine(request.cwd)}`]),
         ...(request.additionalPermissions === undefined
           ? []
@@ -31,7 +31,7 @@ const describe = (request: Approvals.Request): ReadonlyArray<string> => {
       return [
         "Codex wants to change files:",
         ...(request.changes === undefined
-          ? ["  (the server did not name it)"]
+          ? ["  (the server did not send them)"]
           : request.changes.map(({ diff, kind, path }) => {
             const moved = kind.type === "update" && Predicate.isString(kind.move_path) ? ` → ${kind.move_path}` : ""
             return `${indented(`${kind.type} ${path}${moved}`)}\n${indented(diff.trimEnd())}`

@@ -12,7 +12,7 @@ const TerminalLock = Context.Reference<Semaphore.Semaphore>("effect-codex/Termin
   defaultValue: () => Semaphore.makeUnsafe(1)
 })
 
-/** Runs a conversation alone on the terminal; others wait. */
+/** Runs a conversation alone on the terminal. Other conversations wait. */
 export const withTerminalLock = <A, E, R>(conversation: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.flatMap(TerminalLock, (lock) => lock.withPermit(conversation))
 

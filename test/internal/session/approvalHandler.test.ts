@@ -166,7 +166,7 @@ describe("Approval", () => {
       assert.strictEqual(yield* receiveDecision(0), "decline")
     }).pipe(Effect.provide(layer())))
 
-  it.effect("of a legacy kind has the same request type, and gets a legacy decision", () =>
+  it.effect("converts a legacy request to the same type, and its decision to a legacy one", () =>
     Effect.gen(function*() {
       const seen: Array<Approvals.Request> = []
       const legacyDecisions: Array<unknown> = []
@@ -226,7 +226,7 @@ describe("Approval", () => {
       ])
     }).pipe(Effect.provide(layer())))
 
-  it.effect("of a file change has the latest diff that the server has sent", () =>
+  it.effect("contains the latest diff of a file change that the server has sent", () =>
     Effect.gen(function*() {
       const seen: Array<unknown> = []
       yield* openThread("t", {
@@ -268,7 +268,7 @@ describe("Approval", () => {
       assert.deepStrictEqual(seen, [["one"], ["two"], undefined, undefined])
     }).pipe(Effect.provide(layer())))
 
-  it.effect("without a decision is declined, and logs the remedy without private values", () => {
+  it.effect("is declined without a decision, and logs the remedy without private values", () => {
     const lines: Array<string> = []
     const logger = Logger.make(({ message }) => void lines.push(String(message)))
     return Effect.gen(function*() {
@@ -319,7 +319,7 @@ describe("Approval", () => {
       }
     }).pipe(Effect.provide(layer())))
 
-  it.effect("of an unknown sub-agent is declined when its parent cannot be read or its turn is unknown", () =>
+  it.effect("is declined for a sub-agent whose parent cannot be read or whose turn is unknown", () =>
     Effect.gen(function*() {
       yield* openThread("t", declineCommands)
       yield* emit(commandRequest(0, { threadId: "sub" }))
@@ -393,7 +393,7 @@ describe("Approval", () => {
       assert.strictEqual(yield* requestApproval(0), "decline")
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer())))
 
-  it.effect("of a sub-agent reaches the handlers of its root turn, and is declined without one", () =>
+  it.effect("reaches the handlers of the root turn of a sub-agent, and is declined without one", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
       const startTurnWith = (turnId: string, decision: Approvals.CommandDecision) =>
@@ -500,7 +500,7 @@ describe("Approval", () => {
       assert.strictEqual(yield* requestApproval(0), "decline")
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer())))
 
-  it.effect("of a legacy kind ends with the turn of its thread", () =>
+  it.effect("ends with the turn of its thread, also if it is of a legacy kind", () =>
     Effect.gen(function*() {
       const fake = yield* Fake.FakeTransport
       const handler = yield* heldApprovals
@@ -514,7 +514,7 @@ describe("Approval", () => {
       yield* emit(Fake.turnCompleted("t", "u", "interrupted"))
       yield* handler.interrupted
       assert.deepStrictEqual((yield* fake.take).result, {
-        decision: { denied: { rejection: "The client does not answer approval requests." } }
+        decision: { denied: { rejection: "The client does not handle approval requests." } }
       })
     }).pipe(Effect.provide(layer())))
 })
@@ -605,7 +605,7 @@ describe("Approval of an MCP tool", () => {
       assert.deepStrictEqual(forms, [])
     }).pipe(Effect.provide(acceptAll), Effect.provide(layer())))
 
-  it.effect("without a tool name matches the call by message and arguments", () =>
+  it.effect("matches the call by message and arguments if it has no tool name", () =>
     Effect.gen(function*() {
       yield* open
       yield* call("item/started", "a", "harmless", "it")

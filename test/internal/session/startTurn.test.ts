@@ -497,7 +497,7 @@ describe("Interruption of a turn", () => {
       yield* Fiber.join(interrupting)
     }).pipe(Effect.provide(layer())))
 
-  it.effect("without an end fails the turn when the connection ends", () =>
+  it.effect("fails a turn without an end when the connection ends", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
       const scope = yield* Scope.make()

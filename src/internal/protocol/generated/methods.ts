@@ -1867,7 +1867,7 @@ export const clientRequests: {
 }
 
 /**
- * The requests of the server, which the client answers: params and result by method.
+ * The requests of the server, to which the client responds: params and result by method.
  *
  * @category methods
  * @since 0.1.0

@@ -68,108 +68,100 @@ type RecordDecision = (
   cause?: Cause.Cause<unknown>
 ) => Effect.Effect<void>
 
-class ApprovalHandler {
-  private readonly server: ServerConnection
-  private readonly registry: HandlerRegistry
-  private readonly scope: Scope.Scope
-  private readonly entries: PubSub.PubSub<Approvals.AuditEntry>
+/** What the handlers of all approval requests share. */
+interface ApprovalContext {
+  readonly server: ServerConnection
+  readonly registry: HandlerRegistry
+  readonly scope: Scope.Scope
+  readonly entries: PubSub.PubSub<Approvals.AuditEntry>
+}
 
-  constructor(
-    server: ServerConnection,
-    registry: HandlerRegistry,
-    scope: Scope.Scope,
-    entries: PubSub.PubSub<Approvals.AuditEntry>
-  ) {
-    this.server = server
-    this.registry = registry
-    this.scope = scope
-    this.entries = entries
-  }
+const publish = (
+  { entries }: ApprovalContext,
+  entry: (at: DateTime.Utc) => Approvals.AuditEntry
+): Effect.Effect<void> => Effect.flatMap(DateTime.now, (at) => Effect.asVoid(PubSub.publish(entries, entry(at))))
 
-  /** Decides about a request, and records exactly one outcome, also if the decision fails or is interrupted. */
-  decide<M extends Method, Request extends Approvals.Request>(
-    approval: ApprovalRequest<M, Request>
-  ): Effect.Effect<Protocol.ServerRequests[M]["result"], NotHandled> {
-    return Effect.suspend(() => {
-      const { request } = approval
-      let isRecorded = false
-      const recordOnce = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
-        Effect.suspend(() => {
-          if (isRecorded) return Effect.void
-          isRecorded = true
-          return this.publish(entry)
-        })
-      const record: RecordDecision = (decision, by, cause) =>
-        recordOnce((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
-      return this.publish((at) => ({ _tag: "Requested", at, request })).pipe(
-        Effect.andThen(this.runHandlers(approval, record)),
-        Effect.onExit((exit) => {
-          if (Exit.isSuccess(exit)) return Effect.void
-          return Exit.hasInterrupts(exit)
-            ? recordOnce((at) => ({ _tag: "Withdrawn", at, request }))
-            : record("decline", "failure", exit.cause)
-        })
+const interruptTurn = (
+  { scope, server }: ApprovalContext,
+  { threadId, turnId }: Approvals.Request
+): Effect.Effect<void> =>
+  turnId === undefined ? Effect.void : server.request("turn/interrupt", { threadId, turnId }).pipe(
+    Effect.catch((error) =>
+      Effect.logWarning(
+        `Cannot interrupt turn \`${turnId}\` of thread \`${threadId}\` after the decision \`cancel\`: ${error.message}`
       )
-    })
-  }
+    ),
+    Effect.forkIn(scope),
+    Effect.asVoid
+  )
 
-  /** Runs the handlers of a request until one decides. */
-  private readonly runHandlers = Effect.fnUntraced(function*<M extends Method, Request extends Approvals.Request>(
-    this: ApprovalHandler,
-    { request, respond }: ApprovalRequest<M, Request>,
-    record: RecordDecision
-  ) {
-    const policies = new Set<Approvals.Policy>()
-    const sources: Array<string> = []
-    for (const { by, handlers: { approvals } } of yield* this.registry.resolve(request.threadId, request.turnId)) {
-      // A turn and its thread may have the same context.
-      if (approvals === undefined || policies.has(approvals)) continue
-      policies.add(approvals)
-      sources.push(by)
-      const exit = yield* Effect.exit(Effect.suspend(() => approvals(request)))
-      // In plain JavaScript a policy may return another value than an Option.
-      const returned = Exit.isSuccess(exit) && Option.isOption(exit.value) ? exit.value : undefined
-      if (returned !== undefined && Option.isNone(returned)) continue
-      const decision = returned && Option.getOrUndefined(returned)
-      const response = decision === undefined ? undefined : respond(decision)
-      if (decision === undefined || response === undefined) {
-        const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(new InvalidDecision({ request: request._tag }))
-        yield* Effect.logError(`Declined ${describeRequest(request)}: the handler of the ${by} failed`, cause)
-        yield* record("decline", "failure", cause)
-        return respond("decline")!
-      }
-      yield* record(decision, by)
-      // The responses to these requests cannot express `cancel`, which ends the turn.
-      if (decision === "cancel" && (request._tag === "Permissions" || request._tag === "McpToolCall")) {
-        yield* this.interruptTurn(request)
-      }
-      return response
-    }
-    yield* record("decline", "nobody")
-    // A handler of forms must not decide about a call.
-    if (request._tag === "McpToolCall") {
-      yield* Effect.logWarning(`Declined ${describeRequest(request)}: ${undecidedReason(sources)}`)
+/** Runs the handlers of a request until one decides. */
+const runHandlers = Effect.fnUntraced(function*<M extends Method, Request extends Approvals.Request>(
+  context: ApprovalContext,
+  { request, respond }: ApprovalRequest<M, Request>,
+  record: RecordDecision
+) {
+  const policies = new Set<Approvals.Policy>()
+  const sources: Array<string> = []
+  for (const { by, handlers: { approvals } } of yield* context.registry.resolve(request.threadId, request.turnId)) {
+    // A turn and its thread may have the same context.
+    if (approvals === undefined || policies.has(approvals)) continue
+    policies.add(approvals)
+    sources.push(by)
+    const exit = yield* Effect.exit(Effect.suspend(() => approvals(request)))
+    // In plain JavaScript a policy may return another value than an Option.
+    const returned = Exit.isSuccess(exit) && Option.isOption(exit.value) ? exit.value : undefined
+    if (returned !== undefined && Option.isNone(returned)) continue
+    const decision = returned && Option.getOrUndefined(returned)
+    const response = decision === undefined ? undefined : respond(decision)
+    if (decision === undefined || response === undefined) {
+      const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(new InvalidDecision({ request: request._tag }))
+      yield* Effect.logError(`Declined ${describeRequest(request)}: the handler of the ${by} failed`, cause)
+      yield* record("decline", "failure", cause)
       return respond("decline")!
     }
-    return yield* new NotHandled({ why: undecidedReason(sources) })
-  })
+    yield* record(decision, by)
+    // The responses to these requests cannot express `cancel`, which ends the turn.
+    if (decision === "cancel" && (request._tag === "Permissions" || request._tag === "McpToolCall")) {
+      yield* interruptTurn(context, request)
+    }
+    return response
+  }
+  yield* record("decline", "nobody")
+  // A handler of forms must not decide about a call.
+  if (request._tag === "McpToolCall") {
+    yield* Effect.logWarning(`Declined ${describeRequest(request)}: ${undecidedReason(sources)}`)
+    return respond("decline")!
+  }
+  return yield* new NotHandled({ why: undecidedReason(sources) })
+})
 
-  private interruptTurn({ threadId, turnId }: Approvals.Request): Effect.Effect<void> {
-    return turnId === undefined ? Effect.void : this.server.request("turn/interrupt", { threadId, turnId }).pipe(
-      Effect.catch((error) =>
-        Effect.logWarning(
-          `Cannot interrupt turn \`${turnId}\` of thread \`${threadId}\` after the decision \`cancel\`: ${error.message}`
-        )
-      ),
-      Effect.forkIn(this.scope),
-      Effect.asVoid
+/** Decides about a request, and records exactly one outcome, also if the decision fails or is interrupted. */
+const decide = <M extends Method, Request extends Approvals.Request>(
+  context: ApprovalContext,
+  approval: ApprovalRequest<M, Request>
+): Effect.Effect<Protocol.ServerRequests[M]["result"], NotHandled> =>
+  Effect.suspend(() => {
+    const { request } = approval
+    let isRecorded = false
+    const recordOnce = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
+      Effect.suspend(() => {
+        if (isRecorded) return Effect.void
+        isRecorded = true
+        return publish(context, entry)
+      })
+    const record: RecordDecision = (decision, by, cause) =>
+      recordOnce((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
+    return publish(context, (at) => ({ _tag: "Requested", at, request })).pipe(
+      Effect.andThen(runHandlers(context, approval, record)),
+      Effect.onExit((exit) => {
+        if (Exit.isSuccess(exit)) return Effect.void
+        return Exit.hasInterrupts(exit)
+          ? recordOnce((at) => ({ _tag: "Withdrawn", at, request }))
+          : record("decline", "failure", exit.cause)
+      })
     )
-  }
-
-  private publish(entry: (at: DateTime.Utc) => Approvals.AuditEntry): Effect.Effect<void> {
-    return Effect.flatMap(DateTime.now, (at) => Effect.asVoid(PubSub.publish(this.entries, entry(at))))
-  }
-}
+  })
 
 /** Handles the approval requests of the server, and returns the record of them. */
 export const handleApprovals = Effect.fnUntraced(function*(
@@ -177,22 +169,22 @@ export const handleApprovals = Effect.fnUntraced(function*(
   registry: HandlerRegistry
 ): Effect.fn.Return<Stream.Stream<Approvals.AuditEntry>, never, Scope.Scope> {
   const entries = yield* Effect.acquireRelease(PubSub.unbounded<Approvals.AuditEntry>(), PubSub.shutdown)
-  const handler = new ApprovalHandler(server, registry, yield* Effect.scope, entries)
+  const context: ApprovalContext = { server, registry, scope: yield* Effect.scope, entries }
   const items = yield* InProgressItems.make(server)
   yield* server.handle(
     "item/commandExecution/requestApproval",
-    (params) => handler.decide(decodeCommandApproval(params))
+    (params) => decide(context, decodeCommandApproval(params))
   )
   yield* server.handle(
     "item/fileChange/requestApproval",
-    (params) => handler.decide(decodeFileChangeApproval(params, items.getFileChanges(params.threadId, params.itemId)))
+    (params) => decide(context, decodeFileChangeApproval(params, items.getFileChanges(params.threadId, params.itemId)))
   )
   yield* server.handle(
     "item/permissions/requestApproval",
-    (params) => handler.decide(decodePermissionsApproval(params))
+    (params) => decide(context, decodePermissionsApproval(params))
   )
-  yield* server.handle("execCommandApproval", (params) => handler.decide(decodeLegacyCommandApproval(params)))
-  yield* server.handle("applyPatchApproval", (params) => handler.decide(decodeLegacyFileChangeApproval(params)))
+  yield* server.handle("execCommandApproval", (params) => decide(context, decodeLegacyCommandApproval(params)))
+  yield* server.handle("applyPatchApproval", (params) => decide(context, decodeLegacyFileChangeApproval(params)))
   yield* server.handle(
     elicitation,
     Effect.fnUntraced(function*(params): Effect.fn.Return<ElicitationResponse, NotHandled> {
@@ -201,7 +193,7 @@ export const handleApprovals = Effect.fnUntraced(function*(
       const { request, respond } = approval.value
       const call = yield* items.awaitMcpToolCall(request)
       if (Option.isSome(call)) {
-        return yield* handler.decide<typeof elicitation, Approvals.McpToolCallRequest>({
+        return yield* decide<typeof elicitation, Approvals.McpToolCallRequest>(context, {
           respond,
           request: { ...request, tool: call.value.tool }
         })

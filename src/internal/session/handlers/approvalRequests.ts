@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import * as Protocol from "../../../Protocol.ts"
 import { readCommand, readWords } from "../../approvals/commandWords.ts"
 import type * as Approvals from "../../approvals/model.ts"
-import { getOwn } from "../../getOwn.ts"
+import { getOwn, getOwnString } from "../../getOwn.ts"
 
 type Params = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["params"] }
 type Results = { readonly [M in keyof Protocol.ServerRequests]: Protocol.ServerRequests[M]["result"] }
@@ -18,8 +18,6 @@ export interface ApprovalRequest<M extends keyof Protocol.ServerRequests, Reques
 
 const isCommandDecision = Schema.is(Protocol.CommandExecutionApprovalDecisionParam)
 const isFileChangeDecision = Schema.is(Protocol.FileChangeApprovalDecision)
-
-const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
 
 export const decodeCommandApproval = (
   params: Params["item/commandExecution/requestApproval"]
@@ -132,13 +130,13 @@ export const decodeMcpToolCallApproval = (
   return Option.some({
     request: {
       _tag: "McpToolCall",
-      threadId: text(getOwn(sent, "threadId")) ?? "",
-      turnId: text(getOwn(sent, "turnId")),
+      threadId: getOwnString(sent, "threadId") ?? "",
+      turnId: getOwnString(sent, "turnId"),
       reason: undefined,
-      server: text(getOwn(sent, "serverName")) ?? "",
-      tool: text(getOwn(meta, "tool_name")) ?? "",
-      message: text(getOwn(sent, "message")) ?? "",
-      description: text(getOwn(meta, "tool_description")),
+      server: getOwnString(sent, "serverName") ?? "",
+      tool: getOwnString(meta, "tool_name") ?? "",
+      message: getOwnString(sent, "message") ?? "",
+      description: getOwnString(meta, "tool_description"),
       arguments: getOwn(meta, "tool_params"),
       annotations: Predicate.isObject(annotations) ? annotations : {},
       params: sent

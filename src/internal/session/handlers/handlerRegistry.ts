@@ -258,7 +258,7 @@ export class HandlerRegistry {
     for (const turn of running) {
       // A request may arrive before the response to `turn/start` names its turn. If the turn has the handlers of its thread, the turn id makes
       // no difference, and the server may send the response only after the request is settled.
-      if (turn.hasOwn || !this.hasHandlersOf(id, turn)) yield* Deferred.await(turn.resolved)
+      if (turn.hasOwn || !this.hasHandlersOfThread(id, turn)) yield* Deferred.await(turn.resolved)
       const matches = expectedTurnId === undefined || turn.turnId === undefined || turn.turnId === expectedTurnId
       if (!turn.hasEnded && matches) found.push(turn.source)
     }
@@ -269,7 +269,7 @@ export class HandlerRegistry {
     return this.endedSources(id)
   })
 
-  private hasHandlersOf(threadId: string, { source: { thread } }: TurnHandlers): boolean {
+  private hasHandlersOfThread(threadId: string, { source: { thread } }: TurnHandlers): boolean {
     const opened = this.threads.get(threadId)
     return thread !== undefined && opened !== undefined && hasSameHandlers(thread, opened)
   }

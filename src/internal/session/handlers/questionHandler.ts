@@ -11,7 +11,7 @@ import type * as Scope from "effect/Scope"
 import type * as Protocol from "../../../Protocol.ts"
 import { NotHandled } from "../../connection/notHandled.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
-import { getOwn } from "../../getOwn.ts"
+import { getOwn, getOwnString } from "../../getOwn.ts"
 import type * as Questions from "../../questions/model.ts"
 import { ownFields } from "../../tools/ownFields.ts"
 import { rawElicitation } from "./approvalRequests.ts"
@@ -46,7 +46,7 @@ const findIssue = (property: unknown, value: unknown): string | undefined => {
   const format = getOwn(property, "format")
   if (Predicate.isString(type) && !kinds.has(type)) return `Expected no value, because the type \`${type}\` is unknown`
   if (!Predicate.isString(value) || !Predicate.isString(format) || !Object.hasOwn(formats, format)) return undefined
-  return formats[format]!(value) ? undefined : `Expected a text of the format \`${format}\``
+  return formats[format]!(value) ? undefined : `Expected text of the format \`${format}\``
 }
 
 /** Makes the schema of the content of a form. It ignores patterns: a regular expression of another server could block this process. */
@@ -71,8 +71,6 @@ const formSchema = (requested: Protocol.McpElicitationSchema): Schema.Codec<unkn
   )
 }
 
-const text = (value: unknown): string | undefined => Predicate.isString(value) ? value : undefined
-
 const toElicitation = (
   params: Protocol.McpServerElicitationRequestParams
 ): Effect.Effect<Questions.ElicitationRequest, InvalidResponse> =>
@@ -80,13 +78,13 @@ const toElicitation = (
     try: (): Questions.ElicitationRequest => {
       const sent = rawElicitation(params)
       const base = {
-        threadId: text(getOwn(sent, "threadId")) ?? "",
-        turnId: text(getOwn(sent, "turnId")),
-        server: text(getOwn(sent, "serverName")) ?? "",
+        threadId: getOwnString(sent, "threadId") ?? "",
+        turnId: getOwnString(sent, "turnId"),
+        server: getOwnString(sent, "serverName") ?? "",
         meta: getOwn(sent, "_meta")
       }
-      const mode = text(getOwn(sent, "mode")) ?? "unknown"
-      const message = text(getOwn(sent, "message")) ?? ""
+      const mode = getOwnString(sent, "mode") ?? "unknown"
+      const message = getOwnString(sent, "message") ?? ""
       if (mode === "form") {
         const requestedSchema = getOwn(sent, "requestedSchema") as Protocol.McpElicitationSchema
         return { _tag: "Form", ...base, message, requestedSchema, schema: formSchema(requestedSchema) }

@@ -7,7 +7,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { AppServerError } from "../../../AppServerError.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
-import { getOwn } from "../../getOwn.ts"
+import { getOwn, getOwnString } from "../../getOwn.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
 
 /** The JSON Schema of the arguments of each tool, by name. */
@@ -45,7 +45,7 @@ const readFirstLine = (server: ServerConnection, path: string): Effect.Effect<st
     return text.slice(0, Math.max(0, text.indexOf("\n")))
   })
 
-/** Returns the path of the file of a thread. An ephemeral fork has no file. Its tools are those of the original, which has the id. */
+/** Returns the path of the file of a thread. An ephemeral fork has no file, and the tools of its original, which `id` names. */
 const getThreadPath = (
   server: ServerConnection,
   id: string,
@@ -53,10 +53,7 @@ const getThreadPath = (
 ): Effect.Effect<string | undefined, AppServerError> =>
   Predicate.isString(thread.path) ? Effect.succeed(thread.path) : Effect.map(
     server.requestRaw("thread/read", { threadId: id }),
-    (response) => {
-      const path = getOwn(getOwn(response, "thread"), "path")
-      return Predicate.isString(path) ? path : undefined
-    }
+    (response) => getOwnString(getOwn(response, "thread"), "path")
   )
 
 /** Reads the tools that a stored thread was started with. Returns `undefined` if its file cannot be read. */

@@ -16,11 +16,10 @@ import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { getOwn } from "../../getOwn.ts"
 import { provideHandlerContext } from "../../handlers/handlerContext.ts"
 import { describe, duration, func, type Kinds, optionIssue, positive, string } from "../../options.ts"
+import type { OpenMethod } from "../settings/resolveOptions.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
 import { currentContext } from "./handlers.ts"
 import { readStoredTools, type RegisteredTools } from "./storedTools.ts"
-
-type Method = "thread/start" | "thread/resume" | "thread/fork"
 
 /** The options with the tools of a thread. This is an alias for the same reason as `HandlerOptions`. */
 export type ToolOptions<T> = {
@@ -110,7 +109,7 @@ const toObjectSchema = (given: Tool.Tool["inputSchema"]): Tool.Tool["inputSchema
 /** Checks the tools of options, and provides the current context to them. */
 export const provideTools = Effect.fnUntraced(function*(
   server: ServerConnection,
-  method: Method,
+  method: OpenMethod,
   { toolConcurrency, tools = [] }: ToolOptions<ReadonlyArray<Tool.Any>>
 ): Effect.fn.Return<ThreadTools | undefined, AppServerError> {
   const invalid = (description: string) => appServerError(new InvalidRequest({ method, description }))
@@ -189,7 +188,7 @@ export const withRegisteredTools = (
 export const mergeForReopen = Effect.fnUntraced(function*(
   server: ServerConnection,
   { before, given, id, method, opened }: {
-    readonly method: Method
+    readonly method: OpenMethod
     readonly id: string
     readonly given: ThreadTools
     readonly before: ThreadTools | undefined

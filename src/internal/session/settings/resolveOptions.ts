@@ -16,7 +16,13 @@ import { configTree } from "../../configTree.ts"
 import { objectIssue, unknownName } from "../../options.ts"
 import { describeIssue, fieldNames } from "../../schemaIssue.ts"
 
-type Method = "thread/start" | "thread/resume" | "thread/fork" | "turn/start"
+/** The methods that open a thread that exists. */
+export type ReopenMethod = "thread/resume" | "thread/fork"
+
+/** The methods that open a thread. */
+export type OpenMethod = "thread/start" | ReopenMethod
+
+type Method = OpenMethod | "turn/start"
 
 interface PermissionOptions {
   readonly permissions?: string | null | undefined
@@ -103,7 +109,7 @@ export const resolveThreadOptions = <
     & Pick<ThreadInput, "sandbox">
     & Pick<Protocol.ThreadStartParams, "config">
 >(
-  method: "thread/start" | "thread/resume" | "thread/fork",
+  method: OpenMethod,
   options: Options
 ) =>
   Effect.flatMap(resolveOptions(method, options, resolveThread), (fields) =>

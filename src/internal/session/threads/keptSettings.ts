@@ -9,6 +9,8 @@ import type * as Protocol from "../../../Protocol.ts"
 import { isTable } from "../../configTree.ts"
 import type { ServerClient } from "../../connection/client.ts"
 import { getOwn } from "../../getOwn.ts"
+import { withoutUndefined } from "../../withoutUndefined.ts"
+import type { ReopenMethod } from "../settings/resolveOptions.ts"
 import { type Config, hasKey, includesConfig, mergeConfig } from "../settings/threadConfig.ts"
 import {
   customProfile,
@@ -100,12 +102,9 @@ const keptModel = ({ effort, model, modelProvider, serviceTier }: Settings, opti
   }
 }
 
-const withoutUndefined = <A extends object>(fields: A): A =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as A
-
 /** Returns the fields that resume or fork a known thread with the settings that it had, or with those in the options. */
 const keep = (
-  method: "thread/resume" | "thread/fork",
+  method: ReopenMethod,
   { config: opened, settings }: ThreadRecord,
   options: Options
 ): Kept => {
@@ -183,7 +182,7 @@ const retryWhileClosing = <A>(open: Effect.Effect<A, AppServerError>): Effect.Ef
 export const openKept = Effect.fnUntraced(function*(
   server: ServerClient,
   { id, method, options, record }: {
-    readonly method: "thread/resume" | "thread/fork"
+    readonly method: ReopenMethod
     readonly id: string
     readonly record: ThreadRecord | undefined
     readonly options: Options
@@ -240,7 +239,7 @@ export const reopenKept = Effect.fnUntraced(function*(
 export const verifyKept = (
   effective: Settings,
   { method, options, record, threadId }: {
-    readonly method: "thread/resume" | "thread/fork"
+    readonly method: ReopenMethod
     readonly threadId: string
     readonly record: ThreadRecord
     readonly options: Options

@@ -1,4 +1,4 @@
-/** Adds to `ThreadNotFound` what became of the thread, where the server does not report it. */
+/** Adds the state of a thread to `ThreadNotFound`, where the server does not report it. */
 import * as Effect from "effect/Effect"
 import {
   type AppServerError,

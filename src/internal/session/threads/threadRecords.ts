@@ -31,7 +31,7 @@ export class ThreadRecord {
   private openedIn: number
   /** Whether the program closed the thread. The server sends no events of it until it is resumed. */
   isClosed = false
-  /** What became of a thread that cannot be used. */
+  /** Why the thread cannot be used. `undefined` if it can. */
   gone: "archived" | "deleted" | undefined
   /** The lock for opening the thread again. */
   readonly reopening = Semaphore.makeUnsafe(1)
@@ -92,7 +92,7 @@ export class ThreadRecord {
 }
 
 /** The settings that the server reported while a thread was being opened, by thread. */
-export type Updates = ReadonlyMap<string, Settings>
+type Updates = ReadonlyMap<string, Settings>
 
 export class ThreadRecords {
   /** The restart generation: the number of restarts of the server. */

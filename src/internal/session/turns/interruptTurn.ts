@@ -9,7 +9,7 @@ import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { TurnState } from "./turnState.ts"
 
 /** Maximum time for which a finalizer waits for the server to end an interrupted turn. */
-export const interruptGracePeriod = Duration.seconds(5)
+const interruptGracePeriod = Duration.seconds(5)
 
 /**
  * Sends `turn/interrupt`, unless the turn has ended.

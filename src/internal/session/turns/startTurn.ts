@@ -61,148 +61,140 @@ interface Started {
 }
 
 /** One start of a turn, from the check whether the thread is busy to the handle. */
-class TurnStart {
-  private readonly session: SessionState
-  private readonly thread: OpenThread
-  private readonly options: Options
-  private readonly state: TurnState
+interface TurnStart {
+  readonly session: SessionState
+  readonly thread: OpenThread
+  readonly options: Options
+  readonly state: TurnState
+}
 
-  constructor(session: SessionState, thread: OpenThread, options: Options) {
-    this.session = session
-    this.thread = thread
-    this.options = options
-    this.state = new TurnState(session.server, session.turns.usages, thread.id)
-  }
+const busyError = ({ options, thread }: TurnStart, turnId: string, isSent: boolean): AppServerError =>
+  appServerError(new ThreadBusy({ threadId: thread.id, turnId, options: options.exclusive, isSent }))
 
-  private busy(turnId: string, isSent: boolean): AppServerError {
-    return appServerError(
-      new ThreadBusy({ threadId: this.thread.id, turnId, options: this.options.exclusive, isSent })
-    )
-  }
-
-  /** Fails if the thread runs a turn for which the options cannot hold. */
-  readonly refuseBusy: Effect.Effect<void, AppServerError> = Effect.suspend(() => {
-    const { options: { exclusive, timeout }, session: { turns }, thread: { id } } = this
+/** Fails if the thread runs a turn for which the options cannot hold. */
+const refuseBusy = (start: TurnStart): Effect.Effect<void, AppServerError> =>
+  Effect.suspend(() => {
+    const { options: { exclusive, timeout }, session: { turns }, thread: { id } } = start
     if (exclusive.length === 0) return Effect.void
     const starting = turns.pendingStarts(id)
     const turnId = turns.getRunning(id)[0]?.id ?? turns.getActive(id)
-    if (turnId !== undefined) return Effect.fail(this.busy(turnId, false))
+    if (turnId !== undefined) return Effect.fail(busyError(start, turnId, false))
     return starting.size === 0
       ? Effect.void
-      : Effect.andThen(timeout(Fiber.awaitAll(starting)), this.refuseBusy)
+      : Effect.andThen(timeout(Fiber.awaitAll(starting)), refuseBusy(start))
   })
 
-  /**
-   * Sends `turn/start` in a fiber that outlives the caller. If the caller is interrupted or times out, the fiber still awaits the response,
-   * because only the response names the turn. The fiber is detached. The scope of the session would interrupt it when the connection closes,
-   * but its request must fail with the cause.
-   */
-  readonly send = Effect.fnUntraced(function*(this: TurnStart) {
-    const { options: { context, handlers: options, keepBackgroundTerminals, params }, session, state, thread } = this
-    const { handlers, server, turns } = session
-    const { threadId } = params
-    const turnHandlers = handlers.addTurn(threadId, { options, context, thread: thread.handlers })
-    let isSent = false
-    let activeBefore: string | undefined
-    const settingsBefore = thread.record.settings
-    const request = yield* thread.request(
-      server,
-      "turn/start",
-      (client, { onSend }) =>
-        requestTurn(client, "turn/start", params, {
-          timeout: Duration.infinity,
-          onSend: () => {
-            isSent = true
-            activeBefore = turns.getActive(threadId)
-            state.expect(params)
-            onSend?.()
-          }
-        })
-    ).pipe(
-      Effect.map(({ turn: { id } }): Started => {
-        thread.record.applyTurnSettings(params, state.hasSettings)
-        const isJoined = activeBefore === id || turns.isRunning(threadId, id)
-        if (isJoined) turnHandlers.end()
-        else turnHandlers.setTurnId(id)
-        const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
-        turn.state.onComplete(() => turnHandlers.end())
-        return { turn, isJoined }
-      }),
-      Effect.interruptible,
-      Effect.forkDetach
-    )
-    turns.trackStart(threadId, request)
-    turns.unassigned.add(state)
-    // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
-    request.addObserver((exit) => {
-      turns.unassigned.delete(state)
-      if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) turnHandlers.end()
-    })
-    return { request, isSent: () => isSent, turnHandlers, settingsBefore }
-  })
-
-  /** Makes the handle of a started turn. Fails if the options do not hold for the turn. */
-  readonly toHandle = Effect.fnUntraced(function*(
-    this: TurnStart,
-    { isJoined, turn }: Started,
-    settingsBefore: OpenThread["record"]["settings"]
-  ): Effect.fn.Return<TurnHandle, AppServerError, Scope.Scope> {
-    const { options: { exclusive }, session, state, thread } = this
-    const handle = new TurnHandle(session, turn)
-    const restore = restoreSettings(session.server, thread.id, settingsBefore)
-    if (thread.record.isClosed) {
-      yield* handle.release
-      return yield* thread.closedError("turn/start")
-    }
-    if (isJoined && exclusive.length > 0) {
-      yield* handle.release
-      yield* restore
-      return yield* this.busy(turn.id, true)
-    }
-    if (!isJoined && state.rejected !== undefined) {
-      yield* handle.release
-      return yield* state.rejected
-    }
-    yield* Effect.addFinalizer(() => handle.release)
-    const runFork = Effect.runForkWith(yield* Effect.context<never>())
-    const fork = (effect: Effect.Effect<void>) => Fiber.runIn(runFork(effect), session.scope)
-    state.whenRejected((error) => fork(this.rejectTurn(turn, error)))
-    if (!isJoined) {
-      state.whenJoined(() => {
-        turn.isOurs = false
-        if (exclusive.length === 0) return
-        handle.fail(this.busy(turn.id, true))
-        fork(Effect.andThen(restore, handle.release))
+/**
+ * Sends `turn/start` in a fiber that outlives the caller. If the caller is interrupted or times out, the fiber still awaits the response,
+ * because only the response names the turn. The fiber is detached. The scope of the session would interrupt it when the connection closes,
+ * but its request must fail with the cause.
+ */
+const send = Effect.fnUntraced(function*({ options, session, state, thread }: TurnStart) {
+  const { handlers, server, turns } = session
+  const { context, keepBackgroundTerminals, params } = options
+  const { threadId } = params
+  const turnHandlers = handlers.addTurn(threadId, { options: options.handlers, context, thread: thread.handlers })
+  let isSent = false
+  let activeBefore: string | undefined
+  const settingsBefore = thread.record.settings
+  const request = yield* thread.request(
+    server,
+    "turn/start",
+    (client, { onSend }) =>
+      requestTurn(client, "turn/start", params, {
+        timeout: Duration.infinity,
+        onSend: () => {
+          isSent = true
+          activeBefore = turns.getActive(threadId)
+          state.expect(params)
+          onSend?.()
+        }
       })
-    }
-    return handle
+  ).pipe(
+    Effect.map(({ turn: { id } }): Started => {
+      thread.record.applyTurnSettings(params, state.hasSettings)
+      const isJoined = activeBefore === id || turns.isRunning(threadId, id)
+      if (isJoined) turnHandlers.end()
+      else turnHandlers.setTurnId(id)
+      const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
+      turn.state.onComplete(() => turnHandlers.end())
+      return { turn, isJoined }
+    }),
+    Effect.interruptible,
+    Effect.forkDetach
+  )
+  turns.trackStart(threadId, request)
+  turns.unassigned.add(state)
+  // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
+  request.addObserver((exit) => {
+    turns.unassigned.delete(state)
+    if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) turnHandlers.end()
   })
+  return { request, isSent: () => isSent, turnHandlers, settingsBefore }
+})
 
-  /** Interrupts a turn for which the server reports other settings than those it was started with. */
-  private rejectTurn(turn: TurnEntry, error: AppServerError): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      turn.state.expire(error)
-      return Effect.andThen(endTurn(this.session.server, turn), Effect.sync(() => turn.state.failIfExpired()))
+/** Makes the handle of a started turn. Fails if the options do not hold for the turn. */
+const toHandle = Effect.fnUntraced(function*(
+  start: TurnStart,
+  { isJoined, turn }: Started,
+  settingsBefore: OpenThread["record"]["settings"]
+): Effect.fn.Return<TurnHandle, AppServerError, Scope.Scope> {
+  const { options: { exclusive }, session, state, thread } = start
+  const handle = new TurnHandle(session, turn)
+  const restore = restoreSettings(session.server, thread.id, settingsBefore)
+  if (thread.record.isClosed) {
+    yield* handle.release
+    return yield* thread.closedError("turn/start")
+  }
+  if (isJoined && exclusive.length > 0) {
+    yield* handle.release
+    yield* restore
+    return yield* busyError(start, turn.id, true)
+  }
+  if (!isJoined && state.rejected !== undefined) {
+    yield* handle.release
+    return yield* state.rejected
+  }
+  yield* Effect.addFinalizer(() => handle.release)
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  const fork = (effect: Effect.Effect<void>) => Fiber.runIn(runFork(effect), session.scope)
+  state.whenRejected((error) => fork(rejectTurn(session, turn, error)))
+  if (!isJoined) {
+    state.whenJoined(() => {
+      turn.isOurs = false
+      if (exclusive.length === 0) return
+      handle.fail(busyError(start, turn.id, true))
+      fork(Effect.andThen(restore, handle.release))
     })
   }
+  return handle
+})
 
-  /**
-   * Releases a turn whose caller does not wait for the response any more. Returns the fiber that interrupts the turn when the response names
-   * it. The fiber is detached, because it outlives the caller as the fiber of the request does.
-   */
-  abandon(request: Fiber.Fiber<Started, AppServerError>): Effect.Effect<Fiber.Fiber<void>> {
-    this.state.release()
-    return Fiber.await(request).pipe(
+/** Interrupts a turn for which the server reports other settings than those it was started with. */
+const rejectTurn = ({ server }: SessionState, turn: TurnEntry, error: AppServerError): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    turn.state.expire(error)
+    return Effect.andThen(endTurn(server, turn), Effect.sync(() => turn.state.failIfExpired()))
+  })
+
+/**
+ * Releases a turn whose caller does not wait for the response any more. Returns the fiber that interrupts the turn when the response names
+ * it. The fiber is detached, because it outlives the caller as the fiber of the request does.
+ */
+const abandon = Effect.fnUntraced(
+  function*({ session, state }: TurnStart, request: Fiber.Fiber<Started, AppServerError>) {
+    state.release()
+    return yield* Fiber.await(request).pipe(
       Effect.flatMap((exit) =>
         Exit.isSuccess(exit)
-          ? new TurnHandle(this.session, exit.value.turn).release
-          : Effect.sync(() => this.state.unsubscribeThread())
+          ? new TurnHandle(session, exit.value.turn).release
+          : Effect.sync(() => state.unsubscribeThread())
       ),
       Effect.interruptible,
       Effect.forkDetach
     )
   }
-}
+)
 
 /** Starts a turn and returns its handle, which is released when the scope closes. */
 export const startTurn = (
@@ -211,18 +203,19 @@ export const startTurn = (
   options: Options
 ): Effect.Effect<TurnHandle, AppServerError, Scope.Scope> =>
   Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
-    const start = new TurnStart(session, thread, options)
-    yield* restore(start.refuseBusy)
-    const { isSent, request, settingsBefore, turnHandlers } = yield* start.send()
+    const state = new TurnState(session.server, session.turns.usages, thread.id)
+    const start: TurnStart = { session, thread, options, state }
+    yield* restore(refuseBusy(start))
+    const { isSent, request, settingsBefore, turnHandlers } = yield* send(start)
     yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
 
     const started = yield* Effect.exit(restore(options.timeout(Fiber.join(request))))
-    if (Exit.isSuccess(started)) return yield* start.toHandle(started.value, settingsBefore)
+    if (Exit.isSuccess(started)) return yield* toHandle(start, started.value, settingsBefore)
 
     // The scope of the caller may stay open.
     turnHandlers.detach()
     if (!isSent()) request.interruptUnsafe()
-    const released = yield* start.abandon(request)
+    const released = yield* abandon(start, request)
     if (Exit.hasInterrupts(started)) yield* awaitWithTimeout(Fiber.await(released))
     return yield* Effect.failCause(started.cause)
   }))

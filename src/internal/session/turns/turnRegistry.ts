@@ -32,7 +32,7 @@ export interface AwaitedTurn {
 const toKey = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
 
 /** A `turn/start` request that has no response yet. */
-export interface PendingStart {
+interface PendingStart {
   readonly thread: OpenThread
   readonly state: TurnState
   readonly keepBackgroundTerminals: boolean

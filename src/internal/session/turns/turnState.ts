@@ -246,8 +246,8 @@ export class TurnState implements NotificationListener {
   }
 
   /**
-   * Releases the buffers of a turn that no caller waits for any more. Until it ends, only its start and its end are buffered. Until it has its
-   * id, those of all turns of the thread are.
+   * Releases the buffers of a turn that no caller waits for any more. Until it ends, only its start and its end are buffered. Before the
+   * turn id arrives, those of all turns of the thread are buffered.
    */
   release(): void {
     this.isReleased = true

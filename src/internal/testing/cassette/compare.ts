@@ -2,7 +2,8 @@
 import * as Predicate from "effect/Predicate"
 import { escape } from "effect/RegExp"
 import type * as Schema from "effect/Schema"
-import { isJsonObject, mapEntries, redacted } from "./redact.ts"
+import { redacted } from "../../redact.ts"
+import { isJsonObject, mapEntries } from "./redact.ts"
 
 /** A name in the recording, and its counterpart in this run. */
 export interface Renaming {
@@ -12,7 +13,7 @@ export interface Renaming {
   readonly from: number
 }
 
-export interface Difference {
+interface Difference {
   readonly path: string
   readonly expected: Schema.Json | undefined
   readonly actual: Schema.Json | undefined
@@ -123,7 +124,7 @@ const matchesRedacted = (expected: string, actual: string): boolean => {
   return actual.length - last.length >= position && actual.endsWith(last)
 }
 
-export interface Rules {
+interface Rules {
   readonly renamings: Renamings
   /** Names of properties that may differ. */
   readonly ignore: ReadonlySet<string>
@@ -192,7 +193,7 @@ class TreeComparison {
       return true
     }
     if (matchesRedacted(expected, recorded)) return true
-    // The client knows the turn id once it has received `turn/started`, which is a matter of time.
+    // The client knows the turn id once it has received `turn/started`, and `turn/started` may arrive at any time.
     if (this.method === "turn/interrupt" && name === "turnId" && (expected === "" || actual === "")) return true
     if (!this.mayRename) return false
     if (isPath) {

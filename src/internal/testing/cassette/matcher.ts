@@ -35,7 +35,7 @@ export const makeMatcher = (recording: {
   /** The threads that the program has sent a message about. */
   const used = new Set<string>()
 
-  /** Swaps two threads of equal requests that the program could not tell apart yet. */
+  /** Swaps two threads of equal requests that the program could not distinguish yet. */
   const swapThreads = (recorded: string, actual: string): Renaming | undefined => {
     const wanted = threads.get(recorded)
     const given = threads.get(actual)

@@ -40,7 +40,7 @@ export interface ReplayOptions {
    * A string of 8 characters or more in such a property replaces the recorded one in the server's messages.
    */
   readonly ignore?: ReadonlyArray<string> | undefined
-  /** The paths of this run, by the names that `record` got. */
+  /** The paths of this run, by the names that were passed to `record`. */
   readonly paths?: { readonly [name: string]: string } | undefined
 }
 

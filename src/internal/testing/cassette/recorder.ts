@@ -211,7 +211,7 @@ export const makeRecorder = Effect.fnUntraced(function*(path: string, options: R
   }
 })
 
-export type Recorder = Effect.Success<ReturnType<typeof makeRecorder>>
+type Recorder = Effect.Success<ReturnType<typeof makeRecorder>>
 
 /** Opens a connection, and records it under an index. */
 export const recordConnection = Effect.fnUntraced(function*(

@@ -3,10 +3,7 @@ import { identity } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import { escape } from "effect/RegExp"
 import type * as Schema from "effect/Schema"
-import { makeRedact } from "../../redact.ts"
-
-/** The replacement of a secret. */
-export const redacted = "<redacted>"
+import { ansiColors, makeRedact, redacted } from "../../redact.ts"
 
 export interface Redact {
   readonly text: (text: string) => string
@@ -19,9 +16,6 @@ const secretNames =
 
 /** The pattern of a name, also in snake case, which configuration uses. */
 const toNamePattern = (name: string): string => escape(name).replace(/([a-z0-9])([A-Z])/g, "$1[_-]?$2")
-
-// oxlint-disable-next-line no-control-regex
-const ansiColors = /\u001b\[[0-9;]*m/g
 
 export const isJsonObject = (value: Schema.Json | undefined): value is Schema.JsonObject =>
   Predicate.isObject(value) && !Array.isArray(value)

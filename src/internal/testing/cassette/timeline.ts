@@ -24,7 +24,7 @@ export interface ExpectedMessage {
 }
 
 /** A thread, the request that opened it, and the line of the response. */
-export interface OpenedThread {
+interface OpenedThread {
   readonly by: ExpectedMessage
   readonly line: number
   readonly step: Step
@@ -60,7 +60,7 @@ export const getKind = (message: Schema.Json): string => {
   return isJsonObject(message) ? "an object" : "a value"
 }
 
-export const isRequest = ({ message }: ExpectedMessage): boolean =>
+const isRequest = ({ message }: ExpectedMessage): boolean =>
   getMethod(message) !== undefined && getId(message) !== undefined
 
 /** Names a recorded message for a person. */

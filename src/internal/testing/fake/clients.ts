@@ -24,7 +24,7 @@ export interface Client {
   readonly unsubscribed: Set<string>
 }
 
-export interface WireOptions {
+interface WireOptions {
   readonly latency?: Duration.Input | undefined
   readonly splitAtEveryByte?: boolean | undefined
   readonly duplicateMessages?: boolean | undefined
@@ -66,7 +66,7 @@ export const makeClients = (options: WireOptions) => {
         )
     )
 
-  /** Sends a request to every client and waits for the first response. `onId` gets the id of the request. */
+  /** Sends a request to every client and waits for the first response. `onId` receives the id of the request. */
   const request = Effect.fnUntraced(function*(method: string, params: object, onId?: (id: number) => void) {
     const id = ++lastRequestId
     onId?.(id)
@@ -100,7 +100,7 @@ export const makeClients = (options: WireOptions) => {
     },
     /** Sends a line unchanged to every client. */
     writeLine: (text: string) => forEach((client) => write(client, `${text}\n`)),
-    /** Ends every connection, after the beginning of one more line. */
+    /** Ends every connection, after a part of one more line. */
     failAll: Effect.fnUntraced(function*(error: AppServerError, midLine = "") {
       yield* forEach((client) =>
         Effect.andThen(

@@ -7,7 +7,7 @@ import { configTree } from "../../configTree.ts"
 import { reject, type Rejection } from "./methods.ts"
 
 /** The working directory of threads and commands that name none. */
-export const workspace = "/workspace"
+const workspace = "/workspace"
 
 export interface Settings {
   readonly cwd: string

@@ -36,7 +36,7 @@ export const completedTurnJson = (turn: StoredTurn): Protocol.Turn => {
   return { ...turnJson(turn, messages.length === 0 ? "notLoaded" : "summary"), items: messages.slice(-1) }
 }
 
-const statusOf = (thread: StoredThread): Protocol.ThreadStatus => {
+const toStatus = (thread: StoredThread): Protocol.ThreadStatus => {
   if (!thread.loaded) return { type: "notLoaded" }
   if (thread.active !== undefined) return { type: "active", activeFlags: [] }
   return { type: thread.failed ? "systemError" : "idle" }
@@ -54,7 +54,7 @@ export const threadJson = (thread: StoredThread, withTurns = false): Protocol.Th
   reasoningEffort: thread.settings.effort,
   createdAt: thread.createdAt,
   updatedAt: thread.updatedAt,
-  status: statusOf(thread),
+  status: toStatus(thread),
   path: thread.ephemeral ? null : `/codex/sessions/${thread.id}.jsonl`,
   cwd: thread.settings.cwd,
   cliVersion: Protocol.version,
@@ -89,7 +89,7 @@ export const page = <A>(
   return Effect.succeed({ data: data.slice(start, end), nextCursor: end < data.length ? `${list}:${end}` : null })
 }
 
-/** A page of turns. Its cursors name a turn, so that they stay valid when turns are added, in both directions. */
+/** A page of turns. In both directions, its cursors name a turn, so that they stay valid when turns are added. */
 export const turnsPage = (
   thread: StoredThread,
   { cursor, itemsView, limit, sortDirection }: Protocol.ThreadTurnsListParams

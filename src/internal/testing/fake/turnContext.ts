@@ -1,4 +1,4 @@
-/** The context that a script gets: what it sends, requests and records for its turn. */
+/** The context of a script: what it sends, requests and records for its turn. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"

@@ -1,4 +1,4 @@
-/** The methods that start and steer turns, and those about the commands that turns leave running. */
+/** The methods that start and steer turns, and those about background terminals. */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import { itemCompleted, itemStarted, type Script } from "../../../testing/TurnScript.ts"

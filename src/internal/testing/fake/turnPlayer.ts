@@ -52,7 +52,7 @@ const complete = Effect.fnUntraced(function*(fake: Fake, thread: StoredThread, a
   yield* Deferred.succeed(active.stopped, undefined)
 })
 
-/** Plays one turn to its end, which comes however the script ends. */
+/** Plays one turn to its end, however its script ends. */
 const play = Effect.fnUntraced(function*(
   fake: Fake,
   thread: StoredThread,
