@@ -25,7 +25,8 @@ const layers: ReadonlyArray<Layer> = [
       "internal/handlers/**",
       "internal/approvals/**",
       "internal/questions/**",
-      "internal/tools/**"
+      "internal/tools/**",
+      "internal/output/**"
     ]
   },
   { name: "jsonrpc", modules: ["internal/jsonrpc/**"] },

@@ -1,0 +1,179 @@
+/** Typed answers: the JSON Schema that is sent for an Effect Schema, and the way back from the text of a response. */
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import type * as JsonSchema from "effect/JsonSchema"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type * as SchemaAST from "effect/SchemaAST"
+import * as SchemaIssue from "effect/SchemaIssue"
+import { AppServerError, InvalidRequest } from "../../AppServerError.ts"
+import { ownFields } from "../tools/ownFields.ts"
+import { encodedSchema } from "./encodedSchema.ts"
+import { makeFromWire } from "./fromWire.ts"
+import { findRefused, strictSchema } from "./strictSchema.ts"
+
+/** One thing that is wrong with a response. The path is that of the caller's schema, and the message holds no value. */
+export interface Issue {
+  readonly path: ReadonlyArray<PropertyKey>
+  readonly message: string
+}
+
+const isArrayKey = (key: PropertyKey): boolean => typeof key === "number" || key === "*"
+
+const isIdentifier = (key: PropertyKey): boolean => typeof key === "string" && /^[\p{L}_$][\p{L}\p{N}_$]*$/u.test(key)
+
+/** Shows a path as JavaScript writes it: `steps[0].title`. An element of any index is `[]`. */
+export const showPath = (path: ReadonlyArray<PropertyKey>): string =>
+  path.map((key, index) =>
+    key === "*"
+      ? "[]"
+      : isArrayKey(key)
+      ? `[${String(key)}]`
+      : isIdentifier(key)
+      ? `${index === 0 ? "" : "."}${String(key)}`
+      : `[${JSON.stringify(String(key))}]`
+  ).join("")
+
+/**
+ * A response that is not JSON, or not JSON of the schema. The message has one line for each issue, for the model or a person.
+ */
+export class OutputIssue extends Data.TaggedError("OutputIssue")<{ readonly issues: ReadonlyArray<Issue> }> {
+  override get message(): string {
+    return this.issues.map(({ message, path }) => path.length === 0 ? message : `\`${showPath(path)}\`: ${message}`)
+      .join("\n")
+  }
+}
+
+/** What a turn with typed output needs of its schema. */
+export interface OutputCodec<out A, out RD = never, out RE = never> {
+  /** The JSON Schema of the response, by the rules of OpenAI's strict mode. */
+  readonly jsonSchema: JsonSchema.JsonSchema
+  /** Decodes the text of a response. Fails with all issues. */
+  readonly decode: (text: string) => Effect.Effect<A, OutputIssue, RD>
+  /** Encodes a value as the text that a model would write. */
+  readonly encode: (value: unknown) => Effect.Effect<string, Schema.SchemaError, RE>
+  /** Converts JSON that is still incomplete to the JSON of the caller's schema. Never throws. */
+  readonly fromPartial: (json: unknown) => unknown
+}
+
+/** The field that holds the output on the wire, where the schema itself is not a struct. */
+const wrapperField = "value"
+
+const isStruct = (ast: SchemaAST.AST): boolean =>
+  ast._tag === "Suspend" ? isStruct(ast.thunk()) : ast._tag === "Objects" && ast.indexSignatures.length === 0
+
+const refuse = (path: ReadonlyArray<PropertyKey>, problem: string): AppServerError => {
+  const part = path.length === 0 ? "`output`" : `\`${showPath(path)}\` of \`output\``
+  return new AppServerError({
+    reason: new InvalidRequest({
+      method: "turn/start",
+      description: `${part} has no strict JSON Schema: ${problem}`
+    })
+  })
+}
+
+const allErrors: SchemaAST.ParseOptions = { errors: "all" }
+
+const formatIssue = SchemaIssue.makeFormatterStandardSchemaV1()
+
+const issuesOf = (error: Schema.SchemaError): ReadonlyArray<Issue> =>
+  formatIssue(error.issue).issues.map(({ message, path = [] }) => ({
+    path: path.map((key) => typeof key === "object" ? key.key : key),
+    message
+  }))
+
+const startsWith = (path: ReadonlyArray<PropertyKey>, start: ReadonlyArray<PropertyKey>): boolean =>
+  start.every((key, index) => String(path[index]) === String(key))
+
+/** The issues of the JSON, and those of decoding that are not about a part of which an issue is known. */
+const merge = (json: ReadonlyArray<Issue>, decoding: ReadonlyArray<Issue>): ReadonlyArray<Issue> => [
+  ...json,
+  ...decoding.filter(({ path }) => !json.some((issue) => startsWith(path, issue.path) || startsWith(issue.path, path)))
+]
+
+const parse = (text: string): Result.Result<unknown, OutputIssue> =>
+  Result.try({
+    try: (): unknown => JSON.parse(text),
+    catch: () =>
+      new OutputIssue({
+        issues: [{ path: [], message: text.trim() === "" ? "The response is empty" : "The response is not JSON" }]
+      })
+  })
+
+/** Only typed output needs this module of Effect, which loads 6 ms of modules. */
+const loadStructuredOutput = Effect.promise(() => import("effect/ai/OpenAiStructuredOutput"))
+
+/**
+ * Makes the codec of a schema's output, or refuses the schema, before anything is sent, with the path of the part that strict
+ * JSON Schema cannot express.
+ *
+ * A schema that is not a struct travels in a field of an object. The field shows neither in values nor in paths.
+ */
+export const makeOutputCodec = Effect.fnUntraced(function*<A, E, RD, RE>(
+  schema: Schema.ConstraintCodec<A, E, RD, RE>
+): Effect.fn.Return<OutputCodec<A, RD, RE>, AppServerError> {
+  const { toCodecOpenAI } = yield* loadStructuredOutput
+  const { jsonCodec, wire } = yield* Effect.try({
+    try: () => {
+      const jsonCodec = Schema.toCodecJson(schema)
+      return { jsonCodec, wire: encodedSchema(jsonCodec.ast) }
+    },
+    catch: (cause) => refuse([], `${String(cause)}. Use a schema that JSON can encode`)
+  })
+  const [inexpressible] = wire.inexpressible
+  if (inexpressible !== undefined) return yield* refuse(inexpressible.path, inexpressible.problem)
+
+  const isWrapped = !isStruct(wire.ast)
+  const unwrapPath = (path: ReadonlyArray<PropertyKey>) => isWrapped ? path.slice(1) : path
+  const sent = yield* Effect.try({
+    try: () => {
+      const json = Schema.make<Schema.Codec<unknown>>(wire.ast)
+      const { codec, jsonSchema } = toCodecOpenAI(isWrapped ? Schema.Struct({ [wrapperField]: json }) : json)
+      return { codec: codec as Schema.Codec<unknown>, jsonSchema: strictSchema(jsonSchema) }
+    },
+    catch: (cause) => refuse([], `${String(cause)}. Use a schema that JSON can encode`)
+  })
+  const refused = findRefused(sent.jsonSchema)
+  if (refused !== undefined) return yield* refuse(unwrapPath(refused.path), refused.problem)
+
+  const unwrap = (json: unknown): unknown =>
+    isWrapped ? (json as { readonly [wrapperField]?: unknown } | null | undefined)?.[wrapperField] : json
+  const withOwnFields = ownFields(sent.jsonSchema)
+  const decodeWire = Schema.decodeUnknownResult(sent.codec, allErrors)
+  const checkJson = Schema.decodeUnknownResult(Schema.make<Schema.Codec<unknown>>(wire.ast), allErrors)
+  const decodeJson = Schema.decodeUnknownEffect(jsonCodec, allErrors)
+  const encodeJson = Schema.encodeUnknownEffect(jsonCodec)
+  const encodeWire = Schema.encodeUnknownEffect(sent.codec)
+  const fromWire = makeFromWire(wire.ast)
+
+  const decode = Effect.fnUntraced(function*(text: string) {
+    const json = withOwnFields(yield* Effect.fromResult(parse(text)))
+    const strict = decodeWire(json)
+    if (Result.isSuccess(strict)) {
+      return yield* decodeJson(withOwnFields(unwrap(strict.success))).pipe(
+        Effect.mapError((error) => new OutputIssue({ issues: issuesOf(error) }))
+      )
+    }
+    // A provider without strict mode may write a tuple as an array, or leave out a field. The conversion also reports
+    // each issue at its path in the caller's schema, and those of the strict codec and of decoding at once.
+    const plain = withOwnFields(fromWire(unwrap(json)))
+    const checked = checkJson(plain)
+    const jsonIssues = Result.isFailure(checked) ? issuesOf(checked.failure) : []
+    const decoded = yield* Effect.result(decodeJson(plain))
+    if (Result.isSuccess(decoded) && jsonIssues.length === 0) return decoded.success
+    return yield* new OutputIssue({
+      issues: merge(jsonIssues, Result.isFailure(decoded) ? issuesOf(decoded.failure) : [])
+    })
+  })
+
+  return {
+    jsonSchema: sent.jsonSchema,
+    decode,
+    encode: (value) =>
+      encodeJson(value).pipe(
+        Effect.flatMap((json) => encodeWire(isWrapped ? { [wrapperField]: json } : json)),
+        Effect.map((json) => JSON.stringify(json))
+      ),
+    fromPartial: (json) => fromWire(unwrap(json))
+  }
+})
