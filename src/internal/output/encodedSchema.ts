@@ -86,6 +86,12 @@ const union = (ast: SchemaAST.Union, decoded: SchemaAST.Union, walk: Walk): Sche
     : new SchemaAST.Union(types, ast.options, ast.annotations, ast.checks, undefined, ast.context)
 }
 
+/** A `Schema.Number` has its bounds on the decoded side, and on the JSON side the check that it is finite. */
+const withBounds = (ast: SchemaAST.AST, { checks }: SchemaAST.Number): SchemaAST.AST =>
+  ast._tag === "Number" && ast.checks !== undefined && checks !== undefined
+    ? new SchemaAST.Number(ast.annotations, [...ast.checks, ...checks], undefined, ast.context)
+    : ast
+
 /** A tuple that repeats the type of its rest, such as `Schema.NonEmptyArray`, is an array with a minimum length. */
 const arrays = (ast: SchemaAST.Arrays, decoded: SchemaAST.Arrays, walk: Walk): SchemaAST.AST => {
   const elements = decoded.elements.map((type, index) => walk(type, index))
@@ -149,9 +155,8 @@ export const encodedSchema = (codec: SchemaAST.AST): {
     }
     const problem = problemOf(encoded)
     if (problem !== undefined) inexpressible.push({ path: here, problem })
-    // The bounds of a `Schema.Number` are on its decoded side.
     const json = numeric !== undefined && hasNonFinite(encoded)
-      ? new SchemaAST.Number(numeric.annotations, numeric.checks, undefined, encoded.context)
+      ? withBounds(children(encoded, decoded, walk), numeric)
       : children(encoded, decoded, walk)
     const out = describe(json, title, description)
     known.set(ast, out)

@@ -194,6 +194,8 @@ export const findRefused = (jsonSchema: Node): Refused | undefined => {
   let properties = 0
   let enumValues = 0
   let names = charsOf([...definitions.keys()])
+  /** The depth at which each definition was visited: it is not visited again where it is less deep. */
+  const deepest = new Map<string, number>()
 
   const nested = (
     node: Node,
@@ -212,9 +214,10 @@ export const findRefused = (jsonSchema: Node): Refused | undefined => {
     }
     const name = fromRef(node.$ref)
     const definition = name === undefined ? undefined : definitions.get(name)
-    return name === undefined || definition === undefined || open.includes(name)
-      ? undefined
-      : visit(definition, path, depth, [...open, name])
+    if (name === undefined || definition === undefined || open.includes(name)) return undefined
+    if (depth <= (deepest.get(name) ?? -1)) return undefined
+    deepest.set(name, depth)
+    return visit(definition, path, depth, [...open, name])
   }
 
   const counted = new Set<Node>()
