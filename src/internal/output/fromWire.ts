@@ -86,9 +86,13 @@ const struct = (ast: SchemaAST.Objects, json: Fields, convert: Convert): unknown
 
 type Convert = (ast: SchemaAST.AST, json: unknown) => unknown
 
+/** The maximum number of containers inside each other. Schemas are read by recursion, which more could overflow. */
+export const maxNesting = 200
+
 /** Converts the JSON of one schema, as a model writes it, to the JSON that the schema's codec decodes. */
 export const makeFromWire = (root: SchemaAST.AST): (json: unknown) => unknown => {
   const known: Known = new WeakMap()
+  let nesting = 0
   const container = (ast: SchemaAST.AST, json: object): unknown => {
     switch (ast._tag) {
       case "Arrays":
@@ -111,11 +115,13 @@ export const makeFromWire = (root: SchemaAST.AST): (json: unknown) => unknown =>
     }
   }
   const convert: Convert = (type, json) => {
-    if (!Predicate.isObjectOrArray(json)) return json
+    if (!Predicate.isObjectOrArray(json) || nesting >= maxNesting) return json
     const ast = resolve(type)
     const before = known.get(json)
     if (before?.ast === ast) return before.value
+    nesting++
     const value = container(ast, json)
+    nesting--
     if (ast._tag !== "Union") known.set(json, { ast, value })
     return value
   }

@@ -2,6 +2,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
+import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
@@ -9,7 +10,7 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import { AppServerError, InvalidRequest } from "../../AppServerError.ts"
 import { ownFields } from "../tools/ownFields.ts"
 import { encodedSchema } from "./encodedSchema.ts"
-import { makeFromWire } from "./fromWire.ts"
+import { makeFromWire, maxNesting } from "./fromWire.ts"
 import { findRefused, strictSchema } from "./strictSchema.ts"
 
 /** One thing that is wrong with a response. The path is that of the caller's schema, and the message holds no value. */
@@ -91,14 +92,28 @@ const merge = (json: ReadonlyArray<Issue>, decoding: ReadonlyArray<Issue>): Read
   ...decoding.filter(({ path }) => !json.some((issue) => startsWith(path, issue.path) || startsWith(issue.path, path)))
 ]
 
+/** Whether JSON is nested deeper than a schema can be read. */
+const isTooDeep = (json: unknown): boolean => {
+  let level: ReadonlyArray<unknown> = [json]
+  for (let depth = 0; depth <= maxNesting; depth++) {
+    level = level.flatMap((value) => Predicate.isObjectOrArray(value) ? Object.values(value) : [])
+    if (level.length === 0) return false
+  }
+  return true
+}
+
+const outputIssue = (message: string): OutputIssue => new OutputIssue({ issues: [{ path: [], message }] })
+
 const parse = (text: string): Result.Result<unknown, OutputIssue> =>
   Result.try({
     try: (): unknown => JSON.parse(text),
-    catch: () =>
-      new OutputIssue({
-        issues: [{ path: [], message: text.trim() === "" ? "The response is empty" : "The response is not JSON" }]
-      })
-  })
+    catch: () => outputIssue(text.trim() === "" ? "The response is empty" : "The response is not JSON")
+  }).pipe(
+    Result.filterOrFail(
+      (json) => !isTooDeep(json),
+      () => outputIssue(`The response is nested deeper than \`${maxNesting}\` levels`)
+    )
+  )
 
 /** Only typed output needs this module of Effect, which loads 6 ms of modules. */
 const loadStructuredOutput = Effect.promise(() => import("effect/ai/OpenAiStructuredOutput"))

@@ -96,6 +96,8 @@ const fromRef = (ref: unknown): string | undefined =>
     ? ref.slice(prefix.length).replaceAll("~1", "/").replaceAll("~0", "~")
     : undefined
 
+type Definitions = ReadonlyMap<string, Node>
+
 const replaceRefs = (schema: Node, name: (name: string) => string | undefined): Node =>
   rewrite(schema, (node) => {
     const ref = fromRef(node.$ref)
@@ -103,61 +105,70 @@ const replaceRefs = (schema: Node, name: (name: string) => string | undefined): 
     return other === undefined ? node : { ...node, $ref: toRef(other) }
   })
 
-const countRefs = (schema: Node, counts: Map<string, number>): void => {
+const refsOf = (schema: Node): ReadonlyArray<string> => {
+  const refs: Array<string> = []
   rewrite(schema, (node) => {
     const name = fromRef(node.$ref)
-    if (name !== undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
+    if (name !== undefined) refs.push(name)
     return node
   })
+  return refs
 }
 
-/** Definitions that are only another name of one, and definitions that are equal, become one. */
-const mergeEqual = (root: Node, definitions: Map<string, Node>): Node => {
-  for (;;) {
-    const names = new Map<string, string>()
-    const renamed = new Map<string, string>()
-    for (const [name, definition] of definitions) {
-      const alias = hasOnly(definition, "$ref") ? fromRef(definition.$ref) : undefined
-      const content = JSON.stringify(replaceRefs(definition, (ref) => ref === name ? "" : undefined))
-      const equal = alias !== undefined && alias !== name ? alias : names.get(content)
-      if (equal === undefined) names.set(content, name)
-      else renamed.set(name, equal)
+/** The definitions that are only another name of one, or equal to one, with that one. */
+const findEqual = (definitions: Definitions): (name: string) => string => {
+  const equal = new Map<string, string>()
+  const byContent = new Map<string, string>()
+  const resolve = (name: string): string => {
+    const other = equal.get(name)
+    return other === undefined ? name : resolve(other)
+  }
+  for (const [name, definition] of definitions) {
+    const alias = hasOnly(definition, "$ref") ? fromRef(definition.$ref) : undefined
+    const content = JSON.stringify(replaceRefs(definition, (ref) => ref === name ? "" : undefined))
+    const other = alias === undefined ? byContent.get(content) : resolve(alias)
+    if (other === undefined) byContent.set(content, name)
+    else if (other !== name) equal.set(name, other)
+  }
+  return resolve
+}
+
+/** Merges equal definitions, until the references that this changes make no others equal. */
+const mergeEqual = (root: Node, definitions: Definitions): readonly [root: Node, definitions: Definitions] => {
+  const resolve = findEqual(definitions)
+  const kept = [...definitions].filter(([name]) => resolve(name) === name)
+  return kept.length === definitions.size
+    ? [root, definitions]
+    : mergeEqual(replaceRefs(root, resolve), new Map(kept.map(([name, node]) => [name, replaceRefs(node, resolve)])))
+}
+
+/** Drops definitions that are not used. One that is used once stands where it is used. */
+const inlineSingle = (root: Node, definitions: Definitions): readonly [root: Node, definitions: Definitions] => {
+  const counts = new Map<string, number>()
+  const count = (node: Node): void => {
+    for (const name of refsOf(node)) {
+      const definition = definitions.get(name)
+      const before = counts.get(name) ?? 0
+      counts.set(name, before + 1)
+      if (before === 0 && definition !== undefined) count(definition)
     }
-    const [first] = renamed
-    if (first === undefined) return root
-    const [old, name] = first
-    definitions.delete(old)
-    const rename = (ref: string) => ref === old ? name : undefined
-    for (const [key, definition] of definitions) definitions.set(key, replaceRefs(definition, rename))
-    root = replaceRefs(root, rename)
   }
-}
-
-/** A definition that is used once, and not by itself, stands where it is used. One that is not used goes. */
-const inlineSingle = (root: Node, definitions: Map<string, Node>): Node => {
-  for (;;) {
-    const counts = new Map<string, number>()
-    countRefs(root, counts)
-    for (const definition of definitions.values()) countRefs(definition, counts)
-    const found = [...definitions].find(([name, definition]) => {
-      const own = new Map<string, number>()
-      countRefs(definition, own)
-      return counts.get(name) === own.get(name) || (counts.get(name) === 1 && !own.has(name))
+  count(root)
+  // A recursive definition is used by itself as well, so this ends.
+  const inline = (schema: Node): Node =>
+    rewrite(schema, (node) => {
+      const name = fromRef(node.$ref)
+      const definition = name !== undefined && counts.get(name) === 1 ? definitions.get(name) : undefined
+      return definition === undefined ? node : inline(definition)
     })
-    if (found === undefined) return root
-    const [name, definition] = found
-    definitions.delete(name)
-    const inline = (node: Node): Node => fromRef(node.$ref) === name ? { ...definition } : node
-    for (const [key, other] of definitions) definitions.set(key, rewrite(other, inline))
-    root = rewrite(root, inline)
-  }
+  const kept = [...definitions].filter(([name]) => (counts.get(name) ?? 0) > 1)
+  return [inline(root), new Map(kept.map(([name, definition]) => [name, inline(definition)]))]
 }
 
 /** The same JSON Schema by the rules of strict mode, without repetitions and definitions that are not used. */
 export const strictSchema = (jsonSchema: Node): Node => {
   const { $defs, ...rest } = rewrite(jsonSchema, normalize)
-  const definitions = new Map(entriesOf($defs))
-  const root = inlineSingle(mergeEqual(rest, definitions), definitions)
+  const [root, definitions] = inlineSingle(...mergeEqual(rest, new Map(entriesOf($defs))))
   const small = definitions.size === 0 ? root : { ...root, $defs: Object.fromEntries(definitions) }
   return rewrite(small, normalize)
 }

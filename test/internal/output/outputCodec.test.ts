@@ -208,6 +208,16 @@ describe("makeOutputCodec", () => {
       assert.isNotEmpty(yield* issues(Schema.Struct({ a: Schema.Int }), "[]"))
     }))
 
+  it.effect("reports a response that is nested too deeply", () =>
+    Effect.gen(function*() {
+      const codec = yield* makeOutputCodec(Tree)
+      const nested = (levels: number) =>
+        `{"label":"","children":[`.repeat(levels) + `{"label":"","children":[]}` + "]}".repeat(levels)
+      yield* codec.decode(nested(90))
+      assert.deepStrictEqual(yield* issues(Tree, nested(20_000)), ["The response is nested deeper than `200` levels"])
+      codec.fromPartial(JSON.parse(nested(5000)))
+    }))
+
   it.effect("decodes plain JSON of a provider without strict mode", () =>
     Effect.gen(function*() {
       const codec = yield* makeOutputCodec(Schema.Struct({
