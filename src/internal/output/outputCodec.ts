@@ -115,8 +115,96 @@ const parse = (text: string): Result.Result<unknown, OutputIssue> =>
     )
   )
 
-/** Only typed output needs this module of Effect, which loads 6 ms of modules. */
+/** Only typed output needs this module of Effect. */
 const loadStructuredOutput = Effect.promise(() => import("effect/ai/OpenAiStructuredOutput"))
+
+type ToCodec = Effect.Success<typeof loadStructuredOutput>["toCodecOpenAI"]
+
+interface Compiled {
+  /** Decodes what travels to JSON of the schema. */
+  readonly wireCodec: Schema.Codec<unknown>
+  /** The JSON of the schema. */
+  readonly json: Schema.Codec<unknown>
+  readonly isWrapped: boolean
+  readonly jsonSchema: JsonSchema.JsonSchema
+}
+
+const notEncodable = (cause: unknown): AppServerError =>
+  refuse([], `${String(cause)}. Use a schema that JSON can encode`)
+
+/** The schema of what travels, or the refusal of a schema that strict JSON Schema cannot express. */
+const compile = (jsonCodec: Schema.Constraint, toCodec: ToCodec): Result.Result<Compiled, AppServerError> =>
+  Result.gen(function*() {
+    const { ast, inexpressible: [inexpressible] } = yield* Result.try({
+      try: () => encodedSchema(jsonCodec.ast),
+      catch: notEncodable
+    })
+    if (inexpressible !== undefined) return yield* Result.fail(refuse(inexpressible.path, inexpressible.problem))
+    const isWrapped = !isStruct(ast)
+    const json = Schema.make<Schema.Codec<unknown>>(ast)
+    const { codec, jsonSchema } = yield* Result.try({
+      try: () => {
+        const { codec, jsonSchema } = toCodec(isWrapped ? Schema.Struct({ [wrapperField]: json }) : json)
+        return { codec, jsonSchema: strictSchema(jsonSchema) }
+      },
+      catch: notEncodable
+    })
+    const refused = findRefused(jsonSchema)
+    return refused === undefined
+      ? { wireCodec: codec as Schema.Codec<unknown>, json, isWrapped, jsonSchema }
+      : yield* Result.fail(refuse(isWrapped ? refused.path.slice(1) : refused.path, refused.problem))
+  })
+
+const makeCodec = <A, E, RD, RE>(
+  jsonCodec: Schema.ConstraintCodec<A, E, RD, RE>,
+  { isWrapped, json, jsonSchema, wireCodec }: Compiled
+): OutputCodec<A, RD, RE> => {
+  const unwrap = (value: unknown): unknown =>
+    isWrapped ? (value as { readonly [wrapperField]?: unknown } | null | undefined)?.[wrapperField] : value
+  const withOwnFields = ownFields(jsonSchema)
+  const decodeWire = Schema.decodeUnknownResult(wireCodec, allErrors)
+  const checkJson = Schema.decodeUnknownResult(json, allErrors)
+  const decodeJson = Schema.decodeUnknownEffect(jsonCodec, allErrors)
+  const encodeJson = Schema.encodeUnknownEffect(jsonCodec)
+  const encodeWire = Schema.encodeUnknownEffect(wireCodec)
+  const fromWire = makeFromWire(json.ast)
+
+  const decode = Effect.fnUntraced(function*(text: string) {
+    const sent = withOwnFields(yield* Effect.fromResult(parse(text)))
+    const strict = decodeWire(sent)
+    if (Result.isSuccess(strict)) {
+      return yield* decodeJson(withOwnFields(unwrap(strict.success))).pipe(
+        Effect.mapError((error) => new OutputIssue({ issues: issuesOf(error) }))
+      )
+    }
+    // A provider without strict mode may write a tuple as an array, or leave out a field. The conversion also reports
+    // each issue at its path in the caller's schema, and those of the JSON and of decoding at once.
+    const plain = withOwnFields(fromWire(unwrap(sent)))
+    const checked = checkJson(plain)
+    const decoded = yield* Effect.result(decodeJson(plain))
+    if (Result.isSuccess(decoded) && Result.isSuccess(checked)) return decoded.success
+    return yield* new OutputIssue({
+      issues: merge(
+        Result.isFailure(checked) ? issuesOf(checked.failure) : [],
+        Result.isFailure(decoded) ? issuesOf(decoded.failure) : []
+      )
+    })
+  })
+
+  return {
+    jsonSchema,
+    decode,
+    encode: (value) =>
+      encodeJson(value).pipe(
+        Effect.flatMap((encoded) => encodeWire(isWrapped ? { [wrapperField]: encoded } : encoded)),
+        Effect.map((encoded) => JSON.stringify(encoded))
+      ),
+    fromPartial: (value) => fromWire(unwrap(value))
+  }
+}
+
+/** A program asks for the same schema again and again, and to compile one takes milliseconds. */
+const codecs = new WeakMap<SchemaAST.AST, unknown>()
 
 /**
  * Makes the codec of a schema's output, or refuses the schema, before anything is sent, with the path of the part that strict
@@ -127,68 +215,11 @@ const loadStructuredOutput = Effect.promise(() => import("effect/ai/OpenAiStruct
 export const makeOutputCodec = Effect.fnUntraced(function*<A, E, RD, RE>(
   schema: Schema.ConstraintCodec<A, E, RD, RE>
 ): Effect.fn.Return<OutputCodec<A, RD, RE>, AppServerError> {
+  const known = codecs.get(schema.ast)
+  if (known !== undefined) return known as OutputCodec<A, RD, RE>
   const { toCodecOpenAI } = yield* loadStructuredOutput
-  const { jsonCodec, wire } = yield* Effect.try({
-    try: () => {
-      const jsonCodec = Schema.toCodecJson(schema)
-      return { jsonCodec, wire: encodedSchema(jsonCodec.ast) }
-    },
-    catch: (cause) => refuse([], `${String(cause)}. Use a schema that JSON can encode`)
-  })
-  const [inexpressible] = wire.inexpressible
-  if (inexpressible !== undefined) return yield* refuse(inexpressible.path, inexpressible.problem)
-
-  const isWrapped = !isStruct(wire.ast)
-  const unwrapPath = (path: ReadonlyArray<PropertyKey>) => isWrapped ? path.slice(1) : path
-  const sent = yield* Effect.try({
-    try: () => {
-      const json = Schema.make<Schema.Codec<unknown>>(wire.ast)
-      const { codec, jsonSchema } = toCodecOpenAI(isWrapped ? Schema.Struct({ [wrapperField]: json }) : json)
-      return { codec: codec as Schema.Codec<unknown>, jsonSchema: strictSchema(jsonSchema) }
-    },
-    catch: (cause) => refuse([], `${String(cause)}. Use a schema that JSON can encode`)
-  })
-  const refused = findRefused(sent.jsonSchema)
-  if (refused !== undefined) return yield* refuse(unwrapPath(refused.path), refused.problem)
-
-  const unwrap = (json: unknown): unknown =>
-    isWrapped ? (json as { readonly [wrapperField]?: unknown } | null | undefined)?.[wrapperField] : json
-  const withOwnFields = ownFields(sent.jsonSchema)
-  const decodeWire = Schema.decodeUnknownResult(sent.codec, allErrors)
-  const checkJson = Schema.decodeUnknownResult(Schema.make<Schema.Codec<unknown>>(wire.ast), allErrors)
-  const decodeJson = Schema.decodeUnknownEffect(jsonCodec, allErrors)
-  const encodeJson = Schema.encodeUnknownEffect(jsonCodec)
-  const encodeWire = Schema.encodeUnknownEffect(sent.codec)
-  const fromWire = makeFromWire(wire.ast)
-
-  const decode = Effect.fnUntraced(function*(text: string) {
-    const json = withOwnFields(yield* Effect.fromResult(parse(text)))
-    const strict = decodeWire(json)
-    if (Result.isSuccess(strict)) {
-      return yield* decodeJson(withOwnFields(unwrap(strict.success))).pipe(
-        Effect.mapError((error) => new OutputIssue({ issues: issuesOf(error) }))
-      )
-    }
-    // A provider without strict mode may write a tuple as an array, or leave out a field. The conversion also reports
-    // each issue at its path in the caller's schema, and those of the strict codec and of decoding at once.
-    const plain = withOwnFields(fromWire(unwrap(json)))
-    const checked = checkJson(plain)
-    const jsonIssues = Result.isFailure(checked) ? issuesOf(checked.failure) : []
-    const decoded = yield* Effect.result(decodeJson(plain))
-    if (Result.isSuccess(decoded) && jsonIssues.length === 0) return decoded.success
-    return yield* new OutputIssue({
-      issues: merge(jsonIssues, Result.isFailure(decoded) ? issuesOf(decoded.failure) : [])
-    })
-  })
-
-  return {
-    jsonSchema: sent.jsonSchema,
-    decode,
-    encode: (value) =>
-      encodeJson(value).pipe(
-        Effect.flatMap((json) => encodeWire(isWrapped ? { [wrapperField]: json } : json)),
-        Effect.map((json) => JSON.stringify(json))
-      ),
-    fromPartial: (json) => fromWire(unwrap(json))
-  }
+  const jsonCodec = yield* Effect.try({ try: () => Schema.toCodecJson(schema), catch: notEncodable })
+  const codec = makeCodec(jsonCodec, yield* Effect.fromResult(compile(jsonCodec, toCodecOpenAI)))
+  codecs.set(schema.ast, codec)
+  return codec
 })
