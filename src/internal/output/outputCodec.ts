@@ -1,4 +1,4 @@
-/** Typed answers: the JSON Schema that is sent for an Effect Schema, and the way back from the text of a response. */
+/** Typed output: the JSON Schema that is sent for an Effect Schema, and the way back from the text of a response. */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
@@ -161,7 +161,8 @@ const makeCodec = <A, E, RD, RE>(
 ): OutputCodec<A, RD, RE> => {
   const unwrap = (value: unknown): unknown =>
     isWrapped ? (value as { readonly [wrapperField]?: unknown } | null | undefined)?.[wrapperField] : value
-  const withOwnFields = ownFields(jsonSchema)
+  // On the wire, the names of fields may be values.
+  const withOwnFields = ownFields(Schema.toJsonSchemaDocument(json))
   const decodeWire = Schema.decodeUnknownResult(wireCodec, allErrors)
   const checkJson = Schema.decodeUnknownResult(json, allErrors)
   const decodeJson = Schema.decodeUnknownEffect(jsonCodec, allErrors)
@@ -173,12 +174,13 @@ const makeCodec = <A, E, RD, RE>(
     const sent = withOwnFields(yield* Effect.fromResult(parse(text)))
     const strict = decodeWire(sent)
     if (Result.isSuccess(strict)) {
-      return yield* decodeJson(withOwnFields(unwrap(strict.success))).pipe(
+      return yield* decodeJson(unwrap(strict.success)).pipe(
         Effect.mapError((error) => new OutputIssue({ issues: issuesOf(error) }))
       )
     }
     // A provider without strict mode may write a tuple as an array, or leave out a field. The conversion also reports
-    // each issue at its path in the caller's schema, and those of the JSON and of decoding at once.
+    // each issue at its path in the caller's schema, those of the JSON and of decoding at once, and it knows inherited
+    // names, which the codec of a record reads as fields.
     const plain = withOwnFields(fromWire(unwrap(sent)))
     const checked = checkJson(plain)
     const decoded = yield* Effect.result(decodeJson(plain))

@@ -29,8 +29,9 @@ const issues = Effect.fnUntraced(function*(schema: Any, response: unknown) {
 
 const refusal = (schema: Schema.Constraint) =>
   Effect.map(Effect.flip(makeOutputCodec(schema as Any)), ({ reason }) => {
-    assert.strictEqual(reason._tag, "InvalidRequest")
-    return reason.message
+    if (reason._tag !== "InvalidRequest") return assert.fail(reason._tag)
+    assert.strictEqual(reason.method, "turn/start")
+    return reason.description
   })
 
 interface Tree {
@@ -128,6 +129,12 @@ describe("makeOutputCodec", () => {
       assert.deepStrictEqual(Object.keys(none), [])
       const all = yield* codec.decode(`{"toString":"a","constructor":"b","__proto__":"1970-01-01T00:00:00.000Z"}`)
       assert.deepStrictEqual(Object.keys(all).sort(), ["__proto__", "constructor", "toString"])
+      const open = yield* makeOutputCodec(
+        Schema.StructWithRest(Schema.Struct({ toString: Schema.optionalKey(Schema.String) }), [
+          Schema.Record(Schema.String, Schema.String)
+        ])
+      )
+      assert.deepStrictEqual(Object.keys(yield* open.decode(`{"value":[{"0":"a","1":"b"}]}`)), ["a"])
     }))
 
   it.effect("wraps a root that is not a struct, and only that", () =>
@@ -159,6 +166,23 @@ describe("makeOutputCodec", () => {
       assert.strictEqual(who!.description, "a person")
       assert.deepStrictEqual([first!.type, first!.minItems], ["array", 1])
       assert.isUndefined(jsonSchema.$defs)
+    }))
+
+  it.effect("sends each definition once, and keeps the description of a field that refers to one", () =>
+    Effect.gen(function*() {
+      const Part = Schema.Struct({ n: Schema.Int }).annotate({ identifier: "Part" })
+      const Twin = Schema.Struct({ n: Schema.Int }).annotate({ identifier: "Twin" })
+      const { jsonSchema } = yield* makeOutputCodec(Schema.Struct({
+        a: Part.pipe(Schema.annotateKey({ description: "the first" })),
+        b: Part,
+        c: Twin,
+        d: Schema.Array(Twin)
+      }))
+      assert.deepStrictEqual(brokenRules(jsonSchema), [])
+      assert.strictEqual(Object.keys(jsonSchema.$defs as object).length, 1)
+      assert.include(JSON.stringify(jsonSchema), "the first")
+      const tree = yield* makeOutputCodec(Tree)
+      assert.strictEqual(Object.keys(tree.jsonSchema.$defs as object).length, 1)
     }))
 
   it.effect("describes a pattern with lookaround, which strict mode refuses", () =>
@@ -263,7 +287,7 @@ describe("a schema without strict JSON Schema", () => {
     Effect.gen(function*() {
       assert.strictEqual(
         yield* refusal(Schema.Struct({ a: Schema.Array(Schema.Struct({ b: Schema.Unknown })) })),
-        "Invalid turn/start request, nothing was sent: `a[].b` of `output` has no strict JSON Schema: it accepts any " +
+        "`a[].b` of `output` has no strict JSON Schema: it accepts any " +
           "JSON. Give it a schema with fields, or use `Schema.fromJsonString(Schema.Unknown)`"
       )
       assert.include(yield* refusal(Schema.Any), "`output` has no strict JSON Schema")
