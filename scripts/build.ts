@@ -47,6 +47,9 @@ const bundle = await rolldown({
   // A program may use any export, so the build removes none.
   treeshake: false
 })
+/** The modules that a dynamic import loads. */
+const lazy = /[\\/]src[\\/]internal[\\/]output[\\/](?:encodedSchema|fromWire|outputCodec|strictSchema)\.ts$/
+
 await bundle.write({
   dir: output,
   sourcemap: true,
@@ -55,7 +58,7 @@ await bundle.write({
   codeSplitting: {
     groups: [{
       name: "effect-codex",
-      test: (id) => !/[\\/]src[\\/](?:index|testing|internal[\\/]testing|ai[.\\/])/.test(id)
+      test: (id) => !/[\\/]src[\\/](?:index|testing|internal[\\/]testing|ai[.\\/])/.test(id) && !lazy.test(id)
     }]
   }
 })

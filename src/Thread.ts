@@ -8,13 +8,15 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
 import * as Predicate from "effect/Predicate"
+import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import type * as Approvals from "./internal/approvals/model.ts"
-import { boolean, duration, jsonSchema, type Kinds, optionIssue } from "./internal/options.ts"
+import { boolean, count, duration, jsonSchema, type Kinds, optionIssue, schema } from "./internal/options.ts"
+import { loadOutputCodec } from "./internal/output/loadOutputCodec.ts"
 import type * as Questions from "./internal/questions/model.ts"
 import { contextHandlers, type HandlerOptions, provideHandlers } from "./internal/session/handlers/handlers.ts"
 import type { SessionState } from "./internal/session/sessionState.ts"
@@ -29,9 +31,27 @@ import { compactThread } from "./internal/session/turns/compactThread.ts"
 import { exclusiveOptions, startTurn } from "./internal/session/turns/startTurn.ts"
 import { closeTurns } from "./internal/session/turns/turnHandle.ts"
 import { requestTimeout, startDeadline, startIdleTimeout, startTimeout } from "./internal/session/turns/turnTimeouts.ts"
+import { runTyped, startTyped } from "./internal/typedTurn/typedTurn.ts"
 import * as Protocol from "./Protocol.ts"
 import type * as Sandbox from "./Sandbox.ts"
 import * as Turn from "./Turn.ts"
+
+/** The options of every turn, with and without typed output. */
+type CommonOptions<A, Q> =
+  & Protocol.TurnStartOptions
+  & ApprovalOptions
+  & Sandbox.TurnOptions
+  & HandlerOptions<A, Q>
+  & TimeoutOptions
+  & {
+    /**
+     * Whether commands that the turn started in the background continue when its scope, an interrupted fiber or a time limit interrupts the
+     * turn. `turn.interrupt` never ends them. Needs the experimental API.
+     *
+     * @default false
+     */
+    readonly keepBackgroundTerminals?: boolean | undefined
+  }
 
 /**
  * The options of a turn: fields of the protocol, permissions, handlers and time limits.
@@ -51,21 +71,26 @@ export type TurnOptions<
   A extends Approvals.Approver<unknown> = Approvals.Approver,
   Q extends Questions.Handlers<unknown> = Questions.Handlers
 > =
-  & Protocol.TurnStartOptions
+  & CommonOptions<A, Q>
   & OutputOptions
-  & ApprovalOptions
-  & Sandbox.TurnOptions
-  & HandlerOptions<A, Q>
-  & TimeoutOptions
-  & {
-    /**
-     * Whether commands that the turn started in the background continue when its scope, an interrupted fiber or a time limit interrupts the
-     * turn. `turn.interrupt` never ends them. Needs the experimental API.
-     *
-     * @default false
-     */
-    readonly keepBackgroundTerminals?: boolean | undefined
-  }
+
+/**
+ * The options of a turn with typed output.
+ *
+ * **Details**
+ *
+ * All options also hold for the repairs. A deadline limits all attempts together.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TypedTurnOptions<
+  S extends Schema.Constraint,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers
+> =
+  & CommonOptions<A, Q>
+  & TypedOutputOptions<S>
 
 /**
  * The option with the schema of a turn's last message.
@@ -79,14 +104,47 @@ export interface OutputOptions {
    *
    * **Details**
    *
-   * `toCodecOpenAI(schema).jsonSchema` of `effect/ai/OpenAiStructuredOutput` is the JSON Schema of an Effect Schema. The Effect Schema
-   * itself fails with `InvalidRequest`.
+   * For an Effect Schema use `output`, which sends its JSON Schema and decodes the message. An Effect Schema here fails with
+   * `InvalidRequest`.
    *
    * **Gotchas**
    *
    * OpenAI accepts only strict schemas: each object has all its properties in `required`, and `additionalProperties: false`.
    */
   readonly outputSchema?: JsonSchema.JsonSchema | null | undefined
+  /** An Effect Schema, see {@link TypedOutputOptions}. It cannot be combined with `outputSchema`. */
+  readonly output?: undefined
+  /** The maximum number of repairs of `output`, see {@link TypedOutputOptions}. */
+  readonly repairs?: undefined
+}
+
+/**
+ * The options with the Effect Schema of a turn's final response.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TypedOutputOptions<S extends Schema.Constraint> {
+  /**
+   * The schema of the final response. The server receives it as a strict JSON Schema, and the response is decoded.
+   *
+   * **Details**
+   *
+   * Any schema of JSON values works: structs, classes, unions, arrays, literals, recursive schemas, transformations.
+   *
+   * **Gotchas**
+   *
+   * A schema that strict JSON Schema cannot express, such as `Schema.Unknown`, fails with `InvalidRequest` before the turn starts.
+   */
+  readonly output: S
+  /**
+   * The maximum number of repairs. In a repair, a further turn of the thread reports to the model why its response does not decode.
+   *
+   * @default 1
+   */
+  readonly repairs?: number | undefined
+  /** The JSON Schema is that of `output`. */
+  readonly outputSchema?: undefined
 }
 
 /**
@@ -151,30 +209,67 @@ export interface Thread {
    * turn, such as permissions, a model or handlers, then fail with `ThreadBusy`.
    *
    * A time limit or an interruption of one caller ends the wait of that caller. The turn continues for the other callers.
+   *
+   * With the option `output`, the result has the decoded final response as `output`. A response that does not decode is repaired up to
+   * `repairs` times, and then fails with `OutputInvalid`.
    */
-  readonly run: <
-    const A extends Approvals.Approver<unknown>,
-    const Q extends Questions.Handlers<unknown>
-  >(
-    input: Input.Input,
-    options?: TurnOptions<A, Q>
-  ) => Effect.Effect<
-    Turn.TurnResult,
-    SandboxConflictError | Turn.TurnFailed | AppServerError,
-    Approvals.Services<A> | Questions.Services<Q>
-  >
-  /** Starts a turn and returns its handle. If the scope closes before the turn has ended, the turn is interrupted. */
-  readonly turn: <
-    const A extends Approvals.Approver<unknown>,
-    const Q extends Questions.Handlers<unknown>
-  >(
-    input: Input.Input,
-    options?: TurnOptions<A, Q>
-  ) => Effect.Effect<
-    Turn.Turn,
-    SandboxConflictError | AppServerError,
-    Scope.Scope | Approvals.Services<A> | Questions.Services<Q>
-  >
+  readonly run: {
+    <
+      const S extends Schema.Constraint = never,
+      const A extends Approvals.Approver<unknown> = Approvals.Approver,
+      const Q extends Questions.Handlers<unknown> = Questions.Handlers
+    >(
+      input: Input.Input,
+      options: TypedTurnOptions<S, A, Q>
+    ): Effect.Effect<
+      Turn.TypedTurnResult<S["Type"]>,
+      SandboxConflictError | Turn.OutputInvalid | Turn.TurnFailed | AppServerError,
+      Approvals.Services<A> | Questions.Services<Q> | S["DecodingServices"]
+    >
+    <
+      const A extends Approvals.Approver<unknown>,
+      const Q extends Questions.Handlers<unknown>
+    >(
+      input: Input.Input,
+      options?: TurnOptions<A, Q>
+    ): Effect.Effect<
+      Turn.TurnResult,
+      SandboxConflictError | Turn.TurnFailed | AppServerError,
+      Approvals.Services<A> | Questions.Services<Q>
+    >
+  }
+  /**
+   * Starts a turn and returns its handle. If the scope closes before the turn has ended, the turn is interrupted.
+   *
+   * **Details**
+   *
+   * With the option `output`, the handle also has `output` and `partialOutput`.
+   */
+  readonly turn: {
+    <
+      const S extends Schema.Constraint = never,
+      const A extends Approvals.Approver<unknown> = Approvals.Approver,
+      const Q extends Questions.Handlers<unknown> = Questions.Handlers
+    >(
+      input: Input.Input,
+      options: TypedTurnOptions<S, A, Q>
+    ): Effect.Effect<
+      Turn.TypedTurn<S["Type"], Turn.PartialOutput<S["Encoded"]>, S["DecodingServices"]>,
+      SandboxConflictError | AppServerError,
+      Scope.Scope | Approvals.Services<A> | Questions.Services<Q>
+    >
+    <
+      const A extends Approvals.Approver<unknown>,
+      const Q extends Questions.Handlers<unknown>
+    >(
+      input: Input.Input,
+      options?: TurnOptions<A, Q>
+    ): Effect.Effect<
+      Turn.Turn,
+      SandboxConflictError | AppServerError,
+      Scope.Scope | Approvals.Services<A> | Questions.Services<Q>
+    >
+  }
   /**
    * Starts a turn and emits its events. The last one is `turn/completed`, also if the turn fails.
    *
@@ -274,16 +369,36 @@ interface ThreadContext {
 const explainGone = <A, E, R>(effect: Effect.Effect<A, E, R>, { thread: { record } }: ThreadContext) =>
   Effect.mapError(effect, (error) => withGone(error, record))
 
+/** The kinds of the options that only typed output has. */
+const typedKinds: Kinds<Pick<TypedTurnOptions<Schema.Constraint>, "output" | "repairs">> = {
+  output: schema,
+  repairs: count
+}
+
 /** The options of a turn, whose handlers need any services. */
 type AnyTurnOptions = TurnOptions<Approvals.Approver<unknown>, Questions.Handlers<unknown>>
 
-const start = Effect.fnUntraced(function*(
-  { session, thread }: ThreadContext,
-  input: Input.Input,
-  options: AnyTurnOptions = {}
-) {
-  const { server } = session
-  yield* requireOptions("turn/start", options)
+/** The options of a turn with typed output, whose handlers and schema need any services. */
+type AnyTypedOptions = TypedTurnOptions<
+  Schema.ConstraintCodec<unknown, unknown>,
+  Approvals.Approver<unknown>,
+  Questions.Handlers<unknown>
+>
+
+type AnyCommonOptions =
+  & CommonOptions<Approvals.Approver<unknown>, Questions.Handlers<unknown>>
+  & Pick<OutputOptions, "outputSchema">
+
+type AnyOptions = AnyTurnOptions | AnyTypedOptions
+
+const isTyped = (options: AnyOptions | undefined): options is AnyTypedOptions =>
+  Predicate.isObject(options) && options.output !== undefined
+
+const invalidTurn = (description: string): AppServerError =>
+  appServerError(new InvalidRequest({ method: "turn/start", description }))
+
+/** Checks and resolves the options of a turn, and of the repairs of its output. `exclusive` are the options that the caller passed. */
+const prepare = Effect.fnUntraced(function*(options: AnyCommonOptions, exclusive: object) {
   const { approvals, deadline, idleTimeout, keepBackgroundTerminals = false, questions, ...rest } = options
   const issue = optionIssue(ownKinds, {
     deadline,
@@ -291,14 +406,34 @@ const start = Effect.fnUntraced(function*(
     keepBackgroundTerminals,
     outputSchema: rest.outputSchema
   })
-  if (issue !== undefined) {
-    return yield* appServerError(new InvalidRequest({ method: "turn/start", description: issue }))
+  if (issue !== undefined) return yield* invalidTurn(issue)
+  return {
+    handlers: yield* provideHandlers({ approvals, questions }, "turn/start"),
+    context: yield* contextHandlers,
+    fields: yield* resolveTurnOptions(rest),
+    deadline,
+    idleTimeout,
+    keepBackgroundTerminals,
+    exclusive: exclusiveOptions({
+      ...exclusive,
+      deadline: undefined,
+      idleTimeout: undefined,
+      keepBackgroundTerminals: keepBackgroundTerminals || undefined
+    }),
+    since: yield* Clock.currentTimeMillis
   }
-  const handlers = yield* provideHandlers({ approvals, questions }, "turn/start")
-  const fields = yield* resolveTurnOptions(rest)
+})
+
+type Prepared = Effect.Success<ReturnType<typeof prepare>>
+
+const startPrepared = Effect.fnUntraced(function*(
+  { session, thread }: ThreadContext,
+  { deadline, fields, idleTimeout, since, ...options }: Prepared,
+  input: Input.Input
+) {
+  const { server } = session
   const validated = yield* Input.validate("turn/start", input)
-  const since = yield* Clock.currentTimeMillis
-  const timeout = yield* startTimeout(server, thread.id, { deadline, idle: idleTimeout })
+  const timeout = yield* startTimeout(server, thread.id, { deadline, idle: idleTimeout }, since)
   const items = Predicate.isNotNullish(fields.cwd) || hasFiles(validated)
     ? yield* timeout(Effect.andThen(
       requireCwd(server, "turn/start", fields.cwd),
@@ -307,16 +442,8 @@ const start = Effect.fnUntraced(function*(
     : validated
   const params = { ...fields, threadId: thread.id, input: items }
   const handle = yield* startTurn(session, thread, {
+    ...options,
     params: yield* withExactRoots(thread.record.settings, server.experimentalApi, params),
-    handlers,
-    context: yield* contextHandlers,
-    keepBackgroundTerminals,
-    exclusive: exclusiveOptions({
-      ...rest,
-      approvals,
-      questions,
-      keepBackgroundTerminals: keepBackgroundTerminals || undefined
-    }),
     timeout
   })
   if (deadline !== undefined) yield* startDeadline(handle, deadline, since)
@@ -324,16 +451,63 @@ const start = Effect.fnUntraced(function*(
   return Turn.make(handle)
 }, explainGone)
 
-const run = Effect.fn("Thread.run")(function*(context: ThreadContext, input: Input.Input, options?: AnyTurnOptions) {
-  yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
-  const turn = yield* start(context, input, options)
-  return yield* turn.result
-}, Effect.scoped)
-
-const turn = Effect.fn("Thread.turn")(function*(context: ThreadContext, input: Input.Input, options?: AnyTurnOptions) {
-  yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
-  return yield* start(context, input, options)
+const start = Effect.fnUntraced(function*(context: ThreadContext, input: Input.Input, options: AnyTurnOptions = {}) {
+  yield* requireOptions("turn/start", options)
+  const { output, repairs, ...untyped } = options
+  // Only plain JavaScript passes them here.
+  if (output !== undefined) {
+    return yield* invalidTurn("`stream` has no typed output. Use `turn` with the option `output`")
+  }
+  if (repairs !== undefined) return yield* invalidTurn("`repairs` needs the option `output`")
+  return yield* startPrepared(context, yield* prepare(untyped, untyped), input)
 })
+
+/** The fields of the input, which a repair does not repeat. */
+const onlyFirst = {
+  additionalContext: undefined,
+  clientUserMessageId: undefined,
+  toolOutput: undefined
+} satisfies Protocol.TurnStartOptions
+
+/** Checks the options of a turn with typed output, and makes the codec of its schema. */
+const prepareTyped = Effect.fnUntraced(function*(
+  context: ThreadContext,
+  input: Input.Input,
+  options: AnyTypedOptions
+) {
+  const { output, outputSchema, repairs = 1, ...rest } = options
+  const issue = optionIssue(typedKinds, { output, repairs })
+  if (issue !== undefined) return yield* invalidTurn(issue)
+  if (outputSchema !== undefined) return yield* invalidTurn("pass either `output` or `outputSchema`, not both")
+  const { makeOutputCodec } = yield* loadOutputCodec
+  const codec = yield* makeOutputCodec(output)
+  const prepared = yield* prepare({ ...rest, outputSchema: codec.jsonSchema }, { ...rest, output })
+  const repair = { ...prepared, fields: { ...prepared.fields, ...onlyFirst } }
+  return {
+    codec,
+    repairs,
+    start: startPrepared(context, prepared, input),
+    repair: (input: Input.Input) => startPrepared(context, repair, input)
+  }
+})
+
+const run = Effect.fn("Thread.run")(
+  function*(context: ThreadContext, input: Input.Input, options?: AnyOptions) {
+    yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
+    if (isTyped(options)) return yield* runTyped(yield* prepareTyped(context, input, options))
+    const turn = yield* start(context, input, options)
+    return yield* turn.result
+  },
+  Effect.scoped
+)
+
+const turn = Effect.fn("Thread.turn")(
+  function*(context: ThreadContext, input: Input.Input, options?: AnyOptions) {
+    yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
+    if (isTyped(options)) return yield* startTyped(yield* prepareTyped(context, input, options))
+    return yield* start(context, input, options)
+  }
+)
 
 const read = Effect.fn("Thread.read")(function*(context: ThreadContext, options: ReadOptions = {}) {
   const { session: { server }, thread: { id } } = context
@@ -409,8 +583,9 @@ export const make = (session: SessionState, thread: OpenThread): Thread => {
   const context: ThreadContext = { session, thread }
   return {
     id: thread.id,
-    run: (input, options) => run(context, input, options),
-    turn: (input, options) => turn(context, input, options),
+    // The context of the caller has the services of the handlers and of the schema, because the types of the interface require them.
+    run: ((input: Input.Input, options?: AnyOptions) => run(context, input, options)) as Thread["run"],
+    turn: ((input: Input.Input, options?: AnyOptions) => turn(context, input, options)) as Thread["turn"],
     stream: (input, options) => Stream.unwrap(Effect.map(start(context, input, options), ({ events }) => events)),
     read: (options) => read(context, options),
     setName: (name) => setName(context, name),

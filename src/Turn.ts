@@ -21,6 +21,7 @@ import {
 } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import { fromSubscription } from "./internal/connection/subscription.ts"
+import { showIssues } from "./internal/output/issue.ts"
 import { resolveFiles } from "./internal/session/settings/serverPaths.ts"
 import { requestInterrupt } from "./internal/session/turns/interruptTurn.ts"
 import type { TurnHandle } from "./internal/session/turns/turnHandle.ts"
@@ -103,6 +104,121 @@ export class TurnFailed extends Schema.TaggedError<TurnFailed>()("TurnFailed", {
       describeTurnError({ message: detail, additionalDetails })
     }${showLastError(isOther ? lastError : undefined)}`
   }
+}
+
+/**
+ * The result of a turn with typed output.
+ *
+ * **Details**
+ *
+ * After a repair, `items`, `usage.turn` and `durationMs` are those of all attempts together. The other fields are those of the last one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TypedTurnResult<out A> extends TurnResult {
+  /** The final response, decoded with the schema. */
+  readonly output: A
+}
+
+/**
+ * The final response of a turn does not decode with the schema of its option `output`, also after the repairs.
+ *
+ * **Details**
+ *
+ * - `"notJson"`: the final response is not JSON.
+ * - `"invalid"`: the final response is JSON, and does not satisfy the schema.
+ * - `"noMessage"`: the turn was completed without a final response. The server omits a refusal of the model, so a refused turn has none.
+ * - `"interrupted"`: the turn was interrupted.
+ *
+ * Only `"notJson"` and `"invalid"` are repaired. A response that the provider truncates is a {@link TurnFailed} instead.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class OutputInvalid extends Schema.TaggedError<OutputInvalid>()("OutputInvalid", {
+  threadId: Schema.String,
+  /** The id of the last attempt. */
+  turnId: Schema.String,
+  reason: Schema.Literals(["notJson", "invalid", "noMessage", "interrupted"]),
+  /** The final response of the last attempt, if there is one. It is not part of `message`. */
+  text: Schema.UndefinedOr(Schema.String),
+  /** All issues of the last attempt, with their paths in the decoded value. */
+  issues: Schema.Array(Schema.Struct({
+    path: Schema.Array(Schema.PropertyKey),
+    message: Schema.String
+  })),
+  /** The number of turns: the first one and the repairs. */
+  attempts: Schema.Number,
+  /** The usage of all attempts, or `undefined` if the server reported none. */
+  usage: Schema.UndefinedOr(Usage.TurnUsage)
+}) {
+  /** The issues as text, one on each line. */
+  get issue(): string {
+    return showIssues(this.issues)
+  }
+
+  override get message(): string {
+    const turn = `turn \`${this.turnId}\` of thread \`${this.threadId}\``
+    if (this.reason === "interrupted") return `The ${turn} was interrupted, so it has no output. Run it again`
+    if (this.reason === "noMessage") {
+      return `The ${turn} was completed without a final response, so it has no output. Ask for a final response in the input`
+    }
+    const attempts = this.attempts === 1 ? "1 attempt" : `${this.attempts} attempts`
+    return `The final response of ${turn} does not satisfy the schema of \`output\` after ${attempts}. ` +
+      `Simplify the schema, describe its fields, or set \`repairs\`:\n${this.issue}`
+  }
+}
+
+type Primitive<T> = T extends number | boolean | null ? T : T extends string | bigint | symbol ? string : null
+
+/**
+ * The type of an output while it arrives, from the encoded type of its schema.
+ *
+ * **Details**
+ *
+ * Each field may be missing, and each string may be incomplete. Values that JSON does not have, such as a `Date`, are `unknown`: their
+ * JSON depends on the schema.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PartialOutput<T> = unknown extends T ? unknown
+  : T extends ReadonlyArray<infer Element> ? ReadonlyArray<PartialOutput<Element>>
+  : T extends object
+    ? (Extract<T[keyof T], (...args: ReadonlyArray<never>) => unknown> extends never
+      ? { readonly [K in keyof T]?: PartialOutput<T[K]> | undefined }
+      : unknown)
+  : Primitive<T>
+
+/**
+ * A handle of a turn with typed output.
+ *
+ * **Details**
+ *
+ * `events`, `text`, `messages`, `steer` and `result` belong to the first turn. Repairs are further turns of the same thread, which
+ * `output` and `partialOutput` start and await. `interrupt` interrupts the attempt that is running, and prevents further repairs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TypedTurn<out A, out Partial = unknown, out R = never> extends Turn {
+  /**
+   * Waits for the end of the turn and decodes its final response. Starts the repairs that are needed. Several callers share them.
+   *
+   * **Details**
+   *
+   * Interrupting the fiber ends the wait. The turn continues until its scope closes.
+   */
+  readonly output: Effect.Effect<A, OutputInvalid | TurnFailed | AppServerError, R>
+  /**
+   * Emits the JSON of the output as far as it has arrived, and at last the decoded output.
+   *
+   * **Details**
+   *
+   * Each value is a new snapshot. After a retracted message or before a repair, the values start again from the beginning.
+   */
+  readonly partialOutput: Stream.Stream<Partial | A, OutputInvalid | TurnFailed | AppServerError, R>
 }
 
 /**
@@ -410,10 +526,10 @@ export const toMessages = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Strea
     ]
   )
 
-const onHandle = (
-  turn: Turn,
+const onHandle = <T extends Turn>(
+  turn: T,
   start: (handle: TurnHandle) => Effect.Effect<void, never, Scope.Scope>
-): Effect.Effect<Turn, never, Scope.Scope> => {
+): Effect.Effect<T, never, Scope.Scope> => {
   const handle = turn[TypeId]
   return handle === undefined
     ? Effect.die(
@@ -438,9 +554,12 @@ const onHandle = (
  * @since 0.1.0
  */
 export const withDeadline: {
-  (duration: Duration.Input): (turn: Turn) => Effect.Effect<Turn, never, Scope.Scope>
-  (turn: Turn, duration: Duration.Input): Effect.Effect<Turn, never, Scope.Scope>
-} = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startDeadline(handle, duration)))
+  (duration: Duration.Input): <T extends Turn>(turn: T) => Effect.Effect<T, never, Scope.Scope>
+  <T extends Turn>(turn: T, duration: Duration.Input): Effect.Effect<T, never, Scope.Scope>
+} = dual(
+  2,
+  <T extends Turn>(turn: T, duration: Duration.Input) => onHandle(turn, (handle) => startDeadline(handle, duration))
+)
 
 /**
  * Limits the time between two events of a turn, from now on.
@@ -461,9 +580,12 @@ export const withDeadline: {
  * @since 0.1.0
  */
 export const withIdleTimeout: {
-  (duration: Duration.Input): (turn: Turn) => Effect.Effect<Turn, never, Scope.Scope>
-  (turn: Turn, duration: Duration.Input): Effect.Effect<Turn, never, Scope.Scope>
-} = dual(2, (turn: Turn, duration: Duration.Input) => onHandle(turn, (handle) => startIdleTimeout(handle, duration)))
+  (duration: Duration.Input): <T extends Turn>(turn: T) => Effect.Effect<T, never, Scope.Scope>
+  <T extends Turn>(turn: T, duration: Duration.Input): Effect.Effect<T, never, Scope.Scope>
+} = dual(
+  2,
+  <T extends Turn>(turn: T, duration: Duration.Input) => onHandle(turn, (handle) => startIdleTimeout(handle, duration))
+)
 
 const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: TurnHandle, input: Input.Input) {
   const { id, state: { exit, threadId }, thread: { record } } = turn

@@ -24,7 +24,9 @@ const bundle = (fixture: string) =>
     })
     const { output: [chunk] } = await build.generate({ format: "iife", name: "Program", codeSplitting: false })
     await build.close()
-    return { code: chunk.code, imports: [...chunk.imports, ...chunk.dynamicImports] }
+    // A dynamic import of a module in the bundle is one of the bundle itself.
+    const imports = [...chunk.imports, ...chunk.dynamicImports].filter((name) => name !== chunk.fileName)
+    return { code: chunk.code, imports }
   })
 
 class Browser extends Context.Service<Browser, {

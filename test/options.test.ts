@@ -182,8 +182,21 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Options of threads, tur
         [
           run({ outputSchema: Schema.String }),
           "`outputSchema` is an Effect Schema; expected a JSON Schema",
-          "toCodecOpenAI"
+          "Pass an Effect Schema as `output`"
         ],
+        [run({ output: { type: "object" } }), "`output` is an object; expected an Effect Schema"],
+        [run({ output: Schema.Unknown }), "`output` has no strict JSON Schema"],
+        [
+          run({ output: Schema.Struct({ a: Schema.Array(Schema.Unknown) }) }),
+          "`a[]` of `output` has no strict JSON Schema"
+        ],
+        [run({ output: Schema.String, outputSchema: {} }), "either `output` or `outputSchema`, not both"],
+        [run({ output: Schema.String, repairs: -1 }), "`repairs` is -1; expected a whole number"],
+        [run({ output: Schema.String, repairs: 1.5 }), "`repairs` is 1.5; expected a whole number"],
+        [run({ output: Schema.String, deadlin: 5 }), "did you mean `deadline`?"],
+        [run({ outputs: Schema.String }), "did you mean `output`?"],
+        [run({ repairs: 1 }), "`repairs` needs the option `output`"],
+        [Stream.runDrain(thread.stream("go", js({ output: Schema.String }))), "`stream` has no typed output"],
         [run({ outputSchema: Schema.toJsonSchemaDocument(Schema.String) }), "`outputSchema` is an object; expected"],
         [run({ outputSchema: "x" }), "`outputSchema` is a string; expected a JSON Schema"],
         [run({ outputSchema: [] }), "`outputSchema` is an array; expected a JSON Schema"],

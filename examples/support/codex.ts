@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 
-export const { deltas, functionCall, hang, reasoning, reply, text } = ModelServer
+export const { deltas, functionCall, hang, object, reasoning, reply, text } = ModelServer
 
 /** The replies of the scripted model: a list in order, or a function of the request. */
 export type Script = ReadonlyArray<ModelServer.Reply> | ((request: ModelServer.ModelRequest) => ModelServer.Reply)

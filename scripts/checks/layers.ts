@@ -34,7 +34,7 @@ const layers: ReadonlyArray<Layer> = [
   { name: "session", modules: ["internal/session/**"] },
   { name: "transport", modules: ["StdioTransport.ts", "internal/stdio/**"] },
   { name: "typed connection", modules: ["AppServer.ts"] },
-  { name: "turns, threads and Codex", modules: ["Turn.ts", "Thread.ts", "Codex.ts"] },
+  { name: "turns, threads and Codex", modules: ["Turn.ts", "Thread.ts", "Codex.ts", "internal/typedTurn/**"] },
   {
     name: "approvals and questions",
     modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "internal/terminal/**"]

@@ -27,6 +27,10 @@ export const positive: Kind = {
   expected: "a number of at least 1",
   is: (value) => Predicate.isNumber(value) && value >= 1
 }
+export const count: Kind = {
+  expected: "a whole number of at least 0",
+  is: (value) => Number.isSafeInteger(value) && Number(value) >= 0
+}
 export const duration: Kind = {
   expected: "a duration, such as \"5 seconds\" or a number of milliseconds",
   is: (value) =>
@@ -41,7 +45,7 @@ export const object: Kind = { expected: "an object", is: Predicate.isObject }
 export const func: Kind = { expected: "a function", is: Predicate.isFunction }
 export const schema: Kind = { expected: "an Effect Schema", is: Schema.isSchema }
 export const jsonSchema: Kind = {
-  expected: "a JSON Schema, such as `toCodecOpenAI(schema).jsonSchema` from `effect/ai/OpenAiStructuredOutput`",
+  expected: "a JSON Schema. Pass an Effect Schema as `output`",
   // A `dialect` marks the result of `Schema.toJsonSchemaDocument`, which only contains a JSON Schema.
   is: (value) =>
     value === null || (Predicate.isObject(value) && !Schema.isSchema(value) && !Object.hasOwn(value, "dialect"))

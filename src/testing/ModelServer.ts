@@ -51,7 +51,8 @@ import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { assertOptions, boolean, duration, type Kind, object, string } from "../internal/options.ts"
+import { assertOptions, boolean, duration, type Kind, object as objectKind, string } from "../internal/options.ts"
+import { encodeOutput } from "../internal/testing/encodeOutput.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Items
@@ -171,6 +172,58 @@ export const deltas = (
         )
       })
   })
+
+/**
+ * A final response that is the JSON of a value, as the model writes it for the option `output` with the same schema.
+ *
+ * **Details**
+ *
+ * It is sent in deltas. Its phase is `final_answer` by default.
+ *
+ * **Gotchas**
+ *
+ * A value that the schema cannot encode is a defect of the test, and ends the response.
+ *
+ * **Example** (A typed output)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Codex } from "effect-codex"
+ * import { ModelServer } from "effect-codex/testing"
+ *
+ * const Review = Schema.Struct({ verdict: Schema.Literals(["approve", "reject"]), comments: Schema.Array(Schema.String) })
+ *
+ * export const review = Effect.gen(function*() {
+ *   const model = yield* ModelServer.ModelServer
+ *   yield* model.enqueue(ModelServer.object(Review, { verdict: "approve", comments: [] }))
+ *   const codex = yield* Codex.Codex
+ *   const thread = yield* codex.startThread()
+ *   const { output } = yield* thread.run("Review the diff", { output: Review })
+ *   return output.verdict
+ * })
+ * ```
+ *
+ * @category items
+ * @since 0.1.0
+ */
+export const object = <A, E, R>(
+  schema: Schema.ConstraintCodec<A, E, R>,
+  value: NoInfer<A>,
+  options?: {
+    readonly id?: string | undefined
+    readonly phase?: Phase | undefined
+    readonly pace?: Duration.Input | undefined
+  }
+): Item =>
+  checked(
+    "object",
+    { id: string, phase: string, pace: duration },
+    options,
+    deltas(
+      Stream.unwrap(Effect.map(encodeOutput(schema, value), (parts) => Stream.fromIterable(parts))),
+      { phase: "final_answer", ...options }
+    )
+  )
 
 /**
  * A reasoning item with one summary part per string, and optionally the raw reasoning text.
@@ -324,7 +377,7 @@ export type Reply =
  * @since 0.1.0
  */
 export const reply = (items: ReadonlyArray<Item>, options?: { readonly usage?: Usage | undefined }): Reply =>
-  checked("reply", { usage: object }, options, {
+  checked("reply", { usage: objectKind }, options, {
     _tag: "Response",
     items,
     ending: Ending.Completed({ usage: options?.usage })

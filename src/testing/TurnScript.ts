@@ -24,8 +24,10 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import { assertOptions, boolean, duration, type Kinds, number, string } from "../internal/options.ts"
+import { encodeOutput } from "../internal/testing/encodeOutput.ts"
 import { toShellCommand } from "../internal/testing/fake/shellCommand.ts"
 import type * as Protocol from "../Protocol.ts"
 
@@ -252,6 +254,28 @@ export const text = (
     readonly id?: string | undefined
   }
 ): Effect.Effect<void, never, TurnContext> => deltas(text === "" ? [] : [text], options)
+
+/**
+ * Sends a final response that is the JSON of a value, as the model writes it for the option `output` with the same schema. Its phase is
+ * `final_answer` by default.
+ *
+ * **Gotchas**
+ *
+ * A value that the schema cannot encode is a defect of the test, and ends the script.
+ *
+ * @category actions
+ * @since 0.1.0
+ */
+export const object = <A, E, R>(
+  schema: Schema.ConstraintCodec<A, E, R>,
+  value: NoInfer<A>,
+  options?: {
+    readonly phase?: "commentary" | "final_answer" | undefined
+    readonly id?: string | undefined
+    readonly pace?: Duration.Input | undefined
+  }
+): Effect.Effect<void, never, TurnContext> =>
+  Effect.flatMap(encodeOutput(schema, value), (parts) => deltas(parts, { phase: "final_answer", ...options }))
 
 /**
  * Sends a summary of the model's reasoning.

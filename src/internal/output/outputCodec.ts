@@ -11,37 +11,16 @@ import { AppServerError, InvalidRequest } from "../../AppServerError.ts"
 import { ownFields } from "../tools/ownFields.ts"
 import { encodedSchema } from "./encodedSchema.ts"
 import { makeFromWire, maxNesting } from "./fromWire.ts"
+import { type Issue, showIssues, showPath } from "./issue.ts"
 import { findRefused, strictSchema } from "./strictSchema.ts"
 
-/** One thing that is wrong with a response. The path is that of the caller's schema, and the message holds no value. */
-export interface Issue {
-  readonly path: ReadonlyArray<PropertyKey>
-  readonly message: string
-}
-
-const isArrayKey = (key: PropertyKey): boolean => typeof key === "number" || key === "*"
-
-const isIdentifier = (key: PropertyKey): boolean => typeof key === "string" && /^[\p{L}_$][\p{L}\p{N}_$]*$/u.test(key)
-
-/** Shows a path as JavaScript writes it: `steps[0].title`. An element of any index is `[]`. */
-export const showPath = (path: ReadonlyArray<PropertyKey>): string =>
-  path.map((key, index) =>
-    key === "*"
-      ? "[]"
-      : isArrayKey(key)
-      ? `[${String(key)}]`
-      : isIdentifier(key)
-      ? `${index === 0 ? "" : "."}${String(key)}`
-      : `[${JSON.stringify(String(key))}]`
-  ).join("")
-
-/**
- * A response that is not JSON, or not JSON of the schema. The message has one line for each issue, for the model or a person.
- */
-export class OutputIssue extends Data.TaggedError("OutputIssue")<{ readonly issues: ReadonlyArray<Issue> }> {
+/** A response that is not JSON, or not JSON of the schema. */
+export class OutputIssue extends Data.TaggedError("OutputIssue")<{
+  readonly reason: "notJson" | "invalid"
+  readonly issues: ReadonlyArray<Issue>
+}> {
   override get message(): string {
-    return this.issues.map(({ message, path }) => path.length === 0 ? message : `\`${showPath(path)}\`: ${message}`)
-      .join("\n")
+    return showIssues(this.issues)
   }
 }
 
@@ -102,16 +81,17 @@ const isTooDeep = (json: unknown): boolean => {
   return true
 }
 
-const outputIssue = (message: string): OutputIssue => new OutputIssue({ issues: [{ path: [], message }] })
+const rootIssue = (reason: OutputIssue["reason"], message: string): OutputIssue =>
+  new OutputIssue({ reason, issues: [{ path: [], message }] })
 
 const parse = (text: string): Result.Result<unknown, OutputIssue> =>
   Result.try({
     try: (): unknown => JSON.parse(text),
-    catch: () => outputIssue(text.trim() === "" ? "The response is empty" : "The response is not JSON")
+    catch: () => rootIssue("notJson", text.trim() === "" ? "The response is empty" : "The response is not JSON")
   }).pipe(
     Result.filterOrFail(
       (json) => !isTooDeep(json),
-      () => outputIssue(`The response is nested deeper than \`${maxNesting}\` levels`)
+      () => rootIssue("invalid", `The response is nested deeper than \`${maxNesting}\` levels`)
     )
   )
 
@@ -175,7 +155,7 @@ const makeCodec = <A, E, RD, RE>(
     const strict = decodeWire(sent)
     if (Result.isSuccess(strict)) {
       return yield* decodeJson(unwrap(strict.success)).pipe(
-        Effect.mapError((error) => new OutputIssue({ issues: issuesOf(error) }))
+        Effect.mapError((error) => new OutputIssue({ reason: "invalid", issues: issuesOf(error) }))
       )
     }
     // A provider without strict mode may write a tuple as an array, or leave out a field. The conversion also reports
@@ -186,6 +166,7 @@ const makeCodec = <A, E, RD, RE>(
     const decoded = yield* Effect.result(decodeJson(plain))
     if (Result.isSuccess(decoded) && Result.isSuccess(checked)) return decoded.success
     return yield* new OutputIssue({
+      reason: "invalid",
       issues: merge(
         Result.isFailure(checked) ? issuesOf(checked.failure) : [],
         Result.isFailure(decoded) ? issuesOf(decoded.failure) : []

@@ -41,7 +41,7 @@ const names: Record<Method, { readonly own: ReadonlyArray<string>; readonly set:
     set: ["threadId", "excludeTurns", "initialTurnsPage"]
   },
   "thread/fork": { own: [...ownNames, "tools", "toolConcurrency"], set: ["threadId", "excludeTurns"] },
-  "turn/start": { own: [...ownNames, "deadline", "idleTimeout"], set: ["threadId", "input"] }
+  "turn/start": { own: [...ownNames, "deadline", "idleTimeout", "output", "repairs"], set: ["threadId", "input"] }
 }
 
 /** Returns the names of an operation's options. */

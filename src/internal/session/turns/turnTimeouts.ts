@@ -52,26 +52,32 @@ export const requestTimeout = (server: ServerConnection, method: string): Effect
   return timeoutAfter(timeoutMillis, () => new RequestTimeout({ method, timeoutMillis }))
 }
 
-/** Makes the timeout of the start of a turn, which has no id yet: that of the request, or a shorter one of the turn. */
-export const startTimeout = (
+/**
+ * Makes the timeout of the start of a turn, which has no id yet: that of the request, or a shorter one of the turn. Its deadline counts from
+ * `since`. Fails if that has passed.
+ */
+export const startTimeout = Effect.fnUntraced(function*(
   server: ServerConnection,
   threadId: string,
-  timeouts: { readonly [Kind in TurnTimeout["kind"]]: Duration.Input | undefined }
-): Effect.Effect<Timeout> => {
-  let timeoutMillis = Duration.toMillis(server.requestTimeout)
-  let shortest: TurnTimeout["kind"] | undefined
+  timeouts: { readonly [Kind in TurnTimeout["kind"]]: Duration.Input | undefined },
+  since: number
+): Effect.fn.Return<Timeout, AppServerError> {
+  const elapsed = (yield* Clock.currentTimeMillis) - since
+  const requestMillis = Duration.toMillis(server.requestTimeout)
+  let left = requestMillis
+  let toReason = (): RequestTimeout | TurnTimeout =>
+    new RequestTimeout({ method: "turn/start", timeoutMillis: requestMillis })
   for (const kind of ["deadline", "idle"] as const) {
     const timeout = timeouts[kind]
-    const millis = timeout === undefined ? Infinity : Duration.toMillis(timeout)
-    if (millis >= timeoutMillis) continue
-    timeoutMillis = millis
-    shortest = kind
+    const timeoutMillis = timeout === undefined ? Infinity : Duration.toMillis(timeout)
+    const millis = kind === "deadline" ? timeoutMillis - elapsed : timeoutMillis
+    if (millis >= left) continue
+    left = millis
+    toReason = () => new TurnTimeout({ threadId, turnId: "", kind, timeoutMillis, isInterrupted: true })
   }
-  return timeoutAfter(timeoutMillis, () =>
-    shortest === undefined
-      ? new RequestTimeout({ method: "turn/start", timeoutMillis })
-      : new TurnTimeout({ threadId, turnId: "", kind: shortest, timeoutMillis, isInterrupted: true }))
-}
+  if (left < 0) return yield* appServerError(toReason())
+  return yield* timeoutAfter(left, toReason)
+})
 
 /** Expires a handle whose turn has not ended within a duration from `since`, by default from now. */
 export const startDeadline = Effect.fnUntraced(function*(
