@@ -42,7 +42,7 @@ const expectInvalid = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 const isTurnStart = ({ method }: TestCodex.Message) => method === "turn/start"
 
 const layerFake = (script: FakeAppServer.Script) =>
-  Codex.layer.pipe(Layer.provide(AppServer.layer()), Layer.provide(FakeAppServer.layer(script)))
+  Codex.layer.pipe(Layer.provide(AppServer.layer()), Layer.provideMerge(FakeAppServer.layer(script)))
 
 /** The params of each `turn/start` of a thread. */
 const getStarts = Effect.fnUntraced(function*(threadId: string) {
@@ -321,6 +321,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A turn without output",
       const error = yield* Effect.flip(thread.run("plan", { output: Plan }))
       assert(error instanceof Turn.TurnFailed)
       assert.include(error.message, "max_output_tokens")
+      assert.lengthOf(yield* TestCodex.getRequests(thread.id), 1)
     }))
 
   it.effect("fails with interrupted, and is not repaired", () =>
@@ -375,6 +376,34 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Handle of a typed turn"
       assert.deepStrictEqual(partials[0], { goal: "cake" })
       assert.isUndefined(partials.find(({ goal, steps }) => goal === "cake" && steps !== undefined))
       assert.deepStrictEqual(partials.at(-1), plan)
+    }))
+
+  it.effect("starts the partial output again after a retracted message", () =>
+    Effect.gen(function*() {
+      const cut = ModelServer.cut([ModelServer.deltas(["{\"goal\":\"cake\",\"steps\":[{"], { unfinished: true })])
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread({ config: TestCodex.retryConfig(1) })
+      yield* TestCodex.script(thread, cut, ModelServer.object(Plan, plan))
+      const turn = yield* thread.turn("go", { output: Plan })
+      const partials = yield* Stream.runCollect(turn.partialOutput)
+      assert.deepStrictEqual(partials[0], { goal: "cake", steps: [{}] })
+      assert.isFalse(partials.slice(1).some(({ goal }) => goal === "cake"))
+      assert.deepStrictEqual(partials.at(-1), plan)
+    }))
+
+  it.effect("is ThreadBusy if another turn runs before a repair, which can be started later", () =>
+    Effect.gen(function*() {
+      const message = yield* TestCodex.heldMessage
+      const thread = yield* scripted(ModelServer.text("no"), message.reply, ModelServer.object(Plan, plan))
+      const turn = yield* thread.turn("go", { output: Plan })
+      yield* turn.result
+      const other = yield* thread.turn("other")
+      const reason = yield* TestCodex.expectReason(turn.output)
+      assert(reason._tag === "ThreadBusy")
+      assert.strictEqual(reason.turnId, other.id)
+      yield* message.finish
+      yield* other.result
+      assert.deepStrictEqual(yield* turn.output, plan)
     }))
 
   it.effect("fails the partial output with OutputInvalid", () =>
@@ -466,14 +495,18 @@ describe("Deadline of a typed turn", () => {
   it.effect("limits the first turn and its repairs together", () =>
     Effect.gen(function*() {
       const codex = yield* Codex.Codex
+      const fake = yield* FakeAppServer.FakeAppServer
       const thread = yield* codex.startThread()
-      const result = yield* Effect.forkChild(
+      const run = yield* Effect.forkChild(
         Effect.flip(thread.run("go", { output: Plan, repairs: 5, deadline: "10 seconds" }))
       )
-      yield* TestClock.adjust("9999 millis")
-      assert.isUndefined(result.pollUnsafe())
-      yield* TestClock.adjust("1 millis")
-      const error = yield* Fiber.join(result)
+      yield* fake.awaitSent("turn/start", 1)
+      yield* TestClock.adjust("4 seconds")
+      yield* fake.awaitSent("turn/start", 2)
+      yield* TestClock.adjust("4 seconds")
+      yield* fake.awaitSent("turn/start", 3)
+      yield* TestClock.adjust("2 seconds")
+      const error = yield* Fiber.join(run)
       assert(AppServerError.isAppServerError(error))
       assert(error.reason._tag === "TurnTimeout")
       assert.strictEqual(error.reason.kind, "deadline")
