@@ -10,8 +10,10 @@ const program = Effect.gen(function*() {
   const thread = yield* codex.startThread({ sandbox: "read-only" })
 
   yield* thread.run("Count to a million").pipe(
-    Effect.timeout("1 second"),
-    Effect.catchTag("TimeoutError", () => Console.log("The turn took too long and was interrupted"))
+    Effect.timeoutOrElse({
+      duration: "1 second",
+      orElse: () => Console.log("The turn took too long and was interrupted")
+    })
   )
 
   const { turns } = yield* thread.read({ includeTurns: true })

@@ -41,7 +41,7 @@ import { describeRequest } from "./internal/terminal/describeRequest.ts"
 import { ask, notifyCancelled, show, withTerminalLock } from "./internal/terminal/prompt.ts"
 
 const decide = (decision: Approvals.Decision): Effect.Effect<Option.Option<Approvals.Decision>> =>
-  Effect.succeed(Option.some(decision))
+  Effect.succeedSome(decision)
 
 const open: Effect.Effect<Option.Option<never>> = Effect.succeedNone
 

@@ -175,7 +175,7 @@ const askForm = Effect.fnUntraced(function*(
       if (Option.isSome(value)) values.push([name, value.value])
     }
     const content = Object.fromEntries(values)
-    const decoded = Schema.decodeUnknownResult(schema)(content)
+    const decoded = Schema.decodeResult(schema)(content)
     if (Result.isFailure(decoded)) {
       yield* show(`That does not fit the form: ${terminalText(decoded.failure.message)}\n`)
     }

@@ -76,7 +76,7 @@ export const shutDown = Effect.fnUntraced(function*(child: ChildProcessHandle, o
     Effect.andThen(hasOnlyZombies(child.pid)),
     // The spawner waits until the group is empty. In many containers process 1 does not reap zombies. The wait would then use up its
     // timeouts, although the group has no live member to signal.
-    Effect.andThen((onlyZombies) => onlyZombies ? child.unref : Effect.void),
+    Effect.andThen((onlyZombies) => onlyZombies ? Effect.asVoid(child.unref) : Effect.void),
     Effect.timeoutOption(options.timeout),
     Effect.ignore
   )

@@ -111,10 +111,7 @@ describe("makeOutputCodec", () => {
     "a field named `value`": [Schema.Struct({ value: Schema.Int }), { value: 1 }]
   }
   for (const [name, [schema, value]] of Object.entries(nasty)) {
-    it.effect(`round-trips ${name}`, () =>
-      Effect.gen(function*() {
-        yield* roundTrip(schema, value)
-      }))
+    it.effect(`round-trips ${name}`, () => roundTrip(schema, value))
   }
 
   it.effect("decodes fields that each object has by inheritance", () =>

@@ -1,5 +1,6 @@
 /** Reads the handlers of threads and turns, from options and from the context of the current fiber. */
 import type * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
 import * as Approvals from "../../approvals/model.ts"
@@ -71,11 +72,15 @@ export const isEmpty = ({ approvals, questions }: Handlers): boolean =>
 
 export const isSame = (a: Handlers, b: Handlers): boolean => a.approvals === b.approvals && a.questions === b.questions
 
+class HandlerUnavailable extends Data.TaggedError("HandlerUnavailable") {
+  override readonly message = "The handler for this question is no longer available"
+}
+
 /** Handlers in place of those that are no longer available, because broader handlers must not decide then. */
 export const declineAll: Handlers = {
   approvals: () => Effect.succeedSome("decline"),
   questions: {
-    userInput: () => Effect.fail(new Error("The handler for this question is no longer available")),
+    userInput: () => Effect.fail(new HandlerUnavailable()),
     elicitation: () => Effect.succeed({ action: "decline", content: null })
   }
 }

@@ -66,7 +66,7 @@ export const readConfig = ({ config }: OpenParams): Effect.Effect<Protocol.Confi
     Effect.catch(({ cause }) => reject(`failed to load configuration: ${describeError(cause)}`)),
     Effect.flatMap((tree) =>
       Effect.catch(
-        Schema.decodeUnknownEffect(Protocol.Config)(tree),
+        Schema.decodeEffect(Protocol.Config)(tree),
         ({ message }) => reject(`failed to load configuration: ${message}`)
       )
     )
