@@ -115,7 +115,7 @@ describe("Types of typed output", () => {
     >()
   })
 
-  it("reject both kinds of schema together, and misspelt options", () => {
+  it("reject both kinds of schema together, and misspelled options", () => {
     const both = { output: Bug, outputSchema: { type: "object" } }
     const calls = [
       // @ts-expect-error: both
@@ -130,11 +130,11 @@ describe("Types of typed output", () => {
       () => thread.run("go", { repairs: 1 }),
       // @ts-expect-error: a stream of events has no output
       () => thread.stream("go", { output: Bug }),
-      // @ts-expect-error: misspelt
+      // @ts-expect-error: misspelled
       () => thread.run("go", { output: Bug, efort: "low" }),
-      // @ts-expect-error: misspelt
+      // @ts-expect-error: misspelled
       () => thread.run("go", { efort: "low" }),
-      // @ts-expect-error: misspelt in a handler
+      // @ts-expect-error: misspelled in a handler
       () => thread.run("go", { output: Bug, approvals: { comand: () => Effect.succeed(Approvals.accept) } })
     ]
     assert.lengthOf(calls, 9)

@@ -14,11 +14,12 @@ const words: ReadonlyArray<Word> = [
   { pattern: "whatever", advice: "name the thing" },
   { pattern: "so many", advice: "name the quantity and its unit" },
   { pattern: "(?:is|are|was|were|be|been) told", advice: "use the verb of the field: receive, fail, notify" },
+  { pattern: "misspelt|spelt|learnt|whilst", advice: "use American spelling" },
   { pattern: "for ever", advice: "write `forever`, or name the limit" },
   { pattern: "in vain|ever later|be (?:it|they)|wherefore|whereof|thereof", advice: "write it in modern English" },
   { pattern: "forsak(?:e|es|en|ing)|forsook", advice: "write `abandon`" },
   { pattern: "(?:behavi|col|fav|hon|neighb)our(?:s|ed|ing|ite|al)?", advice: "use American spelling" },
-  { pattern: "catalogues?|centres?|dialogues?|grey|artefacts?|whilst|programmes?", advice: "use American spelling" },
+  { pattern: "catalogues?|centres?|dialogues?|grey|artefacts?|programmes?", advice: "use American spelling" },
   {
     pattern: "label(?:led|ling)|modell(?:ed|ing)|travell(?:ed|ing)|signall(?:ed|ing)",
     advice: "use American spelling"

@@ -28,7 +28,7 @@ const emptyObject = (ast: SchemaAST.Objects): SchemaAST.AST =>
     ast.context
   )
 
-const problemOf = (ast: SchemaAST.AST): string | undefined => {
+const findProblem = (ast: SchemaAST.AST): string | undefined => {
   switch (ast._tag) {
     case "Never":
       return "no value satisfies it. Remove it, or make it an optional field"
@@ -153,7 +153,7 @@ export const encodedSchema = (codec: SchemaAST.AST): {
       suspended.push(() => walk(thunk()))
       return out
     }
-    const problem = problemOf(encoded)
+    const problem = findProblem(encoded)
     if (problem !== undefined) inexpressible.push({ path: here, problem })
     const json = numeric !== undefined && hasNonFinite(encoded)
       ? withBounds(children(encoded, decoded, walk), numeric)

@@ -56,7 +56,7 @@ const allErrors: SchemaAST.ParseOptions = { errors: "all" }
 
 const formatIssue = SchemaIssue.makeFormatterStandardSchemaV1()
 
-const issuesOf = (error: Schema.SchemaError): ReadonlyArray<Issue> =>
+const toIssues = (error: Schema.SchemaError): ReadonlyArray<Issue> =>
   formatIssue(error.issue).issues.map(({ message, path = [] }) => ({
     path: path.map((key) => typeof key === "object" ? key.key : key),
     message
@@ -65,7 +65,7 @@ const issuesOf = (error: Schema.SchemaError): ReadonlyArray<Issue> =>
 const startsWith = (path: ReadonlyArray<PropertyKey>, start: ReadonlyArray<PropertyKey>): boolean =>
   start.every((key, index) => String(path[index]) === String(key))
 
-/** The issues of the JSON, and those of decoding that are not about a part of which an issue is known. */
+/** Joins the issues of both decoders. An issue of the second is omitted if the first has one about the same part of the JSON. */
 const merge = (json: ReadonlyArray<Issue>, decoding: ReadonlyArray<Issue>): ReadonlyArray<Issue> => [
   ...json,
   ...decoding.filter(({ path }) => !json.some((issue) => startsWith(path, issue.path) || startsWith(issue.path, path)))
@@ -155,7 +155,7 @@ const makeCodec = <A, E, RD, RE>(
     const strict = decodeWire(sent)
     if (Result.isSuccess(strict)) {
       return yield* decodeJson(unwrap(strict.success)).pipe(
-        Effect.mapError((error) => new OutputIssue({ reason: "invalid", issues: issuesOf(error) }))
+        Effect.mapError((error) => new OutputIssue({ reason: "invalid", issues: toIssues(error) }))
       )
     }
     // A provider without strict mode may write a tuple as an array, or leave out a field. The conversion also reports
@@ -168,8 +168,8 @@ const makeCodec = <A, E, RD, RE>(
     return yield* new OutputIssue({
       reason: "invalid",
       issues: merge(
-        Result.isFailure(checked) ? issuesOf(checked.failure) : [],
-        Result.isFailure(decoded) ? issuesOf(decoded.failure) : []
+        Result.isFailure(checked) ? toIssues(checked.failure) : [],
+        Result.isFailure(decoded) ? toIssues(decoded.failure) : []
       )
     })
   })

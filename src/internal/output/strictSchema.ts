@@ -6,9 +6,9 @@ type Node = JsonSchema.JsonSchema
 
 const isNode = (value: unknown): value is Node => Predicate.isObject(value)
 
-const nodesOf = (value: unknown): ReadonlyArray<Node> => Array.isArray(value) ? value.filter(isNode) : []
+const getNodes = (value: unknown): ReadonlyArray<Node> => Array.isArray(value) ? value.filter(isNode) : []
 
-const entriesOf = (value: unknown): ReadonlyArray<readonly [string, Node]> =>
+const getEntries = (value: unknown): ReadonlyArray<readonly [string, Node]> =>
   isNode(value) ? Object.entries(value).filter((entry): entry is [string, Node] => isNode(entry[1])) : []
 
 /** Rebuilds a schema from the leaves up. `Object.fromEntries` also keeps a field that is named `__proto__`. */
@@ -18,11 +18,11 @@ const rewrite = (schema: Node, visit: (node: Node) => Node): Node =>
       switch (keyword) {
         case "properties":
         case "$defs":
-          return [keyword, Object.fromEntries(entriesOf(value).map(([name, node]) => [name, rewrite(node, visit)]))]
+          return [keyword, Object.fromEntries(getEntries(value).map(([name, node]) => [name, rewrite(node, visit)]))]
         case "items":
           return [keyword, isNode(value) ? rewrite(value, visit) : value]
         case "anyOf":
-          return [keyword, nodesOf(value).map((node) => rewrite(node, visit))]
+          return [keyword, getNodes(value).map((node) => rewrite(node, visit))]
         default:
           return [keyword, value]
       }
@@ -33,11 +33,11 @@ const hasOnly = (node: Node, ...keywords: ReadonlyArray<string>): boolean =>
   Object.keys(node).every((keyword) => keywords.includes(keyword))
 
 /** The members of a union: nested unions are flat, equal members stand once, and literals of one type share an `enum`. */
-const membersOf = (anyOf: ReadonlyArray<Node>): ReadonlyArray<Node> => {
+const getMembers = (anyOf: ReadonlyArray<Node>): ReadonlyArray<Node> => {
   const members = new Map<string, Node>()
   const enums = new Map<unknown, Array<unknown>>()
   const add = (node: Node): void => {
-    if (Array.isArray(node.anyOf) && hasOnly(node, "anyOf")) return nodesOf(node.anyOf).forEach(add)
+    if (Array.isArray(node.anyOf) && hasOnly(node, "anyOf")) return getNodes(node.anyOf).forEach(add)
     if (!Array.isArray(node.enum) || !hasOnly(node, "type", "enum")) {
       members.set(JSON.stringify(node), node)
       return
@@ -65,7 +65,7 @@ const withDescription = (node: Node, description: string): Node => ({
 
 const normalize = (node: Node): Node => {
   if (node.items === false) return { ...node, items: { type: "null" }, maxItems: 0 }
-  if (node.type === "object" && node.required === undefined && entriesOf(node.properties).length === 0) {
+  if (node.type === "object" && node.required === undefined && getEntries(node.properties).length === 0) {
     return { ...node, properties: {}, required: [] }
   }
   if (typeof node.pattern === "string" && isIrregular(node.pattern)) {
@@ -78,7 +78,7 @@ const normalize = (node: Node): Node => {
   }
   if (Array.isArray(node.anyOf)) {
     const { anyOf, ...rest } = node
-    const members = membersOf(nodesOf(anyOf))
+    const members = getMembers(getNodes(anyOf))
     const [first] = members
     return members.length === 1 && first !== undefined && (first.$ref === undefined || Object.keys(rest).length === 0)
       ? { ...first, ...rest }
@@ -105,7 +105,7 @@ const replaceRefs = (schema: Node, name: (name: string) => string | undefined): 
     return other === undefined ? node : { ...node, $ref: toRef(other) }
   })
 
-const refsOf = (schema: Node): ReadonlyArray<string> => {
+const getRefs = (schema: Node): ReadonlyArray<string> => {
   const refs: Array<string> = []
   rewrite(schema, (node) => {
     const name = fromRef(node.$ref)
@@ -146,7 +146,7 @@ const mergeEqual = (root: Node, definitions: Definitions): readonly [root: Node,
 const inlineSingle = (root: Node, definitions: Definitions): readonly [root: Node, definitions: Definitions] => {
   const counts = new Map<string, number>()
   const count = (node: Node): void => {
-    for (const name of refsOf(node)) {
+    for (const name of getRefs(node)) {
       const definition = definitions.get(name)
       const before = counts.get(name) ?? 0
       counts.set(name, before + 1)
@@ -168,7 +168,7 @@ const inlineSingle = (root: Node, definitions: Definitions): readonly [root: Nod
 /** The same JSON Schema by the rules of strict mode, without repetitions and definitions that are not used. */
 export const strictSchema = (jsonSchema: Node): Node => {
   const { $defs, ...rest } = rewrite(jsonSchema, normalize)
-  const [root, definitions] = inlineSingle(...mergeEqual(rest, new Map(entriesOf($defs))))
+  const [root, definitions] = inlineSingle(...mergeEqual(rest, new Map(getEntries($defs))))
   const small = definitions.size === 0 ? root : { ...root, $defs: Object.fromEntries(definitions) }
   return rewrite(small, normalize)
 }
@@ -191,7 +191,7 @@ export interface Refused {
   readonly problem: string
 }
 
-const charsOf = (values: ReadonlyArray<unknown>): number =>
+const countChars = (values: ReadonlyArray<unknown>): number =>
   values.reduce<number>((chars, value) => chars + (typeof value === "string" ? value.length : 0), 0)
 
 const exceeds = (amount: number, unit: string, limit: number): Refused | undefined =>
@@ -201,10 +201,10 @@ const exceeds = (amount: number, unit: string, limit: number): Refused | undefin
 
 /** Finds the first part of a JSON Schema that strict mode refuses, if there is one. */
 export const findRefused = (jsonSchema: Node): Refused | undefined => {
-  const definitions = new Map(entriesOf(jsonSchema.$defs))
+  const definitions = new Map(getEntries(jsonSchema.$defs))
   let properties = 0
   let enumValues = 0
-  let names = charsOf([...definitions.keys()])
+  let names = countChars([...definitions.keys()])
   /** The depth at which each definition was visited: it is not visited again where it is less deep. */
   const deepest = new Map<string, number>()
 
@@ -214,12 +214,12 @@ export const findRefused = (jsonSchema: Node): Refused | undefined => {
     depth: number,
     open: ReadonlyArray<string>
   ): Refused | undefined => {
-    for (const [name, property] of entriesOf(node.properties)) {
+    for (const [name, property] of getEntries(node.properties)) {
       const refused = visit(property, [...path, name], depth, open)
       if (refused !== undefined) return refused
     }
     if (isNode(node.items)) return visit(node.items, [...path, "*"], depth, open)
-    for (const member of nodesOf(node.anyOf)) {
+    for (const member of getNodes(node.anyOf)) {
       const refused = visit(member, path, depth, open)
       if (refused !== undefined) return refused
     }
@@ -235,11 +235,11 @@ export const findRefused = (jsonSchema: Node): Refused | undefined => {
   const count = (node: Node): void => {
     if (counted.has(node)) return
     counted.add(node)
-    const fields = entriesOf(node.properties)
+    const fields = getEntries(node.properties)
     const values = Array.isArray(node.enum) ? node.enum : []
     properties += fields.length
     enumValues += values.length
-    names += charsOf(fields.map(([name]) => name)) + charsOf(values)
+    names += countChars(fields.map(([name]) => name)) + countChars(values)
   }
 
   const visit = (
@@ -260,10 +260,10 @@ export const findRefused = (jsonSchema: Node): Refused | undefined => {
       }
     }
     const values = Array.isArray(node.enum) ? node.enum : []
-    if (values.length > limits.largeEnum && charsOf(values) > limits.largeEnumChars) {
+    if (values.length > limits.largeEnum && countChars(values) > limits.largeEnumChars) {
       return {
         path,
-        problem: `its \`${values.length}\` literals have \`${charsOf(values)}\` characters, and ` +
+        problem: `its \`${values.length}\` literals have \`${countChars(values)}\` characters, and ` +
           `\`${limits.largeEnumChars}\` are allowed. Use shorter or fewer literals`
       }
     }

@@ -7,7 +7,7 @@ import type { Clients } from "./clients.ts"
 import { type OverrideParams, overrideSettings, toSettingsJson } from "./settings.ts"
 import type { StoredThread } from "./threadStore.ts"
 
-/** The real server reports it for a model of 272,000 tokens, of which it reserves a part. */
+/** The context window that the real server reports for a model of 272,000 tokens, because it reserves a part of them. */
 const modelContextWindow = 258_400
 
 const rateLimits: Protocol.RateLimitSnapshot = { limitId: "codex", limitName: null, primary: null, secondary: null }
