@@ -14,6 +14,7 @@ import * as Layer from "effect/Layer"
 import type { AppServerError } from "./AppServerError.ts"
 import type { Options } from "./internal/connection/options.ts"
 import { makeServerConnection, type PublicConnection } from "./internal/connection/serverConnection.ts"
+import { withBudget } from "./internal/session/budget/rawRequests.ts"
 import { makeSession, Session } from "./internal/session/session.ts"
 import type { Transport } from "./Transport.ts"
 
@@ -76,8 +77,10 @@ export class AppServer extends Context.Service<AppServer, PublicConnection>()("e
 export const layer = (options: Options = {}): Layer.Layer<AppServer | Session, AppServerError, Transport> =>
   Layer.effectContext(Effect.gen(function*() {
     const connection = yield* makeServerConnection(options)
-    const { handle, metadata, notifications, request, requestRaw, state, states } = connection
+    const session = yield* makeSession(connection)
+    const { handle, metadata, notifications, state, states } = connection
+    const { request, requestRaw } = withBudget(connection, session)
     return Context.make(AppServer, { handle, metadata, notifications, request, requestRaw, state, states }).pipe(
-      Context.add(Session, yield* makeSession(connection))
+      Context.add(Session, session)
     )
   }))

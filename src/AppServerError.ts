@@ -30,6 +30,7 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import { describeUsed, Limit, Used } from "./internal/budget/used.ts"
 import * as Protocol from "./Protocol.ts"
 
 const TypeId = "~effect-codex/AppServerError"
@@ -590,6 +591,56 @@ export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
 }
 
 /**
+ * A budget is used up.
+ *
+ * **Details**
+ *
+ * A budget whose limit of tokens or US dollars is exceeded interrupts its running turns. A budget that is used up starts no further turn,
+ * and sends nothing for it.
+ *
+ * **Gotchas**
+ *
+ * The server reports usage when a model request completes, so `used` may be larger than `limit`. The `reserve` of a budget prevents
+ * that.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("BudgetExceeded", {
+  /** The limits of the budget. */
+  limit: Limit,
+  /** What the budget has used, in total and by thread. */
+  used: Used
+}) {
+  override get message(): string {
+    return `The budget is used up: ${
+      describeUsed(this.limit, this.used)
+    }. Its running turns are interrupted, and it starts no further turn. Set a higher limit, or start the work in another budget`
+  }
+}
+
+/**
+ * A turn of a budget with prices runs on a model without a price.
+ *
+ * **Details**
+ *
+ * If the model is known before the turn starts, nothing is sent. Otherwise the turns of the budget are interrupted, as if it were
+ * exceeded: a sub-agent may choose another model, for example.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PriceMissing extends Schema.TaggedError<PriceMissing>()("PriceMissing", {
+  threadId: Schema.String,
+  model: Schema.String
+}) {
+  override get message(): string {
+    return `The budget has no price of the model \`${this.model}\` of thread \`${this.threadId}\`. ` +
+      "Add its price to `prices`"
+  }
+}
+
+/**
  * This program can no longer follow a turn.
  *
  * **Details**
@@ -664,6 +715,8 @@ export type AppServerErrorReason =
   | ThreadBusy
   | ToolsNotApplied
   | TurnTimeout
+  | BudgetExceeded
+  | PriceMissing
   | TurnLost
   | RestartsExhausted
 
@@ -695,6 +748,8 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
     ThreadBusy,
     ToolsNotApplied,
     TurnTimeout,
+    BudgetExceeded,
+    PriceMissing,
     TurnLost,
     RestartsExhausted
   ])

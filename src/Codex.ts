@@ -39,12 +39,14 @@ import * as AppServer from "./AppServer.ts"
 import { type AppServerError, isAppServerError, make as appServerError, ThreadNotFound } from "./AppServerError.ts"
 import type * as Approvals from "./internal/approvals/model.ts"
 import type * as Questions from "./internal/questions/model.ts"
+import { CurrentBudget } from "./internal/session/budget/budgetState.ts"
 import { contextHandlers } from "./internal/session/handlers/handlers.ts"
 import type { OpenOptions } from "./internal/session/openOptions.ts"
 import { reopenThread } from "./internal/session/reopenThread.ts"
 import { Session } from "./internal/session/session.ts"
 import { requireOptions } from "./internal/session/settings/resolveOptions.ts"
 import { startThread } from "./internal/session/startThread.ts"
+import type { OpenThread } from "./internal/session/threads/openThread.ts"
 import { pages } from "./internal/session/threads/pages.ts"
 import { canonicalId } from "./internal/session/threads/threadId.ts"
 import type { Metadata } from "./Metadata.ts"
@@ -256,6 +258,13 @@ const make = Effect.gen(function*() {
   const withVersions = <A, E, R>(effect: Effect.Effect<A, E | AppServerError, R>) =>
     Effect.mapError(effect, (error) => isAppServerError(error) ? server.withVersions(error) : error)
 
+  const open = <E, R>(opening: Effect.Effect<OpenThread, E, R>) =>
+    Effect.zipWith(CurrentBudget, opening, (budget, thread) => {
+      // The server may continue a goal of the thread.
+      session.budgets.enroll(budget, thread.id)
+      return Thread.make(session, thread)
+    })
+
   const list = <Options extends object, A>(
     method: string,
     options: Options,
@@ -271,19 +280,19 @@ const make = Effect.gen(function*() {
     approvals: session.audit,
     startThread: Effect.fn("Codex.startThread")(
       function*(options?: StartOptions<AnyApprover, AnyQuestions, AnyTools>) {
-        return Thread.make(session, yield* startThread(session, layerHandlers, options))
+        return yield* open(startThread(session, layerHandlers, options))
       },
       withVersions
     ),
     resumeThread: Effect.fn("Codex.resumeThread")(
       function*(id: string, options?: ResumeOptions<AnyApprover, AnyQuestions, AnyTools>) {
-        return Thread.make(session, yield* reopenThread(session, layerHandlers, "thread/resume", id, options))
+        return yield* open(reopenThread(session, layerHandlers, "thread/resume", id, options))
       },
       withVersions
     ),
     forkThread: Effect.fn("Codex.forkThread")(
       function*(id: string, options?: ForkOptions<AnyApprover, AnyQuestions, AnyTools>) {
-        return Thread.make(session, yield* reopenThread(session, layerHandlers, "thread/fork", id, options))
+        return yield* open(reopenThread(session, layerHandlers, "thread/fork", id, options))
       },
       withVersions
     ),

@@ -18,6 +18,7 @@ import type * as Approvals from "./internal/approvals/model.ts"
 import { boolean, count, duration, jsonSchema, type Kinds, optionIssue, schema } from "./internal/options.ts"
 import { loadOutputCodec } from "./internal/output/loadOutputCodec.ts"
 import type * as Questions from "./internal/questions/model.ts"
+import { CurrentBudget } from "./internal/session/budget/budgetState.ts"
 import { contextHandlers, type HandlerOptions, provideHandlers } from "./internal/session/handlers/handlers.ts"
 import type { SessionState } from "./internal/session/sessionState.ts"
 import { requireOptions, resolveTurnOptions } from "./internal/session/settings/resolveOptions.ts"
@@ -410,6 +411,7 @@ const prepare = Effect.fnUntraced(function*(options: AnyCommonOptions, exclusive
   return {
     handlers: yield* provideHandlers({ approvals, questions }, "turn/start"),
     context: yield* contextHandlers,
+    budget: yield* CurrentBudget,
     fields: yield* resolveTurnOptions(rest),
     deadline,
     idleTimeout,
@@ -431,8 +433,9 @@ const startPrepared = Effect.fnUntraced(function*(
   { deadline, fields, idleTimeout, since, ...options }: Prepared,
   input: Input.Input
 ) {
-  const { server } = session
+  const { budgets, server } = session
   const validated = yield* Input.validate("turn/start", input)
+  yield* budgets.check(options.budget, thread.id, fields.model ?? thread.record.settings.model)
   const timeout = yield* startTimeout(server, thread.id, { deadline, idle: idleTimeout }, since)
   const items = Predicate.isNotNullish(fields.cwd) || hasFiles(validated)
     ? yield* timeout(Effect.andThen(
@@ -520,9 +523,9 @@ const setName = Effect.fn("Thread.setName")(function*({ session, thread }: Threa
   yield* session.server.request("thread/name/set", { threadId: thread.id, name })
 }, explainGone)
 
-const compact = Effect.fn("Thread.compact")(function*({ session: { turns, server }, thread }: ThreadContext) {
-  const timeout = yield* requestTimeout(server, "thread/compact/start")
-  const { state, turn } = yield* compactThread(server, turns, thread, timeout)
+const compact = Effect.fn("Thread.compact")(function*({ session, thread }: ThreadContext) {
+  const timeout = yield* requestTimeout(session.server, "thread/compact/start")
+  const { state, turn } = yield* compactThread(session, thread, yield* CurrentBudget, timeout)
   const { status } = yield* Turn.toResult(state, turn)
   if (status !== "completed") return yield* Turn.failure(state, turn, "the compaction was interrupted")
 }, explainGone)

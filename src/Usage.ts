@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import type * as Equivalence_ from "effect/Equivalence"
 import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
 
@@ -52,7 +53,8 @@ export const Tokens: Schema.Codec<Tokens> = Schema.Struct({
  *
  * **When to use**
  *
- * Print or charge `turn`. Compare `lastRequest.totalTokens` with `contextWindow` to see how full the context is.
+ * Print or charge the sum of `turn` and `subAgents`, and price it with {@link cost}. Compare `lastRequest.totalTokens` with
+ * `contextWindow` to see how full the context is.
  *
  * **Details**
  *
@@ -62,7 +64,9 @@ export const Tokens: Schema.Codec<Tokens> = Schema.Struct({
  *
  * **Gotchas**
  *
- * All callers that joined a turn get the usage of the whole turn. A sub-agent has its own thread, whose usage is not included.
+ * All callers that joined a turn get the usage of the whole turn.
+ *
+ * A sub-agent may continue after the end of the turn. What it uses then is in no result; a `Budget` counts it.
  *
  * When the context is full, the server resets the totals of the thread. This program continues to count; a program that resumes the
  * thread later sees the smaller totals.
@@ -71,8 +75,13 @@ export const Tokens: Schema.Codec<Tokens> = Schema.Struct({
  * @since 0.1.0
  */
 export interface TurnUsage {
-  /** The usage of this turn: the sum of its model requests. */
+  /** The usage of this turn: the sum of its model requests, without those of its sub-agents. */
   readonly turn: Tokens
+  /**
+   * The usage of the sub-agents that worked for this turn until its end, also of those that failed. {@link zero} if there were none. A
+   * sub-agent has its own thread.
+   */
+  readonly subAgents: Tokens
   /**
    * The total usage of the thread at the end of the turn, as the server counts it. A fork starts with the totals of the history that it
    * copies, and a revert restores the totals of the remaining history.
@@ -95,6 +104,7 @@ export interface TurnUsage {
  */
 export const TurnUsage: Schema.Codec<TurnUsage> = Schema.Struct({
   turn: Tokens,
+  subAgents: Tokens,
   thread: Tokens,
   lastRequest: Tokens,
   contextWindow: Schema.UndefinedOr(Schema.Number)
@@ -162,3 +172,73 @@ export const subtract: {
   (that: Tokens): (self: Tokens) => Tokens
   (self: Tokens, that: Tokens): Tokens
 } = dual(2, (self: Tokens, that: Tokens): Tokens => combine(self, that, (a, b) => a - b))
+
+/**
+ * Compares two counts, kind by kind.
+ *
+ * @category instances
+ * @since 0.1.0
+ */
+export const Equivalence: Equivalence_.Equivalence<Tokens> = Schema.toEquivalence(Tokens)
+
+/**
+ * The price of a model, in US dollars per million tokens.
+ *
+ * **Details**
+ *
+ * The prices are yours: this package has no table of prices, which would become outdated.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Price {
+  /** The price of input tokens that are neither read from the cache nor written to it. */
+  readonly input: number
+  /**
+   * The price of input tokens that the provider reads from its cache.
+   *
+   * @default the price of `input`
+   */
+  readonly cachedInput?: number | undefined
+  /**
+   * The price of input tokens that the provider writes to its cache.
+   *
+   * @default the price of `input`
+   */
+  readonly cacheWrite?: number | undefined
+  /** The price of output tokens, reasoning included. */
+  readonly output: number
+}
+
+/**
+ * Returns the cost of tokens in US dollars.
+ *
+ * **Details**
+ *
+ * `inputTokens` include both kinds of cached tokens, so these are subtracted before the price of `input` is applied.
+ *
+ * **Example** (Pricing a turn)
+ *
+ * ```ts
+ * import { type Turn, Usage } from "effect-codex"
+ *
+ * const price: Usage.Price = { input: 1.25, cachedInput: 0.125, output: 10 }
+ *
+ * export const dollars = ({ usage }: Turn.TurnResult): number =>
+ *   usage === undefined ? 0 : Usage.cost(Usage.add(usage.turn, usage.subAgents), price)
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const cost: {
+  (price: Price): (tokens: Tokens) => number
+  (tokens: Tokens, price: Price): number
+} = dual(2, (tokens: Tokens, { cachedInput, cacheWrite, input, output }: Price): number => {
+  const { cachedInputTokens, cacheWriteInputTokens, inputTokens, outputTokens } = tokens
+  const uncached = inputTokens - cachedInputTokens - cacheWriteInputTokens
+  return (
+    uncached * input + cachedInputTokens * (cachedInput ?? input) + cacheWriteInputTokens * (cacheWrite ?? input) +
+    outputTokens * output
+  ) / 1_000_000
+})

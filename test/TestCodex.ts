@@ -173,15 +173,16 @@ export const mcpConfig = {
 /** Replies to the requests of a thread that spawns a sub-agent, waits for it, and completes. */
 export const delegate = (
   request: ModelServer.ModelRequest,
-  agent: { readonly message: string; readonly fork_context?: boolean }
+  agent: { readonly message: string; readonly fork_context?: boolean; readonly model?: string },
+  options?: { readonly usage: ModelServer.Usage }
 ): ModelServer.Reply => {
   const call = (callId: string, name: string, args: object) =>
-    ModelServer.functionCall(name, args, { callId, namespace: "multi_agent_v1" })
+    ModelServer.reply([ModelServer.functionCall(name, args, { callId, namespace: "multi_agent_v1" })], options)
   const spawned = request.functionCallOutput("spawn")
   if (spawned === undefined) return call("spawn", "spawn_agent", agent)
   return request.functionCallOutput("wait") === undefined
     ? call("wait", "wait_agent", { targets: [JSON.parse(spawned).agent_id] })
-    : ModelServer.text("done")
+    : ModelServer.text("done", options)
 }
 
 /** Returns the model requests of a thread. */

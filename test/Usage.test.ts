@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as Struct from "effect/Struct"
 import * as ModelServer from "../src/testing/ModelServer.ts"
 import * as Fake from "./FakeTransport.ts"
 import { layer as layerFake } from "./scenario.ts"
@@ -42,6 +43,19 @@ describe("Usage", () => {
     assert.deepStrictEqual(Usage.subtract(a)(a), Usage.zero)
   })
 
+  it("compares each kind of token", () => {
+    assert.isTrue(Usage.Equivalence(a, { ...a }))
+    for (const kind of Struct.keys(a)) assert.isFalse(Usage.Equivalence(a, { ...a, [kind]: a[kind] + 1 }))
+  })
+
+  it("prices each kind of token once", () => {
+    // 3 uncached, 4 cached and 2 written tokens of input, and 5 of output.
+    const price = { input: 1_000_000, cachedInput: 100_000, cacheWrite: 2_000_000, output: 10_000_000 }
+    assert.closeTo(Usage.cost(a, price), 3 + 0.4 + 4 + 50, 1e-9)
+    assert.closeTo(Usage.cost({ input: 1_000_000, output: 10_000_000 })(a), 9 + 50, 1e-9)
+    assert.strictEqual(Usage.cost(Usage.zero, price), 0)
+  })
+
   it("encodes and decodes in the error of a failed turn", () => {
     const failed = new Turn.TurnFailed({
       threadId: "t",
@@ -50,7 +64,7 @@ describe("Usage", () => {
       codexErrorInfo: undefined,
       additionalDetails: undefined,
       items: [],
-      usage: { turn: a, thread: a, lastRequest: a, contextWindow: undefined }
+      usage: { turn: a, subAgents: tokens(1, 2), thread: a, lastRequest: a, contextWindow: undefined }
     })
     const decoded = Schema.decodeUnknownSync(Turn.TurnFailed)(Schema.encodeSync(Turn.TurnFailed)(failed))
     assert.deepStrictEqual(decoded.usage, failed.usage)
@@ -105,6 +119,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Usa
       )
       assert.deepStrictEqual(first, {
         turn: tokens(6000, 305),
+        subAgents: Usage.zero,
         thread: tokens(6000, 305),
         lastRequest: tokens(3000, 5),
         contextWindow: 258_400
@@ -209,6 +224,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Usa
       const never = yield* runForUsage(yield* TestCodex.startThread, full)
       assert.deepStrictEqual(never, {
         turn: Usage.zero,
+        subAgents: Usage.zero,
         thread: Usage.zero,
         lastRequest: Usage.zero,
         contextWindow: 258_400

@@ -26,7 +26,8 @@ const layers: ReadonlyArray<Layer> = [
       "internal/approvals/**",
       "internal/questions/**",
       "internal/tools/**",
-      "internal/output/**"
+      "internal/output/**",
+      "internal/budget/**"
     ]
   },
   { name: "jsonrpc", modules: ["internal/jsonrpc/**"] },
@@ -34,7 +35,10 @@ const layers: ReadonlyArray<Layer> = [
   { name: "session", modules: ["internal/session/**"] },
   { name: "transport", modules: ["StdioTransport.ts", "internal/stdio/**"] },
   { name: "typed connection", modules: ["AppServer.ts"] },
-  { name: "turns, threads and Codex", modules: ["Turn.ts", "Thread.ts", "Codex.ts", "internal/typedTurn/**"] },
+  {
+    name: "turns, threads and Codex",
+    modules: ["Turn.ts", "Thread.ts", "Codex.ts", "Budget.ts", "internal/typedTurn/**"]
+  },
   {
     name: "approvals and questions",
     modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "internal/terminal/**"]

@@ -24,7 +24,7 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { configTree } from "../internal/configTree.ts"
 import type { TomlValue } from "../internal/configTree.ts"
-import { assertOptions, type Kinds, object, string } from "../internal/options.ts"
+import { assertOptions, type Kinds, object, string, strings } from "../internal/options.ts"
 import { encodeTomlDocument } from "../internal/stdio/toml.ts"
 import { ModelServer } from "./ModelServer.ts"
 
@@ -70,9 +70,16 @@ export interface Options {
    * @default the system's temporary directory
    */
   readonly directory?: string | undefined
+
+  /**
+   * The names of the models. The first one is the default of threads.
+   *
+   * @default ["mock-model"]
+   */
+  readonly models?: ReadonlyArray<string> | undefined
 }
 
-const kinds: Kinds<Options> = { config: object, directory: string }
+const kinds: Kinds<Options> = { config: object, directory: string, models: strings }
 
 /**
  * The directories and environment variables of `codex app-server`. The scope removes them.
@@ -135,9 +142,11 @@ export const make: (options?: Options) => Effect.Effect<
   for (const directory of [codexHome, home, workspace]) {
     yield* fs.makeDirectory(directory)
   }
-  yield* fs.writeFileString(modelCatalog, JSON.stringify({ models: [mockModel] }))
+  const [model = mockModel.slug, ...others] = options?.models ?? []
+  const models = Array.from([model, ...others], (slug) => ({ ...mockModel, slug }))
+  yield* fs.writeFileString(modelCatalog, JSON.stringify({ models }))
 
-  const config = yield* Ref.make(defaultConfig(server.url, modelCatalog))
+  const config = yield* Ref.make(defaultConfig(server.url, model, modelCatalog))
   const writeConfig = Effect.fn("CodexEnvironment.writeConfig")(function*(changes: Config) {
     const entries = configTree(changes) as Config
     yield* fs.writeFileString(
@@ -198,8 +207,8 @@ export const layer = (
   Layer.effect(CodexEnvironment, make(options))
 
 // Fast and deterministic: no retries, no connection to another host, and no command that a reply does not call.
-const defaultConfig = (baseUrl: string, modelCatalog: string): Table => ({
-  model: mockModel.slug,
+const defaultConfig = (baseUrl: string, model: string, modelCatalog: string): Table => ({
+  model,
   model_provider: "mock_provider",
   model_catalog_json: modelCatalog,
   approval_policy: "never",

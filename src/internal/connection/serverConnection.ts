@@ -100,7 +100,7 @@ export interface ServerConnection extends PublicConnection, ServerClient {
   /** Calls a handler within the read batch with the params of each well-formed notification of a method, until the scope closes. */
   readonly addNotificationHandler: <M extends keyof Protocol.ServerNotifications>(
     method: M,
-    handler: (params: Protocol.ServerNotifications[M]) => void
+    handler: (params: Protocol.ServerNotifications[M], batch: ReadBatch) => void
   ) => Effect.Effect<void, never, Scope.Scope>
   /** Calls a handler within the read batch with each notification of a method, malformed or not, until the scope closes. */
   readonly addRawNotificationHandler: (
@@ -158,8 +158,8 @@ const makeRegistrations = (router: Router) => {
     addThreadListener: (threadId, listener) => router.addThreadListener(threadId, listener),
     addNotificationHandler: (method, handler) =>
       registerScoped(() =>
-        router.addNotificationHandler(method, (event) => {
-          if (event.method === method) handler((event as Protocol.Notification<typeof method>).params)
+        router.addNotificationHandler(method, (event, batch) => {
+          if (event.method === method) handler((event as Protocol.Notification<typeof method>).params, batch)
         })
       ),
     addRawNotificationHandler: (method, handler) =>

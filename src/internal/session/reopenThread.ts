@@ -107,7 +107,7 @@ export const reopenThread = Effect.fnUntraced(function*(
   threadId: string,
   options: ReopenOptions = {}
 ): Effect.fn.Return<OpenThread, AppServerError | SandboxConflictError> {
-  const { handlers: registry, records, server } = session
+  const { handlers: registry, records, server, subAgents } = session
   const resolved: Resolved<Fields> = yield* resolveOpenOptions(server, method, options)
   const { fields, handlers, tools } = resolved
   const id = canonicalId(threadId)
@@ -122,7 +122,7 @@ export const reopenThread = Effect.fnUntraced(function*(
     context: yield* contextHandlers,
     layer,
     tools: tools ?? before?.tools,
-    parentId: method === "thread/fork" ? undefined : before?.parentId ?? registry.findParentId(id)
+    parentId: method === "thread/fork" ? undefined : before?.parentId ?? subAgents.getParent(id)
   }
   const reopen: Reopen = { ...resolved, method, id, known, isOther }
   if (method === "thread/fork") return yield* openRecorded(session, reopen, now, before)

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
 import type { ServerConnection } from "../connection/serverConnection.ts"
+import { TurnBudgets } from "./budget/turnBudgets.ts"
 import { handleApprovals } from "./handlers/approvalHandler.ts"
 import { HandlerRegistry } from "./handlers/handlerRegistry.ts"
 import { handleQuestions } from "./handlers/questionHandler.ts"
@@ -12,6 +13,7 @@ import { handleToolCalls } from "./handlers/toolCallHandler.ts"
 import { warnOfLostLogin } from "./lostLogin.ts"
 import { warnOfMissingLogin } from "./missingLogin.ts"
 import type { SessionState } from "./sessionState.ts"
+import { SubAgents } from "./threads/subAgents.ts"
 import { ThreadRecords } from "./threads/threadRecords.ts"
 import { recoverMissedCompletions, recoverTurns } from "./turns/recoverTurns.ts"
 import { TurnRegistry } from "./turns/turnRegistry.ts"
@@ -26,19 +28,24 @@ const makeState = Effect.fnUntraced(function*(
   server: ServerConnection
 ): Effect.fn.Return<SessionState, never, Scope.Scope> {
   const records = new ThreadRecords()
-  const turns = new TurnRegistry()
-  const handlers = new HandlerRegistry(server, turns)
+  const subAgents = new SubAgents()
+  const turns = new TurnRegistry(subAgents)
+  const budgets = new TurnBudgets(server, { records, subAgents, turns })
+  const handlers = new HandlerRegistry(server, turns, subAgents)
+  // First, because the others need the root turn of a turn when it starts.
+  yield* subAgents.listen(server)
   yield* handlers.listen
   yield* handleToolCalls(server, handlers)
   yield* handleQuestions(server, handlers)
   const audit = yield* handleApprovals(server, handlers)
   yield* records.listen(server)
   yield* turns.listen(server)
+  yield* budgets.listen
   yield* warnOfLostLogin(server)
   yield* Effect.forkScoped(warnOfMissingLogin(server))
   yield* recoverMissedCompletions(server, turns)
   yield* server.addRestartHandler((client) => recoverTurns(client, turns, records))
-  return { server, scope: yield* Effect.scope, records, turns, handlers, audit }
+  return { server, scope: yield* Effect.scope, records, turns, subAgents, budgets, handlers, audit }
 })
 
 /**

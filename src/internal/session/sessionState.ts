@@ -3,7 +3,9 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type * as Approvals from "../approvals/model.ts"
 import type { ServerConnection } from "../connection/serverConnection.ts"
+import type { TurnBudgets } from "./budget/turnBudgets.ts"
 import type { HandlerRegistry } from "./handlers/handlerRegistry.ts"
+import type { SubAgents } from "./threads/subAgents.ts"
 import type { ThreadRecords } from "./threads/threadRecords.ts"
 import type { TurnRegistry } from "./turns/turnRegistry.ts"
 
@@ -12,6 +14,8 @@ export interface SessionState {
   readonly scope: Scope.Scope
   readonly records: ThreadRecords
   readonly turns: TurnRegistry
+  readonly subAgents: SubAgents
+  readonly budgets: TurnBudgets
   readonly handlers: HandlerRegistry
   readonly audit: Stream.Stream<Approvals.AuditEntry>
 }

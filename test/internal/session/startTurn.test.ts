@@ -110,6 +110,7 @@ describe("Turn", () => {
         params: { threadId: thread.id, input: [] },
         handlers: {},
         context: {},
+        budget: undefined,
         keepBackgroundTerminals: false,
         exclusive: [],
         timeout: yield* requestTimeout(server, "turn/start")

@@ -17,6 +17,7 @@ import { getThreadId, getTurnId } from "../../connection/codec.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { getOwn } from "../../getOwn.ts"
 import type { IncomingRequest } from "../../jsonrpc/messages.ts"
+import type { SubAgents } from "../threads/subAgents.ts"
 import type { TurnEntry, TurnRegistry } from "../turns/turnRegistry.ts"
 import { declineAll, type Handlers, isEmpty, isSame } from "./handlers.ts"
 import { closedThread, hasSameHandlers, type ThreadHandlers } from "./threadHandlers.ts"
@@ -61,6 +62,7 @@ const levelSources = (
 export class HandlerRegistry {
   private readonly server: ServerConnection
   private readonly turnRegistry: TurnRegistry
+  private readonly subAgents: SubAgents
   /** The handlers of the contexts in which `Codex` layers were built. */
   private readonly layers: Array<Handlers> = []
   /** The threads that this program has opened. */
@@ -73,38 +75,16 @@ export class HandlerRegistry {
    * the turn may still run.
    */
   private readonly ended = new Map<string, TurnSource>()
-  /** The parent thread of each sub-agent's thread. */
-  private readonly parents = new Map<string, string>()
-  /** The root turn of each turn of a sub-agent: the first turn in the chain of work that led to it. */
-  private readonly roots = new Map<string, string>()
-
-  constructor(server: ServerConnection, turnRegistry: TurnRegistry) {
+  constructor(server: ServerConnection, turnRegistry: TurnRegistry, subAgents: SubAgents) {
     this.server = server
     this.turnRegistry = turnRegistry
+    this.subAgents = subAgents
   }
 
   /** Follows the turns and threads of the server, until the scope closes. */
   readonly listen: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() =>
     Effect.all([
-      this.server.addNotificationHandler("turn/started", ({ turn: { id, rootTurnId } }) => {
-        if (Predicate.isString(rootTurnId) && rootTurnId !== id) this.roots.set(id, rootTurnId)
-      }),
-      this.server.addNotificationHandler("turn/completed", ({ turn }) => {
-        this.roots.delete(turn.id)
-      }),
-      this.server.addNotificationHandler("thread/started", ({ thread: { id, parentThreadId } }) => {
-        if (Predicate.isString(parentThreadId)) this.parents.set(id, parentThreadId)
-      }),
-      this.server.addNotificationHandler("thread/closed", ({ threadId }) => {
-        this.parents.delete(threadId)
-      }),
       this.server.addNotificationHandler("thread/deleted", ({ threadId }) => this.closeThread(threadId)),
-      this.server.addRestartHandler(() =>
-        Effect.sync(() => {
-          this.roots.clear()
-          this.parents.clear()
-        })
-      ),
       this.server.addSettledHandler((request) => {
         for (const { id, state } of this.turnRegistry.entries.values()) {
           if (state.now !== undefined && this.worksFor(request, state.threadId, id)) state.lastEventAt = state.now()
@@ -126,11 +106,6 @@ export class HandlerRegistry {
     return thread === closedThread ? undefined : thread
   }
 
-  /** Returns the id of the parent of a sub-agent's thread, if a notification has named it. */
-  findParentId(threadId: string): string | undefined {
-    return this.parents.get(threadId)
-  }
-
   /**
    * Sets the handlers and tools of a thread, until it is closed. `undefined` if this program has not opened it.
    *
@@ -149,7 +124,7 @@ export class HandlerRegistry {
       this.threads.set(threadId, closedThread)
       this.endAll(threadId)
     }
-    this.parents.delete(threadId)
+    this.subAgents.forget(threadId)
   }
 
   private endAll(threadId: string): void {
@@ -208,7 +183,7 @@ export class HandlerRegistry {
    */
   resolveStarting(threadId: string): Effect.Effect<ReadonlyArray<HandlerSource>> {
     const [thread] = this.starting
-    const isKnown = this.threads.has(threadId) || this.parents.has(threadId)
+    const isKnown = this.threads.has(threadId) || this.subAgents.getParent(threadId) !== undefined
     if (isKnown || thread === undefined) return this.resolve(threadId, undefined)
     return Effect.succeed(
       this.starting.size === 1 ? levelSources([], thread) : [{ by: "thread", handlers: declineAll }]
@@ -246,7 +221,7 @@ export class HandlerRegistry {
   ): Effect.fn.Return<ReadonlyArray<TurnSource>> {
     const running = [...this.turns.get(id) ?? []].reverse()
     const isOwn = id === requestThreadId
-    const expectedTurnId = isOwn || turnId === undefined ? turnId : this.roots.get(turnId)
+    const expectedTurnId = isOwn || turnId === undefined ? turnId : this.subAgents.getRoot(turnId)
     // A sub-agent without a root turn may work for any turn of the thread.
     if (!isOwn && expectedTurnId === undefined) {
       return [...running.map(({ source }) => toDeclining(source)), ...this.endedSources(id)]
@@ -283,9 +258,9 @@ export class HandlerRegistry {
   private worksFor({ params }: IncomingRequest, threadId: string, turnId: string): boolean {
     const requestTurnId = getTurnId(params)
     if (getThreadId(params) === threadId) return requestTurnId === undefined || requestTurnId === turnId
-    const root = requestTurnId === undefined ? undefined : this.roots.get(requestTurnId)
+    const root = requestTurnId === undefined ? undefined : this.subAgents.getRoot(requestTurnId)
     // A sub-agent without a root turn may work for any turn of its parent thread.
-    return root === undefined ? this.parents.get(getThreadId(params) ?? "") === threadId : root === turnId
+    return root === undefined ? this.subAgents.getParent(getThreadId(params) ?? "") === threadId : root === turnId
   }
 
   /** Reads the thread that a thread works for: `null` if there is none, `undefined` if the server does not respond with it. */

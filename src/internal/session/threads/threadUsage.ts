@@ -17,11 +17,16 @@ import * as Struct from "effect/Struct"
 import type * as Protocol from "../../../Protocol.ts"
 import * as Usage from "../../../Usage.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
+import type { ReadBatch } from "../../jsonrpc/readBatch.ts"
+import type { SubAgents } from "./subAgents.ts"
 
 /** Maximum number of turns of a thread whose usage is kept, until the response to `turn/start` names one of them. */
 const maxTurns = 4
 
 const kinds = Struct.keys(Usage.zero)
+
+/** Called within the read batch with the tokens that a turn has used. They are negative if it was given too many before. */
+export type OnUsed = (threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch) => void
 
 const toTokens = ({ cacheWriteInputTokens = 0, ...tokens }: Protocol.TokenUsageBreakdown): Usage.Tokens => ({
   inputTokens: tokens.inputTokens,
@@ -31,8 +36,6 @@ const toTokens = ({ cacheWriteInputTokens = 0, ...tokens }: Protocol.TokenUsageB
   reasoningOutputTokens: tokens.reasoningOutputTokens,
   totalTokens: tokens.totalTokens
 })
-
-const isEqual = (a: Usage.Tokens, b: Usage.Tokens): boolean => kinds.every((kind) => a[kind] === b[kind])
 
 const isNegative = (tokens: Usage.Tokens): boolean => kinds.some((kind) => tokens[kind] < 0)
 
@@ -52,11 +55,16 @@ class ThreadUsage {
   /** The turn whose only report counts as a model request, although the totals before are unknown. */
   private guessedTurn: string | undefined
 
-  get(turnId: string): Usage.TurnUsage | undefined {
-    return this.turns.get(turnId)
+  /** Returns the usage of a turn, with that of its sub-agents. */
+  get(turnId: string, subAgents: Usage.Tokens | undefined): Usage.TurnUsage | undefined {
+    const usage = this.turns.get(turnId)
+    if (subAgents === undefined) return usage
+    const { lastRequest, thread } = this
+    return { ...(usage ?? { turn: Usage.zero, thread, lastRequest, contextWindow: undefined }), subAgents }
   }
 
-  update(turnId: string, { last, modelContextWindow, total }: Protocol.ThreadTokenUsage): void {
+  /** Updates the usage of a turn, and returns what was added. */
+  update(turnId: string, { last, modelContextWindow, total }: Protocol.ThreadTokenUsage): Usage.Tokens {
     const request = toTokens(last)
     const used = this.usedSince(turnId, request, toTokens(total))
     if (isCounted(request)) this.lastRequest = request
@@ -64,6 +72,7 @@ class ThreadUsage {
     this.turns.delete(turnId)
     this.turns.set(turnId, {
       turn: Usage.add(turn, used),
+      subAgents: Usage.zero,
       thread: this.thread,
       lastRequest: this.lastRequest,
       contextWindow: modelContextWindow ?? undefined
@@ -72,6 +81,7 @@ class ThreadUsage {
       if (this.turns.size <= maxTurns) break
       this.turns.delete(oldest)
     }
+    return used
   }
 
   /** Updates the totals, and returns the usage since the last report. */
@@ -86,15 +96,15 @@ class ThreadUsage {
       // Before the model completes an output, the server repeats the last request of the history.
       const isRequest = this.hasHistory
         ? this.outputTurn === turnId
-        : isEqual(request, total) || this.outputTurn === turnId
+        : Usage.Equivalence(request, total) || this.outputTurn === turnId
       if (!isRequest || !isCounted(request)) return Usage.zero
       this.guessedTurn = turnId
       return request
     }
     const difference = Usage.subtract(total, reported)
-    if (isEqual(total, reported)) return Usage.zero
+    if (Usage.Equivalence(total, reported)) return Usage.zero
     // A killed server may have lost a part of the history, or all of it.
-    if (isNegative(difference) || isEqual(request, total)) {
+    if (isNegative(difference) || Usage.Equivalence(request, total)) {
       this.thread = total
       return request
     }
@@ -107,11 +117,14 @@ class ThreadUsage {
     if (this.reported === undefined) this.outputTurn = turnId
   }
 
-  /** Removes the guess for a turn: the server retries a stream, so its last report was a repetition. */
-  retry(turnId: string): void {
+  /** Removes the guess for a turn, and returns it: the server retries a stream, so its last report was a repetition. */
+  retry(turnId: string): Usage.Tokens {
     const usage = this.turns.get(turnId)
-    if (this.guessedTurn === turnId && usage !== undefined) this.turns.set(turnId, { ...usage, turn: Usage.zero })
+    const isGuessed = this.guessedTurn === turnId && usage !== undefined
     this.guessedTurn = undefined
+    if (!isGuessed) return Usage.zero
+    this.turns.set(turnId, { ...usage, turn: Usage.zero })
+    return usage.turn
   }
 
   /** Notes that the next totals do not continue the last ones. */
@@ -131,12 +144,23 @@ const streamedTypes: ReadonlySet<unknown> = new Set(["agentMessage", "reasoning"
 
 export class ThreadUsages {
   private readonly threads = new Map<string, ThreadUsage>()
+  /** The running turns. */
+  private readonly running = new Set<string>()
+  /** What the sub-agents of each running turn have used. */
+  private readonly subAgentUsages = new Map<string, Usage.Tokens>()
+  private readonly subAgents: SubAgents
+  /** Called with what each turn uses. */
+  onUsed: OnUsed = () => {}
+
+  constructor(subAgents: SubAgents) {
+    this.subAgents = subAgents
+  }
 
   /** Follows the threads of a server, until the scope closes. */
   listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
     return Effect.all([
-      server.addNotificationHandler("thread/tokenUsage/updated", (params) => {
-        this.thread(params.threadId).update(params.turnId, params.tokenUsage)
+      server.addNotificationHandler("thread/tokenUsage/updated", ({ threadId, tokenUsage, turnId }, batch) => {
+        this.add(threadId, turnId, this.thread(threadId).update(turnId, tokenUsage), batch)
       }),
       server.addNotificationHandler("item/started", (params) => {
         const { item: { type }, threadId, turnId } = params
@@ -149,9 +173,18 @@ export class ThreadUsages {
       server.addNotificationHandler("turn/plan/updated", (params) => {
         this.thread(params.threadId).addOutput(params.turnId)
       }),
-      server.addNotificationHandler("error", (params) => {
-        if (!params.willRetry) return
-        this.threads.get(params.threadId)?.retry(params.turnId)
+      server.addNotificationHandler("error", ({ threadId, turnId, willRetry }, batch) => {
+        const thread = this.threads.get(threadId)
+        if (!willRetry || thread === undefined) return
+        this.add(threadId, turnId, Usage.subtract(Usage.zero, thread.retry(turnId)), batch)
+      }),
+      server.addNotificationHandler("turn/started", ({ turn }) => {
+        this.running.add(turn.id)
+      }),
+      server.addNotificationHandler("turn/completed", ({ turn }, batch) => {
+        this.running.delete(turn.id)
+        // The state of the turn reads it within the batch.
+        batch.afterBatch(() => this.subAgentUsages.delete(turn.id))
       }),
       server.addNotificationHandler("thread/reverted", (params) => {
         this.forgetTotals(params.threadId)
@@ -166,12 +199,23 @@ export class ThreadUsages {
   }
 
   get(threadId: string, turnId: string): Usage.TurnUsage | undefined {
-    return this.threads.get(threadId)?.get(turnId)
+    const subAgents = this.subAgentUsages.get(turnId)
+    const thread = this.threads.get(threadId) ?? (subAgents === undefined ? undefined : new ThreadUsage())
+    return thread?.get(turnId, subAgents)
   }
 
   /** Notes that the totals of a thread may change without a report: its history changed, or other clients may use it. */
   forgetTotals(threadId: string): void {
     this.thread(threadId).forgetTotals()
+  }
+
+  private add(threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch): void {
+    if (Usage.Equivalence(used, Usage.zero)) return
+    const root = this.subAgents.getRoot(turnId)
+    if (root !== undefined && this.running.has(root)) {
+      this.subAgentUsages.set(root, Usage.add(this.subAgentUsages.get(root) ?? Usage.zero, used))
+    }
+    this.onUsed(threadId, turnId, used, batch)
   }
 
   private thread(threadId: string): ThreadUsage {

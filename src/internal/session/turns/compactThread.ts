@@ -4,10 +4,11 @@ import * as Effect from "effect/Effect"
 import type { AppServerError } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type { NotificationListener } from "../../connection/delta.ts"
-import type { ServerConnection } from "../../connection/serverConnection.ts"
+import type { BudgetState } from "../budget/budgetState.ts"
+import type { Reservation } from "../budget/turnBudgets.ts"
+import type { SessionState } from "../sessionState.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { interruptAndAwait } from "./interruptTurn.ts"
-import type { TurnRegistry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
 import type { Timeout } from "./turnTimeouts.ts"
 
@@ -20,8 +21,7 @@ const isCompaction = (event: Protocol.ServerNotification): boolean =>
  * Finds the turn of a compaction, which the response to `thread/compact/start` does not name. It is the turn with a compaction item. If it
  * fails before that item, it is the turn that no caller started.
  */
-const listenForCompaction = (server: ServerConnection, turns: TurnRegistry, threadId: string) => {
-  let turnId: string | undefined
+const listenForCompaction = ({ budgets, server, turns }: SessionState, threadId: string, reservation: Reservation) => {
   const ended = new Set<string>()
   const acquired = new Set([...turns.entries.values()].map(({ id }) => id))
   const onAcquire = (id: string) => acquired.add(id)
@@ -29,7 +29,7 @@ const listenForCompaction = (server: ServerConnection, turns: TurnRegistry, thre
   const state = new TurnState(server, turns.usages, threadId, (state): NotificationListener => ({
     onNotification(event, id, batch) {
       state.onNotification(event, id, batch)
-      if (turnId !== undefined || id === undefined) return
+      if (state.id !== undefined || id === undefined) return
       if (event.method === "turn/completed") ended.add(id)
       const found = isCompaction(event)
         ? id
@@ -37,35 +37,57 @@ const listenForCompaction = (server: ServerConnection, turns: TurnRegistry, thre
         ? [...ended].find((id) => !acquired.has(id))
         : undefined
       if (found === undefined) return
-      turnId = found
+      budgets.add(reservation, threadId, found, false, batch)
       state.setTurnId(found, batch)
+      state.onComplete(() => budgets.end(found))
     },
     onClose: (error, batch) => state.onClose(error, batch)
   }))
   /** Called when the request is sent. Before that, there is no compaction to recover or to interrupt. */
   const sent = () => {
     turns.compacting.add(state)
-    turns.onAwait({ state, id: () => turnId, isAwaited: () => turns.compacting.has(state) })
+    turns.onAwait({ state, id: () => state.id, isAwaited: () => turns.compacting.has(state) })
   }
   const stop = () => {
     turns.compacting.delete(state)
     turns.onAcquire.delete(onAcquire)
     state.unsubscribeThread()
   }
-  return { state, turnId: () => turnId, sent, stop }
+  return { state, sent, stop }
 }
 
+/** Interrupts a compaction that has no caller any more, or that its budget does not allow. */
+const interruptCompaction = (
+  { server, turns }: SessionState,
+  state: TurnState
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (!turns.compacting.has(state)) return Effect.void
+    // Without a turn id, the interrupt would end any turn of the thread.
+    return state.id === undefined && turns.isBusy(state.threadId)
+      ? Effect.void
+      : interruptAndAwait(server, state, state.id ?? "")
+  })
+
 /** Compacts a thread and returns the turn of the compaction. */
-export const compactThread = (
-  server: ServerConnection,
-  turns: TurnRegistry,
+export const compactThread = Effect.fnUntraced(function*(
+  session: SessionState,
   thread: OpenThread,
+  budget: BudgetState | undefined,
   timeout: Timeout
-): Effect.Effect<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> =>
-  Effect.acquireUseRelease(
-    Effect.sync(() => listenForCompaction(server, turns, thread.id)),
-    ({ sent, state, turnId }) =>
-      thread.request(
+): Effect.fn.Return<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> {
+  const { budgets, server } = session
+  const reservation = yield* budgets.reserve(budget, thread.id)
+  return yield* Effect.acquireUseRelease(
+    Effect.sync(() => listenForCompaction(session, thread.id, reservation)),
+    ({ sent, state }) => {
+      const remove = reservation.budgets.map((budget) =>
+        budget.addRunning((error) => {
+          state.expire(error)
+          return Effect.andThen(interruptCompaction(session, state), Effect.sync(() => state.failIfExpired()))
+        })
+      )
+      return thread.request(
         server,
         "thread/compact/start",
         (server, { onSend }) =>
@@ -79,14 +101,14 @@ export const compactThread = (
         timeout,
         Effect.andThen(Deferred.await(state.exitDeferred)),
         Effect.map((turn) => ({ state, turn })),
-        Effect.onInterrupt(() => {
-          const id = turnId()
-          if (!turns.compacting.has(state)) return Effect.void
-          // Without a turn id, the interrupt would end any turn of the thread.
-          return id === undefined && turns.isBusy(thread.id)
-            ? Effect.void
-            : interruptAndAwait(server, state, id ?? "")
-        })
-      ),
-    ({ stop }) => Effect.sync(stop)
+        Effect.onInterrupt(() => interruptCompaction(session, state)),
+        Effect.ensuring(Effect.sync(() => remove.forEach((remove) => remove())))
+      )
+    },
+    ({ state, stop }) =>
+      Effect.sync(() => {
+        stop()
+        if (state.id === undefined) reservation.cancel()
+      })
   )
+})

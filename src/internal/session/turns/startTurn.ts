@@ -9,6 +9,9 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, ThreadBusy } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import { syncBatch } from "../../jsonrpc/readBatch.ts"
+import type { BudgetState } from "../budget/budgetState.ts"
+import type { Reservation } from "../budget/turnBudgets.ts"
 import type { Handlers } from "../handlers/handlers.ts"
 import type { SessionState } from "../sessionState.ts"
 import { restoreSettings } from "../threads/keptSettings.ts"
@@ -26,6 +29,8 @@ export interface Options {
   readonly handlers: Handlers
   /** The handlers of the context in which the turn is started. */
   readonly context: Handlers
+  /** The innermost budget that the turn counts in. */
+  readonly budget: BudgetState | undefined
   readonly keepBackgroundTerminals: boolean
   /** The names of the options that cannot hold for a running turn. */
   readonly exclusive: ReadonlyArray<string>
@@ -89,8 +94,8 @@ const refuseBusy = (start: TurnStart): Effect.Effect<void, AppServerError> =>
  * because only the response names the turn. The fiber is detached. The scope of the session would interrupt it when the connection closes,
  * but its request must fail with the cause.
  */
-const send = Effect.fnUntraced(function*({ options, session, state, thread }: TurnStart) {
-  const { handlers, server, turns } = session
+const send = Effect.fnUntraced(function*({ options, session, state, thread }: TurnStart, reservation: Reservation) {
+  const { budgets, handlers, server, turns } = session
   const { context, keepBackgroundTerminals, params } = options
   const { threadId } = params
   const turnHandlers = handlers.addTurn(threadId, { options: options.handlers, context, thread: thread.handlers })
@@ -117,7 +122,11 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
       if (isJoined) turnHandlers.end()
       else turnHandlers.setTurnId(id)
       const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
-      turn.state.onComplete(() => turnHandlers.end())
+      budgets.add(reservation, threadId, id, isJoined, syncBatch)
+      turn.state.onComplete(() => {
+        turnHandlers.end()
+        budgets.end(id)
+      })
       return { turn, isJoined }
     }),
     Effect.interruptible,
@@ -128,7 +137,9 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
   // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
   request.addObserver((exit) => {
     turns.unassigned.delete(state)
-    if (Exit.isFailure(exit) && !mayHaveStarted(exit.cause)) turnHandlers.end()
+    if (Exit.isSuccess(exit) || mayHaveStarted(exit.cause)) return
+    turnHandlers.end()
+    reservation.cancel()
   })
   return { request, isSent: () => isSent, turnHandlers, settingsBefore }
 })
@@ -137,7 +148,8 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
 const toHandle = Effect.fnUntraced(function*(
   start: TurnStart,
   { isJoined, turn }: Started,
-  settingsBefore: OpenThread["record"]["settings"]
+  settingsBefore: OpenThread["record"]["settings"],
+  { budgets }: Reservation
 ): Effect.fn.Return<TurnHandle, AppServerError, Scope.Scope> {
   const { options: { exclusive }, session, state, thread } = start
   const handle = new TurnHandle(session, turn)
@@ -155,7 +167,10 @@ const toHandle = Effect.fnUntraced(function*(
     yield* handle.release
     return yield* state.rejected
   }
-  yield* Effect.addFinalizer(() => handle.release)
+  const remove = budgets.map((budget) => budget.addRunning((error) => handle.expire(() => error)))
+  const removeAll = () => remove.forEach((remove) => remove())
+  turn.state.onComplete(removeAll)
+  yield* Effect.addFinalizer(() => Effect.andThen(handle.release, Effect.sync(removeAll)))
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const fork = (effect: Effect.Effect<void>) => Fiber.runIn(runFork(effect), session.scope)
   state.whenRejected((error) => fork(rejectTurn(session, turn, error)))
@@ -206,11 +221,13 @@ export const startTurn = (
     const state = new TurnState(session.server, session.turns.usages, thread.id)
     const start: TurnStart = { session, thread, options, state }
     yield* restore(refuseBusy(start))
-    const { isSent, request, settingsBefore, turnHandlers } = yield* send(start)
+    const { budget, params } = options
+    const reservation = yield* session.budgets.reserve(budget, thread.id, params.model ?? thread.record.settings.model)
+    const { isSent, request, settingsBefore, turnHandlers } = yield* send(start, reservation)
     yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
 
     const started = yield* Effect.exit(restore(options.timeout(Fiber.join(request))))
-    if (Exit.isSuccess(started)) return yield* toHandle(start, started.value, settingsBefore)
+    if (Exit.isSuccess(started)) return yield* toHandle(start, started.value, settingsBefore, reservation)
 
     // The scope of the caller may stay open.
     turnHandlers.detach()

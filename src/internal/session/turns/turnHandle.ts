@@ -92,6 +92,21 @@ export class TurnHandle {
     Deferred.doneUnsafe(this.exitDeferred, Effect.fail(error))
   }
 
+  /** Ends the wait of this handle with an error. Interrupts the turn, unless it continues without this handle. */
+  expire(toError: (isInterrupted: boolean) => AppServerError): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { isShared, session: { server }, turn, turn: { state } } = this
+      if (state.exit !== undefined) return Effect.void
+      const error = toError(!isShared)
+      if (isShared) {
+        this.fail(error)
+        return this.release
+      }
+      state.expire(error)
+      return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.failIfExpired()))
+    })
+  }
+
   /** Releases this handle. Interrupts the turn if this was the last handle and this program started the turn. */
   readonly release: Effect.Effect<void> = Effect.suspend(() => {
     if (this.isReleased) return Effect.void

@@ -5,6 +5,7 @@ import type * as Scope from "effect/Scope"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { OpenThread } from "../threads/openThread.ts"
+import type { SubAgents } from "../threads/subAgents.ts"
 import { ThreadUsages } from "../threads/threadUsage.ts"
 import type { TurnState } from "./turnState.ts"
 
@@ -42,7 +43,7 @@ interface PendingStart {
 
 export class TurnRegistry {
   /** The token usage of the threads and their turns. */
-  readonly usages = new ThreadUsages()
+  readonly usages: ThreadUsages
   readonly entries = new Map<string, TurnEntry>()
   /** The states of compactions, whose turns have no handle. */
   readonly compacting = new Set<TurnState>()
@@ -56,6 +57,10 @@ export class TurnRegistry {
   private readonly starts = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
   /** The running turn of each thread, whether this program started it or not. */
   private readonly active = new Map<string, string>()
+
+  constructor(subAgents: SubAgents) {
+    this.usages = new ThreadUsages(subAgents)
+  }
 
   /** Follows which turns the threads of a server run, until the scope closes. */
   listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
@@ -150,6 +155,18 @@ export class TurnRegistry {
   isRunning(threadId: string, turnId: string): boolean {
     const turn = this.entries.get(toKey(threadId, turnId))
     return turn !== undefined && turn.state.exit === undefined
+  }
+
+  /** Whether this program starts a turn or a compaction on a thread, whose turn id is not known yet. */
+  isStarting(threadId: string): boolean {
+    return this.pendingStarts(threadId).size > 0 ||
+      [...this.compacting].some((state) => state.threadId === threadId && state.id === undefined)
+  }
+
+  /** Whether this program has started a turn or a compaction. */
+  isOurs(threadId: string, turnId: string): boolean {
+    return this.entries.get(toKey(threadId, turnId))?.isOurs === true ||
+      [...this.compacting].some((state) => state.threadId === threadId && state.id === turnId)
   }
 
   /** Whether a thread has a running turn with an entry, or a `turn/start` without a response. */

@@ -152,6 +152,11 @@ export class TurnState implements NotificationListener {
   private readonly usages: ThreadUsages
   private removeListener = (): void => {}
 
+  /** The turn id, once a response or an event has named it. */
+  get id(): string | undefined {
+    return this.turnId
+  }
+
   /** Listens to the thread until the turn ends. */
   constructor(
     server: ServerConnection,

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, RequestTimeout, TurnTimeout } from "../../../AppServerError.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
-import { endTurn, type TurnHandle } from "./turnHandle.ts"
+import type { TurnHandle } from "./turnHandle.ts"
 
 /** Ends the wait of a handle with `TurnTimeout`, and interrupts the turn unless it has other handles. */
 const expire = (
@@ -13,21 +13,10 @@ const expire = (
   kind: TurnTimeout["kind"],
   duration: Duration.Duration
 ): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    const { isShared, session: { server }, turn } = handle
-    const { id: turnId, state } = turn
-    if (state.exit !== undefined) return Effect.void
+  handle.expire((isInterrupted) => {
+    const { id: turnId, state: { lastError, threadId } } = handle.turn
     const timeoutMillis = Duration.toMillis(duration)
-    const { lastError, threadId } = state
-    const error = appServerError(
-      new TurnTimeout({ threadId, turnId, kind, timeoutMillis, isInterrupted: !isShared, lastError })
-    )
-    if (isShared) {
-      handle.fail(error)
-      return handle.release
-    }
-    state.expire(error)
-    return Effect.andThen(endTurn(server, turn), Effect.sync(() => state.failIfExpired()))
+    return appServerError(new TurnTimeout({ threadId, turnId, kind, timeoutMillis, isInterrupted, lastError }))
   })
 
 /** Fails an effect that has not ended by a certain time. */

@@ -1,0 +1,177 @@
+/** The state of one run of a budget. */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import { type AppServerError, BudgetExceeded, make as appServerError, PriceMissing } from "../../../AppServerError.ts"
+import * as Usage from "../../../Usage.ts"
+import type { Limit, Used } from "../../budget/used.ts"
+import { getOwn } from "../../getOwn.ts"
+import type { ReadBatch } from "../../jsonrpc/readBatch.ts"
+
+/** What stays unused: a turn is interrupted, or not started, when less is left. */
+export interface Reserve {
+  readonly tokens: number
+  readonly usd: number
+}
+
+export interface BudgetOptions {
+  readonly limit: Limit
+  readonly reserve: Reserve
+  /** The price of each model. `undefined` if the cost is not computed. */
+  readonly prices: Readonly<Record<string, Usage.Price>> | undefined
+}
+
+/** Interrupts a turn of a budget that is used up, and waits for its end. */
+export type InterruptTurn = (error: AppServerError) => Effect.Effect<void>
+
+interface Counts {
+  usage: Usage.Tokens
+  usd: number
+  turns: number
+}
+
+const noCounts = (): Counts => ({ usage: Usage.zero, usd: 0, turns: 0 })
+
+export class BudgetState {
+  /** The budget around this one. Everything that this one uses counts in it, too. */
+  readonly parent: BudgetState | undefined
+  private readonly options: BudgetOptions
+  private readonly runFork: (effect: Effect.Effect<void>) => unknown
+  private readonly total = noCounts()
+  private readonly threads = new Map<string, Counts>()
+  private readonly running = new Set<InterruptTurn>()
+  private readonly observers = new Set<(used: Used) => void>()
+  private readonly interrupted = Deferred.makeUnsafe<never, AppServerError>()
+  /** Why the budget starts no further turn. */
+  error: AppServerError | undefined
+  /** The threads whose turns count also if the server starts them by itself. */
+  readonly enrolled = new Set<string>()
+  /** Whether the effect or stream of the budget has ended. */
+  hasEnded = false
+
+  constructor(
+    options: BudgetOptions,
+    parent: BudgetState | undefined,
+    runFork: (effect: Effect.Effect<void>) => unknown
+  ) {
+    this.options = options
+    this.parent = parent
+    this.runFork = runFork
+  }
+
+  get used(): Used {
+    const hasPrices = this.options.prices !== undefined
+    const toUsed = ({ turns, usage, usd }: Counts) => ({
+      tokens: usage.totalTokens,
+      usd: hasPrices ? usd : undefined,
+      turns,
+      usage
+    })
+    const threads = Array.from(this.threads, ([threadId, counts]) => ({ threadId, ...toUsed(counts) }))
+    return { ...toUsed(this.total), threads }
+  }
+
+  /** Whether this budget, or one around it, limits what only the tokens of a turn tell. */
+  get countsTokens(): boolean {
+    const { limit, prices } = this.options
+    return limit.tokens !== undefined || prices !== undefined || this.parent?.countsTokens === true
+  }
+
+  /** Fails when the budget is exceeded, after its turns were interrupted. */
+  get exceeded(): Effect.Effect<never, AppServerError> {
+    return Deferred.await(this.interrupted)
+  }
+
+  /** Returns the error of a turn that cannot start, because too little is left or its model has no price. */
+  refuse(threadId: string, model: string): AppServerError | undefined {
+    const { options: { limit, reserve }, total } = this
+    if (this.error !== undefined) return this.error
+    if (this.isPriceMissing(model)) return appServerError(new PriceMissing({ threadId, model }))
+    const isUsedUp = total.turns >= (limit.turns ?? Infinity) ||
+      total.usage.totalTokens + reserve.tokens >= (limit.tokens ?? Infinity) ||
+      total.usd + reserve.usd >= (limit.usd ?? Infinity)
+    return isUsedUp ? this.makeError() : undefined
+  }
+
+  /** Counts turns that start, or subtracts those that did not. */
+  addTurns(threadId: string, turns: 1 | -1, batch: ReadBatch): void {
+    this.change(threadId, (counts) => {
+      counts.turns += turns
+    }, batch)
+  }
+
+  /** Counts the tokens of a model request. They are negative if the server has counted too many before. */
+  addTokens(threadId: string, model: string, tokens: Usage.Tokens, batch: ReadBatch): void {
+    if (this.isPriceMissing(model)) this.interrupt(appServerError(new PriceMissing({ threadId, model })), batch)
+    const price = this.getPrice(model)
+    const usd = price === undefined ? 0 : Usage.cost(tokens, price)
+    this.change(threadId, (counts) => {
+      counts.usage = Usage.add(counts.usage, tokens)
+      counts.usd += usd
+    }, batch)
+  }
+
+  /** Adds a turn that is interrupted when the budget is exceeded. Returns the function that removes it. */
+  addRunning(interruptTurn: InterruptTurn): () => void {
+    if (this.error !== undefined) {
+      this.runFork(interruptTurn(this.error))
+      return () => {}
+    }
+    this.running.add(interruptTurn)
+    return () => this.running.delete(interruptTurn)
+  }
+
+  /** Calls a function with each change, and returns the function that removes it. */
+  observe(observer: (used: Used) => void): () => void {
+    this.observers.add(observer)
+    return () => this.observers.delete(observer)
+  }
+
+  private getPrice(model: string): Usage.Price | undefined {
+    return getOwn(this.options.prices, model) as Usage.Price | undefined
+  }
+
+  private isPriceMissing(model: string): boolean {
+    return this.options.prices !== undefined && this.getPrice(model) === undefined
+  }
+
+  private change(threadId: string, update: (counts: Counts) => void, batch: ReadBatch): void {
+    const { options: { limit, reserve }, total } = this
+    const thread = this.threads.get(threadId) ?? noCounts()
+    this.threads.set(threadId, thread)
+    update(thread)
+    update(total)
+    const isExceeded = total.turns > (limit.turns ?? Infinity) ||
+      total.usage.totalTokens + reserve.tokens > (limit.tokens ?? Infinity) ||
+      total.usd + reserve.usd > (limit.usd ?? Infinity)
+    if (isExceeded) this.interrupt(this.makeError(), batch)
+    if (this.observers.size === 0) return
+    const { used } = this
+    for (const observer of this.observers) observer(used)
+  }
+
+  private makeError(): AppServerError {
+    return appServerError(new BudgetExceeded({ limit: this.options.limit, used: this.used }))
+  }
+
+  private interrupt(error: AppServerError, batch: ReadBatch): void {
+    if (this.error !== undefined) return
+    this.error = error
+    const interruptAll = Effect.suspend(() =>
+      Effect.forEach(this.running, (interruptTurn) => interruptTurn(error), { concurrency: "unbounded", discard: true })
+    )
+    batch.afterBatch(() => {
+      this.runFork(Effect.andThen(interruptAll, Deferred.fail(this.interrupted, error)))
+    })
+  }
+}
+
+/** Returns a budget and the budgets around it, the innermost first. */
+export const toAll = (budget: BudgetState | undefined): ReadonlyArray<BudgetState> =>
+  budget === undefined ? [] : [budget, ...toAll(budget.parent)]
+
+/** The innermost budget of the current fiber. */
+export const CurrentBudget: Context.Reference<BudgetState | undefined> = Context.Reference<BudgetState | undefined>(
+  "effect-codex/Budget",
+  { defaultValue: () => undefined }
+)

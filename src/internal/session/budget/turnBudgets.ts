@@ -1,0 +1,213 @@
+/**
+ * Attributes turns to the budgets that they count in.
+ *
+ * A turn that this program starts counts in the budgets of its caller. A turn of a sub-agent counts in those of the turn that it works for.
+ * Any other turn, as that of a goal or a review, counts in the budgets that have enrolled its thread.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { AppServerError } from "../../../AppServerError.ts"
+import * as Usage from "../../../Usage.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
+import type { SubAgents } from "../threads/subAgents.ts"
+import type { ThreadRecords } from "../threads/threadRecords.ts"
+import type { TurnRegistry } from "../turns/turnRegistry.ts"
+import { type BudgetState, toAll } from "./budgetState.ts"
+
+/** A turn that counts in budgets. */
+class BudgetedTurn {
+  readonly threadId: string
+  readonly turnId: string
+  /** The model to which the server has rerouted the turn. */
+  model: string | undefined
+  readonly budgets = new Set<BudgetState>()
+  /** Called when the turn ends. */
+  readonly onEnd: Array<() => void> = []
+
+  constructor(threadId: string, turnId: string) {
+    this.threadId = threadId
+    this.turnId = turnId
+  }
+}
+
+/** A turn that counts in budgets before it is started, so that no other turn starts in its place. */
+export class Reservation {
+  readonly budgets: ReadonlyArray<BudgetState>
+  private readonly threadId: string
+  private isCanceled = false
+
+  constructor(budgets: ReadonlyArray<BudgetState>, threadId: string) {
+    this.budgets = budgets
+    this.threadId = threadId
+    for (const budget of budgets) budget.addTurns(threadId, 1, syncBatch)
+  }
+
+  /** Subtracts the turn again: it was not started. */
+  cancel(): void {
+    if (this.isCanceled) return
+    this.isCanceled = true
+    for (const budget of this.budgets) budget.addTurns(this.threadId, -1, syncBatch)
+  }
+}
+
+interface Session {
+  readonly records: ThreadRecords
+  readonly subAgents: SubAgents
+  readonly turns: TurnRegistry
+}
+
+export class TurnBudgets {
+  private readonly server: ServerConnection
+  private readonly session: Session
+  private readonly turns = new Map<string, BudgetedTurn>()
+  /** The budgets that have enrolled threads. */
+  private enrolling: ReadonlyArray<BudgetState> = []
+
+  constructor(server: ServerConnection, session: Session) {
+    this.server = server
+    this.session = session
+  }
+
+  /** Follows the turns of the server, until the scope closes. */
+  readonly listen: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() => {
+    const { server, session: { turns } } = this
+    turns.usages.onUsed = (threadId, turnId, used, batch) => this.addUsed(threadId, turnId, used, batch)
+    return Effect.all([
+      server.addNotificationHandler("turn/started", ({ threadId, turn }, batch) => {
+        this.addServerTurn(threadId, turn.id, batch)
+      }),
+      server.addNotificationHandler("turn/completed", ({ threadId }) => {
+        // A review starts with another turn id than it ends with.
+        this.endAll((turn) => turn.threadId === threadId)
+      }),
+      server.addNotificationHandler("model/rerouted", ({ toModel, turnId }) => {
+        const turn = this.turns.get(turnId)
+        if (turn !== undefined) turn.model = toModel
+      }),
+      server.addRestartHandler(() =>
+        Effect.sync(() => this.endAll(({ threadId, turnId }) => !turns.isRunning(threadId, turnId)))
+      )
+    ], { discard: true })
+  })
+
+  /** Fails if a turn cannot start, and otherwise counts it. */
+  reserve(
+    budget: BudgetState | undefined,
+    threadId: string,
+    model?: string
+  ): Effect.Effect<Reservation, AppServerError> {
+    return Effect.map(this.check(budget, threadId, model), () => new Reservation(toAll(budget), threadId))
+  }
+
+  /** Fails if a turn cannot start: a budget is used up, or has no price of the model. */
+  check(budget: BudgetState | undefined, threadId: string, model?: string): Effect.Effect<void, AppServerError> {
+    return Effect.suspend(() => {
+      for (const each of toAll(budget)) {
+        const error = each.refuse(threadId, model ?? this.getModel(threadId))
+        if (error !== undefined) return Effect.fail(error)
+      }
+      return Effect.void
+    })
+  }
+
+  /** Counts the turns that the server starts on a thread by itself, until the budget ends. */
+  enroll(budget: BudgetState | undefined, threadId: string): void {
+    for (const each of toAll(budget)) each.enrolled.add(threadId)
+    this.enrolling = [...new Set([...this.enrolling, ...toAll(budget)])].filter(({ hasEnded }) => !hasEnded)
+  }
+
+  /** Adds a turn that the response to its request names. `interruptTurn` interrupts it when a budget is exceeded. */
+  add(
+    reservation: Reservation,
+    threadId: string,
+    turnId: string,
+    isJoined: boolean,
+    batch: ReadBatch
+  ): void {
+    if (isJoined) {
+      reservation.cancel()
+      // Until now it was unknown whether the program starts the turn.
+      this.addServerTurn(threadId, turnId, batch)
+    }
+    if (reservation.budgets.length === 0) return
+    const turn = this.getTurn(threadId, turnId)
+    for (const budget of reservation.budgets) {
+      if (turn.budgets.has(budget)) continue
+      turn.budgets.add(budget)
+      if (!isJoined) this.addUsedSoFar(budget, turn, batch)
+    }
+  }
+
+  /** Removes a turn that has ended. */
+  end(turnId: string): void {
+    const turn = this.turns.get(turnId)
+    this.turns.delete(turnId)
+    for (const callback of turn?.onEnd ?? []) callback()
+  }
+
+  private endAll(predicate: (turn: BudgetedTurn) => boolean): void {
+    for (const turn of this.turns.values()) {
+      if (predicate(turn)) this.end(turn.turnId)
+    }
+  }
+
+  private getTurn(threadId: string, turnId: string): BudgetedTurn {
+    const turn = this.turns.get(turnId) ?? new BudgetedTurn(threadId, turnId)
+    this.turns.set(turnId, turn)
+    return turn
+  }
+
+  private addUsed(threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch): void {
+    const turn = this.turns.get(turnId)
+    if (turn === undefined) return this.addServerTurn(threadId, turnId, batch)
+    for (const budget of turn.budgets) budget.addTokens(threadId, this.getTurnModel(turn), used, batch)
+  }
+
+  private addUsedSoFar(budget: BudgetState, turn: BudgetedTurn, batch: ReadBatch): void {
+    const usage = this.session.turns.usages.get(turn.threadId, turn.turnId)?.turn
+    if (usage === undefined || Usage.Equivalence(usage, Usage.zero)) return
+    budget.addTokens(turn.threadId, this.getTurnModel(turn), usage, batch)
+  }
+
+  /** Adds a turn that the server has started by itself. */
+  private addServerTurn(threadId: string, turnId: string, batch: ReadBatch): void {
+    const budgets = this.findBudgets(threadId, turnId)
+    if (budgets.length === 0) return
+    const turn = this.getTurn(threadId, turnId)
+    for (const budget of budgets) {
+      if (turn.budgets.has(budget)) continue
+      turn.budgets.add(budget)
+      turn.onEnd.push(budget.addRunning(() => this.interrupt(turn)))
+      budget.addTurns(threadId, 1, batch)
+      this.addUsedSoFar(budget, turn, batch)
+    }
+  }
+
+  private findBudgets(threadId: string, turnId: string): ReadonlyArray<BudgetState> {
+    const { subAgents, turns } = this.session
+    const root = subAgents.getRoot(turnId)
+    if (root !== undefined) {
+      const parentId = subAgents.getParent(threadId)
+      const parent = this.turns.get(root) ?? [...this.turns.values()].find((turn) => turn.threadId === parentId)
+      if (parent !== undefined) return [...parent.budgets]
+    }
+    // The program may have started the turn, which only a response tells.
+    if (turns.isStarting(threadId) || turns.isOurs(threadId, turnId)) return []
+    return this.enrolling.filter(({ enrolled, hasEnded }) => !hasEnded && enrolled.has(threadId))
+  }
+
+  /** Returns the model of a thread, or the empty string if the server has not named it. */
+  private getModel(threadId: string): string {
+    const { records, subAgents } = this.session
+    return records.get(threadId)?.settings.model ?? subAgents.getModel(threadId) ?? ""
+  }
+
+  private getTurnModel({ model, threadId }: BudgetedTurn): string {
+    return model ?? this.getModel(threadId)
+  }
+
+  private interrupt({ threadId, turnId }: BudgetedTurn): Effect.Effect<void> {
+    return Effect.ignore(this.server.request("turn/interrupt", { threadId, turnId }))
+  }
+}
