@@ -162,7 +162,7 @@ const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<Bud
 
 /** Fails if a budget was exceeded. */
 const requireWithin = (budget: BudgetState): Effect.Effect<void, AppServerError> =>
-  Effect.suspend(() => budget.error === undefined ? Effect.void : budget.exceeded)
+  Effect.flatMap(budget.settled, () => budget.error === undefined ? Effect.void : budget.exceeded)
 
 /** Marks the end of the effect or stream of a budget. */
 const end = (budget: BudgetState): Effect.Effect<void> =>
@@ -254,7 +254,13 @@ const nothing: Used = { tokens: 0, usd: undefined, turns: 0, usage: Usage.zero, 
  * @category accessors
  * @since 0.1.0
  */
-export const used: Effect.Effect<Used> = Effect.map(CurrentBudget, (budget) => budget?.used ?? nothing)
+export const used: Effect.Effect<Used> = Effect.flatMap(
+  CurrentBudget,
+  (budget) =>
+    budget === undefined
+      ? Effect.succeed(nothing)
+      : Effect.as(budget.settled, budget).pipe(Effect.map(({ used }) => used))
+)
 
 /**
  * Emits what the innermost budget has used, and then each change. A slow subscriber skips to the newest. Outside of budgets the stream

@@ -12,7 +12,6 @@ import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { getOwn } from "../src/internal/getOwn.ts"
 import * as TestCodex from "./TestCodex.ts"
 
 /** A model request that uses this number of tokens, half of them output. */
@@ -358,31 +357,41 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
         yield* Budget.limit(server.request("thread/goal/set", { ...params, status: "paused" }), { turns: 0 })
       }))
 
-    it.effect("counts a review as a turn, and refuses one whose tokens it could not count", () =>
+    it.effect("counts a review when it has ended", () =>
       Effect.gen(function*() {
         const server = yield* AppServer.AppServer
         const thread = yield* TestCodex.startThread
         const model = yield* ModelServer.ModelServer
-        const wire = yield* TestCodex.Wire
-        yield* model.respond(() => ModelServer.text("fine", uses(10)))
-        const review = server.request("review/start", {
-          threadId: thread.id,
-          target: { type: "custom", instructions: "look" }
-        })
-        const used = yield* Effect.gen(function*() {
-          const { turn } = yield* review
-          yield* wire.awaitReceived(({ method, params }) =>
-            method === "turn/completed" && getOwn(params?.["turn"], "id") === turn.id
+        yield* model.respond((request) =>
+          isModelRequestOf(thread.id)(request) || request.functionCallOutput("step") !== undefined
+            ? ModelServer.text("fine", uses(20))
+            : step(10)
+        )
+        /** Runs a review and waits for its end. */
+        const review = Effect.gen(function*() {
+          const target = { type: "custom", instructions: "look" } as const
+          const ended = yield* server.notifications.pipe(
+            Stream.filter(({ method }) => method === "turn/completed"),
+            Stream.runHead,
+            Effect.forkChild({ startImmediately: true })
           )
-          yield* expectExceeded(review)
+          yield* server.request("review/start", { threadId: thread.id, target })
+          yield* Fiber.join(ended)
+        })
+        const reviewed = yield* Effect.gen(function*() {
+          yield* review
           return yield* Budget.used
-        }).pipe(Budget.limit({ turns: 1 }))
+        }).pipe(Budget.limit({ usd: 1, prices }))
+        assert.strictEqual(reviewed.turns, 1)
+        assert.strictEqual(reviewed.tokens, 30)
+        assert.closeTo(reviewed.usd ?? 0, 15e-6 + 150e-6, 1e-12)
+        assert.deepStrictEqual(reviewed.threads.map(({ threadId }) => threadId), [thread.id])
+
+        // The budget fails also if the review is the last that it does.
+        assert.strictEqual((yield* expectExceeded(Budget.limit(review, { tokens: 25 }))).used.tokens, 30)
+        const { used } = yield* expectExceeded(Budget.limit(Effect.andThen(review, thread.run("go")), { tokens: 30 }))
         assert.strictEqual(used.turns, 1)
-        for (const options of [{ tokens: 1000 }, { turns: 9, prices }]) {
-          const reason = yield* expectReason(Budget.limit(Budget.limit(review, { turns: 1 }), options))
-          assert.strictEqual(reason._tag, "InvalidRequest")
-          assert.include(reason.message, "tokens of a review")
-        }
+        yield* expectExceeded(Budget.limit(Effect.andThen(review, review), { turns: 1 }))
       }))
 
     it.effect("interrupts turns and starts none below the reserve", () =>

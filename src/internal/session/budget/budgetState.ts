@@ -40,6 +40,7 @@ export class BudgetState {
   private readonly total = noCounts()
   private readonly threads = new Map<string, Counts>()
   private readonly running = new Set<InterruptTurn>()
+  private readonly pending = new Set<Deferred.Deferred<void>>()
   private readonly observers = new Set<(used: Used) => void>()
   private readonly interrupted = Deferred.makeUnsafe<never, AppServerError>()
   /** Why the budget starts no further turn. */
@@ -69,12 +70,6 @@ export class BudgetState {
     })
     const threads = Array.from(this.threads, ([threadId, counts]) => ({ threadId, ...toUsed(counts) }))
     return { ...toUsed(this.total), threads }
-  }
-
-  /** Whether this budget, or one around it, limits what only the tokens of a turn tell. */
-  get countsTokens(): boolean {
-    const { limit, prices } = this.options
-    return limit.tokens !== undefined || prices !== undefined || this.parent?.countsTokens === true
   }
 
   /** Fails when the budget is exceeded, after its turns were interrupted. */
@@ -120,6 +115,21 @@ export class BudgetState {
     this.running.add(interruptTurn)
     return () => this.running.delete(interruptTurn)
   }
+
+  /** Adds a count that is not known yet. Returns the function that notes that it is. */
+  addPending(): () => void {
+    const counted = Deferred.makeUnsafe<void>()
+    this.pending.add(counted)
+    return () => {
+      this.pending.delete(counted)
+      Deferred.doneUnsafe(counted, Effect.void)
+    }
+  }
+
+  /** Waits until all counts are known. */
+  readonly settled: Effect.Effect<void> = Effect.suspend(() =>
+    this.pending.size === 0 ? Effect.void : Effect.forEach(this.pending, Deferred.await, { discard: true })
+  )
 
   /** Calls a function with each change, and returns the function that removes it. */
   observe(observer: (used: Used) => void): () => void {

@@ -1,6 +1,6 @@
 /** Requests of a program that make the server start turns, within a budget. */
 import * as Effect from "effect/Effect"
-import { type AppServerError, InvalidRequest, make as appServerError } from "../../../AppServerError.ts"
+import type { AppServerError } from "../../../AppServerError.ts"
 import { getThreadId } from "../../connection/codec.ts"
 import type { PublicConnection } from "../../connection/serverConnection.ts"
 import { getOwn } from "../../getOwn.ts"
@@ -23,7 +23,7 @@ const startsTurn = (method: string, params: unknown): boolean => {
 }
 
 /** Fails if the budget of the caller does not allow the turns that a request starts, and enrolls the thread otherwise. */
-const enroll = (session: Session["Service"], method: string, params: unknown): Effect.Effect<void, AppServerError> =>
+const enroll = (session: Session["Service"], params: unknown): Effect.Effect<void, AppServerError> =>
   Effect.gen(function*() {
     const budget = yield* CurrentBudget
     const threadId = getThreadId(params)
@@ -31,15 +31,6 @@ const enroll = (session: Session["Service"], method: string, params: unknown): E
     const { budgets } = yield* session.acquire
     const id = canonicalId(threadId)
     yield* budgets.check(budget, id)
-    if (method === "review/start" && budget.countsTokens) {
-      return yield* appServerError(
-        new InvalidRequest({
-          method,
-          description: "the server does not report the tokens of a review, so a budget cannot limit them. " +
-            "Ask for the review in a turn, or start it outside of budgets that limit tokens or US dollars"
-        })
-      )
-    }
     budgets.enroll(budget, id)
   }).pipe(Effect.scoped)
 
@@ -49,7 +40,7 @@ export const withBudget = (
   session: Session["Service"]
 ): Pick<PublicConnection, "request" | "requestRaw"> => {
   const limit = <A>(method: string, params: unknown, send: Effect.Effect<A, AppServerError>) =>
-    startsTurn(method, params) ? Effect.andThen(enroll(session, method, params), send) : send
+    startsTurn(method, params) ? Effect.andThen(enroll(session, params), send) : send
   return {
     request: (method, ...args) => limit(method, args[0], request(method, ...args)),
     requestRaw: (method, params, options) => limit(method, params, requestRaw(method, params, options))

@@ -5,6 +5,7 @@
  * Any other turn, as that of a goal or a review, counts in the budgets that have enrolled its thread.
  */
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type { AppServerError } from "../../../AppServerError.ts"
 import * as Usage from "../../../Usage.ts"
@@ -12,22 +13,27 @@ import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SubAgents } from "../threads/subAgents.ts"
 import type { ThreadRecords } from "../threads/threadRecords.ts"
+import { toTokens } from "../threads/threadUsage.ts"
 import type { TurnRegistry } from "../turns/turnRegistry.ts"
 import { type BudgetState, toAll } from "./budgetState.ts"
+import { readReviewUsage } from "./reviewUsage.ts"
 
 /** A turn that counts in budgets. */
 class BudgetedTurn {
   readonly threadId: string
   readonly turnId: string
+  /** The id of the turn that this one works for. A review starts with another id, and works for the id that it ends with. */
+  readonly rootId: string | undefined
   /** The model to which the server has rerouted the turn. */
   model: string | undefined
   readonly budgets = new Set<BudgetState>()
   /** Called when the turn ends. */
   readonly onEnd: Array<() => void> = []
 
-  constructor(threadId: string, turnId: string) {
+  constructor(threadId: string, turnId: string, rootId: string | undefined) {
     this.threadId = threadId
     this.turnId = turnId
+    this.rootId = rootId
   }
 }
 
@@ -70,15 +76,22 @@ export class TurnBudgets {
   }
 
   /** Follows the turns of the server, until the scope closes. */
-  readonly listen: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() => {
+  readonly listen: Effect.Effect<void, never, Scope.Scope> = Effect.gen({ self: this }, function*() {
     const { server, session: { turns } } = this
+    const scope = yield* Effect.scope
+    const runFork = Effect.runForkWith(yield* Effect.context<never>())
     turns.usages.onUsed = (threadId, turnId, used, batch) => this.addUsed(threadId, turnId, used, batch)
-    return Effect.all([
+    yield* Effect.all([
       server.addNotificationHandler("turn/started", ({ threadId, turn }, batch) => {
         this.addServerTurn(threadId, turn.id, batch)
       }),
-      server.addNotificationHandler("turn/completed", ({ threadId }) => {
-        // A review starts with another turn id than it ends with.
+      server.addNotificationHandler("turn/completed", ({ threadId, turn: { id } }, batch) => {
+        for (const turn of this.turns.values()) {
+          if (turn.threadId === threadId && turn.rootId === id) {
+            const count = this.countReview(turn)
+            batch.afterBatch(() => Fiber.runIn(runFork(count), scope))
+          }
+        }
         this.endAll((turn) => turn.threadId === threadId)
       }),
       server.addNotificationHandler("model/rerouted", ({ toModel, turnId }) => {
@@ -102,13 +115,11 @@ export class TurnBudgets {
 
   /** Fails if a turn cannot start: a budget is used up, or has no price of the model. */
   check(budget: BudgetState | undefined, threadId: string, model?: string): Effect.Effect<void, AppServerError> {
-    return Effect.suspend(() => {
-      for (const each of toAll(budget)) {
+    return Effect.forEach(toAll(budget), (each) =>
+      Effect.flatMap(each.settled, () => {
         const error = each.refuse(threadId, model ?? this.getModel(threadId))
-        if (error !== undefined) return Effect.fail(error)
-      }
-      return Effect.void
-    })
+        return error === undefined ? Effect.void : Effect.fail(error)
+      }), { discard: true })
   }
 
   /** Counts the turns that the server starts on a thread by itself, until the budget ends. */
@@ -153,9 +164,26 @@ export class TurnBudgets {
   }
 
   private getTurn(threadId: string, turnId: string): BudgetedTurn {
-    const turn = this.turns.get(turnId) ?? new BudgetedTurn(threadId, turnId)
+    const turn = this.turns.get(turnId) ??
+      new BudgetedTurn(threadId, turnId, this.session.subAgents.getRoot(turnId))
     this.turns.set(turnId, turn)
     return turn
+  }
+
+  /** Counts the tokens of a review that has ended. */
+  private countReview({ budgets, threadId }: BudgetedTurn): Effect.Effect<void> {
+    const counted = Array.from(budgets, (budget) => budget.addPending())
+    return readReviewUsage(this.server, threadId).pipe(
+      Effect.map((usage) => {
+        if (usage === undefined) return
+        const { model = this.getModel(threadId), tokens } = usage
+        for (const budget of budgets) budget.addTokens(threadId, model, toTokens(tokens), syncBatch)
+      }),
+      Effect.catch((error) =>
+        Effect.logWarning(`Cannot count the tokens of a review of thread \`${threadId}\`: ${error.message}`)
+      ),
+      Effect.ensuring(Effect.sync(() => counted.forEach((done) => done())))
+    )
   }
 
   private addUsed(threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch): void {

@@ -28,7 +28,8 @@ const kinds = Struct.keys(Usage.zero)
 /** Called within the read batch with the tokens that a turn has used. They are negative if it was given too many before. */
 export type OnUsed = (threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch) => void
 
-const toTokens = ({ cacheWriteInputTokens = 0, ...tokens }: Protocol.TokenUsageBreakdown): Usage.Tokens => ({
+/** Returns the counts of a report. Older servers omit the tokens that were written to the cache. */
+export const toTokens = ({ cacheWriteInputTokens = 0, ...tokens }: Protocol.TokenUsageBreakdown): Usage.Tokens => ({
   inputTokens: tokens.inputTokens,
   cachedInputTokens: tokens.cachedInputTokens,
   cacheWriteInputTokens,
