@@ -40,6 +40,17 @@ const Update = Schema.Struct({
 
 const Updates = Schema.Array(Update)
 
+const FullWindow = Schema.Struct({ usedPercent: Schema.Int, resetsAt: Schema.Int, windowDurationMins: Schema.Int })
+
+/** A limit of which the server knows every value. */
+const FullLimit = Schema.Struct({
+  limitName: Schema.String,
+  primary: FullWindow,
+  secondary: FullWindow,
+  spendControlReached: Schema.Boolean,
+  planType: Schema.Literals(["plus", "pro"])
+})
+
 const mergeAll = (updates: ReadonlyArray<Protocol.RateLimitSnapshot>, self: RateLimits.RateLimits = { limits: {} }) =>
   updates.reduce((limits, update) => RateLimits.merge(limits, update), self)
 
@@ -82,6 +93,11 @@ describe("RateLimits.merge", () => {
       )
     }
     for (const [name, value] of Object.entries(expected)) assert.deepStrictEqual(after?.[name], value, name)
+  })
+
+  it.prop("never clears a value", { full: FullLimit, updates: Updates }, ({ full, updates }) => {
+    const sameLimit = updates.map((update) => ({ ...update, limitId: "codex" }))
+    assert.isTrue(Schema.is(FullLimit)(mergeAll([full, ...sameLimit]).limits["codex"]))
   })
 
   it.prop("leaves other limits unchanged", { updates: Updates, update: Update }, ({ update, updates }) => {
@@ -361,7 +377,12 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("codex.rateLi
       assert.isAtLeast(now, resetsAt * 1000)
       // The fallback is a minute.
       assert.isBelow(now, resetsAt * 1000 + 10_000)
-      assert.lengthOf(yield* model.requests, 2)
+      // The failed turn stays in the history.
+      const requests = yield* model.requests
+      assert.deepStrictEqual(
+        requests.map(({ userTexts }) => userTexts.filter((text) => text === "go").length),
+        [1, 2]
+      )
     }).pipe(Effect.provide(TestCodex.layerProcess())))
 })
 
