@@ -220,7 +220,7 @@ export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
  * **Details**
  *
  * The server uses the code -32600 for nearly every error; `detail` distinguishes them. `ThreadNotFound`, `ThreadLocked`,
- * `TurnEnded` and `ThreadBusy` have this error as their `cause`.
+ * `LoginRequired`, `TurnEnded` and `ThreadBusy` have this error as their `cause`.
  *
  * @category errors
  * @since 0.1.0
@@ -331,6 +331,29 @@ export class ThreadLocked extends Schema.TaggedError<ThreadLocked>()("ThreadLock
   override get message(): string {
     return `Codex app-server refused \`${this.method}\`: thread \`${this.threadId}\` is open in another app-server process. End that ` +
       "process, or open a copy of the thread with `codex.forkThread`"
+  }
+}
+
+/**
+ * The request needs a ChatGPT login, which the server does not have.
+ *
+ * **Details**
+ *
+ * `login` is `"none"` if Codex is not logged in, and `"other"` if it is logged in with something else, such as an API key.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LoginRequired extends Schema.TaggedError<LoginRequired>()("LoginRequired", {
+  method: Schema.String,
+  login: Schema.Literals(["none", "other"]),
+  /** The error of the server, with its code, message and data. */
+  cause: RequestRejected
+}) {
+  override get message(): string {
+    const login = this.login === "none" ? "is not logged in" : "has another login, such as an API key"
+    return `Request \`${this.method}\` needs a ChatGPT login, and Codex ${login}. Log in with \`npx codex login\`, or from the program ` +
+      "with `account/login/start`"
   }
 }
 
@@ -708,6 +731,7 @@ export type AppServerErrorReason =
   | RequestRejected
   | ThreadNotFound
   | ThreadLocked
+  | LoginRequired
   | TurnEnded
   | DecodeFailed
   | InvalidRequest
@@ -741,6 +765,7 @@ export class AppServerError extends Schema.TaggedError<AppServerError>()("AppSer
     RequestRejected,
     ThreadNotFound,
     ThreadLocked,
+    LoginRequired,
     TurnEnded,
     DecodeFailed,
     InvalidRequest,

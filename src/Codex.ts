@@ -42,6 +42,7 @@ import type * as Questions from "./internal/questions/model.ts"
 import { CurrentBudget } from "./internal/session/budget/budgetState.ts"
 import { contextHandlers } from "./internal/session/handlers/handlers.ts"
 import type { OpenOptions } from "./internal/session/openOptions.ts"
+import { watchRateLimits } from "./internal/session/rateLimits.ts"
 import { reopenThread } from "./internal/session/reopenThread.ts"
 import { Session } from "./internal/session/session.ts"
 import { requireOptions } from "./internal/session/settings/resolveOptions.ts"
@@ -51,6 +52,7 @@ import { pages } from "./internal/session/threads/pages.ts"
 import { canonicalId } from "./internal/session/threads/threadId.ts"
 import type { Metadata } from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
+import type { RateLimits } from "./RateLimits.ts"
 import * as StdioTransport from "./StdioTransport.ts"
 import * as Thread from "./Thread.ts"
 import type * as Tool from "./Tool.ts"
@@ -240,6 +242,27 @@ export class Codex extends Context.Service<Codex, {
   readonly unarchiveThread: (id: string) => Effect.Effect<void, AppServerError>
   /** Lists the available models. Pages are requested as the stream is pulled. */
   readonly models: (options?: ModelOptions) => Stream.Stream<Protocol.Model, AppServerError>
+  /**
+   * The rate limits of the account: the current ones, and then each change.
+   *
+   * **When to use**
+   *
+   * Show how much of a limit is used. To retry a turn after an exceeded limit resets, pass `RateLimits.afterReset(codex)` to
+   * `Effect.retry`.
+   *
+   * **Details**
+   *
+   * Each run reads the limits, and merges the updates that the server sends with its model requests. It reads them again when the login
+   * changes, and with `restart` when the server was restarted. A slow subscriber skips to the newest limits.
+   *
+   * **Gotchas**
+   *
+   * Only a ChatGPT login has rate limits. Without one, the stream fails with `LoginRequired`. It fails in the same way when the account
+   * logs out.
+   *
+   * The server reports only the usage of its own turns. Run the stream again to see what other programs have used.
+   */
+  readonly rateLimits: Stream.Stream<RateLimits, AppServerError>
 }>()("effect-codex/Codex") {}
 
 type AnyApprover = Approvals.Approver<unknown>
@@ -317,7 +340,8 @@ const make = Effect.gen(function*() {
           : error
       })
     }),
-    models: (options = {}) => list("model/list", options, identity, Protocol.Model)
+    models: (options = {}) => list("model/list", options, identity, Protocol.Model),
+    rateLimits: watchRateLimits(server)
   })
 })
 

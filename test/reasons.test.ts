@@ -177,6 +177,34 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("ThreadLocked
     })))
 })
 
+layer(TestCodex.layer(), { excludeTestServices: true })("LoginRequired", (it) => {
+  it.effect("reports what needs a ChatGPT login, without a login and with an API key", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const operations = {
+        limits: server.request("account/rateLimits/read"),
+        usage: server.request("account/usage/read"),
+        messages: server.request("account/workspaceMessages/read"),
+        nudge: server.request("account/sendAddCreditsNudgeEmail", { creditType: "credits" }),
+        reset: server.request("account/rateLimitResetCredit/consume", { idempotencyKey: "key" })
+      }
+      const expectLogin = Effect.fnUntraced(function*(login: string, text: string) {
+        for (
+          const [name, operation] of Object.entries<Effect.Effect<unknown, AppServerError.AppServerError>>(operations)
+        ) {
+          const reason = yield* TestCodex.expectReason(operation)
+          assert(reason._tag === "LoginRequired", name)
+          assert.strictEqual(reason.login, login, name)
+          assert.strictEqual(reason.cause.method, reason.method)
+          assert.include(reason.message, text)
+        }
+      })
+      yield* expectLogin("none", "is not logged in")
+      yield* server.request("account/login/start", { type: "apiKey", apiKey: "sk-of-this-test" })
+      yield* expectLogin("other", "an API key")
+    }))
+})
+
 layer(TestCodex.layer(), { excludeTestServices: true })("TurnEnded", (it) => {
   it.effect("fails a steer after the end of the turn, where an interrupt succeeds", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -305,6 +333,11 @@ describe("Rejection messages of the server", () => {
         assert.deepInclude(toReason(code, other, about), { _tag: "RequestRejected", code, detail: other })
       }
     }
+    // The messages of `account/rateLimits/read`, here with another method.
+    assert.strictEqual(
+      toReason(-32600, "codex account authentication required to read rate limits", {})._tag,
+      "RequestRejected"
+    )
     const other = { threadId: unknownTurn }
     assert.strictEqual(toReason(-32600, messages[0]!, other)._tag, "RequestRejected")
     assert.strictEqual(

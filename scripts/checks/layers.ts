@@ -16,6 +16,7 @@ const layers: ReadonlyArray<Layer> = [
       "ApprovalMode.ts",
       "Input.ts",
       "Metadata.ts",
+      "RateLimits.ts",
       "Sandbox.ts",
       "Tool.ts",
       "Transport.ts",

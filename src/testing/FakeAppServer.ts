@@ -51,6 +51,7 @@ import { anything, assertOptions, boolean, duration, type Kinds, number } from "
 import { makeRedact } from "../internal/redact.ts"
 import { describeIssue } from "../internal/schemaIssue.ts"
 import { splitLines } from "../internal/stdio/framing.ts"
+import { makeAccountLimits } from "../internal/testing/fake/accountLimits.ts"
 import { type Client, type ClientMessage, type Clients, makeClients } from "../internal/testing/fake/clients.ts"
 import { type Methods, type Outcome, reject, type Rejection } from "../internal/testing/fake/methods.ts"
 import { serverMethods } from "../internal/testing/fake/serverMethods.ts"
@@ -218,6 +219,11 @@ export class FakeAppServer extends Context.Service<FakeAppServer, {
     response: Response | ((request: ClientMessage) => Response),
     options?: { readonly times?: number | undefined }
   ) => Effect.Effect<void>
+  /**
+   * Reports a rate limit of the account to every client. `account/rateLimits/read` then responds with the limits that were reported; see
+   * the action `rateLimits`.
+   */
+  readonly rateLimits: (limit: Protocol.RateLimitSnapshot) => Effect.Effect<void>
   /** Sends a notification to every client. */
   readonly notify: (method: string, params: object) => Effect.Effect<void>
   /** Sends a request to every client and waits for the first response, a result or an error. */
@@ -356,19 +362,21 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
   const clients = makeClients(options)
   const store = makeThreadStore()
   const events = makeThreadEvents(clients)
+  const limits = makeAccountLimits(clients)
   const exit = (options: ExitOptions = {}): Effect.Effect<void> =>
     clients.failAll(toClosed(options), options.midLine).pipe(
       Effect.andThen(Effect.sync(() => store.unloadAll())),
       Effect.andThen(Effect.suspend(() => player.stopAll))
     )
   const player: TurnPlayer = yield* makeTurnPlayer(
-    { clients, store, events, exit },
+    { clients, store, events, limits, exit },
     options.eventsBeforeResponse === true
   )
   let script = initialScript
   const fake = { clients, store, events, player, script: () => script }
   const methods: Methods = {
     ...serverMethods,
+    ...limits.methods,
     ...openMethods(fake),
     ...fileMethods(fake),
     ...readMethods(fake),
@@ -392,6 +400,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       }),
     respond: setResponse,
     answer: setResponse,
+    rateLimits: (limit) => limits.report(limit),
     notify: clients.notify,
     request: clients.request,
     ask: clients.request,

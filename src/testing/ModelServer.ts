@@ -42,17 +42,20 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
 import * as HttpServer from "effect/http/HttpServer"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { assertOptions, boolean, duration, type Kind, object as objectKind, string } from "../internal/options.ts"
 import { encodeOutput } from "../internal/testing/encodeOutput.ts"
+import type * as Protocol from "../Protocol.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Items
@@ -367,8 +370,28 @@ const Ending = Data.taggedEnum<Ending>()
  */
 export type Reply =
   | Item
-  | { readonly _tag: "Response"; readonly items: ReadonlyArray<Item>; readonly ending: Ending }
-  | { readonly _tag: "HttpError"; readonly status: number; readonly body: Schema.Json }
+  | {
+    readonly _tag: "Response"
+    readonly items: ReadonlyArray<Item>
+    readonly ending: Ending
+    readonly headers?: Headers | undefined
+  }
+  | {
+    readonly _tag: "HttpError"
+    readonly status: number
+    readonly body: Schema.Json
+    readonly headers?: Headers | undefined
+  }
+
+/**
+ * HTTP headers of a reply, by name.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Headers {
+  readonly [name: string]: string
+}
 
 /**
  * A completed response with these items, in order.
@@ -439,6 +462,72 @@ export const httpError = (status: number, body?: Schema.Json): Reply => ({
   _tag: "HttpError",
   status,
   body: body ?? { error: { type: "error", code: null, message: `HTTP ${status}` } }
+})
+
+/**
+ * Adds HTTP headers to a reply.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withHeaders: {
+  (headers: Headers): (self: Reply) => Reply
+  (self: Reply, headers: Headers): Reply
+} = dual(2, (self: Reply, headers: Headers): Reply => {
+  const reply: Exclude<Reply, Item> = self._tag === "Item"
+    ? { _tag: "Response", items: [self], ending: Ending.Completed({ usage: undefined }) }
+    : self
+  return { ...reply, headers: { ...reply.headers, ...headers } }
+})
+
+const windowHeaders = (limitId: string, name: string, window: Protocol.RateLimitWindow | null | undefined): Headers => {
+  if (Predicate.isNullish(window)) return {}
+  const prefix = `x-${limitId.replaceAll("_", "-")}-${name}`
+  const { resetsAt, usedPercent, windowDurationMins } = window
+  return {
+    [`${prefix}-used-percent`]: String(usedPercent),
+    ...(Predicate.isNullish(windowDurationMins) ? {} : { [`${prefix}-window-minutes`]: String(windowDurationMins) }),
+    ...(Predicate.isNullish(resetsAt) ? {} : { [`${prefix}-reset-at`]: String(resetsAt) })
+  }
+}
+
+/**
+ * Adds the headers of a rate limit to a reply, as OpenAI sends them for a ChatGPT login. Codex reports them as
+ * `account/rateLimits/updated`.
+ *
+ * **Details**
+ *
+ * The default of `limitId` is `codex`. Of the limit only the windows are sent, and `rateLimitReachedType`, which Codex reads from HTTP
+ * errors only.
+ *
+ * **Example** (A turn that exceeds a limit)
+ *
+ * ```ts
+ * import { ModelServer } from "effect-codex/testing"
+ *
+ * export const exceeded = (resetsAt: number) =>
+ *   ModelServer.withRateLimit(
+ *     ModelServer.httpError(429, { error: { type: "usage_limit_reached", message: "Limit reached", resets_at: resetsAt } }),
+ *     { primary: { usedPercent: 100, windowDurationMins: 300, resetsAt } }
+ *   )
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withRateLimit: {
+  (limit: Protocol.RateLimitSnapshot): (self: Reply) => Reply
+  (self: Reply, limit: Protocol.RateLimitSnapshot): Reply
+} = dual(2, (self: Reply, limit: Protocol.RateLimitSnapshot): Reply => {
+  const limitId = limit.limitId ?? "codex"
+  return withHeaders(self, {
+    "x-codex-active-limit": limitId,
+    ...windowHeaders(limitId, "primary", limit.primary),
+    ...windowHeaders(limitId, "secondary", limit.secondary),
+    ...(Predicate.isNullish(limit.rateLimitReachedType)
+      ? {}
+      : { "x-codex-rate-limit-reached-type": limit.rateLimitReachedType })
+  })
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -566,7 +655,17 @@ export class ModelServer extends Context.Service<ModelServer, {
    */
   readonly respond: (f: (request: ModelRequest) => Reply | Effect.Effect<Reply>) => Effect.Effect<void>
 
-  /** Clears replies, `respond` and requests, for tests that share a server. */
+  /**
+   * Sets the rate limits of the account that `TestCodex.logIn` logs in to. `account/rateLimits/read` returns them.
+   *
+   * **Details**
+   *
+   * The default of `limitId` is `codex`. Of a limit only its name, its windows, and the plan, credits and `rateLimitReachedType` of the
+   * account are sent. Without limits, the request is rejected. {@link withRateLimit} changes a limit with the response to a request.
+   */
+  readonly setRateLimits: (...limits: ReadonlyArray<Protocol.RateLimitSnapshot>) => Effect.Effect<void>
+
+  /** Clears replies, `respond`, requests and rate limits, for tests that share a server. */
   readonly reset: Effect.Effect<void>
 
   /** All requests, oldest first. */
@@ -623,6 +722,7 @@ export const layer: Layer.Layer<ModelServer, never, HttpServer.HttpServer> = Lay
     const httpServer = yield* HttpServer.HttpServer
     const queue = yield* Ref.make<ReadonlyArray<Reply>>([])
     const responder = yield* Ref.make<Responder | undefined>(undefined)
+    const rateLimits = yield* Ref.make<ReadonlyArray<Protocol.RateLimitSnapshot>>([])
     const requests = yield* SubscriptionRef.make<ReadonlyArray<ModelRequest>>([])
     const inFlight = yield* SubscriptionRef.make(0)
 
@@ -661,6 +761,8 @@ export const layer: Layer.Layer<ModelServer, never, HttpServer.HttpServer> = Lay
           return yield* respond(incoming)
         case "GET /v1/models":
           return HttpServerResponse.jsonUnsafe({ object: "list", data: [] })
+        case "GET /v1/api/codex/usage":
+          return HttpServerResponse.jsonUnsafe(toAccountUsage(yield* Ref.get(rateLimits)))
         default:
           return HttpServerResponse.empty({ status: 404 })
       }
@@ -670,8 +772,10 @@ export const layer: Layer.Layer<ModelServer, never, HttpServer.HttpServer> = Lay
       url: `${HttpServer.formatAddress(httpServer.address)}/v1`,
       enqueue: (...replies) => Ref.update(queue, Array.appendAll(replies)),
       respond: (f) => Ref.set(responder, f),
+      setRateLimits: (...limits) => Ref.set(rateLimits, limits),
       reset: Ref.set(queue, []).pipe(
         Effect.andThen(Ref.set(responder, undefined)),
+        Effect.andThen(Ref.set(rateLimits, [])),
         Effect.andThen(SubscriptionRef.set(requests, []))
       ),
       requests: SubscriptionRef.get(requests),
@@ -699,15 +803,60 @@ const toResponse = (
 ): HttpServerResponse.HttpServerResponse => {
   switch (reply._tag) {
     case "HttpError":
-      return HttpServerResponse.jsonUnsafe(reply.body, { status: reply.status })
+      return HttpServerResponse.jsonUnsafe(reply.body, { status: reply.status, headers: reply.headers })
     case "Item":
       return streamResponse([reply], Ending.Completed({ usage: undefined }), nextId)
     case "Response":
-      return streamResponse(reply.items, reply.ending, nextId)
+      return streamResponse(reply.items, reply.ending, nextId, reply.headers)
   }
 }
 
-const streamResponse = (items: ReadonlyArray<Item>, ending: Ending, nextId: (prefix: string) => string) => {
+const toUsageWindow = (window: Protocol.RateLimitWindow | null | undefined): Schema.Json =>
+  Predicate.isNullish(window) ? null : {
+    used_percent: window.usedPercent,
+    limit_window_seconds: (window.windowDurationMins ?? 0) * 60,
+    reset_after_seconds: 0,
+    reset_at: window.resetsAt ?? 0
+  }
+
+const toUsageLimit = ({ primary, secondary }: Protocol.RateLimitSnapshot) => {
+  const reached = [primary, secondary].some((window) => Predicate.isNotNullish(window) && window.usedPercent >= 100)
+  return {
+    allowed: !reached,
+    limit_reached: reached,
+    primary_window: toUsageWindow(primary),
+    secondary_window: toUsageWindow(secondary)
+  }
+}
+
+const isGeneral = ({ limitId }: Protocol.RateLimitSnapshot): boolean => (limitId ?? "codex") === "codex"
+
+/** Encodes the limits as the backend of a ChatGPT account does. */
+const toAccountUsage = (limits: ReadonlyArray<Protocol.RateLimitSnapshot>): Schema.Json => {
+  const { credits = null, planType, rateLimitReachedType = null, ...general } = limits.find(isGeneral) ?? {}
+  return {
+    user_id: "user",
+    account_id: "account",
+    plan_type: planType ?? "pro",
+    rate_limit: toUsageLimit(general),
+    credits: credits === null
+      ? null
+      : { has_credits: credits.hasCredits, unlimited: credits.unlimited, balance: credits.balance ?? null },
+    rate_limit_reached_type: rateLimitReachedType === null ? null : { type: rateLimitReachedType },
+    additional_rate_limits: limits.filter((limit) => !isGeneral(limit)).map((limit) => ({
+      limit_name: limit.limitName ?? limit.limitId ?? "",
+      metered_feature: limit.limitId ?? "",
+      rate_limit: toUsageLimit(limit)
+    }))
+  }
+}
+
+const streamResponse = (
+  items: ReadonlyArray<Item>,
+  ending: Ending,
+  nextId: (prefix: string) => string,
+  headers?: Headers
+) => {
   const id = nextId("resp")
   return HttpServerResponse.stream(
     Stream.make<[Event]>({ type: "response.created", response: { id } }).pipe(
@@ -716,7 +865,7 @@ const streamResponse = (items: ReadonlyArray<Item>, ending: Ending, nextId: (pre
       Stream.map((event) => `event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`),
       Stream.encodeText
     ),
-    { contentType: "text/event-stream" }
+    { contentType: "text/event-stream", headers }
   )
 }
 

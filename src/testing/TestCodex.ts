@@ -36,6 +36,7 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
+import * as Base64Url from "effect/encoding/Base64Url"
 import type * as FileSystem from "effect/FileSystem"
 import * as HttpServer from "effect/http/HttpServer"
 import * as Layer from "effect/Layer"
@@ -43,7 +44,7 @@ import type * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Http from "node:http"
-import type * as AppServer from "../AppServer.ts"
+import * as AppServer from "../AppServer.ts"
 import type { AppServerError } from "../AppServerError.ts"
 import * as Codex from "../Codex.ts"
 import * as StdioTransport from "../StdioTransport.ts"
@@ -187,3 +188,34 @@ export const layer = (
   const { home, ...process } = options
   return Layer.provideMerge(layerProcess(process), layerEnvironment(home))
 }
+
+/** Encodes a part of a JSON Web Token. */
+const encodeJwtPart = (part: object): string => Base64Url.encode(JSON.stringify(part))
+
+/**
+ * Logs in to a ChatGPT account that the `ModelServer` plays.
+ *
+ * **When to use**
+ *
+ * Test what only a ChatGPT login has, such as `codex.rateLimits`. `ModelServer.setRateLimits` sets the limits of the account.
+ *
+ * **Details**
+ *
+ * The login lasts until the process ends. Model requests go to the scripted model with and without it.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const logIn: Effect.Effect<void, AppServerError, AppServer.AppServer> = Effect.gen(function*() {
+  const server = yield* AppServer.AppServer
+  const claims = {
+    email: "test@example.com",
+    "https://api.openai.com/auth": { chatgpt_plan_type: "pro", chatgpt_account_id: "account", chatgpt_user_id: "user" }
+  }
+  yield* server.request("account/login/start", {
+    type: "chatgptAuthTokens",
+    accessToken: [encodeJwtPart({ alg: "none", typ: "JWT" }), encodeJwtPart(claims), "signature"].join("."),
+    chatgptAccountId: "account",
+    chatgptPlanType: "pro"
+  })
+}).pipe(Effect.withSpan("TestCodex.logIn"))

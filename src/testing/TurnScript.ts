@@ -148,6 +148,8 @@ export class TurnContext extends Context.Service<TurnContext, {
   ) => Effect.Effect<Protocol.ServerRequests[M]["result"], RequestFailed>
   /** Reports the tokens of one request to the model. The server adds them to those of the thread. */
   readonly usage: (request: Protocol.TokenUsageBreakdown) => Effect.Effect<void>
+  /** Reports a rate limit of the account. */
+  readonly rateLimits: (limit: Protocol.RateLimitSnapshot) => Effect.Effect<void>
   /** Creates an id that is unique on this server. */
   readonly newId: (prefix: string) => string
   /** Sends a line unchanged. */
@@ -487,6 +489,37 @@ export const usage = (tokens: Partial<Protocol.TokenUsageBreakdown>): Effect.Eff
       totalTokens
     })
   })
+
+/**
+ * Reports a rate limit of the account, as the server does at the end of a request to the model.
+ *
+ * **Details**
+ *
+ * - The default of `limitId` is `codex`. Members that you omit are sent as `null`, which does not clear a value.
+ * - From then on the fake responds to `account/rateLimits/read`, with the limits that were reported. Before the first report it rejects the
+ *   request, as a server without a login does.
+ * - `resetsAt` is Unix time in seconds.
+ *
+ * **Example** (A turn that exceeds a limit)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { FakeAppServer } from "effect-codex/testing"
+ *
+ * export const exceeded = (resetsAt: number) =>
+ *   FakeAppServer.layer(() =>
+ *     Effect.andThen(
+ *       FakeAppServer.rateLimits({ primary: { usedPercent: 100, resetsAt } }),
+ *       FakeAppServer.fail("You have hit your usage limit", "usageLimitExceeded")
+ *     )
+ *   )
+ * ```
+ *
+ * @category actions
+ * @since 0.1.0
+ */
+export const rateLimits = (limit: Protocol.RateLimitSnapshot): Effect.Effect<void, never, TurnContext> =>
+  withTurn((turn) => turn.rateLimits(limit))
 
 /**
  * Requests input from the user and returns the chosen labels by question id.

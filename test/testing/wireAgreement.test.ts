@@ -305,6 +305,11 @@ const patching = FakeAppServer.fileChange([{ path: "new.txt", kind: "add", diff:
 const patchApproval = "item/fileChange/requestApproval"
 const refusal = { error: { code: -32000, message: "no" } }
 
+const exceededLimit: Protocol.RateLimitSnapshot = {
+  primary: { usedPercent: 100, windowDurationMins: 300, resetsAt: 1_900_000_000 },
+  secondary: { usedPercent: 40, windowDurationMins: 10_080, resetsAt: 1_900_500_000 }
+}
+
 const scenarios: Record<string, Scenario> = {
   "the methods of the server itself": {
     program: Effect.fnUntraced(function*({ call }) {
@@ -312,6 +317,7 @@ const scenarios: Record<string, Scenario> = {
       yield* call("model/list", {})
       yield* call("model/list", { cursor: "junk" })
       yield* call("account/read", {})
+      yield* call("account/rateLimits/read", {})
       yield* call("config/read", {})
       yield* call("thread/list", {})
       yield* call("thread/list", { cursor: "junk" })
@@ -641,6 +647,36 @@ const scenarios: Record<string, Scenario> = {
       yield* call("thread/backgroundTerminals/terminate", { threadId, processId })
       yield* call("thread/backgroundTerminals/list", { threadId })
       yield* call("thread/backgroundTerminals/clean", { threadId })
+    })
+  },
+  "a turn that reports rate limits": {
+    // The fake reports the limits with an action of their own.
+    omit: ["thread/tokenUsage/updated"],
+    replies: [
+      ModelServer.withRateLimit(ModelServer.deltas(["hi"]), exceededLimit),
+      ModelServer.withRateLimit(
+        ModelServer.httpError(429, { error: { type: "usage_limit_reached", message: "no", plan_type: "pro" } }),
+        { limitId: "codex_spark", primary: { usedPercent: 3 }, rateLimitReachedType: "rate_limit_reached" }
+      )
+    ],
+    script: ({ text }) =>
+      text === "one"
+        ? Effect.andThen(FakeAppServer.text("hi"), FakeAppServer.rateLimits(exceededLimit))
+        : Effect.andThen(
+          FakeAppServer.rateLimits({
+            limitId: "codex_spark",
+            primary: { usedPercent: 3, windowDurationMins: null, resetsAt: null },
+            rateLimitReachedType: "rate_limit_reached"
+          }),
+          FakeAppServer.fail(
+            "You\u2019ve hit your usage limit. Visit https://chatgpt.com/settings/usage to purchase more credits or try again later.",
+            "usageLimitExceeded"
+          )
+        ),
+    program: Effect.fnUntraced(function*({ runTurn, startThread }) {
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "one")
+      yield* runTurn(threadId, "two")
     })
   },
   "a thread that is compacted": {

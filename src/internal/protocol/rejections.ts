@@ -8,6 +8,7 @@ import * as Predicate from "effect/Predicate"
 import {
   type AppServerError,
   type AppServerErrorReason,
+  LoginRequired,
   make as appServerError,
   type RequestRejected,
   ThreadBusy,
@@ -116,6 +117,21 @@ const rejections: ReadonlyArray<Rejection> = [
   }
 ]
 
+/** The ends of the messages about a missing ChatGPT login, by method. The other messages have no subject. */
+const loginMessages: Readonly<Record<string, string>> = {
+  "account/rateLimits/read": "authentication required to read rate limits",
+  "account/usage/read": "authentication required to read token usage",
+  "account/workspaceMessages/read": "authentication required to read workspace messages",
+  "account/sendAddCreditsNudgeEmail": "authentication required to notify workspace owner",
+  "account/rateLimitResetCredit/consume": "authentication required for rate limit reset credits"
+}
+
+const findLogin = ({ code, detail, method }: RequestRejected): LoginRequired["login"] | undefined => {
+  const message = Object.hasOwn(loginMessages, method) ? loginMessages[method] : undefined
+  if (code !== invalidRequest || message === undefined) return undefined
+  return detail === `codex account ${message}` ? "none" : detail === `chatgpt ${message}` ? "other" : undefined
+}
+
 const uuid = /^(urn:uuid:)?\{?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}\}?$/i
 
 const otherId = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=`?$)/
@@ -138,6 +154,8 @@ const getString = (params: unknown, ...names: ReadonlyArray<string>): string | u
 export const withReason = (error: AppServerError, params: unknown): AppServerError => {
   const { reason } = error
   if (reason._tag !== "RequestRejected") return error
+  const login = findLogin(reason)
+  if (login !== undefined) return appServerError(new LoginRequired({ method: reason.method, login, cause: reason }))
   const threadId = getString(params, "threadId")
   if (threadId === undefined) return error
   const subject = { threadId, turnId: getString(params, "turnId", "expectedTurnId") ?? "" }

@@ -3,14 +3,13 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import type * as Protocol from "../../../Protocol.ts"
+import { noLimits } from "./accountLimits.ts"
 import type { Clients } from "./clients.ts"
 import { type OverrideParams, overrideSettings, toSettingsJson } from "./settings.ts"
 import type { StoredThread } from "./threadStore.ts"
 
 /** The context window that the real server reports for a model of 272,000 tokens, because it reserves a part of them. */
 const modelContextWindow = 258_400
-
-const rateLimits: Protocol.RateLimitSnapshot = { limitId: "codex", limitName: null, primary: null, secondary: null }
 
 const addUsage = (
   one: Protocol.TokenUsageBreakdown,
@@ -35,7 +34,10 @@ export const makeThreadEvents = (clients: Clients) => {
       : notify(thread, "thread/tokenUsage/updated", { turnId, tokenUsage: { ...thread.usage, modelContextWindow } })
 
   const modelRequest = (thread: StoredThread, turnId: string) =>
-    Effect.andThen(usage(thread, turnId), clients.notify("account/rateLimits/updated", { rateLimits }, thread.id))
+    Effect.andThen(
+      usage(thread, turnId),
+      clients.notify("account/rateLimits/updated", { rateLimits: noLimits }, thread.id)
+    )
 
   return {
     notify,

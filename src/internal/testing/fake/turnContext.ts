@@ -8,6 +8,7 @@ import * as Protocol from "../../../Protocol.ts"
 import { type ExitOptions, RequestFailed, type TurnContext } from "../../../testing/TurnScript.ts"
 import { decoderFor } from "../../connection/codec.ts"
 import { describeIssue } from "../../schemaIssue.ts"
+import type { AccountLimits } from "./accountLimits.ts"
 import type { Clients } from "./clients.ts"
 import type { ThreadEvents } from "./threadEvents.ts"
 import type { ActiveTurn, StoredThread, ThreadStore } from "./threadStore.ts"
@@ -17,6 +18,7 @@ export interface Fake {
   readonly clients: Clients
   readonly store: ThreadStore
   readonly events: ThreadEvents
+  readonly limits: AccountLimits
   readonly exit: (options?: ExitOptions) => Effect.Effect<void>
 }
 
@@ -107,7 +109,7 @@ export const makeTurnContext = (
   active: ActiveTurn,
   params: Protocol.TurnStartParams
 ): TurnContext["Service"] => {
-  const { clients, events, store } = fake
+  const { clients, events, limits, store } = fake
   const turnId = active.stored.id
   const notify = (method: string, params: object) => emit(fake, thread, active, method, params)
   const sendRequest: TurnContext["Service"]["request"] = (method, params) =>
@@ -127,6 +129,7 @@ export const makeTurnContext = (
     request: sendRequest,
     ask: sendRequest,
     usage: (last) => events.addUsage(thread, turnId, last),
+    rateLimits: (limit) => limits.report(limit, thread.id),
     newId: store.newId,
     line: clients.writeLine,
     exit: fake.exit
