@@ -266,11 +266,12 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
         const fs = yield* FileSystem.FileSystem
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
         const waiting = { cmd: "until [ -e joined ]; do sleep 0.02; done", login: false }
-        yield* model.enqueue(
-          ModelServer.reply([ModelServer.functionCall("exec_command", waiting, { callId: "wait" })], uses(100)),
-          step(50),
-          ModelServer.hang()
-        )
+        yield* model.respond((request) => {
+          if (request.functionCallOutput("wait") === undefined) {
+            return ModelServer.reply([ModelServer.functionCall("exec_command", waiting, { callId: "wait" })], uses(100))
+          }
+          return request.functionCallOutput("step") === undefined ? step(50) : ModelServer.hang()
+        })
         const result = yield* Effect.gen(function*() {
           const turn = yield* thread.turn("one")
           // Before the model has responded, input would start its request again.
