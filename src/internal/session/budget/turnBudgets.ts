@@ -92,7 +92,10 @@ export class TurnBudgets {
             batch.afterBatch(() => Fiber.runIn(runFork(count), scope))
           }
         }
-        this.endAll((turn) => turn.threadId === threadId)
+        // The response to `turn/start` may have named the next turn of the thread.
+        this.endAll((turn) =>
+          turn.threadId === threadId && (turn.turnId === id || !turns.isRunning(threadId, turn.turnId))
+        )
       }),
       server.addNotificationHandler("model/rerouted", ({ toModel, turnId }) => {
         const turn = this.turns.get(turnId)
