@@ -3,7 +3,7 @@ import { Budget, Usage } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Fake from "./FakeTransport.ts"
-import { emit, layer, openThread, startTurn } from "./scenario.ts"
+import { emit, expectReason, layer, openThread, respond, startTurn } from "./scenario.ts"
 
 const tokens = (total: number): Usage.Tokens => ({ ...Usage.zero, inputTokens: total, totalTokens: total })
 
@@ -12,6 +12,35 @@ const usage = (threadId: string, turnId: string, total: number, last = total) =>
   method: "thread/tokenUsage/updated",
   params: { threadId, turnId, tokenUsage: { total: tokens(total), last: tokens(last), modelContextWindow: 1000 } }
 })
+
+/** A sub-agent was spawned. */
+const spawned = (parentId: string, turnId: string, agentId: string, model = "m") => ({
+  method: "item/completed",
+  params: {
+    threadId: parentId,
+    turnId,
+    completedAtMs: 1,
+    item: {
+      type: "collabAgentToolCall",
+      id: `spawn-${agentId}`,
+      tool: "spawnAgent",
+      status: "completed",
+      senderThreadId: parentId,
+      receiverThreadIds: [agentId],
+      prompt: "help",
+      model,
+      reasoningEffort: null,
+      agentsStates: {}
+    }
+  }
+})
+
+/** Runs an effect that fails with `BudgetExceeded`, and returns the reason. */
+const expectExceeded = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(expectReason(effect), (reason) => {
+    assert(reason._tag === "BudgetExceeded", reason.message)
+    return reason
+  })
 
 describe("Budget", () => {
   it.effect("counts a turn whose response precedes the end of the turn before", () =>
@@ -29,6 +58,23 @@ describe("Budget", () => {
         return yield* Budget.used
       }).pipe(Budget.limit({ tokens: 1000 }))
       assert.strictEqual(used.tokens, 30)
+      assert.strictEqual(used.turns, 2)
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("counts and interrupts a sub-agent that starts after the turn that it works for has ended", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const { used } = yield* Effect.gen(function*() {
+        const run = yield* startTurn(thread.run("one"), "u1")
+        yield* emit(Fake.turnStarted("t", "u1"), spawned("t", "u1", "s"), usage("t", "u1", 10))
+        yield* emit(Fake.turnCompleted("t", "u1"), Fake.subAgentStarted("s", "u2", "u1"))
+        yield* Fiber.join(run)
+        yield* emit(usage("s", "u2", 100))
+        const interrupt = yield* respond("turn/interrupt", {})
+        assert.deepStrictEqual(interrupt.params, { threadId: "s", turnId: "u2" })
+        return yield* Effect.never
+      }).pipe(Budget.limit({ tokens: 50 }), expectExceeded)
+      assert.strictEqual(used.tokens, 110)
       assert.strictEqual(used.turns, 2)
     }).pipe(Effect.provide(layer())))
 })

@@ -67,6 +67,8 @@ export class TurnBudgets {
   private readonly server: ServerConnection
   private readonly session: Session
   private readonly turns = new Map<string, BudgetedTurn>()
+  /** The last turn of each thread that has ended. A sub-agent may start a turn for it afterwards. */
+  private readonly ended = new Map<string, BudgetedTurn>()
   /** The budgets that have enrolled threads. */
   private enrolling: ReadonlyArray<BudgetState> = []
 
@@ -97,12 +99,18 @@ export class TurnBudgets {
           turn.threadId === threadId && (turn.turnId === id || !turns.isRunning(threadId, turn.turnId))
         )
       }),
+      server.addNotificationHandler("thread/closed", ({ threadId }) => {
+        this.ended.delete(threadId)
+      }),
       server.addNotificationHandler("model/rerouted", ({ toModel, turnId }) => {
         const turn = this.turns.get(turnId)
         if (turn !== undefined) turn.model = toModel
       }),
       server.addRestartHandler(() =>
-        Effect.sync(() => this.endAll(({ threadId, turnId }) => !turns.isRunning(threadId, turnId)))
+        Effect.sync(() => {
+          this.endAll(({ threadId, turnId }) => !turns.isRunning(threadId, turnId))
+          this.ended.clear()
+        })
       )
     ], { discard: true })
   })
@@ -156,8 +164,10 @@ export class TurnBudgets {
   /** Removes a turn that has ended. */
   end(turnId: string): void {
     const turn = this.turns.get(turnId)
+    if (turn === undefined) return
     this.turns.delete(turnId)
-    for (const callback of turn?.onEnd ?? []) callback()
+    if (turn.rootId === undefined) this.ended.set(turn.threadId, turn)
+    for (const callback of turn.onEnd) callback()
   }
 
   private endAll(predicate: (turn: BudgetedTurn) => boolean): void {
@@ -220,7 +230,9 @@ export class TurnBudgets {
     const root = subAgents.getRoot(turnId)
     if (root !== undefined) {
       const parentId = subAgents.getParent(threadId)
-      const parent = this.turns.get(root) ?? [...this.turns.values()].find((turn) => turn.threadId === parentId)
+      const parent = this.turns.get(root) ??
+        [...this.ended.values()].find((turn) => turn.turnId === root) ??
+        [...this.turns.values()].find((turn) => turn.threadId === parentId)
       if (parent !== undefined) return [...parent.budgets]
     }
     // The program may have started the turn, which only a response tells.
