@@ -1,9 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Budget, Usage } from "effect-codex"
+import { AppServer, Budget, Usage } from "effect-codex"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Fake from "./FakeTransport.ts"
-import { emit, expectReason, layer, openThread, respond, startTurn } from "./scenario.ts"
+import {
+  emit,
+  expectReason,
+  getSent,
+  layer,
+  openThread,
+  receive,
+  reject,
+  respond,
+  settle,
+  startTurn
+} from "./scenario.ts"
 
 const tokens = (total: number): Usage.Tokens => ({ ...Usage.zero, inputTokens: total, totalTokens: total })
 
@@ -76,5 +88,32 @@ describe("Budget", () => {
       }).pipe(Budget.limit({ tokens: 50 }), expectExceeded)
       assert.strictEqual(used.tokens, 110)
       assert.strictEqual(used.turns, 2)
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("starts no more turns than it allows while a review is counted", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const [thread, other] = [yield* openThread("t"), yield* openThread("o")]
+      yield* Effect.gen(function*() {
+        const review = yield* Effect.forkChild(
+          server.request("review/start", { threadId: "t", target: { type: "custom", instructions: "look" } })
+        )
+        yield* respond("review/start", { turn: Fake.turn("r"), reviewThreadId: "t" })
+        yield* Fiber.join(review)
+        yield* emit(Fake.subAgentStarted("t", "x", "r"))
+        yield* emit(Fake.turnCompleted("t", "r"))
+        const list = yield* receive("thread/list")
+        const runs = yield* Effect.forkChild(
+          Effect.all([Effect.exit(thread.compact), Effect.exit(other.compact)], { concurrency: "unbounded" })
+            .pipe(Budget.limit({ turns: 1 }))
+        )
+        yield* settle
+        yield* respond(list, { data: [], nextCursor: null })
+        yield* settle
+        assert.lengthOf(yield* getSent("thread/compact/start"), 1)
+        yield* reject("thread/compact/start")
+        assert.deepStrictEqual((yield* Fiber.join(runs)).map(Exit.isFailure), [true, true])
+        assert.strictEqual((yield* Budget.used).turns, 1)
+      }).pipe(Budget.limit({ turns: 10 }))
     }).pipe(Effect.provide(layer())))
 })

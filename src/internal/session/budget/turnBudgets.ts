@@ -121,16 +121,29 @@ export class TurnBudgets {
     threadId: string,
     model?: string
   ): Effect.Effect<Reservation, AppServerError> {
-    return Effect.map(this.check(budget, threadId, model), () => new Reservation(toAll(budget), threadId))
+    return this.whenWithin(budget, threadId, model, (budgets) => new Reservation(budgets, threadId))
   }
 
   /** Fails if a turn cannot start: a budget is used up, or has no price of the model. */
   check(budget: BudgetState | undefined, threadId: string, model?: string): Effect.Effect<void, AppServerError> {
-    return Effect.forEach(toAll(budget), (each) =>
-      Effect.flatMap(each.settled, () => {
+    return this.whenWithin(budget, threadId, model, () => {})
+  }
+
+  /** Calls a function if a turn can start. No other turn is counted in between, so two turns cannot both be the last one. */
+  private whenWithin<A>(
+    budget: BudgetState | undefined,
+    threadId: string,
+    model: string | undefined,
+    onWithin: (budgets: ReadonlyArray<BudgetState>) => A
+  ): Effect.Effect<A, AppServerError> {
+    const budgets = toAll(budget)
+    return Effect.flatMap(Effect.forEach(budgets, ({ settled }) => settled, { discard: true }), () => {
+      for (const each of budgets) {
         const error = each.refuse(threadId, model ?? this.getModel(threadId))
-        return error === undefined ? Effect.void : Effect.fail(error)
-      }), { discard: true })
+        if (error !== undefined) return Effect.fail(error)
+      }
+      return Effect.succeed(onWithin(budgets))
+    })
   }
 
   /** Counts the turns that the server starts on a thread by itself, until the budget ends. */
