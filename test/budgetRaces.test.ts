@@ -90,6 +90,23 @@ describe("Budget", () => {
       assert.strictEqual(used.turns, 2)
     }).pipe(Effect.provide(layer())))
 
+  it.effect("leaves the sub-agents of a turn that continues for other callers", () =>
+    Effect.gen(function*() {
+      const [shared, foreign] = [yield* openThread("t"), yield* openThread("f")]
+      const outside = yield* startTurn(shared.run("one"), "t1")
+      yield* emit(Fake.turnStarted("t", "t1"), Fake.turnStarted("f", "f1"))
+      for (const thread of [shared, foreign]) {
+        const { id } = thread
+        const inside = yield* startTurn(expectExceeded(Budget.limit(thread.run("two"), { tokens: 50 })), `${id}1`)
+        yield* emit(spawned(id, `${id}1`, `${id}-agent`), Fake.subAgentStarted(`${id}-agent`, `${id}2`, `${id}1`))
+        yield* emit(usage(`${id}-agent`, `${id}2`, 100))
+        assert.strictEqual((yield* Fiber.join(inside)).used.tokens, 100)
+      }
+      assert.lengthOf(yield* getSent("turn/interrupt"), 0)
+      yield* emit(Fake.turnCompleted("t", "t1"))
+      assert.strictEqual((yield* Fiber.join(outside)).status, "completed")
+    }).pipe(Effect.provide(layer())))
+
   it.effect("starts no more turns than it allows while a review is counted", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer

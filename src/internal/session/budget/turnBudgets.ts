@@ -27,6 +27,8 @@ class BudgetedTurn {
   /** The model to which the server has rerouted the turn. */
   model: string | undefined
   readonly budgets = new Set<BudgetState>()
+  /** Whether a budget interrupts the turn. */
+  isInterrupted = false
   /** Called when the turn ends. */
   readonly onEnd: Array<() => void> = []
 
@@ -263,7 +265,24 @@ export class TurnBudgets {
     return model ?? this.getModel(threadId)
   }
 
-  private interrupt({ threadId, turnId }: BudgetedTurn): Effect.Effect<void> {
-    return Effect.ignore(this.server.request("turn/interrupt", { threadId, turnId }))
+  /** Interrupts a turn, unless it works for a turn that continues for other callers. */
+  private interrupt(turn: BudgetedTurn): Effect.Effect<void> {
+    const { rootId, threadId, turnId } = turn
+    turn.isInterrupted = true
+    // Until then, the handles and turns of the budget have noted that they end.
+    return Effect.andThen(
+      Effect.yieldNow,
+      Effect.suspend(() =>
+        rootId !== undefined && this.continues(rootId)
+          ? Effect.void
+          : Effect.ignore(this.server.request("turn/interrupt", { threadId, turnId }))
+      )
+    )
+  }
+
+  /** Whether a turn is running, and no budget or caller interrupts it. */
+  private continues(turnId: string): boolean {
+    const turn = this.turns.get(turnId)
+    return turn !== undefined && !turn.isInterrupted && !this.session.turns.isEnding(turn.threadId, turnId)
   }
 }
