@@ -8,6 +8,7 @@ import {
   emit,
   expectReason,
   getSent,
+  interruptTurn,
   layer,
   openThread,
   receive,
@@ -53,6 +54,10 @@ const expectExceeded = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     assert(reason._tag === "BudgetExceeded", reason.message)
     return reason
   })
+
+const free = { input: 0, output: 0 }
+
+const prices: Budget.Prices = { m: { input: 1, output: 10 }, cheap: free }
 
 describe("Budget", () => {
   it.effect("counts a turn whose response precedes the end of the turn before", () =>
@@ -105,6 +110,38 @@ describe("Budget", () => {
       assert.lengthOf(yield* getSent("turn/interrupt"), 0)
       yield* emit(Fake.turnCompleted("t", "t1"))
       assert.strictEqual((yield* Fiber.join(outside)).status, "completed")
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("adds costs without rounding errors", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const total = yield* Effect.gen(function*() {
+        for (const n of [1, 2, 3]) {
+          const run = yield* startTurn(thread.run("go"), `u${n}`)
+          yield* emit(
+            Fake.turnStarted("t", `u${n}`),
+            usage("t", `u${n}`, n * 100_000, 100_000),
+            Fake.turnCompleted("t", `u${n}`)
+          )
+          yield* Fiber.join(run)
+        }
+        return yield* Budget.used
+      }).pipe(Budget.limit({ usd: 0.3, prices }))
+      assert.strictEqual(total.usd, 0.3)
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("is exceeded by counts that are no numbers", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const run = yield* startTurn(expectExceeded(Budget.limit(thread.run("go"), { usd: 1, prices: { m: free } })), "u")
+      // JSON has no NaN, but the difference of two infinite counts is one.
+      const infinite = JSON.stringify(usage("t", "u", 1)).replaceAll(
+        /"(cachedI|i)nputTokens":\d/g,
+        `"$1nputTokens":1e999`
+      )
+      yield* Fake.FakeTransport.use((fake) => fake.emitLines(infinite))
+      yield* interruptTurn("t", "u")
+      assert.isNaN((yield* Fiber.join(run)).used.usd)
     }).pipe(Effect.provide(layer())))
 
   it.effect("starts no more turns than it allows while a review is counted", () =>
