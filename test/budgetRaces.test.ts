@@ -6,9 +6,11 @@ import * as Fiber from "effect/Fiber"
 import * as Fake from "./FakeTransport.ts"
 import {
   emit,
+  end,
   expectReason,
   getSent,
   interruptTurn,
+  killed,
   layer,
   openThread,
   receive,
@@ -142,6 +144,33 @@ describe("Budget", () => {
       yield* Fake.FakeTransport.use((fake) => fake.emitLines(infinite))
       yield* interruptTurn("t", "u")
       assert.isNaN((yield* Fiber.join(run)).used.usd)
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("fails raw requests on a closed connection with its cause", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      yield* end(killed)
+      yield* settle
+      const params = { threadId: "t", input: [] }
+      const reason = yield* expectReason(Budget.limit(server.request("turn/start", params), { turns: 1 }))
+      assert.strictEqual(reason._tag, "ConnectionClosed")
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("checks raw requests by the model that they ask for", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      yield* openThread("t")
+      const start = (model: string) =>
+        server.request("turn/start", { threadId: "t", input: [], model }).pipe(
+          Budget.limit({ usd: 1, prices: { cheap: free } })
+        )
+      const starting = yield* Effect.forkChild(start("cheap"))
+      yield* respond("turn/start", { turn: Fake.turn("u") })
+      yield* Fiber.join(starting)
+      const refused = yield* Effect.forkChild(expectReason(start("m")))
+      yield* settle
+      assert.lengthOf(yield* getSent("turn/start"), 1)
+      assert.deepInclude(yield* Fiber.join(refused), { _tag: "PriceMissing", model: "m" })
     }).pipe(Effect.provide(layer())))
 
   it.effect("starts no more turns than it allows while a review is counted", () =>
