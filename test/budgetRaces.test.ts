@@ -156,6 +156,33 @@ describe("Budget", () => {
       assert.strictEqual(reason._tag, "ConnectionClosed")
     }).pipe(Effect.provide(layer())))
 
+  it.effect("prices a turn by the model that it was started with", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const used = yield* Effect.gen(function*() {
+        const run = yield* startTurn(thread.run("go"), "u")
+        yield* emit(Fake.turnStarted("t", "u"))
+        // Holds from the next turn on.
+        const settings = {
+          activePermissionProfile: null,
+          approvalPolicy: "on-request",
+          approvalsReviewer: "auto_review",
+          collaborationMode: { mode: "default", settings: { model: "cheap" } },
+          cwd: "/repo",
+          effort: null,
+          model: "cheap",
+          modelProvider: "m",
+          sandboxPolicy: { type: "readOnly", networkAccess: false },
+          serviceTier: null
+        }
+        yield* emit({ method: "thread/settings/updated", params: { threadId: "t", threadSettings: settings } })
+        yield* emit(usage("t", "u", 100_000), Fake.turnCompleted("t", "u"))
+        yield* Fiber.join(run)
+        return yield* Budget.used
+      }).pipe(Budget.limit({ usd: 1, prices }))
+      assert.strictEqual(used.usd, 0.1)
+    }).pipe(Effect.provide(layer())))
+
   it.effect("checks raw requests by the model that they ask for", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer

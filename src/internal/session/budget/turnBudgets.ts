@@ -24,7 +24,7 @@ class BudgetedTurn {
   readonly turnId: string
   /** The id of the turn that this one works for. A review starts with another id, and works for the id that it ends with. */
   readonly rootId: string | undefined
-  /** The model to which the server has rerouted the turn. */
+  /** The model of the turn, once it is known. A later change of the thread's model holds for the next turn. */
   model: string | undefined
   readonly budgets = new Set<BudgetState>()
   /** Whether a budget interrupts the turn. */
@@ -194,6 +194,7 @@ export class TurnBudgets {
   private getTurn(threadId: string, turnId: string): BudgetedTurn {
     const turn = this.turns.get(turnId) ??
       new BudgetedTurn(threadId, turnId, this.session.subAgents.getRoot(turnId))
+    turn.model ??= this.findModel(threadId)
     this.turns.set(turnId, turn)
     return turn
   }
@@ -255,10 +256,14 @@ export class TurnBudgets {
     return this.enrolling.filter(({ enrolled, hasEnded }) => !hasEnded && enrolled.has(threadId))
   }
 
-  /** Returns the model of a thread, or the empty string if the server has not named it. */
-  private getModel(threadId: string): string {
+  /** Returns the model of a thread, if the server has named it. */
+  private findModel(threadId: string): string | undefined {
     const { records, subAgents } = this.session
-    return records.get(threadId)?.settings.model ?? subAgents.getModel(threadId) ?? ""
+    return records.get(threadId)?.settings.model ?? subAgents.getModel(threadId)
+  }
+
+  private getModel(threadId: string): string {
+    return this.findModel(threadId) ?? ""
   }
 
   private getTurnModel({ model, threadId }: BudgetedTurn): string {
