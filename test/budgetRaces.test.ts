@@ -16,6 +16,7 @@ import {
   receive,
   reject,
   respond,
+  restart,
   settle,
   startTurn
 } from "./scenario.ts"
@@ -113,6 +114,47 @@ describe("Budget", () => {
       yield* emit(Fake.turnCompleted("t", "t1"))
       assert.strictEqual((yield* Fiber.join(outside)).status, "completed")
     }).pipe(Effect.provide(layer())))
+
+  it.effect("counts nothing when a restarted server has lost the last reports", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const used = yield* Effect.gen(function*() {
+        const first = yield* startTurn(Effect.exit(thread.run("one")), "u1")
+        yield* emit(Fake.turnStarted("t", "u1"), usage("t", "u1", 10, 10), usage("t", "u1", 30, 20))
+        yield* settle
+        yield* restart
+        const resume = yield* receive("thread/resume")
+        yield* emit(usage("t", "u1", 10, 10))
+        yield* respond(resume, Fake.threadResponse("t"))
+        yield* respond("thread/turns/list", { data: [Fake.turn("u1", "interrupted")] })
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(first)))
+        const second = yield* startTurn(thread.run("two"), "u2")
+        yield* emit(Fake.turnStarted("t", "u2"), usage("t", "u2", 15, 5), Fake.turnCompleted("t", "u2"))
+        yield* Fiber.join(second)
+        return yield* Budget.used
+      }).pipe(Budget.limit({ tokens: 1000 }))
+      assert.strictEqual(used.tokens, 35)
+    }).pipe(Effect.provide(layer({ restart: true }))))
+
+  it.effect("counts a report of a turn that a restarted server has lost, and no other turn", () =>
+    Effect.gen(function*() {
+      const used = yield* Effect.gen(function*() {
+        const thread = yield* openThread("t")
+        const run = yield* startTurn(thread.run("one"), "u1")
+        yield* emit(Fake.turnStarted("t", "u1"), usage("t", "u1", 10))
+        yield* settle
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(run))
+        yield* receive("turn/interrupt")
+        yield* restart
+        const resume = yield* receive("thread/resume")
+        yield* emit(usage("t", "u1", 30, 20))
+        yield* respond(resume, Fake.threadResponse("t"))
+        yield* Fiber.join(interrupting)
+        yield* settle
+        return yield* Budget.used
+      }).pipe(Budget.limit({ tokens: 1000 }))
+      assert.deepStrictEqual([used.tokens, used.turns], [30, 1])
+    }).pipe(Effect.provide(layer({ restart: true }))))
 
   it.effect("adds costs without rounding errors", () =>
     Effect.gen(function*() {

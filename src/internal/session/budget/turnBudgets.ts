@@ -69,7 +69,7 @@ export class TurnBudgets {
   private readonly server: ServerConnection
   private readonly session: Session
   private readonly turns = new Map<string, BudgetedTurn>()
-  /** The last turn of each thread that has ended. A sub-agent may start a turn for it afterwards. */
+  /** The last turn of each thread that has ended. Reports of it may follow, and sub-agents may start turns for it. */
   private readonly ended = new Map<string, BudgetedTurn>()
   /** The budgets that have enrolled threads. */
   private enrolling: ReadonlyArray<BudgetState> = []
@@ -109,10 +109,7 @@ export class TurnBudgets {
         if (turn !== undefined) turn.model = toModel
       }),
       server.addRestartHandler(() =>
-        Effect.sync(() => {
-          this.endAll(({ threadId, turnId }) => !turns.isRunning(threadId, turnId))
-          this.ended.clear()
-        })
+        Effect.sync(() => this.endAll(({ threadId, turnId }) => !turns.isRunning(threadId, turnId)))
       )
     ], { discard: true })
   })
@@ -216,8 +213,13 @@ export class TurnBudgets {
   }
 
   private addUsed(threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch): void {
-    const turn = this.turns.get(turnId)
-    if (turn === undefined) return this.addServerTurn(threadId, turnId, batch)
+    const ended = this.ended.get(threadId)
+    // A restarted server replays the last report of a thread, which may be new.
+    const turn = this.turns.get(turnId) ?? (ended?.turnId === turnId ? ended : undefined)
+    if (turn === undefined) {
+      if (this.session.turns.getActive(threadId) === turnId) this.addServerTurn(threadId, turnId, batch)
+      return
+    }
     for (const budget of turn.budgets) budget.addTokens(threadId, this.getTurnModel(turn), used, batch)
   }
 
