@@ -3,6 +3,7 @@ import { AppServer, Budget, Usage } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as TestClock from "effect/testing/TestClock"
 import * as Fake from "./FakeTransport.ts"
 import {
   emit,
@@ -113,6 +114,18 @@ describe("Budget", () => {
       assert.lengthOf(yield* getSent("turn/interrupt"), 0)
       yield* emit(Fake.turnCompleted("t", "t1"))
       assert.strictEqual((yield* Fiber.join(outside)).status, "completed")
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("fails also if the server does not respond to the interrupts", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const run = yield* startTurn(expectExceeded(Budget.limit(thread.run("go"), { tokens: 50 })), "u1")
+      yield* emit(Fake.turnStarted("t", "u1"), Fake.subAgentStarted("s", "u2", "u1"), usage("s", "u2", 100))
+      yield* settle
+      yield* TestClock.adjust("10 seconds")
+      assert.lengthOf(yield* getSent("turn/interrupt"), 2)
+      assert.isDefined(run.pollUnsafe())
+      assert.strictEqual((yield* Fiber.join(run)).used.tokens, 100)
     }).pipe(Effect.provide(layer())))
 
   it.effect("counts nothing when a restarted server has lost the last reports", () =>

@@ -14,6 +14,7 @@ import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SubAgents } from "../threads/subAgents.ts"
 import type { ThreadRecords } from "../threads/threadRecords.ts"
 import { toTokens } from "../threads/threadUsage.ts"
+import { awaitWithTimeout } from "../turns/interruptTurn.ts"
 import type { TurnRegistry } from "../turns/turnRegistry.ts"
 import { type BudgetState, toAll } from "./budgetState.ts"
 import { readReviewUsage } from "./reviewUsage.ts"
@@ -282,7 +283,7 @@ export class TurnBudgets {
       Effect.suspend(() =>
         rootId !== undefined && this.continues(rootId)
           ? Effect.void
-          : Effect.ignore(this.server.request("turn/interrupt", { threadId, turnId }))
+          : Effect.asVoid(awaitWithTimeout(this.server.request("turn/interrupt", { threadId, turnId })))
       )
     )
   }
