@@ -152,7 +152,7 @@ export class TurnBudgets {
     this.enrolling = [...new Set([...this.enrolling, ...toAll(budget)])].filter(({ hasEnded }) => !hasEnded)
   }
 
-  /** Adds a turn that the response to its request names. `interruptTurn` interrupts it when a budget is exceeded. */
+  /** Adds a turn of the program, once a response or an event has named it. */
   add(
     reservation: Reservation,
     threadId: string,
