@@ -18,7 +18,7 @@ import type { IncomingRequest } from "../jsonrpc/messages.ts"
 import { Request } from "../jsonrpc/outgoingRequests.ts"
 import type { Options as PeerOptions, Peer } from "../jsonrpc/peer.ts"
 import { type ReadBatch, syncBatch } from "../jsonrpc/readBatch.ts"
-import { connectionKinds, processNames } from "../layerOptions.ts"
+import { connectionKinds, transportNames } from "../layerOptions.ts"
 import { type Kinds, optionIssue } from "../options.ts"
 import { type Client, makeClient, type ServerClient } from "./client.ts"
 import { type ConnectionState, ConnectionStates } from "./connectionState.ts"
@@ -80,6 +80,9 @@ export interface PublicConnection extends Client {
   ) => Effect.Effect<void, never, R | Scope.Scope>
 }
 
+/** Runs after a restart, with the client of the new connection. `isShared` is whether the server outlived the last connection. */
+export type RestartHandler = (client: ServerClient, isShared: boolean) => Effect.Effect<void>
+
 /** A connection with the members that only sessions use. */
 export interface ServerConnection extends PublicConnection, ServerClient {
   readonly requestTimeout: Duration.Duration
@@ -111,13 +114,8 @@ export interface ServerConnection extends PublicConnection, ServerClient {
   readonly addSettledHandler: (
     handler: (request: IncomingRequest) => void
   ) => Effect.Effect<void, never, Scope.Scope>
-  /**
-   * Runs a handler after each restart, before other requests are sent, with the client of the new connection, until the
-   * scope closes.
-   */
-  readonly addRestartHandler: (
-    handler: (client: ServerClient) => Effect.Effect<void>
-  ) => Effect.Effect<void, never, Scope.Scope>
+  /** Runs a handler after each restart, before other requests are sent, until the scope closes. */
+  readonly addRestartHandler: (handler: RestartHandler) => Effect.Effect<void, never, Scope.Scope>
 }
 
 /** Makes the notification that stands for those that were lost in a restart. */
@@ -151,7 +149,7 @@ const makeHandle = (router: Router): PublicConnection["handle"] => (method, hand
 
 /** Makes the members of a connection that register handlers, and the sets of the handlers that the router does not store. */
 const makeRegistrations = (router: Router) => {
-  const restartHandlers = new Set<(client: ServerClient) => Effect.Effect<void>>()
+  const restartHandlers = new Set<RestartHandler>()
   const settledHandlers = new Set<(request: IncomingRequest) => void>()
   const members = {
     handle: makeHandle(router),
@@ -190,10 +188,13 @@ const routeMessages = (
 const recover = (
   connection: OpenConnection,
   client: ServerClient,
-  handlers: ReadonlySet<(client: ServerClient) => Effect.Effect<void>>
+  handlers: ReadonlySet<RestartHandler>
 ): Effect.Effect<void, AppServerError> =>
   Effect.raceFirst(
-    Effect.forEach(handlers, (handler) => handler(client), { concurrency: "unbounded", discard: true }),
+    Effect.forEach(handlers, (handler) => handler(client, connection.isShared), {
+      concurrency: "unbounded",
+      discard: true
+    }),
     Effect.flatMap(connection.awaitClosed, Effect.fail)
   ).pipe(Effect.onError(() => connection.close))
 
@@ -209,7 +210,7 @@ const loginCheckRequest = (now: number, timeoutMillis: number): Request =>
   })
 
 const requireOptions = (options: Options): Effect.Effect<void, AppServerError> => {
-  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, processNames)
+  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, transportNames)
   return issue === undefined
     ? Effect.void
     : Effect.fail(appServerError(new InvalidRequest({ method: "initialize", description: issue })))
