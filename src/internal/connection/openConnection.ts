@@ -2,7 +2,6 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
 import { type AppServerError } from "../../AppServerError.ts"
 import type { Metadata } from "../../Metadata.ts"
@@ -47,6 +46,3 @@ export const openConnection = (
     })
     return yield* restore(Scope.provide(open, scope)).pipe(Effect.onError(() => close))
   }))
-
-/** Returns the function that removes the secrets of a transport from text of its server. */
-export const getRedact = (connection: Connection): (text: string) => string => connection.redact ?? identity

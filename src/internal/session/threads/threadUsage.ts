@@ -137,6 +137,11 @@ class ThreadUsage {
     return usage.turn
   }
 
+  /** Notes that the thread has no history. */
+  start(): void {
+    this.reported ??= Usage.zero
+  }
+
   /** Notes that the next totals do not continue the last ones. */
   forgetTotals(): void {
     this.reported = undefined
@@ -215,6 +220,11 @@ export class ThreadUsages {
     const subAgents = this.subAgentUsages.get(turnId)
     const thread = this.threads.get(threadId) ?? (subAgents === undefined ? undefined : new ThreadUsage())
     return thread?.get(turnId, subAgents)
+  }
+
+  /** Notes that a thread is new, so its totals begin at zero. Its first report may be lost with a connection. */
+  start(threadId: string): void {
+    this.thread(threadId).start()
   }
 
   /** Notes that the totals of a thread may change without a report: its history changed, or other clients may use it. */

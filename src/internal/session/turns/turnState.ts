@@ -13,7 +13,13 @@ import { type AppServerError, DecodeFailed, make as appServerError } from "../..
 import * as Protocol from "../../../Protocol.ts"
 import type * as Usage from "../../../Usage.ts"
 import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
-import type { Delta, DeltaTemplate, NotificationListener } from "../../connection/delta.ts"
+import {
+  type Delta,
+  type DeltaNotification,
+  type DeltaTemplate,
+  isDelta,
+  type NotificationListener
+} from "../../connection/delta.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { Subscription } from "../../connection/subscription.ts"
 import { getOwn } from "../../getOwn.ts"
@@ -44,6 +50,13 @@ const isItemCompleted = Schema.is(Schema.Struct({
   method: Schema.Literal("item/completed"),
   params: Schema.Struct({ item: Protocol.ThreadItem })
 }))
+
+/**
+ * The deltas of texts that the item contains when it completes. Without one delta, the next ones would be appended to the wrong text.
+ */
+const isTextDelta = (event: Protocol.TurnNotification): event is DeltaNotification =>
+  isDelta(event) && event.method !== "item/commandExecution/outputDelta" &&
+  event.method !== "item/fileChange/outputDelta"
 
 const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
 
@@ -148,6 +161,12 @@ export class TurnState implements NotificationListener {
   private subscribers: ReadonlyArray<Subscription<Protocol.TurnNotification>> = []
   /** The template of the last delta of this turn. */
   private template: DeltaTemplate | undefined
+  /** The items that have started since events were lost. `undefined` if none were lost. */
+  private startedSinceGap: Set<unknown> | undefined
+  /** The events that have arrived since a gap, until the lost ones are replayed. */
+  private waiting: Array<Protocol.TurnNotification> | undefined
+  /** The items that were replayed after a gap. The server may report their end again. */
+  private readonly replayed = new Set<unknown>()
 
   private readonly usages: ThreadUsages
   private removeListener = (): void => {}
@@ -196,6 +215,60 @@ export class TurnState implements NotificationListener {
     else if (wasActive) this.doubt("its thread is no longer active", batch)
   }
 
+  /**
+   * Notes that events were lost. Later events wait for `endGap`, so that the lost ones can be replayed before. Text deltas of items that have
+   * started before are skipped from now on: their text arrives whole when they complete.
+   */
+  startGap(): void {
+    this.startedSinceGap = new Set()
+    this.waiting ??= []
+  }
+
+  /** Adds the events that have arrived since `startGap`. */
+  endGap(): void {
+    const waiting = this.waiting ?? []
+    this.waiting = undefined
+    for (const event of waiting) {
+      if (this.exit === undefined) this.add(event, syncBatch)
+    }
+  }
+
+  /** Replays what a stored turn contains and the events did not: its start and its completed items. Ends the gap. */
+  replay(turn: Protocol.Turn): void {
+    const { threadId } = this
+    if (!this.started) {
+      const started = { ...turn, items: [], itemsView: "notLoaded" as const }
+      this.apply({ method: "turn/started", params: { threadId, turn: started } }, syncBatch)
+    }
+    const known = new Set(this.items.map(itemId))
+    for (const item of turn.items) {
+      const completedAtMs = getOwn(item, "completedAtMs")
+      const isCompleted = turn.status !== "inProgress" || Predicate.isNumber(completedAtMs)
+      if (!isCompleted || known.has(itemId(item))) continue
+      const params = {
+        threadId,
+        turnId: turn.id,
+        item,
+        completedAtMs: Predicate.isNumber(completedAtMs) ? completedAtMs : (turn.completedAt ?? 0) * 1000
+      }
+      this.apply({ method: "item/completed", params }, syncBatch)
+      this.replayed.add(itemId(item))
+    }
+    this.endGap()
+  }
+
+  /** Whether an event is older than what was replayed: the server may have stored an item before it sends the events of the item. */
+  private isRepeated(event: Protocol.TurnNotification): boolean {
+    if (this.startedSinceGap === undefined) return false
+    if (event.method === "turn/started") return this.started
+    const params = getOwn(event, "params")
+    return this.replayed.has(getOwn(params, "itemId") ?? getOwn(getOwn(params, "item"), "id"))
+  }
+
+  private isAfterGap(event: Protocol.TurnNotification): boolean {
+    return this.startedSinceGap !== undefined && isTextDelta(event) && !this.startedSinceGap.has(event.params.itemId)
+  }
+
   /** Sets the params that are compared with the reports of the server: the settings until `turn/started`, and the first input. */
   expect(params: Protocol.TurnStartParams): void {
     this.requested = params
@@ -242,6 +315,10 @@ export class TurnState implements NotificationListener {
     }
     if (this.exit !== undefined || this.isReleased) return
     if (this.now !== undefined) this.lastEventAt = this.now()
+    if (this.startedSinceGap !== undefined) {
+      if (this.waiting !== undefined) return this.add(delta.event, batch)
+      if (this.isAfterGap(delta.event)) return
+    }
     this.buffer.pushDelta(delta)
     for (const subscriber of this.subscribers) subscriber.offerDelta(delta, batch)
   }
@@ -359,8 +436,14 @@ export class TurnState implements NotificationListener {
   }
 
   private add(event: Protocol.TurnNotification, batch: ReadBatch): void {
+    if (this.waiting === undefined) this.apply(event, batch)
+    else this.waiting.push(event)
+  }
+
+  private apply(event: Protocol.TurnNotification, batch: ReadBatch): void {
     if (this.isReleased && event.method !== "turn/started" && event.method !== "turn/completed") return
     if (this.now !== undefined && !isRetry(event)) this.lastEventAt = this.now()
+    if (this.isAfterGap(event) || this.isRepeated(event)) return
     this.buffer.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, batch)
     switch (event.method) {
@@ -369,6 +452,7 @@ export class TurnState implements NotificationListener {
         this.endedBecause = undefined
         return
       case "item/started":
+        this.startedSinceGap?.add(itemId(event.params.item))
         this.addStarted(event.params.item, batch)
         return
       case "item/completed":
@@ -428,6 +512,7 @@ export class TurnState implements NotificationListener {
     for (const subscriber of this.subscribers) subscriber.close(toError(exit), batch)
     this.subscribers = []
     this.unassigned = []
+    this.waiting = undefined
     for (const callback of this.completeCallbacks.splice(0)) callback()
     this.unsubscribeThread()
     const { exitDeferreds } = this
