@@ -378,22 +378,6 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Silent socke
       }).pipe(Effect.provide(SocketServer.layerWebSocket(proxy.url, quick)))
     }))
 
-  it.effect("stays open when the program blocks the event loop", () =>
-    Effect.gen(function*() {
-      const { proxy } = yield* start
-      yield* Effect.gen(function*() {
-        const server = yield* AppServer.AppServer
-        const before = proxy.received()
-        yield* awaitThat(() => proxy.received() > before)
-        const until = Date.now() + 700
-        while (Date.now() < until) { /* Blocks. */ }
-        yield* server.request("model/list", {})
-        const later = proxy.received()
-        yield* awaitThat(() => proxy.received() > later + 2)
-        assert.strictEqual(proxy.connections(), 1)
-      }).pipe(Effect.provide(SocketServer.layerWebSocket(proxy.url, quick)))
-    }))
-
   it.effect(
     "is replaced when the server has dropped it, because the network is slower than the turn",
     () =>

@@ -14,7 +14,11 @@ const isRedactedString = (value: unknown): boolean =>
 
 /** The options of `StdioTransport`. */
 export const processKinds = {
-  codexPath: Kind.string,
+  codexPath: {
+    expected: "a string, or an array of strings that is not empty",
+    is: (value: unknown) =>
+      Kind.string.is(value) || Kind.strings.is(value) && (value as ReadonlyArray<string>).length > 0
+  },
   args: Kind.strings,
   config: Kind.object,
   cwd: Kind.string,
