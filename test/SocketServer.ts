@@ -89,7 +89,7 @@ interface Pair {
 const makeFrameCounter = () => {
   let buffer = Buffer.alloc(0)
   let isOpen = false
-  return (chunk: Buffer, onMessage: (end: number) => void): void => {
+  return (chunk: Buffer, onMessage: (start: number, end: number) => void): void => {
     const before = buffer.length
     buffer = Buffer.concat([buffer, chunk])
     let position = 0
@@ -111,11 +111,19 @@ const makeFrameCounter = () => {
         ? Number(buffer.readBigUInt64BE(position + 2))
         : short
       if (buffer.length < position + header + length) break
+      const start = position - before
       position += header + length
-      if (opcode === 1) onMessage(position - before)
+      if (opcode === 1) onMessage(start, position - before)
     }
     buffer = buffer.subarray(position)
   }
+}
+
+export interface Cut {
+  /** The number of the message, from 1. */
+  readonly message: number
+  /** Whether the message is lost. Otherwise the connection is cut after it. */
+  readonly loses: boolean
 }
 
 /** A TCP proxy on loopback to the port of a server. */
@@ -124,8 +132,8 @@ export const proxy = Effect.fnUntraced(function*(url: string) {
   const pairs = new Set<Pair>()
   let stalled = false
   let connections = 0
-  /** Number of messages of the server after which each connection is cut, by its number. */
-  let cuts: ReadonlyArray<number> = []
+  /** The message of the server with which each connection is cut, by its number. */
+  let cuts: ReadonlyArray<Cut | undefined> = []
   let received = 0
   const server = Net.createServer((client) => {
     const number = connections++
@@ -150,11 +158,12 @@ export const proxy = Effect.fnUntraced(function*(url: string) {
     const count = makeFrameCounter()
     let messages = 0
     upstream.on("data", (chunk: Buffer) => {
+      const cut = cuts[number]
       let cutAt: number | undefined
-      count(chunk, (end) => {
+      count(chunk, (start, end) => {
         messages++
         received++
-        if (messages === cuts[number]) cutAt ??= end
+        if (messages === cut?.message) cutAt ??= cut.loses ? Math.max(start, 0) : end
       })
       if (cutAt === undefined) return void client.write(chunk)
       pairs.delete(pair)
@@ -182,9 +191,9 @@ export const proxy = Effect.fnUntraced(function*(url: string) {
     connections: () => connections,
     /** Number of messages of the server so far. */
     received: () => received,
-    /** Cuts the nth connection from now on after a number of messages of the server. */
-    cutAfter: (...messages: ReadonlyArray<number>) => {
-      cuts = [...Array.from({ length: connections }, () => 0), ...messages]
+    /** Cuts the nth connection from now on at a message of the server. */
+    cutAt: (...next: ReadonlyArray<Cut>) => {
+      cuts = [...Array.from({ length: connections }, () => undefined), ...next]
     },
     /** Cuts all connections. */
     cut: Effect.sync(() => {

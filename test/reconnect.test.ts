@@ -548,10 +548,10 @@ const wholeTurn = {
 }
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that is cut after any message", (it) => {
-  /** Runs the turn on connections that are each cut after a number of messages, and returns the number of messages. */
-  const runCut = Effect.fnUntraced(function*(url: string, ...cuts: ReadonlyArray<number>) {
+  /** Runs the turn on connections that are each cut, and returns the number of messages of the server. */
+  const runCut = Effect.fnUntraced(function*(url: string, ...cuts: ReadonlyArray<SocketServer.Cut>) {
     const proxy = yield* SocketServer.proxy(url)
-    proxy.cutAfter(...cuts)
+    proxy.cutAt(...cuts)
     const result = yield* richTurn.pipe(
       Effect.provide(SocketServer.layerWebSocket(proxy.url)),
       Effect.timeout("20 seconds"),
@@ -560,18 +560,21 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
     return { result, messages: proxy.received() }
   }, Effect.scoped)
 
-  for (const connections of [1, 2]) {
-    it.effect(`runs each turn once when ${connections} connection(s) are cut`, () =>
-      Effect.gen(function*() {
-        const { url } = yield* SocketServer.listen("ws://127.0.0.1:0")
-        const { messages, result } = yield* runCut(url)
-        assert.deepStrictEqual<unknown>(result, Exit.succeed(wholeTurn))
-        assert.isAbove(messages, 30)
-        // The first message is the response to `initialize`. A cut before it fails the layer.
-        for (let after = 1; after <= messages; after += connections) {
-          const cut = yield* runCut(url, ...Array.from({ length: connections }, () => after))
-          assert.deepStrictEqual<unknown>(cut.result, Exit.succeed(wholeTurn), `cut after ${after} messages`)
-        }
-      }), 120_000)
-  }
+  it.effect.each(
+    [
+      ["after a message", { loses: false, connections: 2 }],
+      ["with a message that is lost", { loses: true, connections: 1 }]
+    ] as const
+  )("runs each turn once when connections are cut %s", ([at, { connections, loses }]) =>
+    Effect.gen(function*() {
+      const { url } = yield* SocketServer.listen("ws://127.0.0.1:0")
+      const { messages, result } = yield* runCut(url)
+      assert.deepStrictEqual<unknown>(result, Exit.succeed(wholeTurn))
+      assert.isAbove(messages, 30)
+      // A cut before the first message, the response to `initialize`, fails the layer.
+      for (let message = loses ? 2 : 1; message <= messages; message++) {
+        const cut = yield* runCut(url, ...Array.from({ length: connections }, () => ({ message, loses })))
+        assert.deepStrictEqual<unknown>(cut.result, Exit.succeed(wholeTurn), `cut ${at} ${message}`)
+      }
+    }), 120_000)
 })
