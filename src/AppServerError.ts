@@ -719,7 +719,7 @@ export class TurnLost extends Schema.TaggedError<TurnLost>()("TurnLost", {
 }
 
 /**
- * The server kept exiting, and the restart schedule has ended. Every pending and every later operation fails with this reason.
+ * The connection kept ending, and the restart schedule has ended. Every pending and every later operation fails with this reason.
  *
  * @category errors
  * @since 0.1.0
@@ -732,7 +732,7 @@ export class RestartsExhausted extends Schema.TaggedError<RestartsExhausted>()("
 }) {
   override get message(): string {
     const last = this.cause instanceof Error ? this.cause.message : String(this.cause)
-    return `Codex app-server kept exiting; gave up after ${this.restarts} ${
+    return `The connection to codex app-server kept ending; gave up after ${this.restarts} ${
       this.restarts === 1 ? "restart" : "restarts"
     }. ` +
       `Last error: ${last}`

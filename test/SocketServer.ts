@@ -13,7 +13,11 @@ import { codexBinary } from "../src/internal/stdio/codexBinary.ts"
 import { codexPath, quickRestart } from "./TestCodex.ts"
 
 /** Starts an app-server that listens at `listen`, for the lifetime of the scope. Returns when it listens. */
-export const listen = Effect.fnUntraced(function*(listen: string, args: ReadonlyArray<string> = []) {
+export const listen = Effect.fnUntraced(function*(
+  listen: string,
+  args: ReadonlyArray<string> = [],
+  path: string | undefined = listen.startsWith("unix://") ? listen.slice("unix://".length) : undefined
+) {
   const { env, workspace } = yield* CodexEnvironment.CodexEnvironment
   const spawner = yield* ChildProcessSpawner
   const child = yield* spawner.spawn(
@@ -35,8 +39,8 @@ export const listen = Effect.fnUntraced(function*(listen: string, args: Readonly
     }),
     Effect.forkScoped
   )
-  const url = listen.startsWith("unix://")
-    ? yield* Effect.as(awaitPath(listen.slice("unix://".length)), listen)
+  const url = path !== undefined
+    ? yield* Effect.as(awaitPath(path), listen)
     : yield* Effect.raceFirst(
       Deferred.await(listening),
       Effect.flatMap(child.exitCode, (code) => Effect.die(new Error(`The server exited with ${code}: ${output}`)))

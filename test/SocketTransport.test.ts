@@ -41,6 +41,24 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Turn over a 
       assert.deepStrictEqual(yield* Effect.provide(runTurn, codex), expected)
     }))
 
+  it.effect("runs on the default Unix socket of the server", () =>
+    Effect.gen(function*() {
+      const { codexHome } = yield* CodexEnvironment.CodexEnvironment
+      yield* SocketServer.listen("unix://", [], `${codexHome}/app-server-control/app-server-control.sock`)
+      const before = process.env["CODEX_HOME"]
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          process.env["CODEX_HOME"] = codexHome
+        }),
+        () =>
+          Effect.sync(() => {
+            if (before === undefined) delete process.env["CODEX_HOME"]
+            else process.env["CODEX_HOME"] = before
+          })
+      )
+      assert.deepStrictEqual(yield* Effect.provide(runTurn, SocketServer.layerUnixSocket()), expected)
+    }))
+
   it.effect("runs on a Unix socket", () =>
     Effect.gen(function*() {
       const { root } = yield* CodexEnvironment.CodexEnvironment
@@ -89,6 +107,17 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Token of a s
       assert.strictEqual(wrong.status, 401)
       assert.include(wrong.message, "the server refused the token (HTTP 401)")
       assert.notInclude(JSON.stringify(wrong) + String(wrong.cause), "wrong-token")
+    }))
+
+  it.effect("is removed from what the server repeats", () =>
+    Effect.gen(function*() {
+      const { url } = yield* SocketServer.listen("ws://127.0.0.1:0")
+      yield* Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const reason = yield* TestCodex.expectReason(server.requestRaw(`echo/${Redacted.value(token)}`))
+        assert(reason._tag === "RequestRejected")
+        assert.include(reason.detail, "echo/<redacted>")
+      }).pipe(Effect.provide(SocketServer.layerWebSocket(url, { token })))
     }))
 
   it.effect("opens a server that requires a signed token, with a new one for each connection", () =>
