@@ -1,6 +1,6 @@
 /** Sockets that are lost while the server and its turns continue. */
 import { assert, layer } from "@effect/vitest"
-import { Approvals, AppServer, Codex, Tool } from "effect-codex"
+import { Approvals, AppServer, Budget, Codex, Tool } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -528,6 +528,8 @@ const richTurn = Effect.gen(function*() {
       completions: events.filter(({ method }) => method === "item/completed").length,
       text: yield* Fiber.join(text),
       tokens: usage?.turn.totalTokens,
+      budget: (yield* Budget.used).turns,
+      budgetTokens: (yield* Budget.used).tokens,
       requests: (yield* model.requests).length - before
     }
   }))
@@ -544,6 +546,8 @@ const wholeTurn = {
   completions: 4,
   text: "all is done",
   tokens: 6,
+  budget: 1,
+  budgetTokens: 6,
   requests: 3
 }
 
@@ -552,7 +556,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
   const runCut = Effect.fnUntraced(function*(url: string, ...cuts: ReadonlyArray<SocketServer.Cut>) {
     const proxy = yield* SocketServer.proxy(url)
     proxy.cutAt(...cuts)
-    const result = yield* richTurn.pipe(
+    const result = yield* Budget.limit(richTurn, { tokens: 1000 }).pipe(
       Effect.provide(SocketServer.layerWebSocket(proxy.url)),
       Effect.timeout("20 seconds"),
       Effect.exit

@@ -63,6 +63,13 @@ const activeThread = (status = "active") => {
   return { ...response, thread: { ...response.thread, status: { type: status, activeFlags: [] } } }
 }
 
+/** Responds to the requests that open the thread again and report its token usage. */
+const reopen = Effect.fnUntraced(function*(status?: string) {
+  yield* respond("thread/resume", activeThread(status))
+  yield* respond("thread/resume", activeThread(status))
+  yield* respond("thread/read", { thread: activeThread(status).thread })
+})
+
 /** Starts a turn whose message has one delta. */
 const startMessage = Effect.gen(function*() {
   const thread = yield* openThread("t")
@@ -84,7 +91,7 @@ describe("Turn of a shared server", () => {
     Effect.gen(function*() {
       const { methods, text, turn } = yield* startMessage
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       const list = yield* receive("thread/turns/list")
       yield* emit(
         Fake.delta("t", "u", "j", "lost start "),
@@ -111,7 +118,7 @@ describe("Turn of a shared server", () => {
     Effect.gen(function*() {
       const { text, turn } = yield* startMessage
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* respond("thread/turns/list", stored([message("i", "one "), message("j", "two")]))
       yield* emit(
         Fake.turnStarted("t", "u"),
@@ -132,7 +139,7 @@ describe("Turn of a shared server", () => {
     Effect.gen(function*() {
       const { turn } = yield* startMessage
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* respond("thread/turns/list", { data: [] })
       yield* respond("thread/read", { thread: activeThread().thread })
       yield* emit(Fake.messageCompleted("t", "u", "i", "one two"), Fake.turnCompleted("t", "u"))
@@ -143,7 +150,7 @@ describe("Turn of a shared server", () => {
     Effect.gen(function*() {
       const { turn } = yield* startMessage
       yield* restart
-      yield* respond("thread/resume", activeThread("idle"))
+      yield* reopen("idle")
       yield* respond("thread/turns/list", { data: [] })
       yield* respond("thread/read", { thread: activeThread("idle").thread })
       assert.strictEqual((yield* expectReason(turn.result))._tag, "TurnLost")
@@ -153,12 +160,12 @@ describe("Turn of a shared server", () => {
     Effect.gen(function*() {
       const { text, turn } = yield* startMessage
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* receive("thread/turns/list")
       yield* emit(Fake.messageCompleted("t", "u", "i", "one two"))
       yield* settle
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* respond("thread/turns/list", stored([message("i", "one two")]))
       yield* emit(Fake.turnCompleted("t", "u"))
       assert.strictEqual((yield* turn.result).finalResponse, "one two")
@@ -184,6 +191,8 @@ describe("turn/start whose response was lost", () => {
       yield* TestClock.adjust("50 millis")
       yield* respond("thread/read", { thread: activeThread().thread })
       yield* respond("thread/turns/list", stored([{ ...input, completedAtMs: 1 }]))
+      yield* respond("thread/resume", activeThread())
+      yield* respond("thread/read", { thread: activeThread().thread })
       yield* settle
       yield* emit(Fake.messageCompleted("t", "u", "i", "found"), Fake.turnCompleted("t", "u"))
       assert.strictEqual((yield* Fiber.join(running)).finalResponse, "found")
@@ -218,7 +227,7 @@ describe("Approval of a shared server", () => {
   })
 
   const join = Effect.gen(function*() {
-    yield* respond("thread/resume", activeThread())
+    yield* reopen()
     yield* respond("thread/turns/list", stored([]))
   })
 
@@ -226,7 +235,7 @@ describe("Approval of a shared server", () => {
     Effect.gen(function*() {
       const { held } = yield* asking
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* emit(commandRequest(7))
       yield* respond("thread/turns/list", stored([]))
       yield* settle
@@ -241,7 +250,7 @@ describe("Approval of a shared server", () => {
       yield* held.accept
       yield* settle
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* emit(commandRequest(7))
       yield* respond("thread/turns/list", stored([]))
       yield* settle
@@ -267,7 +276,7 @@ describe("Approval of a shared server", () => {
       yield* emit(Fake.turnStarted("t", "u"), commandRequest(7))
       yield* settle
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* emit(commandRequest(7, { itemId: "other" }))
       yield* respond("thread/turns/list", stored([]))
       yield* settle
@@ -278,7 +287,7 @@ describe("Approval of a shared server", () => {
     Effect.gen(function*() {
       const { held } = yield* asking
       yield* restart
-      yield* respond("thread/resume", activeThread())
+      yield* reopen()
       yield* emit(commandRequest(7))
       yield* respond("thread/turns/list", stored([]))
       yield* settle

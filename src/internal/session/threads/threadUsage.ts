@@ -114,7 +114,8 @@ class ThreadUsage {
     const difference = Usage.subtract(total, reported)
     if (Usage.Equivalence(total, reported)) return Usage.zero
     // A killed server may have lost a part of the history, or all of it.
-    if (isNegative(difference) || Usage.Equivalence(request, total)) {
+    const isFirst = Usage.Equivalence(reported, Usage.zero)
+    if (isNegative(difference) || !isFirst && Usage.Equivalence(request, total)) {
       this.thread = total
       return isRunning ? request : Usage.zero
     }

@@ -7,7 +7,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { getOwn } from "../../getOwn.ts"
 import type { OpenThread } from "../threads/openThread.ts"
-import { hasEnded, isActive, readStoredTurn, reportUsage } from "./recoverTurns.ts"
+import { isActive, readStoredTurn, reportUsage } from "./recoverTurns.ts"
 
 /** A thread is active a moment before the server stores the input of its turn. */
 const untilStored = Schedule.spaced("50 millis").pipe(Schedule.upTo({ duration: "5 seconds" }))
@@ -38,7 +38,7 @@ export const findLostStart = (
       turn: readStoredTurn(client, threadId, hasInput).pipe(
         Effect.tap(Option.match({
           onNone: () => Effect.void,
-          onSome: (turn) => hasEnded(turn) ? reportUsage(server, client, threadId) : Effect.void
+          onSome: () => reportUsage(server, client, threadId)
         })),
         Effect.catchIf(({ reason }) => reason._tag !== "ConnectionClosed", () => Effect.succeedNone)
       )

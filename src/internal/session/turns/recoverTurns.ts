@@ -139,6 +139,7 @@ const recoverTurn = (connection: ServerConnection, server: ServerClient, isShare
           resumable = true
         })
       ),
+      Effect.andThen(isShared ? reportUsage(connection, server, threadId) : Effect.void),
       Effect.andThen(readStoredTurn(server, threadId, ({ id }) => id === turnId)),
       Effect.result
     )
@@ -149,10 +150,7 @@ const recoverTurn = (connection: ServerConnection, server: ServerClient, isShare
       return yield* lost(resumable, found.failure.message)
     }
     const turn = Option.getOrUndefined(found.success)
-    if (turn !== undefined && hasEnded(turn)) {
-      if (isShared) yield* reportUsage(connection, server, threadId)
-      return replayStoredTurn(state, turn)
-    }
+    if (turn !== undefined && hasEnded(turn)) return replayStoredTurn(state, turn)
     if (isShared && turn?.status === "inProgress") return replayStoredTurn(state, turn)
     // A server stores a turn a moment after it has started it.
     if (isShared && turn === undefined && (yield* isActive(server, threadId))) return state.endGap()
