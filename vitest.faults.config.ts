@@ -6,7 +6,7 @@ export default defineConfig({
   ...config,
   test: {
     ...config.test,
-    include: ["test/faults/*.{faults,test}.ts", "test/examples.test.ts"],
+    include: ["test/faults/*.{faults,test}.ts", "test/examples.test.ts", "test/reconnect.test.ts"],
     testTimeout: 300_000,
     maxWorkers: 1,
     execArgv: ["--expose-gc"],

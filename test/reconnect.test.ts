@@ -551,6 +551,9 @@ const wholeTurn = {
   requests: 3
 }
 
+/** Each cut takes half a second. `npm run test:faults` cuts after every message. */
+const cutEvery = process.env["FAULT_RUNS"] === undefined ? 4 : 1
+
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that is cut after any message", (it) => {
   /** Runs the turn on connections that are each cut, and returns the number of messages of the server. */
   const runCut = Effect.fnUntraced(function*(url: string, ...cuts: ReadonlyArray<SocketServer.Cut>) {
@@ -576,7 +579,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
       assert.deepStrictEqual<unknown>(result, Exit.succeed(wholeTurn))
       assert.isAbove(messages, 30)
       // A cut before the first message, the response to `initialize`, fails the layer.
-      for (let message = loses ? 2 : 1; message <= messages; message++) {
+      for (let message = loses ? 2 : 1; message <= messages; message += cutEvery) {
         const cut = yield* runCut(url, ...Array.from({ length: connections }, () => ({ message, loses })))
         assert.deepStrictEqual<unknown>(cut.result, Exit.succeed(wholeTurn), `cut ${at} ${message}`)
       }
