@@ -68,30 +68,18 @@ export const Used = BudgetUsed.Used
 export interface Prices extends Readonly<Record<string, Usage.Price>> {}
 
 /**
- * The limits of a budget, of which at least one is set.
+ * The options of a budget that do not depend on prices.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Options {
+export interface LimitOptions {
   /**
    * Maximum number of tokens, as the provider totals them: input and output, cached ones included.
    *
    * @default no limit
    */
   readonly tokens?: number | undefined
-  /**
-   * Maximum cost in US dollars. Needs `prices`.
-   *
-   * @default no limit
-   */
-  readonly usd?: number | undefined
-  /**
-   * The price of each model that the budget may use. A turn on another model fails with `PriceMissing`.
-   *
-   * @default the cost is not computed
-   */
-  readonly prices?: Prices | undefined
   /**
    * Maximum number of turns. Input that joins a running turn starts none.
    *
@@ -109,6 +97,45 @@ export interface Options {
     readonly usd?: number | undefined
   } | undefined
 }
+
+/**
+ * The options of a budget with a limit of the cost.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CostOptions {
+  /** Maximum cost in US dollars. */
+  readonly usd: number
+  /** The price of each model that the budget may use. A turn on another model fails with `PriceMissing`. */
+  readonly prices: Prices
+}
+
+/**
+ * The options of a budget without a limit of the cost.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface NoCostOptions {
+  /** Maximum cost in US dollars, see {@link CostOptions}. Needs `prices`. */
+  readonly usd?: undefined
+  /**
+   * The price of each model that the budget may use, to compute the cost without a limit. A turn on another model fails with
+   * `PriceMissing`.
+   *
+   * @default the cost is not computed
+   */
+  readonly prices?: Prices | undefined
+}
+
+/**
+ * The limits of a budget, of which at least one is set. `usd` needs `prices`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Options = LimitOptions & (CostOptions | NoCostOptions)
 
 const amount = {
   expected: "a number of at least 0",

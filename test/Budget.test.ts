@@ -643,6 +643,8 @@ layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestService
   it.effect("rejects invalid options", () =>
     Effect.gen(function*() {
       const missing = undefined as unknown as object
+      // @ts-expect-error `usd` needs `prices`
+      Budget.limit({ usd: 1 })
       const issues: ReadonlyArray<readonly [object, string]> = [
         [missing, "set `tokens`, `usd` or `turns`"],
         [{}, "set `tokens`, `usd` or `turns`"],
