@@ -20,6 +20,7 @@ const layers: ReadonlyArray<Layer> = [
       "Sandbox.ts",
       "Tool.ts",
       "Transport.ts",
+      "TurnView.ts",
       "Usage.ts",
       "internal/*.ts",
       "internal/protocol/**",
@@ -28,7 +29,8 @@ const layers: ReadonlyArray<Layer> = [
       "internal/questions/**",
       "internal/tools/**",
       "internal/output/**",
-      "internal/budget/**"
+      "internal/budget/**",
+      "internal/view/**"
     ]
   },
   { name: "jsonrpc", modules: ["internal/jsonrpc/**"] },
