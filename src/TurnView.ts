@@ -31,7 +31,6 @@
  *
  * @since 0.1.0
  */
-import * as Schema from "effect/Schema"
 import { getOwn, getOwnString } from "./internal/getOwn.ts"
 import {
   addCommandOutput,
@@ -47,7 +46,7 @@ import {
   startItem
 } from "./internal/view/items.ts"
 import { type Event, isEnded, type ItemView, Plan, type TurnView } from "./internal/view/model.ts"
-import { getOwnNumber, readError, unwrap } from "./internal/view/readEvent.ts"
+import { decoder, getOwnNumber, readError, unwrap } from "./internal/view/readEvent.ts"
 import { addRequest, resolveRequest, settleRequests } from "./internal/view/requests.ts"
 import { maxOutput, maxStoredOutput, tail } from "./internal/view/text.ts"
 import { addUsage, retryUsage } from "./internal/view/usage.ts"
@@ -155,12 +154,13 @@ const addError = (view: TurnView, params: unknown, emittedAtMs: number | null): 
   return { ...retractTexts(view), retry: error, usage: retryUsage(view.usage) }
 }
 
-const isPlan = Schema.is(Plan)
+const decodePlan = decoder(Plan)
 
 /** Folds `turn/plan/updated`. */
 const setPlan = (view: TurnView, params: unknown, emittedAtMs: number | null): TurnView => {
-  const plan = { explanation: getOwnString(params, "explanation") ?? null, steps: getOwn(params, "plan") }
-  return isEnded(view) || isLate(view, emittedAtMs) || !isPlan(plan) ? view : { ...view, plan, retry: null }
+  if (isEnded(view) || isLate(view, emittedAtMs)) return view
+  const plan = decodePlan({ explanation: getOwnString(params, "explanation") ?? null, steps: getOwn(params, "plan") })
+  return plan === undefined ? view : { ...view, plan, retry: null }
 }
 
 /** Folds `turn/diff/updated`. The server repeats it. */

@@ -182,14 +182,9 @@ const interleave = (random: Events.Random, sequences: ReadonlyArray<ReadonlyArra
   }
 }
 
-/** Runs a check with random numbers of many seeds. */
-const forSeeds = (count: number, check: (random: Events.Random, seed: number) => void) => {
-  for (let seed = 0; seed < count; seed++) check(Events.makeRandom(seed), seed)
-}
-
 describe("TurnView", () => {
   it("does not depend on the order of the events of independent items", () => {
-    forSeeds(1000, (random) => {
+    Events.forSeeds(1000, (random) => {
       const types = ["agentMessage", "commandExecution", "reasoning", "plan", "mcpToolCall", "fileChange"]
       const sequences = types.map((type, index) => lifecycle(random, type, `item-${index}`, index))
       assert.deepStrictEqual(fold(interleave(random, sequences)), fold(sequences.flat()))
@@ -198,7 +193,7 @@ describe("TurnView", () => {
 
   it("is the same when the start of an item follows its deltas", () => {
     for (const type of ["agentMessage", "commandExecution", "reasoning", "plan", "mcpToolCall", "fileChange"]) {
-      forSeeds(50, (random) => {
+      Events.forSeeds(50, (random) => {
         const [start, ...others] = lifecycle(random, type, "a", 1)
         const ends = others.filter(({ method }) => method === "item/completed")
         const deltas = others.filter(({ method }) => method !== "item/completed")
@@ -209,7 +204,7 @@ describe("TurnView", () => {
   })
 
   it("agrees with `turn.messages` about the messages that were retracted and completed", () => {
-    forSeeds(500, (random) => {
+    Events.forSeeds(500, (random) => {
       const events: Array<TurnView.Event> = []
       for (let time = 0; time < 12; time++) {
         const id = random.pick(["a", "b", "c"])

@@ -21,6 +21,17 @@ export const makeRandom = (seed: number): Random => {
   return { below, pick: (values) => values[below(values.length)]!, chance: (probability) => next() < probability }
 }
 
+/** Runs a check with the random numbers of many seeds. A failure names its seed. */
+export const forSeeds = (count: number, check: (random: Random) => void): void => {
+  for (let seed = 0; seed < count; seed++) {
+    try {
+      check(makeRandom(seed))
+    } catch (error) {
+      throw new Error(`The check fails with the seed ${seed}: ${String(error)}`, { cause: error })
+    }
+  }
+}
+
 export const threadId = "thread"
 export const turnId = "turn"
 
@@ -202,8 +213,7 @@ const hostile: ReadonlyArray<unknown> = [
   {},
   [[]],
   JSON.parse("{\"__proto__\": {\"id\": \"a\", \"type\": \"agentMessage\", \"text\": 1}}"),
-  { type: "malformed", raw: { id: "a" } },
-  { type: "malformed", raw: null },
+  { type: "malformed" },
   { type: "agentMessage", id: "a" },
   { type: "__proto__", id: "__proto__" },
   { constructor: { prototype: { polluted: true } }, id: "b", type: "toString" },
@@ -226,12 +236,27 @@ const mutate = (random: Random, value: unknown): unknown => {
   return random.chance(0.15) ? others : { ...others, [key]: mutate(random, old) }
 }
 
+/** An item that did not decode, in an event that did. */
+const malformedItem = (random: Random): TurnView.Event =>
+  event(random.pick(["item/started", "item/completed"]), {
+    item: {
+      type: "malformed",
+      raw: random.pick<unknown>([
+        null,
+        { id: "a" },
+        { id: "a", type: "plan", text: 5 },
+        { id: "a", type: "plan", text: "valid" },
+        { id: "a", type: "malformed", raw: { id: "a", type: "malformed" } }
+      ])
+    }
+  })
+
 /** A sequence of events, of which some are of another turn, repeated or of any shape. */
 export const anyEvents = (random: Random, hostility: number): ReadonlyArray<TurnView.Event> => {
   const events: Array<TurnView.Event> = []
   for (let count = random.below(40); count > 0; count--) {
     const repeated = random.chance(0.1) && events.length > 0
-    const next = repeated ? random.pick(events) : anyEvent(random)
+    const next = repeated ? random.pick(events) : random.chance(0.03) ? malformedItem(random) : anyEvent(random)
     const wrapped = random.chance(0.05) ? { method: "malformed", raw: next } : next
     events.push((random.chance(hostility) ? mutate(random, wrapped) : wrapped) as TurnView.Event)
   }

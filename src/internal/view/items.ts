@@ -3,7 +3,7 @@ import * as Schema from "effect/Schema"
 import * as Protocol from "../../Protocol.ts"
 import { getOwn, getOwnString } from "../getOwn.ts"
 import { isEnded, type ItemState, type ItemView, type TurnView } from "./model.ts"
-import { getOwnNumber, readItem } from "./readEvent.ts"
+import { decoder, getOwnNumber, readItem } from "./readEvent.ts"
 import { append, appendOutput, tail } from "./text.ts"
 
 type Item = Protocol.ThreadItem
@@ -17,7 +17,7 @@ const textTypes: ReadonlySet<unknown> = new Set(["agentMessage", "plan", "reason
 
 const messageType: ReadonlySet<unknown> = new Set(["agentMessage"])
 
-const isFileChanges = Schema.is(Schema.Array(Protocol.FileUpdateChange))
+const decodeFileChanges = decoder(Schema.Array(Protocol.FileUpdateChange))
 
 /** Returns the index of an item. The items that change are mostly the last ones. */
 export const findItem = (items: ReadonlyArray<ItemView>, id: string): number => {
@@ -112,8 +112,8 @@ const isRestart = (known: ItemView, startedAtMs: number | null): boolean => {
 export const startItem = (view: TurnView, params: unknown): TurnView => {
   const read = readItem(getOwn(params, "item"))
   if (read === undefined || isEnded(view)) return view
-  const { id, item } = read
-  const startedAtMs = getOwnNumber(item, "startedAtMs") ?? getOwnNumber(params, "startedAtMs")
+  const { id, item, raw } = read
+  const startedAtMs = getOwnNumber(raw, "startedAtMs") ?? getOwnNumber(params, "startedAtMs")
   const index = findItem(view.items, id)
   const known = view.items[index]
   const started = toEntry(id, item, "inProgress", startedAtMs, null)
@@ -142,9 +142,9 @@ const complete = (
 export const completeItem = (view: TurnView, params: unknown): TurnView => {
   const read = readItem(getOwn(params, "item"))
   if (read === undefined) return view
-  const { id, item } = read
-  const completedAtMs = getOwnNumber(item, "completedAtMs") ?? getOwnNumber(params, "completedAtMs")
-  return complete(view, id, item, getOwnNumber(item, "startedAtMs"), completedAtMs)
+  const { id, item, raw } = read
+  const completedAtMs = getOwnNumber(raw, "completedAtMs") ?? getOwnNumber(params, "completedAtMs")
+  return complete(view, id, item, getOwnNumber(raw, "startedAtMs"), completedAtMs)
 }
 
 /** Adds the items of a turn in a notification or a response. */
@@ -154,10 +154,10 @@ export const addItems = (view: TurnView, items: unknown): TurnView => {
   for (const value of items) {
     const read = readItem(value)
     if (read === undefined) continue
-    const { id, item } = read
-    const startedAtMs = getOwnNumber(item, "startedAtMs")
-    if (getOwn(item, "status") !== "inProgress") {
-      next = complete(next, id, item, startedAtMs, getOwnNumber(item, "completedAtMs"))
+    const { id, item, raw } = read
+    const startedAtMs = getOwnNumber(raw, "startedAtMs")
+    if (getOwn(raw, "status") !== "inProgress") {
+      next = complete(next, id, item, startedAtMs, getOwnNumber(raw, "completedAtMs"))
     } else if (findItem(next.items, id) === -1) {
       next = put(next, -1, toEntry(id, item, isEnded(view) ? endState(item) : "inProgress", startedAtMs, null))
     }
@@ -266,8 +266,8 @@ const emptyFileChange = (id: string): ItemOf<"fileChange"> => ({
 
 /** Folds `item/fileChange/patchUpdated`. */
 export const setFileChanges = (view: TurnView, params: unknown): TurnView => {
-  const changes = getOwn(params, "changes")
-  if (!isFileChanges(changes)) return view
+  const changes = decodeFileChanges(getOwn(params, "changes"))
+  if (changes === undefined) return view
   return change(
     view,
     params,

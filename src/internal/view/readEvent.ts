@@ -1,12 +1,19 @@
 /** Reads the parts of an event, which may have any shape. */
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Protocol from "../../Protocol.ts"
 import { getOwn, getOwnString } from "../getOwn.ts"
 
-const isItem = Schema.is(Protocol.ThreadItem)
-const isTurnError = Schema.is(Protocol.TurnError)
-const isCodexErrorInfo = Schema.is(Protocol.CodexErrorInfo)
+/** Decodes what a part of an event should be. A part that the connection has decoded remains the same object. */
+export const decoder = <A>(schema: Schema.Codec<A>): (value: unknown) => A | undefined => {
+  const decode = Schema.decodeUnknownOption(schema)
+  return (value) => Option.getOrUndefined(decode(value))
+}
+
+const decodeItem = decoder(Protocol.ThreadItem)
+const decodeError = decoder(Protocol.TurnError)
+const decodeErrorInfo = decoder(Protocol.CodexErrorInfo)
 
 /** Returns the notification or request itself, also if it did not decode. */
 export const unwrap = (event: unknown): unknown =>
@@ -18,23 +25,29 @@ export const getOwnNumber = (value: unknown, name: string): number | null => {
   return typeof property === "number" && Number.isFinite(property) ? property : null
 }
 
-/** Reads an item with an id. An item of the wrong shape becomes a malformed variant. */
-export const readItem = (value: unknown): { readonly id: string; readonly item: Protocol.ThreadItem } | undefined => {
-  const isMalformed = getOwn(value, "type") === "malformed"
-  const id = getOwnString(isMalformed ? getOwn(value, "raw") : value, "id")
-  if (id === undefined) return undefined
-  if (isMalformed || isItem(value)) return { id, item: value as Protocol.ThreadItem }
-  return { id, item: { type: "malformed", raw: value } as Protocol.ThreadItem }
+/** An item, and its JSON. */
+export interface ReadItem {
+  readonly id: string
+  readonly item: Protocol.ThreadItem
+  readonly raw: unknown
+}
+
+/** Reads an item with an id and a type. An item of the wrong shape becomes a malformed variant. */
+export const readItem = (value: unknown): ReadItem | undefined => {
+  const raw = getOwn(value, "type") === "malformed" ? getOwn(value, "raw") : value
+  const id = getOwnString(raw, "id")
+  const type = getOwnString(raw, "type")
+  if (id === undefined || type === undefined || type === "malformed") return undefined
+  const item = decodeItem(raw)
+  return item && { id, item, raw }
 }
 
 /** Reads an error, as far as it has the shape of one. */
 export const readError = (error: unknown): Protocol.TurnError | null => {
   if (!Predicate.isObject(error)) return null
-  if (isTurnError(error)) return error
-  const codexErrorInfo = getOwn(error, "codexErrorInfo")
-  return {
+  return decodeError(error) ?? {
     message: getOwnString(error, "message") ?? "the server gave no reason",
-    codexErrorInfo: isCodexErrorInfo(codexErrorInfo) ? codexErrorInfo : null,
+    codexErrorInfo: decodeErrorInfo(getOwn(error, "codexErrorInfo")) ?? null,
     additionalDetails: getOwnString(error, "additionalDetails") ?? null
   }
 }

@@ -1,21 +1,21 @@
 /** Folds the approvals and questions of the server. */
-import * as Schema from "effect/Schema"
 import { getOwn, getOwnString } from "../getOwn.ts"
 import { findItem } from "./items.ts"
 import { isEnded, PendingRequest, type TurnView } from "./model.ts"
+import { decoder } from "./readEvent.ts"
 
-const isRequest = Schema.is(PendingRequest)
+const decodeRequest = decoder(PendingRequest)
 
 const itemIdOf = ({ params }: PendingRequest): string | undefined => getOwnString(params, "itemId")
 
 /** Adds a request that waits for its response. */
-export const addRequest = (view: TurnView, request: unknown): TurnView => {
-  if (!isRequest(request) || isEnded(view) || view.settledRequests.includes(request.id)) return view
+export const addRequest = (view: TurnView, message: unknown): TurnView => {
+  const request = decodeRequest(message)
+  if (request === undefined || isEnded(view) || view.settledRequests.includes(request.id)) return view
   if (view.requests.some(({ id }) => id === request.id)) return view
   const itemId = itemIdOf(request)
   if (itemId !== undefined && view.items[findItem(view.items, itemId)]?.state === "completed") return view
-  const { id, method, params } = request
-  return { ...view, requests: [...view.requests, { id, method, params } as PendingRequest] }
+  return { ...view, requests: [...view.requests, request] }
 }
 
 const settle = (view: TurnView, isSettled: (request: PendingRequest) => boolean): TurnView => {
