@@ -1,12 +1,14 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
 import { type Protocol, Turn, TurnView } from "effect-codex"
 import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { CoalescingBuffer } from "../src/internal/connection/coalescingBuffer.ts"
 import { cassette as session } from "./testing/cassetteScenario.ts"
 import { readRecording } from "./testing/recordedTurns.ts"
-import { cassette as turns } from "./testing/turnScenario.ts"
+import { cassette as turns, recordTurns } from "./testing/turnScenario.ts"
 import * as Events from "./turnEvents.ts"
 
 const empty = TurnView.empty(Events.threadId, Events.turnId)
@@ -34,47 +36,57 @@ const itemOf = <Type extends Protocol.ThreadItem["type"]>(view: TurnView.TurnVie
   return entry.item as Extract<Protocol.ThreadItem, { type: Type }>
 }
 
-/** The recorded turns, without the turn in which the server stores the input of a review. */
-const recorded = [session, turns].flatMap((path) => {
+/** The ended turns of a recording. Of the turn in which the server stores the input of a review, it sends only the start. */
+const readTurns = (path: string) => {
   const { events, turns } = readRecording(path)
-  return turns.map(({ threadId, turn }) => ({
+  return turns.filter(({ turn }) => turn.completedAt !== null).map(({ threadId, turn }) => ({
     threadId,
     turn,
     empty: TurnView.empty(threadId, turn.id),
     events: events.filter((event) => JSON.stringify(event).includes(threadId))
   }))
-}).filter(({ turn }) => turn.completedAt !== null)
+}
+
+const recorded = [session, turns].flatMap(readTurns)
+
+/** Compares the folded views with those of the stored turns, and returns what the views had. */
+const assertStored = (recorded: ReturnType<typeof readTurns>): Array<string> => {
+  const seen = new Set<string>()
+  for (const { empty, events, threadId, turn } of recorded) {
+    const view = fold(events, empty)
+    assert.deepStrictEqual(TurnView.stored(view), TurnView.stored(TurnView.fromTurn(turn, threadId)))
+    assert.deepStrictEqual(view.requests, [])
+    for (const { item, state } of view.items) seen.add(`${item.type} ${state}`)
+    seen.add(view.status)
+  }
+  return [...seen]
+}
+
+/** The statuses of turns, and the items with their states, that the recordings and the real server have. */
+const kinds = [
+  "completed",
+  "interrupted",
+  "failed",
+  "userMessage completed",
+  "agentMessage completed",
+  "agentMessage retracted",
+  "reasoning completed",
+  "plan completed",
+  "commandExecution completed",
+  "fileChange completed",
+  "dynamicToolCall completed",
+  "mcpToolCall completed",
+  "collabAgentToolCall completed",
+  "webSearch completed",
+  "contextCompaction completed",
+  "enteredReviewMode completed",
+  "exitedReviewMode completed"
+]
 
 describe("TurnView of recorded turns", () => {
   it("equals the view of the stored turn, up to what the server does not store", () => {
     assert.isAbove(recorded.length, 25)
-    const seen = new Set<string>()
-    for (const { empty, events, threadId, turn } of recorded) {
-      const view = fold(events, empty)
-      assert.deepStrictEqual(TurnView.stored(view), TurnView.stored(TurnView.fromTurn(turn, threadId)))
-      assert.deepStrictEqual(view.requests, [])
-      for (const { item, state } of view.items) seen.add(`${item.type} ${state}`)
-      seen.add(view.status)
-    }
-    assert.includeMembers([...seen], [
-      "completed",
-      "interrupted",
-      "failed",
-      "userMessage completed",
-      "agentMessage completed",
-      "agentMessage retracted",
-      "reasoning completed",
-      "plan completed",
-      "commandExecution completed",
-      "fileChange completed",
-      "dynamicToolCall completed",
-      "mcpToolCall completed",
-      "collabAgentToolCall completed",
-      "webSearch completed",
-      "contextCompaction completed",
-      "enteredReviewMode completed",
-      "exitedReviewMode completed"
-    ])
+    assert.includeMembers(assertStored(recorded), kinds)
   })
 
   it("is equal when the view of a part of the stored turn precedes all events", () => {
@@ -181,6 +193,16 @@ const interleave = (random: Events.Random, sequences: ReadonlyArray<ReadonlyArra
     events.push(random.pick(left).shift()!)
   }
 }
+
+describe("TurnView of turns on the real server", () => {
+  it.live("equals the view of the stored turn, up to what the server does not store", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* fs.makeTempFileScoped()
+      yield* recordTurns(path)
+      assert.includeMembers(assertStored(readTurns(path)), kinds)
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)), 60_000)
+})
 
 describe("TurnView", () => {
   it("does not depend on the order of the events of independent items", () => {

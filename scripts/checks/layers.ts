@@ -18,6 +18,7 @@ const layers: ReadonlyArray<Layer> = [
       "Metadata.ts",
       "RateLimits.ts",
       "Sandbox.ts",
+      "ThreadView.ts",
       "Tool.ts",
       "Transport.ts",
       "TurnView.ts",
