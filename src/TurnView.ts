@@ -46,7 +46,7 @@ import {
   startItem
 } from "./internal/view/items.ts"
 import { type Event, isEnded, type ItemView, Plan, type TurnView } from "./internal/view/model.ts"
-import { decoder, getOwnNumber, readError, unwrap } from "./internal/view/readEvent.ts"
+import { decoder, getOwnNumber, type JsonObject, readError, toObject, unwrap } from "./internal/view/readEvent.ts"
 import { addRequest, resolveRequest, settleRequests } from "./internal/view/requests.ts"
 import { maxOutput, maxStoredOutput, tail } from "./internal/view/text.ts"
 import { addUsage, retryUsage } from "./internal/view/usage.ts"
@@ -147,47 +147,46 @@ const isLate = ({ updatedAtMs }: TurnView, emittedAtMs: number | null): boolean 
   updatedAtMs !== null && emittedAtMs !== null && emittedAtMs < updatedAtMs
 
 /** Folds `error`. */
-const addError = (view: TurnView, params: unknown, emittedAtMs: number | null): TurnView => {
-  const error = readError(getOwn(params, "error"))
+const addError = (view: TurnView, params: JsonObject, emittedAtMs: number | null): TurnView => {
+  const error = readError(params["error"])
   if (error === null || isEnded(view) || isLate(view, emittedAtMs)) return view
-  if (getOwn(params, "willRetry") !== true) return { ...view, error }
+  if (params["willRetry"] !== true) return { ...view, error }
   return { ...retractTexts(view), retry: error, usage: retryUsage(view.usage) }
 }
 
 const decodePlan = decoder(Plan)
 
 /** Folds `turn/plan/updated`. */
-const setPlan = (view: TurnView, params: unknown, emittedAtMs: number | null): TurnView => {
+const setPlan = (view: TurnView, params: JsonObject, emittedAtMs: number | null): TurnView => {
   if (isEnded(view) || isLate(view, emittedAtMs)) return view
-  const plan = decodePlan({ explanation: getOwnString(params, "explanation") ?? null, steps: getOwn(params, "plan") })
+  const plan = decodePlan({ explanation: getOwnString(params, "explanation") ?? null, steps: params["plan"] })
   return plan === undefined ? view : { ...view, plan, retry: null }
 }
 
 /** Folds `turn/diff/updated`. The server repeats it. */
-const setDiff = (view: TurnView, params: unknown, emittedAtMs: number | null): TurnView => {
+const setDiff = (view: TurnView, params: JsonObject, emittedAtMs: number | null): TurnView => {
   const diff = getOwnString(params, "diff")
   if (diff === undefined || diff === view.diff || isEnded(view) || isLate(view, emittedAtMs)) return view
   return { ...view, diff }
 }
 
 /** Whether an event with these params is about the turn of a view. */
-const isAbout = (view: TurnView, params: unknown): boolean => {
-  const turnId = getOwn(params, "turnId") ?? getOwn(getOwn(params, "turn"), "id")
-  return turnId === view.turnId && (view.threadId === "" || getOwn(params, "threadId") === view.threadId)
+const isAbout = (view: TurnView, params: JsonObject): boolean => {
+  const turnId = params["turnId"] ?? getOwn(params["turn"], "id")
+  return turnId === view.turnId && (view.threadId === "" || params["threadId"] === view.threadId)
 }
 
 /** Folds an event of the turn of the view. */
-const fold = (view: TurnView, message: unknown, emittedAtMs: number | null): TurnView => {
-  const params = getOwn(message, "params")
-  switch (getOwn(message, "method")) {
+const fold = (view: TurnView, message: JsonObject, params: JsonObject, emittedAtMs: number | null): TurnView => {
+  switch (message["method"]) {
     case "item/agentMessage/delta":
       return addMessageText(view, params)
     case "item/commandExecution/outputDelta":
       return addCommandOutput(view, params)
     case "item/reasoning/summaryTextDelta":
-      return addReasoningText(view, params, "summary", "summaryIndex", getOwnString(params, "delta"))
+      return addReasoningText(view, params, "summary", "summaryIndex", params["delta"])
     case "item/reasoning/textDelta":
-      return addReasoningText(view, params, "content", "contentIndex", getOwnString(params, "delta"))
+      return addReasoningText(view, params, "content", "contentIndex", params["delta"])
     case "item/reasoning/summaryPartAdded":
       return addReasoningText(view, params, "summary", "summaryIndex", "")
     case "item/plan/delta":
@@ -201,15 +200,15 @@ const fold = (view: TurnView, message: unknown, emittedAtMs: number | null): Tur
     case "item/completed":
       return settleRequests(completeItem(view, params))
     case "turn/started":
-      return startTurn(view, getOwn(params, "turn"))
+      return startTurn(view, params["turn"])
     case "turn/completed":
-      return endTurn(view, getOwn(params, "turn"))
+      return endTurn(view, params["turn"])
     case "turn/plan/updated":
       return setPlan(view, params, emittedAtMs)
     case "turn/diff/updated":
       return setDiff(view, params, emittedAtMs)
     case "thread/tokenUsage/updated":
-      return isEnded(view) ? view : addUsage(view, getOwn(params, "tokenUsage"), emittedAtMs)
+      return isEnded(view) ? view : addUsage(view, params["tokenUsage"], emittedAtMs)
     case "error":
       return addError(view, params, emittedAtMs)
     default:
@@ -241,19 +240,18 @@ const fold = (view: TurnView, message: unknown, emittedAtMs: number | null): Tur
  */
 export const reduce = (view: TurnView, event: Event): TurnView => {
   const message = unwrap(event)
-  const params = getOwn(message, "params")
-  if (getOwn(message, "method") === "serverRequest/resolved") {
-    return getOwn(params, "threadId") === view.threadId ? resolveRequest(view, params) : view
+  const params = toObject(message["params"])
+  if (message["method"] === "serverRequest/resolved") {
+    return params["threadId"] === view.threadId ? resolveRequest(view, params) : view
   }
   if (!isAbout(view, params)) return view
   const emittedAtMs = getOwnNumber(message, "emittedAtMs")
-  const next = fold(view, message, emittedAtMs)
+  // Not frozen and not shared yet, if it is another view.
+  const next: { -readonly [K in keyof TurnView]: TurnView[K] } = fold(view, message, params, emittedAtMs)
   if (next === view) return view
-  return {
-    ...next,
-    threadId: view.threadId === "" ? getOwnString(params, "threadId") ?? "" : view.threadId,
-    updatedAtMs: isLate(view, emittedAtMs) ? view.updatedAtMs : emittedAtMs ?? view.updatedAtMs
-  }
+  if (emittedAtMs !== null && !isLate(view, emittedAtMs)) next.updatedAtMs = emittedAtMs
+  if (view.threadId === "") next.threadId = getOwnString(params, "threadId") ?? ""
+  return next
 }
 
 const isDeclined = ({ item }: ItemView): boolean =>

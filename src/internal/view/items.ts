@@ -1,9 +1,9 @@
 /** Folds the events of items into their views. */
 import * as Schema from "effect/Schema"
 import * as Protocol from "../../Protocol.ts"
-import { getOwn, getOwnString } from "../getOwn.ts"
+import { getOwn } from "../getOwn.ts"
 import { isEnded, type ItemState, type ItemView, type TurnView } from "./model.ts"
-import { decoder, getOwnNumber, readItem } from "./readEvent.ts"
+import { decoder, getOwnNumber, type JsonObject, readItem } from "./readEvent.ts"
 import { append, appendOutput, tail } from "./text.ts"
 
 type Item = Protocol.ThreadItem
@@ -109,8 +109,8 @@ const isRestart = (known: ItemView, startedAtMs: number | null): boolean => {
 }
 
 /** Folds `item/started`. */
-export const startItem = (view: TurnView, params: unknown): TurnView => {
-  const read = readItem(getOwn(params, "item"))
+export const startItem = (view: TurnView, params: JsonObject): TurnView => {
+  const read = readItem(params["item"])
   if (read === undefined || isEnded(view)) return view
   const { id, item, raw } = read
   const startedAtMs = getOwnNumber(raw, "startedAtMs") ?? getOwnNumber(params, "startedAtMs")
@@ -139,8 +139,8 @@ const complete = (
 }
 
 /** Folds `item/completed`. */
-export const completeItem = (view: TurnView, params: unknown): TurnView => {
-  const read = readItem(getOwn(params, "item"))
+export const completeItem = (view: TurnView, params: JsonObject): TurnView => {
+  const read = readItem(params["item"])
   if (read === undefined) return view
   const { id, item, raw } = read
   const completedAtMs = getOwnNumber(raw, "completedAtMs") ?? getOwnNumber(params, "completedAtMs")
@@ -168,13 +168,13 @@ export const addItems = (view: TurnView, items: unknown): TurnView => {
 /** Changes the item of a type that is in progress. An item whose start did not arrive begins as `empty`. */
 const change = <Type extends Item["type"] & string>(
   view: TurnView,
-  params: unknown,
+  params: JsonObject,
   type: Type,
   empty: (id: string) => ItemOf<Type>,
   next: (entry: ItemView, item: ItemOf<Type>) => ItemView
 ): TurnView => {
-  const id = getOwnString(params, "itemId")
-  if (id === undefined) return view
+  const id = params["itemId"]
+  if (typeof id !== "string") return view
   const index = findItem(view.items, id)
   const known = view.items[index]
   if (known === undefined) {
@@ -191,9 +191,9 @@ const change = <Type extends Item["type"] & string>(
 const emptyMessage = (id: string): ItemOf<"agentMessage"> => ({ type: "agentMessage", id, text: "", phase: null })
 
 /** Folds `item/agentMessage/delta`. */
-export const addMessageText = (view: TurnView, params: unknown): TurnView => {
-  const delta = getOwnString(params, "delta")
-  if (delta === undefined) return view
+export const addMessageText = (view: TurnView, params: JsonObject): TurnView => {
+  const { delta } = params
+  if (typeof delta !== "string") return view
   return change(view, params, "agentMessage", emptyMessage, (entry, item) => ({
     ...entry,
     item: { ...item, text: append(item.text, delta) }
@@ -203,9 +203,9 @@ export const addMessageText = (view: TurnView, params: unknown): TurnView => {
 const emptyPlan = (id: string): ItemOf<"plan"> => ({ type: "plan", id, text: "" })
 
 /** Folds `item/plan/delta`. */
-export const addPlanText = (view: TurnView, params: unknown): TurnView => {
-  const delta = getOwnString(params, "delta")
-  if (delta === undefined) return view
+export const addPlanText = (view: TurnView, params: JsonObject): TurnView => {
+  const { delta } = params
+  if (typeof delta !== "string") return view
   return change(view, params, "plan", emptyPlan, (entry, item) => ({
     ...entry,
     item: { ...item, text: append(item.text, delta) }
@@ -217,13 +217,13 @@ const emptyReasoning = (id: string): ItemOf<"reasoning"> => ({ type: "reasoning"
 /** Folds the deltas of a reasoning, and the start of a part, which has no text yet. */
 export const addReasoningText = (
   view: TurnView,
-  params: unknown,
+  params: JsonObject,
   field: "summary" | "content",
   indexName: string,
-  delta: string | undefined
+  delta: unknown
 ): TurnView => {
   const part = getOwnNumber(params, indexName)
-  if (delta === undefined || part === null || !Number.isInteger(part) || part < 0 || part >= maxParts) return view
+  if (typeof delta !== "string" || part === null || !Number.isInteger(part) || part < 0 || part >= maxParts) return view
   return change(view, params, "reasoning", emptyReasoning, (entry, item) => {
     const texts = (item[field] ?? []).slice()
     if (delta === "" && part < texts.length) return entry
@@ -244,9 +244,9 @@ const emptyCommand = (id: string): ItemOf<"commandExecution"> => ({
 })
 
 /** Folds `item/commandExecution/outputDelta`. */
-export const addCommandOutput = (view: TurnView, params: unknown): TurnView => {
-  const delta = getOwnString(params, "delta")
-  if (delta === undefined) return view
+export const addCommandOutput = (view: TurnView, params: JsonObject): TurnView => {
+  const { delta } = params
+  if (typeof delta !== "string") return view
   return change(view, params, "commandExecution", emptyCommand, (entry, item) => {
     const { omitted, text } = appendOutput(item.aggregatedOutput ?? "", delta)
     return {
@@ -265,8 +265,8 @@ const emptyFileChange = (id: string): ItemOf<"fileChange"> => ({
 })
 
 /** Folds `item/fileChange/patchUpdated`. */
-export const setFileChanges = (view: TurnView, params: unknown): TurnView => {
-  const changes = decodeFileChanges(getOwn(params, "changes"))
+export const setFileChanges = (view: TurnView, params: JsonObject): TurnView => {
+  const changes = decodeFileChanges(params["changes"])
   if (changes === undefined) return view
   return change(
     view,
@@ -287,9 +287,9 @@ const emptyMcpToolCall = (id: string): ItemOf<"mcpToolCall"> => ({
 })
 
 /** Folds `item/mcpToolCall/progress`. */
-export const setProgress = (view: TurnView, params: unknown): TurnView => {
-  const progress = getOwnString(params, "message")
-  if (progress === undefined) return view
+export const setProgress = (view: TurnView, params: JsonObject): TurnView => {
+  const progress = params["message"]
+  if (typeof progress !== "string") return view
   return change(
     view,
     params,

@@ -15,9 +15,20 @@ const decodeItem = decoder(Protocol.ThreadItem)
 const decodeError = decoder(Protocol.TurnError)
 const decodeErrorInfo = decoder(Protocol.CodexErrorInfo)
 
+/** The JSON of an event, or of its params. Only own properties matter, and `Object.prototype` has none of the names that are read. */
+export interface JsonObject {
+  readonly [name: string]: unknown
+}
+
+const noFields: JsonObject = {}
+
+export const toObject = (value: unknown): JsonObject => Predicate.isObject(value) ? value as JsonObject : noFields
+
 /** Returns the notification or request itself, also if it did not decode. */
-export const unwrap = (event: unknown): unknown =>
-  getOwn(event, "method") === "malformed" ? getOwn(event, "raw") : event
+export const unwrap = (event: unknown): JsonObject => {
+  const message = toObject(event)
+  return message["method"] === "malformed" ? toObject(message["raw"]) : message
+}
 
 /** Returns an own property of a value if it is a finite number. */
 export const getOwnNumber = (value: unknown, name: string): number | null => {
