@@ -21,7 +21,7 @@
  *
  * export const showItems = (turn: Turn.Turn) =>
  *   turn.events.pipe(
- *     Stream.scan(TurnView.empty(turn.threadId, turn.id), TurnView.reduce),
+ *     Stream.scan(() => TurnView.empty(turn.threadId, turn.id), TurnView.reduce),
  *     Stream.changes,
  *     Stream.runForEach(({ items, status }) =>
  *       Console.log(status, items.map(({ item, state }) => `${item.type} ${state}`).join(", "))

@@ -303,6 +303,15 @@ describe("TurnView", () => {
     for (const event of late) assert.strictEqual(TurnView.reduce(now, event), now)
   })
 
+  it("keeps the first completion of an item, and the first end of the turn", () => {
+    const message = (text: string) => Events.completed(Events.item("agentMessage", "a", { text }), 1)
+    const view = fold([message("first"), Events.turnCompleted("interrupted")])
+    assert.isTrue(TurnView.isEnded(view))
+    assert.strictEqual(TurnView.reduce(view, message("second")), view)
+    assert.strictEqual(TurnView.reduce(view, Events.turnCompleted("failed")), view)
+    assert.strictEqual(TurnView.reduce(view, Events.turnStarted), view)
+  })
+
   it("keeps the command that outlives its turn, and completes it", () => {
     const output = (text: string) => Events.delta("item/commandExecution/outputDelta", "a", text)
     const ended = fold([

@@ -263,4 +263,10 @@ export const TurnView: Schema.Codec<TurnView> = Schema.Struct({
  */
 export type Event = Protocol.TurnNotification | PendingRequest | Protocol.Notification<"serverRequest/resolved">
 
+/**
+ * Whether the turn has ended: completed, interrupted, failed, or with a status of a newer server.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
 export const isEnded = (view: TurnView): boolean => view.status !== "inProgress"
