@@ -121,7 +121,7 @@ export const startItem = (view: TurnView, params: JsonObject): TurnView => {
   if (known.state === "completed" || known.item.type !== item.type) return view
   if (isRestart(known, startedAtMs)) return put(retractMessage(view, item), index, started)
   if (known.state !== "inProgress" || known.startedAtMs !== null) return view
-  return put(view, index, { ...known, startedAtMs, item: fill(known.item, item) })
+  return put(view, index, { ...known, startedAtMs, item: fill(known.item, started.item) })
 }
 
 /** Completes an item. Its first completion is final. */

@@ -5,10 +5,16 @@ import * as Schema from "effect/Schema"
 import * as Protocol from "../../Protocol.ts"
 import { getOwn, getOwnString } from "../getOwn.ts"
 
-/** Decodes what a part of an event should be. A part that the connection has decoded remains the same object. */
+/**
+ * Decodes what a part of an event should be. A part that the connection has decoded remains the same object. The decoder is made when it is
+ * first used, for a cheap import.
+ */
 export const decoder = <A>(schema: Schema.Codec<A>): (value: unknown) => A | undefined => {
-  const decode = Schema.decodeUnknownOption(schema)
-  return (value) => Option.getOrUndefined(decode(value))
+  let decode: ((value: unknown) => Option.Option<A>) | undefined
+  return (value) => {
+    decode ??= Schema.decodeUnknownOption(schema)
+    return Option.getOrUndefined(decode(value))
+  }
 }
 
 const decodeItem = decoder(Protocol.ThreadItem)

@@ -1,12 +1,11 @@
 /** Folds the reports of token usage into the usage of a turn. */
-import * as Schema from "effect/Schema"
 import * as Struct from "effect/Struct"
 import * as Protocol from "../../Protocol.ts"
 import * as Usage from "../../Usage.ts"
 import type { TurnView, UsageView } from "./model.ts"
-import { getOwnNumber } from "./readEvent.ts"
+import { decoder, getOwnNumber } from "./readEvent.ts"
 
-const isUsage = Schema.is(Protocol.ThreadTokenUsage)
+const decodeUsage = decoder(Protocol.ThreadTokenUsage)
 
 const kinds = Struct.keys(Usage.zero)
 
@@ -43,8 +42,9 @@ const isRepeated = (usage: UsageView, thread: Usage.Tokens, emittedAtMs: number 
   (emittedAtMs < usage.reportedAtMs || emittedAtMs === usage.reportedAtMs && isEqual(usage.thread, thread))
 
 /** Folds `thread/tokenUsage/updated`. */
-export const addUsage = (view: TurnView, report: unknown, emittedAtMs: number | null): TurnView => {
-  if (!isUsage(report)) return view
+export const addUsage = (view: TurnView, received: unknown, emittedAtMs: number | null): TurnView => {
+  const report = decodeUsage(received)
+  if (report === undefined) return view
   const thread = toTokens(report.total)
   const request = toTokens(report.last)
   if (!isFinite(thread) || !isFinite(request)) return view
