@@ -44,7 +44,10 @@ const readTurns = (path: string) => {
     threadId,
     turn,
     empty: TurnView.empty(threadId, turn.id),
-    events: events.filter((event) => JSON.stringify(event).includes(threadId))
+    // The response to a request does not name its turn.
+    events: events.filter((event) =>
+      JSON.stringify(event).includes(turn.id) || event.method === "serverRequest/resolved"
+    )
   }))
 }
 
