@@ -88,7 +88,7 @@ export const empty = (threadId: string, turnId: string): TurnView => ({
   updatedAtMs: null
 })
 
-/** Adds what the server says about the turn as a whole. */
+/** Sets the fields that the server sends with the turn itself. */
 const setTurn = (view: TurnView, turn: unknown, status: Protocol.TurnStatus): TurnView => ({
   ...view,
   status,
@@ -246,7 +246,7 @@ export const reduce = (view: TurnView, event: Event): TurnView => {
   }
   if (!isAbout(view, params)) return view
   const emittedAtMs = getOwnNumber(message, "emittedAtMs")
-  // Not frozen and not shared yet, if it is another view.
+  // `fold` returns the same view or a new object, so this changes no view that a caller has.
   const next: { -readonly [K in keyof TurnView]: TurnView[K] } = fold(view, message, params, emittedAtMs)
   if (next === view) return view
   if (emittedAtMs !== null && !isLate(view, emittedAtMs)) next.updatedAtMs = emittedAtMs

@@ -101,7 +101,7 @@ export const Plan: Schema.Codec<Plan> = Schema.Struct({
 })
 
 /**
- * The usage of a turn, as far as the events of the turn tell.
+ * The usage of a turn, as its events report it.
  *
  * **Gotchas**
  *
