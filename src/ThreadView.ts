@@ -30,6 +30,7 @@
  */
 import * as Schema from "effect/Schema"
 import { getOwn, getOwnString } from "./internal/getOwn.ts"
+import { fromUpdate, Settings } from "./internal/threadSettings.ts"
 import { decoder, getOwnNumber, unwrap } from "./internal/view/readEvent.ts"
 import * as Protocol from "./Protocol.ts"
 import * as TurnView from "./TurnView.ts"
@@ -47,7 +48,7 @@ export interface ThreadView {
   /** `null` until the server reports it. */
   readonly status: Protocol.ThreadStatus | null
   /** The permissions, the model and the other settings, or `null` until the server reports them. */
-  readonly settings: Protocol.ThreadSettings | null
+  readonly settings: Settings | null
   readonly goal: Protocol.ThreadGoal | null
   /** The turns, oldest first: those of the stored thread, and those of which an event has arrived. */
   readonly turns: ReadonlyArray<TurnView.TurnView>
@@ -65,7 +66,7 @@ export const ThreadView: Schema.Codec<ThreadView> = Schema.Struct({
   threadId: Schema.String,
   name: Schema.NullOr(Schema.String),
   status: Schema.NullOr(Protocol.ThreadStatus),
-  settings: Schema.NullOr(Protocol.ThreadSettings),
+  settings: Schema.NullOr(Settings),
   goal: Schema.NullOr(Protocol.ThreadGoal),
   turns: Schema.Array(TurnView.TurnView),
   updatedAtMs: Schema.NullOr(Schema.Number)
@@ -167,7 +168,9 @@ const reduceThread = (view: ThreadView, method: string, params: unknown): Thread
     }
     case "thread/settings/updated": {
       const settings = decodeSettings(getOwn(params, "threadSettings"))
-      return settings === undefined ? view : { ...view, settings }
+      if (settings === undefined) return view
+      const { runtimeWorkspaceRoots } = view.settings ?? {}
+      return { ...view, settings: { ...fromUpdate(settings), runtimeWorkspaceRoots } }
     }
     case "thread/goal/updated": {
       const goal = decodeGoal(getOwn(params, "goal"))

@@ -107,6 +107,10 @@ export interface ServerConnection extends PublicConnection, ServerClient {
     method: string,
     handler: (event: Protocol.ServerNotification) => void
   ) => Effect.Effect<void, never, Scope.Scope>
+  /** Calls a handler within the read batch with each request of the server, until the scope closes. */
+  readonly addReceivedHandler: (
+    handler: (request: IncomingRequest, batch: ReadBatch) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
   /** Calls a handler with each request of the server that this or another client has responded to, until the scope closes. */
   readonly addSettledHandler: (
     handler: (request: IncomingRequest) => void
@@ -152,6 +156,7 @@ const makeHandle = (router: Router): PublicConnection["handle"] => (method, hand
 /** Makes the members of a connection that register handlers, and the sets of the handlers that the router does not store. */
 const makeRegistrations = (router: Router) => {
   const restartHandlers = new Set<(client: ServerClient) => Effect.Effect<void>>()
+  const receivedHandlers = new Set<(request: IncomingRequest, batch: ReadBatch) => void>()
   const settledHandlers = new Set<(request: IncomingRequest) => void>()
   const members = {
     handle: makeHandle(router),
@@ -164,20 +169,24 @@ const makeRegistrations = (router: Router) => {
       ),
     addRawNotificationHandler: (method, handler) =>
       registerScoped(() => router.addNotificationHandler(method, handler)),
+    addReceivedHandler: (handler) => addScoped(receivedHandlers, handler),
     addSettledHandler: (handler) => addScoped(settledHandlers, handler),
     addRestartHandler: (handler) => addScoped(restartHandlers, handler)
   } satisfies Partial<ServerConnection>
-  return { restartHandlers, settledHandlers, members }
+  return { restartHandlers, receivedHandlers, settledHandlers, members }
 }
 
 /** Sends the messages of a peer to the router. */
 const routeMessages = (
   router: Router,
-  settledHandlers: ReadonlySet<(request: IncomingRequest) => void>
+  { receivedHandlers, settledHandlers }: ReturnType<typeof makeRegistrations>
 ): Omit<PeerOptions, "maxInFlight" | "maxPermitHold" | "onClose"> => ({
   tryLine: router.tryLine,
   onNotification: router.onNotification,
   onRequest: router.onRequest,
+  onReceived: (request, batch) => {
+    for (const handler of receivedHandlers) handler(request, batch)
+  },
   onSettled: (request) => {
     for (const handler of settledHandlers) handler(request)
   },
@@ -232,7 +241,8 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   const defaultTimeoutMillis = Duration.toMillis(requestTimeout)
   let redact: (text: string) => string = identity
   const router = new Router()
-  const { members, restartHandlers, settledHandlers } = makeRegistrations(router)
+  const registrations = makeRegistrations(router)
+  const { members, restartHandlers } = registrations
   logWarnings(router, (text) => redact(text))
 
   let serverVersion: string | undefined
@@ -250,7 +260,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   }
 
   const peerOptions: PeerOptions = {
-    ...routeMessages(router, settledHandlers),
+    ...routeMessages(router, registrations),
     maxInFlight,
     maxPermitHold: defaultTimeoutMillis,
     onClose: (error, batch) => {

@@ -27,7 +27,7 @@ const lastTurns = 20
 
 const decodeTurn = Schema.decodeUnknownOption(Protocol.Turn)
 
-const readStoredTurn = (
+export const readStoredTurn = (
   server: ServerClient,
   threadId: string,
   turnId: string
@@ -96,6 +96,7 @@ const recoverTurn = (server: ServerClient) =>
       )
     // No caller waits for the turn, so its state on the server does not matter.
     if (refCount === 0) return yield* lost(true, "the server was restarted before the turn was completed")
+    if (thread === undefined) return yield* lost(false, "the server was restarted, and does not continue sub-agents")
     let resumable = false
     const found = yield* thread.ensureOpen(server).pipe(
       Effect.tap(() =>
@@ -206,7 +207,7 @@ export const recoverMissedCompletions = Effect.fnUntraced(
         exit === undefined && (threadId === undefined || id === threadId)
       const because = `a \`turn/completed\` names ${turnId === undefined ? "no turn" : `turn \`${turnId}\``}`
       // A thread runs one turn at a time, so the end of any turn is a sign that this one has ended.
-      for (const { id, state } of turns.entries.values()) {
+      for (const { id, state } of [...turns.entries.values(), ...turns.watched]) {
         const isDecoded = threadId !== undefined && turnId === id
         if (mayConcern(state) && !isDecoded) state.doubt(because, syncBatch)
       }
@@ -243,7 +244,7 @@ export const recoverTurns = Effect.fnUntraced(
         syncBatch
       )
     }
-    const running = [...turns.entries.values()].filter(({ state }) => state.exit === undefined)
+    const running = [...turns.entries.values(), ...turns.watched].filter(({ state }) => state.exit === undefined)
     yield* Effect.forEach(running, recoverTurn(server), { concurrency: 8, discard: true })
     yield* Effect.forEach(
       active.flatMap((id) => records.get(id) ?? []).filter(({ isClosed }) => !isClosed),

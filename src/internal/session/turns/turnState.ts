@@ -11,6 +11,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
+import * as TurnView from "../../../TurnView.ts"
 import type * as Usage from "../../../Usage.ts"
 import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
 import type { Delta, DeltaTemplate, NotificationListener } from "../../connection/delta.ts"
@@ -18,9 +19,12 @@ import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { Subscription } from "../../connection/subscription.ts"
 import { getOwn } from "../../getOwn.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
-import { findMismatch, fromUpdate, type Requested } from "../settings/threadSettings.ts"
+import { fromUpdate } from "../../threadSettings.ts"
+import { findMismatch, type Requested } from "../settings/threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
+import { LiveView } from "../views/liveView.ts"
+import { redactError } from "./redactError.ts"
 
 /** Number of buffered events from which deltas are coalesced. It is low, because each running turn has a buffer. */
 const coalesceAfter = 128
@@ -103,6 +107,8 @@ export class TurnState implements NotificationListener {
   private reportedError: Protocol.TurnError | undefined
   /** Whether the server has sent `turn/started`. Before that, it refuses an interrupt with the turn id. */
   started = false
+  /** The id in the `turn/started` of a review, which is not its turn id. The server accepts an interrupt with this id only. */
+  startedAs: string | undefined
   readonly exitDeferred = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
   /** The deferreds of the handles, which are completed with the turn. */
   private exitDeferreds: Array<Deferred.Deferred<Protocol.Turn, AppServerError>> = []
@@ -116,6 +122,10 @@ export class TurnState implements NotificationListener {
   /** Why the turn has probably ended, although its `turn/completed` was not received. */
   endedBecause: string | undefined
   private onDoubt: (() => void) | undefined
+  /** The part of the turn from before this state has listened, as the server has stored it. */
+  private past: Protocol.Turn | undefined
+  /** The view, which is folded once a caller has read it. */
+  private live: LiveView<TurnView.TurnView, TurnView.Event> | undefined
   /** The clock of the idle timeout, in milliseconds. `undefined` if the turn has no idle timeout. */
   now: (() => number) | undefined
   /** When the last event arrived, by that clock. */
@@ -179,6 +189,7 @@ export class TurnState implements NotificationListener {
   onNotification(event: Protocol.ServerNotification, turnId: string | undefined, batch: ReadBatch): void {
     if (this.exit !== undefined) return
     if (turnId === undefined) {
+      if (event.method === "serverRequest/resolved") this.live?.fold(event, batch)
       if (event.method === "thread/settings/updated") this.compareSettings(event.params.threadSettings, batch)
       if (event.method === "thread/status/changed") this.changeActivity(event.params.status.type, batch)
       return
@@ -244,6 +255,7 @@ export class TurnState implements NotificationListener {
     if (this.now !== undefined) this.lastEventAt = this.now()
     this.buffer.pushDelta(delta)
     for (const subscriber of this.subscribers) subscriber.offerDelta(delta, batch)
+    this.live?.fold(delta.event, batch)
   }
 
   onClose(error: AppServerError, batch: ReadBatch): void {
@@ -323,13 +335,7 @@ export class TurnState implements NotificationListener {
 
   /** The last error that the server reported in the turn, without secrets. */
   get lastError(): Protocol.TurnError | undefined {
-    if (this.reportedError === undefined) return undefined
-    const { additionalDetails, codexErrorInfo, message } = this.reportedError
-    return {
-      message: this.redact(message),
-      codexErrorInfo: codexErrorInfo ?? null,
-      additionalDetails: Predicate.isNullish(additionalDetails) ? null : this.redact(additionalDetails)
-    }
+    return this.reportedError && redactError(this.reportedError, this.redact)
   }
 
   subscribe(): Subscription<Protocol.TurnNotification> {
@@ -337,6 +343,30 @@ export class TurnState implements NotificationListener {
     if (this.exit === undefined) this.subscribers = [...this.subscribers, subscription]
     else subscription.close(toError(this.exit))
     return subscription
+  }
+
+  /** Returns the view, and folds it from now on. `pending` are the requests of the turn that wait for a response. */
+  getLive(pending: ReadonlyArray<TurnView.PendingRequest>): LiveView<TurnView.TurnView, TurnView.Event> {
+    if (this.live !== undefined) return this.live
+    const { exit, past, threadId, turnId = "" } = this
+    const before = past === undefined ? TurnView.empty(threadId, turnId) : TurnView.fromTurn(past, threadId)
+    const view = [...this.buffer.copy(), ...pending].reduce<TurnView.TurnView>(TurnView.reduce, before)
+    this.live = new LiveView<TurnView.TurnView, TurnView.Event>(view, TurnView.reduce)
+    if (exit !== undefined) this.live.end(toError(exit), syncBatch)
+    return this.live
+  }
+
+  /** Folds a request of the server, or its end, which is no event of the turn. */
+  foldRequest(event: TurnView.Event, batch: ReadBatch): void {
+    this.live?.fold(event, batch)
+  }
+
+  /** Adds the part of the turn from before this state has listened. */
+  addPast(turn: Protocol.Turn): void {
+    this.past = turn
+    this.started = true
+    const known = new Set(this.items.map(itemId))
+    this.items = [...turn.items.filter((item) => !known.has(itemId(item))), ...this.items]
   }
 
   unsubscribe(subscription: Subscription<Protocol.TurnNotification>): void {
@@ -358,6 +388,7 @@ export class TurnState implements NotificationListener {
     if (this.now !== undefined && !isRetry(event)) this.lastEventAt = this.now()
     this.buffer.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, batch)
+    this.live?.fold(event, batch)
     switch (event.method) {
       case "turn/started":
         this.started = true
@@ -422,6 +453,7 @@ export class TurnState implements NotificationListener {
     if (this.turnId !== undefined) this.usage = this.usages.get(this.threadId, this.turnId)
     for (const subscriber of this.subscribers) subscriber.close(toError(exit), batch)
     this.subscribers = []
+    this.live?.end(toError(exit), batch)
     this.unassigned = []
     for (const callback of this.completeCallbacks.splice(0)) callback()
     this.unsubscribeThread()
