@@ -42,7 +42,8 @@ const setGoal = (thread: Thread.Thread, status: "active" | "paused") =>
 layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Turn.view", (it) => {
   it.effect("emits the state of the turn, and ends with its end", () =>
     Effect.gen(function*() {
-      const thread = yield* TestCodex.startThread
+      // Its totals do not start at zero.
+      const thread = yield* TestCodex.startStoredThread()
       const model = yield* ModelServer.ModelServer
       const message = yield* TestCodex.heldMessage
       yield* model.enqueue(ModelServer.reply([waitFor("one")]), message.reply)
@@ -60,6 +61,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Tur
       assert.strictEqual(last.status, "completed")
       assert.strictEqual(text(last), "Hello")
       const result = yield* turn.result
+      assert.deepStrictEqual(last.usage?.turn, result.usage?.turn)
       assert.deepStrictEqual(last.items.map(({ id }) => id), result.items.map((item) => (item as { id: string }).id))
       // A late subscriber gets the whole turn at once.
       assert.deepStrictEqual(yield* Stream.runCollect(turn.view), [last])

@@ -20,6 +20,7 @@ import { Subscription } from "../../connection/subscription.ts"
 import { getOwn } from "../../getOwn.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import { fromUpdate } from "../../threadSettings.ts"
+import { readError, readItem } from "../../view/readEvent.ts"
 import { findMismatch, type Requested } from "../settings/threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
@@ -44,25 +45,7 @@ const isEnd = Schema.is(Schema.Struct({
   })
 }))
 
-const isItemCompleted = Schema.is(Schema.Struct({
-  method: Schema.Literal("item/completed"),
-  params: Schema.Struct({ item: Protocol.ThreadItem })
-}))
-
 const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
-
-const isCodexErrorInfo = Schema.is(Protocol.CodexErrorInfo)
-
-/** Reads a turn's error that did not decode, as far as possible. */
-const readError = (error: unknown): Protocol.TurnError | undefined => {
-  if (!Predicate.isObject(error)) return undefined
-  const { additionalDetails, codexErrorInfo, message } = error
-  return {
-    message: Predicate.isString(message) ? message : "the server gave no reason",
-    ...(isCodexErrorInfo(codexErrorInfo) ? { codexErrorInfo } : {}),
-    ...(Predicate.isString(additionalDetails) ? { additionalDetails } : {})
-  }
-}
 
 /** Whether the server retries an operation. A retry is no progress, so it does not restart the idle timeout. */
 const isRetry = (event: Protocol.TurnNotification): boolean => {
@@ -351,9 +334,20 @@ export class TurnState implements NotificationListener {
     const { exit, past, threadId, turnId = "" } = this
     const before = past === undefined ? TurnView.empty(threadId, turnId) : TurnView.fromTurn(past, threadId)
     const view = [...this.buffer.copy(), ...pending].reduce<TurnView.TurnView>(TurnView.reduce, before)
-    this.live = new LiveView<TurnView.TurnView, TurnView.Event>(view, TurnView.reduce)
+    this.live = new LiveView<TurnView.TurnView, TurnView.Event>(this.withUsage(view), (view, event) => {
+      const next = TurnView.reduce(view, event)
+      return next.usage === view.usage ? next : this.withUsage(next)
+    })
     if (exit !== undefined) this.live.end(toError(exit), syncBatch)
     return this.live
+  }
+
+  /** Corrects the usage of a view: the events of one turn do not tell the totals of the thread before it. */
+  private withUsage(view: TurnView.TurnView): TurnView.TurnView {
+    const usage = this.turnId === undefined ? undefined : this.usages.get(this.threadId, this.turnId)
+    if (usage === undefined || view.usage === null) return view
+    const { contextWindow = null, lastRequest, thread, turn } = usage
+    return { ...view, usage: { ...view.usage, turn, thread, lastRequest, contextWindow } }
   }
 
   /** Folds a request of the server, or its end, which is no event of the turn. */
@@ -422,10 +416,11 @@ export class TurnState implements NotificationListener {
 
   /** Salvages the item, the error or the completion from a notification that failed to decode. */
   private addMalformed(message: unknown, batch: ReadBatch): void {
-    if (isItemCompleted(message)) this.items.push(message.params.item)
-    if (getOwn(message, "method") === "error") {
-      this.reportedError = readError(getOwn(getOwn(message, "params"), "error"))
-    }
+    const method = getOwn(message, "method")
+    const params = getOwn(message, "params")
+    const item = method === "item/completed" ? readItem(getOwn(params, "item")) : undefined
+    if (item !== undefined) this.items.push(item.item)
+    if (method === "error") this.reportedError = readError(getOwn(params, "error")) ?? undefined
     if (!isEnd(message)) {
       if (getOwn(message, "method") === "turn/completed") this.doubt("its `turn/completed` has no turn", batch)
       return
@@ -433,7 +428,7 @@ export class TurnState implements NotificationListener {
     const { error, id, status } = message.params.turn
     this.complete(
       Predicate.isString(status)
-        ? Result.succeed({ id, status, items: [], error: readError(error) ?? null })
+        ? Result.succeed({ id, status, items: [], error: readError(error) })
         : Result.fail(appServerError(
           new DecodeFailed({
             method: "turn/completed",
