@@ -136,10 +136,11 @@ const kinds: Kinds<Options> = {
   }
 }
 
-const findIssue = (options: Options): string | undefined => {
+/** In plain JavaScript, the options may be missing. */
+const findIssue = (options: Options | undefined): string | undefined => {
   const issue = optionIssue(kinds, options)
   if (issue !== undefined) return issue
-  const { prices, tokens, turns, usd } = options
+  const { prices, tokens, turns, usd } = options ?? {}
   if (tokens === undefined && usd === undefined && turns === undefined) return "set `tokens`, `usd` or `turns`"
   return usd !== undefined && prices === undefined ? "`usd` needs `prices`, the price of each model" : undefined
 }

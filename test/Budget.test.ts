@@ -640,7 +640,9 @@ layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestService
 
   it.effect("rejects invalid options", () =>
     Effect.gen(function*() {
+      const missing = undefined as unknown as object
       const issues: ReadonlyArray<readonly [object, string]> = [
+        [missing, "set `tokens`, `usd` or `turns`"],
         [{}, "set `tokens`, `usd` or `turns`"],
         [{ token: 1 }, "did you mean `tokens`?"],
         [{ tokens: -1 }, "a number of at least 0"],

@@ -30,6 +30,9 @@ interface Counts {
   turns: number
 }
 
+/** Adds costs. Rounds to a trillionth of a dollar, so that costs of $0.1 add up to a limit of $0.3. */
+const addUsd = (a: number, b: number): number => Math.round((a + b) * 1e12) / 1e12
+
 const noCounts = (): Counts => ({ usage: Usage.zero, usd: 0, turns: 0 })
 
 export class BudgetState {
@@ -79,13 +82,9 @@ export class BudgetState {
 
   /** Returns the error of a turn that cannot start, because too little is left or its model has no price. */
   refuse(threadId: string, model: string): AppServerError | undefined {
-    const { options: { limit, reserve }, total } = this
     if (this.error !== undefined) return this.error
     if (this.isPriceMissing(model)) return appServerError(new PriceMissing({ threadId, model }))
-    const isUsedUp = total.turns >= (limit.turns ?? Infinity) ||
-      total.usage.totalTokens + reserve.tokens >= (limit.tokens ?? Infinity) ||
-      total.usd + reserve.usd >= (limit.usd ?? Infinity)
-    return isUsedUp ? this.makeError() : undefined
+    return this.isWithin((used, limit) => used < limit) ? undefined : this.makeError()
   }
 
   /** Counts turns that start, or subtracts those that did not. */
@@ -102,7 +101,7 @@ export class BudgetState {
     const usd = price === undefined ? 0 : Usage.cost(tokens, price)
     this.change(threadId, (counts) => {
       counts.usage = Usage.add(counts.usage, tokens)
-      counts.usd += usd
+      counts.usd = addUsd(counts.usd, usd)
     }, batch)
   }
 
@@ -145,16 +144,20 @@ export class BudgetState {
     return this.options.prices !== undefined && this.getPrice(model) === undefined
   }
 
+  /** Compares what is used, and the reserve, with each limit. A number that is not comparable is never within a limit. */
+  private isWithin(compare: (used: number, limit: number) => boolean): boolean {
+    const { options: { limit, reserve }, total: { turns, usage, usd } } = this
+    return (limit.turns === undefined || compare(turns, limit.turns)) &&
+      (limit.tokens === undefined || compare(usage.totalTokens + reserve.tokens, limit.tokens)) &&
+      (limit.usd === undefined || compare(addUsd(usd, reserve.usd), limit.usd))
+  }
+
   private change(threadId: string, update: (counts: Counts) => void, batch: ReadBatch): void {
-    const { options: { limit, reserve }, total } = this
     const thread = this.threads.get(threadId) ?? noCounts()
     this.threads.set(threadId, thread)
     update(thread)
-    update(total)
-    const isExceeded = total.turns > (limit.turns ?? Infinity) ||
-      total.usage.totalTokens + reserve.tokens > (limit.tokens ?? Infinity) ||
-      total.usd + reserve.usd > (limit.usd ?? Infinity)
-    if (isExceeded) this.interrupt(this.makeError(), batch)
+    update(this.total)
+    if (!this.isWithin((used, limit) => used <= limit)) this.interrupt(this.makeError(), batch)
     if (this.observers.size === 0) return
     const { used } = this
     for (const observer of this.observers) observer(used)

@@ -14,6 +14,7 @@ import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SubAgents } from "../threads/subAgents.ts"
 import type { ThreadRecords } from "../threads/threadRecords.ts"
 import { toTokens } from "../threads/threadUsage.ts"
+import { awaitWithTimeout } from "../turns/interruptTurn.ts"
 import type { TurnRegistry } from "../turns/turnRegistry.ts"
 import { type BudgetState, toAll } from "./budgetState.ts"
 import { readReviewUsage } from "./reviewUsage.ts"
@@ -24,9 +25,11 @@ class BudgetedTurn {
   readonly turnId: string
   /** The id of the turn that this one works for. A review starts with another id, and works for the id that it ends with. */
   readonly rootId: string | undefined
-  /** The model to which the server has rerouted the turn. */
+  /** The model of the turn, once it is known. A later change of the thread's model holds for the next turn. */
   model: string | undefined
   readonly budgets = new Set<BudgetState>()
+  /** Whether a budget interrupts the turn. */
+  isInterrupted = false
   /** Called when the turn ends. */
   readonly onEnd: Array<() => void> = []
 
@@ -67,6 +70,8 @@ export class TurnBudgets {
   private readonly server: ServerConnection
   private readonly session: Session
   private readonly turns = new Map<string, BudgetedTurn>()
+  /** The last turn of each thread that has ended. Reports of it may follow, and sub-agents may start turns for it. */
+  private readonly ended = new Map<string, BudgetedTurn>()
   /** The budgets that have enrolled threads. */
   private enrolling: ReadonlyArray<BudgetState> = []
 
@@ -92,7 +97,13 @@ export class TurnBudgets {
             batch.afterBatch(() => Fiber.runIn(runFork(count), scope))
           }
         }
-        this.endAll((turn) => turn.threadId === threadId)
+        // The response to `turn/start` may have named the next turn of the thread.
+        this.endAll((turn) =>
+          turn.threadId === threadId && (turn.turnId === id || !turns.isRunning(threadId, turn.turnId))
+        )
+      }),
+      server.addNotificationHandler("thread/closed", ({ threadId }) => {
+        this.ended.delete(threadId)
       }),
       server.addNotificationHandler("model/rerouted", ({ toModel, turnId }) => {
         const turn = this.turns.get(turnId)
@@ -110,16 +121,29 @@ export class TurnBudgets {
     threadId: string,
     model?: string
   ): Effect.Effect<Reservation, AppServerError> {
-    return Effect.map(this.check(budget, threadId, model), () => new Reservation(toAll(budget), threadId))
+    return this.whenWithin(budget, threadId, model, (budgets) => new Reservation(budgets, threadId))
   }
 
   /** Fails if a turn cannot start: a budget is used up, or has no price of the model. */
   check(budget: BudgetState | undefined, threadId: string, model?: string): Effect.Effect<void, AppServerError> {
-    return Effect.forEach(toAll(budget), (each) =>
-      Effect.flatMap(each.settled, () => {
+    return this.whenWithin(budget, threadId, model, () => {})
+  }
+
+  /** Calls a function if a turn can start. No other turn is counted in between, so two turns cannot both be the last one. */
+  private whenWithin<A>(
+    budget: BudgetState | undefined,
+    threadId: string,
+    model: string | undefined,
+    onWithin: (budgets: ReadonlyArray<BudgetState>) => A
+  ): Effect.Effect<A, AppServerError> {
+    const budgets = toAll(budget)
+    return Effect.flatMap(Effect.forEach(budgets, ({ settled }) => settled, { discard: true }), () => {
+      for (const each of budgets) {
         const error = each.refuse(threadId, model ?? this.getModel(threadId))
-        return error === undefined ? Effect.void : Effect.fail(error)
-      }), { discard: true })
+        if (error !== undefined) return Effect.fail(error)
+      }
+      return Effect.succeed(onWithin(budgets))
+    })
   }
 
   /** Counts the turns that the server starts on a thread by itself, until the budget ends. */
@@ -128,7 +152,7 @@ export class TurnBudgets {
     this.enrolling = [...new Set([...this.enrolling, ...toAll(budget)])].filter(({ hasEnded }) => !hasEnded)
   }
 
-  /** Adds a turn that the response to its request names. `interruptTurn` interrupts it when a budget is exceeded. */
+  /** Adds a turn of the program, once a response or an event has named it. */
   add(
     reservation: Reservation,
     threadId: string,
@@ -153,8 +177,10 @@ export class TurnBudgets {
   /** Removes a turn that has ended. */
   end(turnId: string): void {
     const turn = this.turns.get(turnId)
+    if (turn === undefined) return
     this.turns.delete(turnId)
-    for (const callback of turn?.onEnd ?? []) callback()
+    if (turn.rootId === undefined) this.ended.set(turn.threadId, turn)
+    for (const callback of turn.onEnd) callback()
   }
 
   private endAll(predicate: (turn: BudgetedTurn) => boolean): void {
@@ -166,6 +192,7 @@ export class TurnBudgets {
   private getTurn(threadId: string, turnId: string): BudgetedTurn {
     const turn = this.turns.get(turnId) ??
       new BudgetedTurn(threadId, turnId, this.session.subAgents.getRoot(turnId))
+    turn.model ??= this.findModel(threadId)
     this.turns.set(turnId, turn)
     return turn
   }
@@ -187,8 +214,13 @@ export class TurnBudgets {
   }
 
   private addUsed(threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch): void {
-    const turn = this.turns.get(turnId)
-    if (turn === undefined) return this.addServerTurn(threadId, turnId, batch)
+    const ended = this.ended.get(threadId)
+    // A restarted server replays the last report of a thread, which may be new.
+    const turn = this.turns.get(turnId) ?? (ended?.turnId === turnId ? ended : undefined)
+    if (turn === undefined) {
+      if (this.session.turns.getActive(threadId) === turnId) this.addServerTurn(threadId, turnId, batch)
+      return
+    }
     for (const budget of turn.budgets) budget.addTokens(threadId, this.getTurnModel(turn), used, batch)
   }
 
@@ -217,7 +249,9 @@ export class TurnBudgets {
     const root = subAgents.getRoot(turnId)
     if (root !== undefined) {
       const parentId = subAgents.getParent(threadId)
-      const parent = this.turns.get(root) ?? [...this.turns.values()].find((turn) => turn.threadId === parentId)
+      const parent = this.turns.get(root) ??
+        [...this.ended.values()].find((turn) => turn.turnId === root) ??
+        [...this.turns.values()].find((turn) => turn.threadId === parentId)
       if (parent !== undefined) return [...parent.budgets]
     }
     // The program may have started the turn, which only a response tells.
@@ -225,17 +259,38 @@ export class TurnBudgets {
     return this.enrolling.filter(({ enrolled, hasEnded }) => !hasEnded && enrolled.has(threadId))
   }
 
-  /** Returns the model of a thread, or the empty string if the server has not named it. */
-  private getModel(threadId: string): string {
+  /** Returns the model of a thread, if the server has named it. */
+  private findModel(threadId: string): string | undefined {
     const { records, subAgents } = this.session
-    return records.get(threadId)?.settings.model ?? subAgents.getModel(threadId) ?? ""
+    return records.get(threadId)?.settings.model ?? subAgents.getModel(threadId)
+  }
+
+  private getModel(threadId: string): string {
+    return this.findModel(threadId) ?? ""
   }
 
   private getTurnModel({ model, threadId }: BudgetedTurn): string {
     return model ?? this.getModel(threadId)
   }
 
-  private interrupt({ threadId, turnId }: BudgetedTurn): Effect.Effect<void> {
-    return Effect.ignore(this.server.request("turn/interrupt", { threadId, turnId }))
+  /** Interrupts a turn, unless it works for a turn that continues for other callers. */
+  private interrupt(turn: BudgetedTurn): Effect.Effect<void> {
+    const { rootId, threadId, turnId } = turn
+    turn.isInterrupted = true
+    // Until then, the handles and turns of the budget have noted that they end.
+    return Effect.andThen(
+      Effect.yieldNow,
+      Effect.suspend(() =>
+        rootId !== undefined && this.continues(rootId)
+          ? Effect.void
+          : Effect.asVoid(awaitWithTimeout(this.server.request("turn/interrupt", { threadId, turnId })))
+      )
+    )
+  }
+
+  /** Whether a turn is running, and no budget or caller interrupts it. */
+  private continues(turnId: string): boolean {
+    const turn = this.turns.get(turnId)
+    return turn !== undefined && !turn.isInterrupted && !this.session.turns.isEnding(turn.threadId, turnId)
   }
 }

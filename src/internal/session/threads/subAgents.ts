@@ -36,6 +36,10 @@ export class SubAgents {
         } else if (item.type === "subAgentActivity") this.add(item.agentThreadId, threadId, item.model)
       }),
       server.addNotificationHandler("thread/closed", ({ threadId }) => this.forget(threadId)),
+      // The server does not close the thread of a sub-agent, but unloads it with that of its parent.
+      server.addNotificationHandler("thread/status/changed", ({ status, threadId }) => {
+        if (status.type === "notLoaded") this.forget(threadId)
+      }),
       server.addRestartHandler(() =>
         Effect.sync(() => {
           this.parents.clear()

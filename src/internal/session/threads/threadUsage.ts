@@ -68,10 +68,14 @@ class ThreadUsage {
     return { ...(usage ?? { turn: Usage.zero, thread, lastRequest, contextWindow: undefined }), subAgents }
   }
 
-  /** Updates the usage of a turn, and returns what was added. */
-  update(turnId: string, { last, modelContextWindow, total }: Protocol.ThreadTokenUsage): Usage.Tokens {
+  /** Updates the usage of a turn, and returns what was added. A turn that is not running may be that of a replayed report. */
+  update(
+    turnId: string,
+    { last, modelContextWindow, total }: Protocol.ThreadTokenUsage,
+    isRunning: boolean
+  ): Usage.Tokens {
     const request = toTokens(last)
-    const used = this.usedSince(turnId, request, toTokens(total))
+    const used = this.usedSince(turnId, request, toTokens(total), isRunning)
     if (isCounted(request)) this.lastRequest = request
     const turn = this.turns.get(turnId)?.turn ?? Usage.zero
     this.turns.delete(turnId)
@@ -90,7 +94,12 @@ class ThreadUsage {
   }
 
   /** Updates the totals, and returns the usage since the last report. */
-  private usedSince(turnId: string, request: Usage.Tokens, total: Usage.Tokens): Usage.Tokens {
+  private usedSince(
+    turnId: string,
+    request: Usage.Tokens,
+    total: Usage.Tokens,
+    isRunning: boolean
+  ): Usage.Tokens {
     const { reported } = this
     this.reported = total
     this.guessedTurn = undefined
@@ -111,7 +120,7 @@ class ThreadUsage {
     // A killed server may have lost a part of the history, or all of it.
     if (isNegative(difference) || Usage.Equivalence(request, total)) {
       this.thread = total
-      return request
+      return isRunning ? request : Usage.zero
     }
     this.thread = Usage.add(this.thread, difference)
     return difference
@@ -149,8 +158,8 @@ const streamedTypes: ReadonlySet<unknown> = new Set(["agentMessage", "reasoning"
 
 export class ThreadUsages {
   private readonly threads = new Map<string, ThreadUsage>()
-  /** The running turns. */
-  private readonly running = new Set<string>()
+  /** The running turn of each thread. */
+  private readonly running = new Map<string, string>()
   /** What the sub-agents of each running turn have used. */
   private readonly subAgentUsages = new Map<string, Usage.Tokens>()
   private readonly subAgents: SubAgents
@@ -165,7 +174,8 @@ export class ThreadUsages {
   listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
     return Effect.all([
       server.addNotificationHandler("thread/tokenUsage/updated", ({ threadId, tokenUsage, turnId }, batch) => {
-        this.add(threadId, turnId, this.thread(threadId).update(turnId, tokenUsage), batch)
+        const isRunning = this.running.get(threadId) === turnId
+        this.add(threadId, turnId, this.thread(threadId).update(turnId, tokenUsage, isRunning), batch)
       }),
       server.addNotificationHandler("item/started", (params) => {
         const { item: { type }, threadId, turnId } = params
@@ -183,11 +193,12 @@ export class ThreadUsages {
         if (!willRetry || thread === undefined) return
         this.add(threadId, turnId, Usage.subtract(Usage.zero, thread.retry(turnId)), batch)
       }),
-      server.addNotificationHandler("turn/started", ({ turn }) => {
-        this.running.add(turn.id)
+      server.addNotificationHandler("turn/started", ({ threadId, turn }) => {
+        this.running.set(threadId, turn.id)
       }),
-      server.addNotificationHandler("turn/completed", ({ turn }, batch) => {
-        this.running.delete(turn.id)
+      server.addNotificationHandler("turn/completed", ({ threadId, turn }, batch) => {
+        // Also a review, which starts with another turn id than it ends with.
+        this.running.delete(threadId)
         // The state of the turn reads it within the batch.
         batch.afterBatch(() => this.subAgentUsages.delete(turn.id))
       }),
@@ -199,7 +210,8 @@ export class ThreadUsages {
       }),
       server.addNotificationHandler("thread/deleted", (params) => {
         this.threads.delete(params.threadId)
-      })
+      }),
+      server.addRestartHandler(() => Effect.sync(() => this.running.clear()))
     ], { discard: true })
   }
 
@@ -222,10 +234,17 @@ export class ThreadUsages {
   private add(threadId: string, turnId: string, used: Usage.Tokens, batch: ReadBatch): void {
     if (Usage.Equivalence(used, Usage.zero)) return
     const root = this.subAgents.getRoot(turnId)
-    if (root !== undefined && this.running.has(root)) {
+    if (root !== undefined && this.isRunning(root)) {
       this.subAgentUsages.set(root, Usage.add(this.subAgentUsages.get(root) ?? Usage.zero, used))
     }
     this.onUsed(threadId, turnId, used, batch)
+  }
+
+  private isRunning(turnId: string): boolean {
+    for (const id of this.running.values()) {
+      if (id === turnId) return true
+    }
+    return false
   }
 
   private thread(threadId: string): ThreadUsage {

@@ -160,6 +160,12 @@ export class TurnRegistry {
     return turn !== undefined && turn.state.exit === undefined
   }
 
+  /** Whether this program interrupts a turn: with an error, or because no caller waits for it. */
+  isEnding(threadId: string, turnId: string): boolean {
+    const turn = this.entries.get(toKey(threadId, turnId))
+    return turn !== undefined && (turn.state.isExpired || (turn.isOurs && turn.refCount === 0))
+  }
+
   /** Whether this program starts a turn or a compaction on a thread, whose turn id is not known yet. */
   isStarting(threadId: string): boolean {
     return this.pendingStarts(threadId).size > 0 ||

@@ -372,6 +372,11 @@ export class TurnState implements NotificationListener {
     this.expired ??= error
   }
 
+  /** Whether this program interrupts the turn with an error. */
+  get isExpired(): boolean {
+    return this.expired !== undefined
+  }
+
   /** Fails an expired turn that the server has not ended. */
   failIfExpired(): void {
     if (this.expired !== undefined) this.complete(Result.fail(this.expired), syncBatch)
