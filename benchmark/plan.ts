@@ -30,6 +30,8 @@ export interface Plan {
   readonly lineBytes?: number
   /** The number of repetitions, each with new threads. */
   readonly rounds?: number
+  /** With `real`: the socket on which the binary listens, in place of its stdin and stdout. */
+  readonly socket?: "WebSocket" | "Unix socket"
   /** With `real`: the binary, and whether the client waits only for the first response. */
   readonly binary?: string
   readonly first?: boolean

@@ -77,6 +77,7 @@ const micros = (label: string, messages: number, target?: number) => ({
 const first: Plan = { kind: "real", turns: 1, messages: 1, first: true }
 const tenThreads: Plan = { kind: "real", turns: 10, messages: 5 }
 const fold: Plan = { kind: "fold", turns: 1, messages: 300_000 }
+const twentyTurns: Plan = { kind: "real", turns: 1, messages: 20 }
 const flood: Plan = { kind: "flood", turns: 1, messages: 300_000 }
 
 export const questions: ReadonlyArray<Question> = [
@@ -178,6 +179,19 @@ export const questions: ReadonlyArray<Question> = [
     ],
     cases: cases(["raw", "codexSdk", "effectCodex"], { kind: "real", turns, messages })
   })),
+  {
+    id: "sockets",
+    title: "Turns on the real binary over a socket, 1 thread × 20 turns",
+    figures: [
+      { of: "wallMs", label: "wall, ms per turn", per: 20 },
+      { of: "cpuMs", label: "CPU of the program, ms per turn", per: 20 }
+    ],
+    cases: [
+      one("effectCodex", "effect-codex, stdin and stdout", twentyTurns),
+      one("effectCodex", "effect-codex, WebSocket", { ...twentyTurns, socket: "WebSocket" }),
+      one("effectCodex", "effect-codex, Unix socket", { ...twentyTurns, socket: "Unix socket" })
+    ]
+  },
   {
     id: "memory",
     title: "Memory of the program and Codex, 10 threads × 5 turns",

@@ -109,6 +109,30 @@ export class SpawnFailed extends Schema.TaggedError<SpawnFailed>()("SpawnFailed"
 }
 
 /**
+ * The socket to a server did not open.
+ *
+ * **Details**
+ *
+ * Possible causes: no server listens at the address, the server refused the token, or something else than codex app-server listens
+ * there. TLS may have failed, or the platform's WebSocket may not support the address.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ConnectFailed extends Schema.TaggedError<ConnectFailed>()("ConnectFailed", {
+  /** The address, without its query. */
+  url: Schema.String,
+  /** The HTTP status with which the server refused the handshake, if it sent one. */
+  status: OptionalNumber,
+  description: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message(): string {
+    return `Cannot connect to codex app-server at \`${this.url}\`: ${this.description}`
+  }
+}
+
+/**
  * The server did not initialize: it rejected the client, or its response has no user agent, name or version.
  *
  * @category errors
@@ -695,7 +719,7 @@ export class TurnLost extends Schema.TaggedError<TurnLost>()("TurnLost", {
 }
 
 /**
- * The server kept exiting, and the restart schedule has ended. Every pending and every later operation fails with this reason.
+ * The connection kept ending, and the restart schedule has ended. Every pending and every later operation fails with this reason.
  *
  * @category errors
  * @since 0.1.0
@@ -708,7 +732,7 @@ export class RestartsExhausted extends Schema.TaggedError<RestartsExhausted>()("
 }) {
   override get message(): string {
     const last = this.cause instanceof Error ? this.cause.message : String(this.cause)
-    return `Codex app-server kept exiting; gave up after ${this.restarts} ${
+    return `The connection to codex app-server kept ending; gave up after ${this.restarts} ${
       this.restarts === 1 ? "restart" : "restarts"
     }. ` +
       `Last error: ${last}`
@@ -723,6 +747,7 @@ export class RestartsExhausted extends Schema.TaggedError<RestartsExhausted>()("
  */
 export type AppServerErrorReason =
   | SpawnFailed
+  | ConnectFailed
   | InitializeFailed
   | UnsupportedServer
   | ConnectionClosed
@@ -757,6 +782,7 @@ export type AppServerErrorReason =
 export class AppServerError extends Schema.TaggedError<AppServerError>()("AppServerError", {
   reason: Schema.Union([
     SpawnFailed,
+    ConnectFailed,
     InitializeFailed,
     UnsupportedServer,
     ConnectionClosed,

@@ -33,6 +33,7 @@ import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import type * as Schema from "effect/Schema"
+import type { WebSocketConstructor } from "effect/socket/Socket"
 import * as Stream from "effect/Stream"
 import type { SandboxConflictError } from "./ApprovalMode.ts"
 import * as AppServer from "./AppServer.ts"
@@ -53,9 +54,11 @@ import { canonicalId } from "./internal/session/threads/threadId.ts"
 import type { Metadata } from "./Metadata.ts"
 import * as Protocol from "./Protocol.ts"
 import type { RateLimits } from "./RateLimits.ts"
+import * as SocketTransport from "./SocketTransport.ts"
 import * as StdioTransport from "./StdioTransport.ts"
 import * as Thread from "./Thread.ts"
 import type * as Tool from "./Tool.ts"
+import type { Transport } from "./Transport.ts"
 
 export type { OpenOptions } from "./internal/session/openOptions.ts"
 
@@ -396,3 +399,83 @@ export const layerStdio = (
     Layer.provideMerge(AppServer.layer(options)),
     Layer.provide(StdioTransport.layer(options))
   )
+
+/**
+ * The options of {@link layerWebSocket} and {@link layerUnixSocket}: those of the socket and those of the connection.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SocketOptions extends SocketTransport.Options, AppServer.Options {
+  /**
+   * Whether to connect again after the socket was lost. `true` connects up to five times in a row with exponential backoff; pass a
+   * schedule for other delays. The schedule starts over after a connection has lasted a minute.
+   *
+   * **Details**
+   *
+   * The server continues meanwhile. After the reconnect, turns that still run are joined again, and turns that have ended have their
+   * result. All threads are opened again, with the settings that they had, and the server repeats the requests that wait for a response.
+   *
+   * During a reconnect the state is `Starting`, and requests wait within their timeout. Requests that were in flight are retried if they
+   * are idempotent; others fail with `ConnectionClosed`. When the schedule has ended, every operation fails with `RestartsExhausted`.
+   *
+   * @default true
+   */
+  readonly restart?: AppServer.Options["restart"]
+}
+
+const layerSocket = (
+  transport: Layer.Layer<Transport, never, WebSocketConstructor>,
+  options: SocketOptions | undefined
+) =>
+  layer.pipe(
+    Layer.provideMerge(AppServer.layer({ ...options, restart: options?.restart ?? true })),
+    Layer.provide(transport)
+  )
+
+/**
+ * Provides Codex on a server that already runs and listens on a WebSocket. The server and its turns continue when the layer ends.
+ *
+ * **When to use**
+ *
+ * For a server that several programs share, or a server on another machine. Start it with `codex app-server --listen ws://IP:PORT`.
+ *
+ * **Details**
+ *
+ * Provide the WebSocket of the platform: on Node.js, Bun and Deno with `NodeWS.layerWebSocketConstructor` of `@effect/platform-node`.
+ *
+ * A lost socket is connected again; see the option `restart`. Several programs may use one thread: the server sends its requests for
+ * approval to each, and the first response counts. The handlers of the others are interrupted.
+ *
+ * **Gotchas**
+ *
+ * The first connect is not retried: the layer fails with `ConnectFailed` if the server does not listen or refuses the token.
+ *
+ * A turn that this program started, and whose handle it releases, is interrupted. A program that must not end its turns does not close
+ * their scope before they end.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerWebSocket = (
+  url: string,
+  options?: SocketOptions
+): Layer.Layer<Codex | AppServer.AppServer | AppServer.Session, AppServerError, WebSocketConstructor> =>
+  layerSocket(SocketTransport.layerWebSocket(url, options), options)
+
+/**
+ * Provides Codex on a server that already runs and listens on a Unix socket of this machine. Without a path it is the default one of the
+ * server, in `CODEX_HOME`.
+ *
+ * **Details**
+ *
+ * Start the server with `codex app-server --listen unix://`, or with `unix://PATH`. Everything else is as in {@link layerWebSocket}.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerUnixSocket = (
+  path?: string,
+  options?: SocketOptions
+): Layer.Layer<Codex | AppServer.AppServer | AppServer.Session, AppServerError, WebSocketConstructor> =>
+  layerSocket(SocketTransport.layerUnixSocket(path, options), options)

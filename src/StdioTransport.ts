@@ -9,6 +9,7 @@
  *
  * @since 0.1.0
  */
+import * as Arr from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -52,12 +53,18 @@ export type {
  */
 export interface Options {
   /**
-   * The `codex` binary to run.
+   * The `codex` binary to run. An array is a command that runs it elsewhere, such as `["ssh", "host", "codex"]` or
+   * `["docker", "run", "-i", "--rm", "image", "codex"]`.
+   *
+   * **Gotchas**
+   *
+   * `ssh` passes arguments to a shell, which splits the values of `config` at spaces and removes their quotes. Write such values to
+   * `config.toml` of the host. Neither `ssh` nor `docker` passes on `env` and `cwd` of this process.
    *
    * @default the native binary that npm installed with `@openai/codex`, of the version that this package's protocol was
    * generated from
    */
-  readonly codexPath?: string | undefined
+  readonly codexPath?: string | ReadonlyArray<string> | undefined
   /**
    * Additional arguments, placed after `app-server`.
    *
@@ -138,7 +145,7 @@ const makeArguments = ({ args = [], config = {} }: Options): ReadonlyArray<strin
 const inheritedEnv = (names: ReadonlyArray<string> = []): Record<string, string | undefined> =>
   Object.fromEntries(names.map((name) => [name, hostProcess?.env[name]]))
 
-const spawn = Effect.fnUntraced(function*(command: string, options: Options) {
+const spawn = Effect.fnUntraced(function*(command: string, firstArgs: ReadonlyArray<string>, options: Options) {
   const args = yield* Effect.try({
     try: () => makeArguments(options),
     catch: (cause) =>
@@ -150,7 +157,7 @@ const spawn = Effect.fnUntraced(function*(command: string, options: Options) {
         })
       )
   })
-  return yield* spawnServer(command, args, {
+  return yield* spawnServer(command, [...firstArgs, ...args], {
     cwd: options.cwd,
     env: { ...inheritedEnv(options.inheritEnv), ...options.env },
     extendEnv: options.inheritEnv === undefined,
@@ -187,8 +194,8 @@ export const connect = Effect.fnUntraced(function*(
   const redact = makeRemoveSecrets(
     Object.values(options.env ?? {}).flatMap((value) => Redacted.isRedacted(value) ? [Redacted.value(value)] : [])
   )
-  const command = options.codexPath ?? (yield* codexBinary)
-  const child = yield* spawn(command, options)
+  const [command = "", ...firstArgs] = Arr.ensure(options.codexPath ?? (yield* codexBinary))
+  const child = yield* spawn(command, firstArgs, options)
 
   const outgoing = new OutgoingLines()
   yield* outgoing.stream.pipe(

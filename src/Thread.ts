@@ -340,8 +340,8 @@ export interface Thread {
    * The handle watches the turn: only `turn.interrupt` interrupts it. When the scope closes, the handle fails with `TurnLost`, and the turn
    * continues.
    *
-   * If this program did not start the turn, the events are those from now on. The view and the result contain the whole turn, except what is
-   * in progress: of a message, for example, the text that arrived before.
+   * If this program did not start the turn, its first events are the items that the server has stored. A message that is being written
+   * arrives whole when it completes.
    */
   readonly currentTurn: Effect.Effect<Option.Option<Turn.Turn>, AppServerError, Scope.Scope>
   /**

@@ -7,6 +7,7 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
@@ -18,7 +19,7 @@ import type { AppServerError } from "./AppServerError.ts"
  * **Details**
  *
  * `incoming` and `send` are enough. A transport whose lines arrive and leave without waiting may add `direct`, which saves a
- * fiber for each line. A transport that wraps another connection passes `redact` on.
+ * fiber for each line. A transport that wraps another connection passes the other members on.
  *
  * @category models
  * @since 0.1.0
@@ -51,6 +52,21 @@ export interface Connection {
    * messages of the server that become part of an error or a recording.
    */
   readonly redact?: ((text: string) => string) | undefined
+  /**
+   * The maximum size of a line that the server accepts, in bytes. The client sends no longer one: its request fails with
+   * `InvalidRequest`.
+   */
+  readonly maxSendBytes?: number | undefined
+  /**
+   * Maximum time without a line of the server. Then the client sends a request, and ends the connection if as much time passes
+   * without a line again. For a connection whose loss the transport may not notice, such as a socket.
+   */
+  readonly keepAlive?: Duration.Duration | undefined
+  /**
+   * Whether the server outlives the connection, as a server on a socket does. After the next connect, the client then joins the
+   * turns that still run, and opens all of its threads again.
+   */
+  readonly isShared?: boolean | undefined
 }
 
 /**

@@ -354,6 +354,8 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
           expectExceeded
         )
         assert.strictEqual(byTurns.used.turns, 4)
+        const { goal } = yield* server.request("thread/goal/get", { threadId: thread.id })
+        assert.strictEqual(goal?.status, "paused")
         yield* expectExceeded(Budget.limit(server.request("thread/goal/set", params), { turns: 0 }))
         yield* Budget.limit(server.request("thread/goal/set", { ...params, status: "paused" }), { turns: 0 })
       }))

@@ -1,9 +1,16 @@
 /** This package, through its public API. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as NodeWS from "@effect/platform-node/NodeWS"
 import { AppServer, Codex, type Thread, TurnView } from "effect-codex"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as ChildProcess from "effect/process/ChildProcess"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
+import { existsSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { begin, end, heapMb, plan, server, Totals } from "../plan.ts"
 
 const totals = new Totals()
@@ -97,8 +104,28 @@ const program: Effect.Effect<void, unknown, AppServer.AppServer | Codex.Codex> =
   ? runRequests
   : runTurns
 
+/** Starts the server, and attaches to it. */
+const layerSocket = Layer.unwrap(Effect.gen(function*() {
+  const path = `${tmpdir()}/effect-codex-benchmark-${process.pid}.sock`
+  const spawner = yield* ChildProcessSpawner
+  const listen = plan.socket === "WebSocket" ? "ws://127.0.0.1:0" : `unix://${path}`
+  const child = yield* spawner.spawn(ChildProcess.make(server.command, ["app-server", "--listen", listen]))
+  const url = yield* Deferred.make<string>()
+  yield* Effect.forkScoped(Stream.runForEach(Stream.splitLines(Stream.decodeText(child.stderr)), (line) => {
+    const found = /listening on: (\S+)/.exec(line)?.[1]
+    return found === undefined ? Effect.void : Deferred.succeed(url, found)
+  }))
+  if (plan.socket === "WebSocket") return Codex.layerWebSocket(yield* Deferred.await(url))
+  while (!existsSync(path)) yield* Effect.sleep("5 millis")
+  return Codex.layerUnixSocket(path)
+})).pipe(Layer.provide(NodeWS.layerWebSocketConstructor))
+
+const layerCodex = plan.socket === undefined
+  ? Codex.layerStdio({ codexPath: server.command, env: server.env() })
+  : layerSocket
+
+// The measurement is the only output. The server may warn about its configuration.
 void Effect.runPromise(program.pipe(
-  Effect.provide(
-    Codex.layerStdio({ codexPath: server.command, env: server.env() }).pipe(Layer.provide(NodeServices.layer))
-  )
+  Effect.provide(layerCodex.pipe(Layer.provide(NodeServices.layer))),
+  Effect.provide(Logger.layer([]))
 ))

@@ -37,7 +37,10 @@ const layers: ReadonlyArray<Layer> = [
   { name: "jsonrpc", modules: ["internal/jsonrpc/**"] },
   { name: "connection", modules: ["internal/connection/**"] },
   { name: "session", modules: ["internal/session/**"] },
-  { name: "transport", modules: ["StdioTransport.ts", "internal/stdio/**"] },
+  {
+    name: "transport",
+    modules: ["StdioTransport.ts", "SocketTransport.ts", "internal/stdio/**", "internal/socket/**"]
+  },
   { name: "typed connection", modules: ["AppServer.ts"] },
   {
     name: "turns, threads and Codex",

@@ -47,18 +47,19 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import { ConnectionClosed, make as appServerError } from "../AppServerError.ts"
 import { decoderFor } from "../internal/connection/codec.ts"
 import { isLoginCheck } from "../internal/connection/loginCheck.ts"
-import { anything, assertOptions, boolean, duration, type Kinds, number } from "../internal/options.ts"
+import { anything, assertOptions, boolean, duration, func, type Kinds, number, string } from "../internal/options.ts"
 import { makeRedact } from "../internal/redact.ts"
 import { describeIssue } from "../internal/schemaIssue.ts"
 import { splitLines } from "../internal/stdio/framing.ts"
 import { makeAccountLimits } from "../internal/testing/fake/accountLimits.ts"
 import { type Client, type ClientMessage, type Clients, makeClients } from "../internal/testing/fake/clients.ts"
+import { makeGoals } from "../internal/testing/fake/goals.ts"
 import { type Methods, type Outcome, reject, type Rejection } from "../internal/testing/fake/methods.ts"
 import { serverMethods } from "../internal/testing/fake/serverMethods.ts"
 import { makeThreadEvents } from "../internal/testing/fake/threadEvents.ts"
 import { fileMethods, openMethods, readMethods } from "../internal/testing/fake/threadMethods.ts"
 import { makeThreadStore } from "../internal/testing/fake/threadStore.ts"
-import { terminalMethods, turnMethods } from "../internal/testing/fake/turnMethods.ts"
+import { goalMethods, terminalMethods, turnMethods } from "../internal/testing/fake/turnMethods.ts"
 import { makeTurnPlayer, type TurnPlayer } from "../internal/testing/fake/turnPlayer.ts"
 import * as Protocol from "../Protocol.ts"
 import { type Connection, Transport } from "../Transport.ts"
@@ -193,6 +194,33 @@ export interface Options {
 }
 
 /**
+ * The options of a turn that the program under test did not start.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { FakeAppServer } from "effect-codex/testing"
+ *
+ * export const fromAnotherClient = (threadId: string) =>
+ *   Effect.gen(function*() {
+ *     const fake = yield* FakeAppServer.FakeAppServer
+ *     return yield* fake.startTurn(threadId, {
+ *       input: "Fix the failing tests",
+ *       script: () => FakeAppServer.text("Fixed")
+ *     })
+ *   })
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StartTurnOptions {
+  /** The text of the input. */
+  readonly input?: string | undefined
+  /** @default the script of the fake */
+  readonly script?: Script | undefined
+}
+
+/**
  * Controls the fake: scripts turns and responses, sends messages, and reads what clients sent.
  *
  * @category services
@@ -207,6 +235,13 @@ export class FakeAppServer extends Context.Service<FakeAppServer, {
   readonly awaitSent: (method: string, count?: number) => Effect.Effect<ClientMessage>
   /** Sets the script of the turns that start from now on. */
   readonly onTurn: (script: Script) => Effect.Effect<void>
+  /**
+   * Starts a turn that this program did not start, and returns its id. With `input`, it is the turn of another client. Without it, it is
+   * a turn that the server continues by itself. Its script is by default that of `onTurn`.
+   *
+   * As on the real server, the input joins a turn that runs.
+   */
+  readonly startTurn: (threadId: string, options?: StartTurnOptions) => Effect.Effect<string>
   /** Sets the response to the requests of a method that arrive from now on, or to the next `times` of them. */
   readonly respond: (
     method: string,
@@ -250,6 +285,8 @@ const kinds: Kinds<Options> = {
   splitAtEveryByte: boolean,
   duplicateMessages: boolean
 }
+
+const startTurnKinds: Kinds<StartTurnOptions> = { input: string, script: func }
 
 const toClosed = (exit: ExitOptions) => {
   const { exitCode = exit.signal === undefined ? 0 : undefined, signal } = exit
@@ -357,6 +394,30 @@ const awaitMessages = (
     )
   )
 
+/** Opens a connection, whose messages are received one after the other. */
+const connect = (
+  clients: Clients,
+  receive: (client: Client, message: ClientMessage) => Effect.Effect<void>
+) =>
+  Effect.gen(function*() {
+    const incoming = yield* Queue.unbounded<ClientMessage>()
+    const client = yield* clients.open
+    yield* Queue.take(incoming).pipe(
+      Effect.flatMap((message) => receive(client, message)),
+      Effect.catchCause((cause) => Effect.logError("The fake failed to handle a message", cause)),
+      Effect.forever,
+      Effect.forkScoped
+    )
+    return {
+      incoming: splitLines(Stream.fromQueue(client.outgoing)),
+      send: (line) => {
+        const message = JSON.parse(line)
+        // The fake needs no login, and the check of the login is not a request of the program.
+        return isLoginCheck(message) ? Effect.void : Effect.asVoid(Queue.offer(incoming, message))
+      }
+    } satisfies Connection
+  })
+
 const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: Options) {
   assertOptions("FakeAppServer.layer", kinds, options)
   const clients = makeClients(options)
@@ -368,12 +429,10 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       Effect.andThen(Effect.sync(() => store.unloadAll())),
       Effect.andThen(Effect.suspend(() => player.stopAll))
     )
-  const player: TurnPlayer = yield* makeTurnPlayer(
-    { clients, store, events, limits, exit },
-    options.eventsBeforeResponse === true
-  )
   let script = initialScript
-  const fake = { clients, store, events, player, script: () => script }
+  const parts = { clients, store, events, goals: makeGoals({ events, store }), limits, exit, script: () => script }
+  const player: TurnPlayer = yield* makeTurnPlayer(parts, options.eventsBeforeResponse === true)
+  const fake = { ...parts, player }
   const methods: Methods = {
     ...serverMethods,
     ...limits.methods,
@@ -381,6 +440,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     ...fileMethods(fake),
     ...readMethods(fake),
     ...turnMethods(fake),
+    ...goalMethods(fake),
     ...terminalMethods(fake)
   }
   const responses = makeScriptedResponses()
@@ -398,6 +458,14 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
       Effect.sync(() => {
         script = next
       }),
+    startTurn: Effect.fnUntraced(function*(threadId, options = {}) {
+      assertOptions("FakeAppServer.startTurn", startTurnKinds, options)
+      const thread = store.find(threadId)
+      if (thread?.loaded !== true) {
+        return yield* Effect.die(new Error(`Thread \`${threadId}\` is not open. Open it before \`fake.startTurn\``))
+      }
+      return yield* player.startTurn(thread, options.input, options.script ?? script)
+    }),
     respond: setResponse,
     answer: setResponse,
     rateLimits: (limit) => limits.report(limit),
@@ -418,26 +486,7 @@ const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: O
     else if (message.id !== undefined) yield* respond({ ...fake, methods, responses }, client, message.method, message)
   })
 
-  const connect = Effect.gen(function*() {
-    const incoming = yield* Queue.unbounded<ClientMessage>()
-    const client = yield* clients.open
-    yield* Queue.take(incoming).pipe(
-      Effect.flatMap((message) => receive(client, message)),
-      Effect.catchCause((cause) => Effect.logError("The fake failed to handle a message", cause)),
-      Effect.forever,
-      Effect.forkScoped
-    )
-    return {
-      incoming: splitLines(Stream.fromQueue(client.outgoing)),
-      send: (line) => {
-        const message = JSON.parse(line)
-        // The fake needs no login, and the check of the login is not a request of the program.
-        return isLoginCheck(message) ? Effect.void : Effect.asVoid(Queue.offer(incoming, message))
-      }
-    } satisfies Connection
-  })
-
-  return { server, connect }
+  return { server, connect: connect(clients, receive) }
 })
 
 /**

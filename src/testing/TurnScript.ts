@@ -28,6 +28,7 @@ import type * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import { assertOptions, boolean, duration, type Kinds, number, string } from "../internal/options.ts"
 import { encodeOutput } from "../internal/testing/encodeOutput.ts"
+import { DuplicateMessages } from "../internal/testing/fake/duplicateMessages.ts"
 import { toShellCommand } from "../internal/testing/fake/shellCommand.ts"
 import type * as Protocol from "../Protocol.ts"
 
@@ -120,6 +121,36 @@ export interface ExitOptions {
 const exitKinds: Kinds<ExitOptions> = { exitCode: number, signal: string, midLine: string, stderr: string }
 
 /**
+ * The options of a {@link subAgent}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubAgentOptions {
+  /** @default the model of the thread that spawns it */
+  readonly model?: string | undefined
+}
+
+/**
+ * A sub-agent that a turn has spawned.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubAgent {
+  readonly threadId: string
+  readonly turnId: string
+  /**
+   * Waits for the end of the sub-agent, as the model does with a tool. Returns its last message, or its error.
+   *
+   * **Gotchas**
+   *
+   * As on the real server, it returns `undefined` after 30 seconds, also if the sub-agent was interrupted.
+   */
+  readonly wait: Effect.Effect<Protocol.CollabAgentState | undefined>
+}
+
+/**
  * The turn that a script plays.
  *
  * @category services
@@ -150,6 +181,14 @@ export class TurnContext extends Context.Service<TurnContext, {
   readonly usage: (request: Protocol.TokenUsageBreakdown) => Effect.Effect<void>
   /** Reports a rate limit of the account. */
   readonly rateLimits: (limit: Protocol.RateLimitSnapshot) => Effect.Effect<void>
+  /** Reports that the server sends the request to the model again. */
+  readonly retry: (error: Protocol.TurnError) => Effect.Effect<void>
+  /** Changes the status of the goal that the thread pursues. */
+  readonly updateGoal: (status: "complete" | "blocked" | "paused") => Effect.Effect<void>
+  /** Spawns a sub-agent. */
+  readonly subAgent: (task: string, script: Script, options?: SubAgentOptions) => Effect.Effect<SubAgent>
+  /** Runs an action after the end of the turn. */
+  readonly late: (action: Action) => Effect.Effect<void>
   /** Creates an id that is unique on this server. */
   readonly newId: (prefix: string) => string
   /** Sends a line unchanged. */
@@ -213,7 +252,8 @@ export const itemCompleted = (item: AnyItem): Effect.Effect<void, never, TurnCon
   )
 
 /**
- * Streams an assistant message in parts. With `pace` it sleeps that long before each part.
+ * Streams an assistant message in parts. With `pace` it sleeps that long before each part. An `unfinished` message does not complete,
+ * as if the stream of the model was cut: use it before {@link retry}, {@link fail}, {@link never} or `nextSteer`.
  *
  * @category actions
  * @since 0.1.0
@@ -224,10 +264,11 @@ export const deltas = (
     readonly phase?: "commentary" | "final_answer" | undefined
     readonly id?: string | undefined
     readonly pace?: Duration.Input | undefined
+    readonly unfinished?: boolean | undefined
   }
 ): Effect.Effect<void, never, TurnContext> =>
   withTurn(Effect.fnUntraced(function*(turn) {
-    assertOptions("FakeAppServer.deltas", { phase: string, id: string, pace: duration }, options)
+    assertOptions("FakeAppServer.deltas", { phase: string, id: string, pace: duration, unfinished: boolean }, options)
     const item = {
       type: "agentMessage",
       id: options?.id ?? turn.newId("message"),
@@ -240,7 +281,7 @@ export const deltas = (
       text += delta
       yield* turn.emit("item/agentMessage/delta", { itemId: item.id, delta })
     }
-    yield* itemCompleted({ ...item, text })
+    if (options?.unfinished !== true) yield* itemCompleted({ ...item, text })
   }))
 
 /**
@@ -522,6 +563,66 @@ export const rateLimits = (limit: Protocol.RateLimitSnapshot): Effect.Effect<voi
   withTurn((turn) => turn.rateLimits(limit))
 
 /**
+ * Spawns a sub-agent, and returns it while it runs.
+ *
+ * **When to use**
+ *
+ * To test what a program does with the turns and the tokens of sub-agents.
+ *
+ * **Details**
+ *
+ * - The script of the sub-agent has a thread, a turn and tokens of its own. It may spawn sub-agents, too.
+ * - The turn waits for the sub-agent with `wait`. Without it the sub-agent runs on after the end of the turn.
+ * - As on the real server, an interruption of the turn does not interrupt the sub-agent. `turn/interrupt` with the ids of the sub-agent
+ *   does.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { FakeAppServer } from "effect-codex/testing"
+ *
+ * const findTests: FakeAppServer.Script = () =>
+ *   Effect.andThen(FakeAppServer.usage({ inputTokens: 100 }), FakeAppServer.text("test/Turn.test.ts"))
+ *
+ * export const script: FakeAppServer.Script = () =>
+ *   Effect.gen(function*() {
+ *     const agent = yield* FakeAppServer.subAgent("Find the tests", findTests, { model: "small-model" })
+ *     yield* FakeAppServer.usage({ inputTokens: 1000 })
+ *     const state = yield* agent.wait
+ *     yield* FakeAppServer.text(`The tests are in ${state?.message}`)
+ *   })
+ * ```
+ *
+ * @category actions
+ * @since 0.1.0
+ */
+export const subAgent = (
+  task: string,
+  script: Script,
+  options?: SubAgentOptions
+): Effect.Effect<SubAgent, never, TurnContext> =>
+  withTurn((turn) => {
+    assertOptions("FakeAppServer.subAgent", { model: string } satisfies Kinds<SubAgentOptions>, options)
+    return turn.subAgent(task, script, options)
+  })
+
+/**
+ * Changes the status of the goal that the thread pursues, as the model does. No further turn of the goal follows.
+ *
+ * ```ts
+ * import { Stream } from "effect"
+ * import { FakeAppServer } from "effect-codex/testing"
+ *
+ * export const script: FakeAppServer.Script = () =>
+ *   Stream.make(FakeAppServer.text("All tests pass"), FakeAppServer.updateGoal("complete"))
+ * ```
+ *
+ * @category actions
+ * @since 0.1.0
+ */
+export const updateGoal = (status: "complete" | "blocked" | "paused"): Effect.Effect<void, never, TurnContext> =>
+  withTurn((turn) => turn.updateGoal(status))
+
+/**
  * Requests input from the user and returns the chosen labels by question id.
  *
  * @category actions
@@ -606,6 +707,65 @@ export const fail = (
   message: string,
   codexErrorInfo: Protocol.CodexErrorInfo | null = null
 ): Effect.Effect<never, TurnFailure> => Effect.fail(new TurnFailure({ message, codexErrorInfo }))
+
+/**
+ * Reports that the stream of the model was cut, and that the server sends the request again. Messages that have not completed are
+ * retracted.
+ *
+ * ```ts
+ * import { Stream } from "effect"
+ * import { FakeAppServer } from "effect-codex/testing"
+ *
+ * export const script: FakeAppServer.Script = () =>
+ *   Stream.make(
+ *     FakeAppServer.deltas(["The ans"], { unfinished: true }),
+ *     FakeAppServer.retry(),
+ *     FakeAppServer.text("The answer is 42")
+ *   )
+ * ```
+ *
+ * @category faults
+ * @since 0.1.0
+ */
+export const retry = (message = "Reconnecting... 1/5"): Effect.Effect<void, never, TurnContext> =>
+  withTurn((turn) =>
+    turn.retry({
+      message,
+      codexErrorInfo: { responseStreamDisconnected: { httpStatusCode: null } },
+      additionalDetails: "stream disconnected before completion: stream closed before response.completed"
+    })
+  )
+
+/**
+ * Sends each message of an action twice.
+ *
+ * ```ts
+ * import { FakeAppServer } from "effect-codex/testing"
+ *
+ * export const script: FakeAppServer.Script = () => FakeAppServer.duplicate(FakeAppServer.text("once"))
+ * ```
+ *
+ * @category faults
+ * @since 0.1.0
+ */
+export const duplicate = <A, E, R>(action: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.provideService(action, DuplicateMessages, true)
+
+/**
+ * Runs an action after the end of the turn, so that its messages arrive late.
+ *
+ * ```ts
+ * import { Stream } from "effect"
+ * import { FakeAppServer } from "effect-codex/testing"
+ *
+ * export const script: FakeAppServer.Script = () =>
+ *   Stream.make(FakeAppServer.late(FakeAppServer.command("sleep 60")), FakeAppServer.text("It still runs"))
+ * ```
+ *
+ * @category faults
+ * @since 0.1.0
+ */
+export const late = (action: Action): Effect.Effect<void, never, TurnContext> => withTurn((turn) => turn.late(action))
 
 /**
  * Sends nothing more until the turn is interrupted.

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AppServer, Codex, Input, Sandbox, type Thread } from "effect-codex"
+import { AppServer, AppServerError, Budget, Codex, Input, type Protocol, Sandbox, type Thread } from "effect-codex"
 import { FakeAppServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -334,6 +334,79 @@ describe("FakeAppServer", () => {
         assert.deepStrictEqual<unknown>(items[1], { type: "hologram", id: "h", depth: 3 })
       }))
 
+    it.effect("retracts a message when the server retries", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const turn = yield* thread.turn("hi")
+          const messages = yield* Stream.runCollect(turn.messages)
+          assert.deepStrictEqual(messages.map(({ _tag }) => _tag), [
+            "Started",
+            "Delta",
+            "Retracted",
+            "Started",
+            "Delta",
+            "Completed"
+          ])
+          assert.strictEqual((yield* turn.result).finalResponse, "The answer is 42")
+        }).pipe(Effect.scoped)
+      ).pipe(Effect.provide(layer(() =>
+        Stream.make(
+          FakeAppServer.deltas(["The ans"], { unfinished: true }),
+          FakeAppServer.retry(),
+          FakeAppServer.text("The answer is 42")
+        )
+      ))))
+
+    it.effect("sends the messages of an action twice, and others once", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const events = yield* Stream.runCollect(thread.stream("hi"))
+          assert.deepStrictEqual(methods(events), [
+            "turn/started",
+            "item/started",
+            "item/completed",
+            ...["item/started", "item/agentMessage/delta", "item/completed"].flatMap((method) => [method, method]),
+            "thread/tokenUsage/updated",
+            "thread/tokenUsage/updated",
+            "turn/plan/updated",
+            "turn/completed"
+          ])
+          const totals = events.flatMap((event) =>
+            event.method === "thread/tokenUsage/updated" ? [event.params.tokenUsage.total.totalTokens] : []
+          )
+          assert.deepStrictEqual(totals, [3, 3])
+        })
+      ).pipe(Effect.provide(layer(() =>
+        Stream.make(
+          FakeAppServer.duplicate(
+            Effect.andThen(FakeAppServer.text("once"), FakeAppServer.usage({ inputTokens: 3 }))
+          ),
+          FakeAppServer.plan([])
+        )
+      ))))
+
+    it.effect("sends the messages of an action after the end of the turn", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          const late = yield* server.notifications.pipe(
+            Stream.dropUntil(({ method }) => method === "turn/completed"),
+            Stream.filter(({ method }) => method === "item/completed"),
+            Stream.runHead,
+            Effect.forkChild({ startImmediately: true })
+          )
+          const { finalResponse, items } = yield* thread.run("hi")
+          assert.strictEqual(finalResponse, "in time")
+          assert.deepStrictEqual(items.map(({ type }) => type), ["userMessage", "agentMessage"])
+          const event = Option.getOrThrow(yield* Fiber.join(late))
+          assert(event.method === "item/completed" && event.params.item.type === "commandExecution")
+        })
+      ).pipe(
+        Effect.provide(
+          layer(() => Stream.make(FakeAppServer.late(FakeAppServer.command("sleep 60")), FakeAppServer.text("in time")))
+        )
+      ))
+
     it.effect("sends each byte alone", () =>
       Effect.gen(function*() {
         assert.strictEqual(
@@ -488,6 +561,258 @@ describe("FakeAppServer", () => {
           Layer.provide(FakeAppServer.layer(undefined, { latency: "100 millis" }))
         )
       )))
+  })
+
+  describe("turns that the program did not start", () => {
+    /** Runs an effect, and returns the methods, threads and turns of what the program receives meanwhile. */
+    const record = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.gen(function*() {
+        const server = yield* AppServer.AppServer
+        const seen: Array<Protocol.ServerNotification> = []
+        yield* server.notifications.pipe(
+          Stream.runForEach((notification) => Effect.sync(() => seen.push(notification))),
+          Effect.forkScoped({ startImmediately: true })
+        )
+        return [yield* effect, seen] as const
+      })
+
+    const turnsOf = (seen: ReadonlyArray<Protocol.ServerNotification>) =>
+      seen.flatMap((notification) =>
+        notification.method === "turn/started" || notification.method === "turn/completed"
+          ? [[notification.method, notification.params.threadId, notification.params.turn.rootTurnId] as const]
+          : []
+      )
+
+    const nextIdle = Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      return yield* server.notifications.pipe(
+        Stream.filter(({ method }) => method === "turn/completed"),
+        Stream.runHead,
+        Effect.forkChild({ startImmediately: true })
+      )
+    })
+
+    it.effect("start on the fake, with the input of another client or without input", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const fake = yield* FakeAppServer.FakeAppServer
+          const [[first, second], seen] = yield* record(Effect.gen(function*() {
+            const idle = yield* nextIdle
+            const first = yield* fake.startTurn(thread.id, { input: "from elsewhere" })
+            yield* Fiber.join(idle)
+            const idleAgain = yield* nextIdle
+            const second = yield* fake.startTurn(thread.id, { script: () => FakeAppServer.text("by itself") })
+            yield* Fiber.join(idleAgain)
+            return [first, second]
+          }))
+          assert.deepStrictEqual(turnsOf(seen), [
+            ["turn/started", thread.id, first],
+            ["turn/completed", thread.id, first],
+            ["turn/started", thread.id, second],
+            ["turn/completed", thread.id, second]
+          ])
+          const { turns } = yield* thread.read({ includeTurns: true })
+          assert.deepStrictEqual(turns.map(({ items }) => items.map(({ type }) => type)), [
+            ["userMessage", "agentMessage"],
+            ["agentMessage"]
+          ])
+          assert.deepStrictEqual((yield* fake.sent).filter(({ method }) => method === "turn/start"), [])
+        }).pipe(Effect.scoped)
+      ).pipe(Effect.provide(layer())))
+
+    it.effect("are joined by input, and need an open thread", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const fake = yield* FakeAppServer.FakeAppServer
+          const id = yield* fake.startTurn(thread.id, { input: "one" })
+          const turn = yield* thread.turn("two")
+          assert.strictEqual(turn.id, id)
+          assert.strictEqual(yield* fake.startTurn(thread.id, { input: "three" }), id)
+          assert.strictEqual((yield* turn.result).finalResponse, "one two three")
+          const defect = yield* Effect.exit(fake.startTurn("nowhere"))
+          assert.include(String(defect), "Thread `nowhere` is not open")
+        }).pipe(Effect.scoped)
+      ).pipe(Effect.provide(layer((turn) =>
+        Effect.gen(function*() {
+          const texts = [turn.text]
+          for (let more = 0; more < 2; more++) {
+            texts.push(...(yield* turn.nextSteer).flatMap((input) => input.type === "text" ? [input.text] : []))
+          }
+          yield* FakeAppServer.text(texts.join(" "))
+        })
+      ))))
+
+    it.effect("are continued by a goal in virtual time, one after the other", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          const [, seen] = yield* record(Effect.gen(function*() {
+            for (let turn = 0; turn < 3; turn++) {
+              const idle = yield* nextIdle
+              if (turn === 0) yield* server.request("thread/goal/set", { threadId: thread.id, objective: "count" })
+              else yield* TestClock.adjust("10 millis")
+              yield* Fiber.join(idle)
+            }
+            yield* server.request("thread/goal/clear", { threadId: thread.id })
+            yield* TestClock.adjust("1 second")
+          }))
+          assert.deepStrictEqual(turnsOf(seen).map(([method]) => method), [
+            "turn/started",
+            "turn/completed",
+            "turn/started",
+            "turn/completed",
+            "turn/started",
+            "turn/completed"
+          ])
+        }).pipe(Effect.scoped)
+      ).pipe(Effect.provide(layer(() => FakeAppServer.text("step")))))
+
+    it.effect("are those of sub-agents, which may run on after the end of the turn", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          const [{ usage }, seen] = yield* record(thread.run("hi"))
+          assert.strictEqual(usage?.turn.totalTokens, 100)
+          assert.strictEqual(usage?.subAgents.totalTokens, 10)
+          const started = turnsOf(seen).filter(([method]) => method === "turn/started")
+          const [parent, child, late] = started.map(([, threadId]) => threadId)
+          assert.strictEqual(new Set([parent, child, late]).size, 3)
+          assert.strictEqual(new Set(started.map(([, , rootTurnId]) => rootTurnId)).size, 1)
+          const read = (threadId: string) =>
+            Effect.map(server.request("thread/read", { threadId, includeTurns: true }), ({ thread }) => thread)
+          assert.deepInclude(yield* read(child!), { parentThreadId: thread.id, model: "small-model" })
+          const { turns: [running] } = yield* read(late!)
+          assert.strictEqual(running?.status, "inProgress")
+          yield* server.request("turn/interrupt", { threadId: late!, turnId: running!.id })
+          assert.strictEqual((yield* read(late!)).turns[0]?.status, "interrupted")
+        }).pipe(Effect.scoped)
+      ).pipe(Effect.provide(layer(() =>
+        Effect.gen(function*() {
+          const script = () => Effect.andThen(FakeAppServer.usage({ inputTokens: 10 }), FakeAppServer.text("in test/"))
+          const agent = yield* FakeAppServer.subAgent("Find the tests", script, { model: "small-model" })
+          yield* FakeAppServer.subAgent("Take your time", () => FakeAppServer.never)
+          yield* FakeAppServer.usage({ inputTokens: 100 })
+          assert.deepStrictEqual(yield* agent.wait, { status: "completed", message: "in test/" })
+        })
+      ))))
+
+    it.effect("wait 30 seconds for a sub-agent that is interrupted, as on the real server", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          const turn = yield* thread.turn("hi")
+          const child = yield* turn.events.pipe(
+            Stream.filter((event) =>
+              event.method === "item/started" && event.params.item.type === "collabAgentToolCall"
+            ),
+            Stream.drop(1),
+            Stream.runHead
+          )
+          const event = Option.getOrThrow(child)
+          assert(event.method === "item/started" && event.params.item.type === "collabAgentToolCall")
+          const [threadId] = event.params.item.receiverThreadIds
+          yield* server.request("turn/interrupt", { threadId: threadId!, turnId: "" })
+          const result = yield* Effect.forkChild(turn.result)
+          yield* TestClock.adjust("29 seconds")
+          assert.isUndefined(result.pollUnsafe())
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual((yield* Fiber.join(result)).finalResponse, "undefined")
+        }).pipe(Effect.scoped)
+      ).pipe(Effect.provide(layer(() =>
+        Effect.gen(function*() {
+          const agent = yield* FakeAppServer.subAgent("go", () => FakeAppServer.never)
+          yield* FakeAppServer.text(String(yield* agent.wait))
+        })
+      ))))
+  })
+
+  describe("Budget", () => {
+    const expectExceeded = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.map(Effect.flip(effect), (error) => {
+        assert(AppServerError.isAppServerError(error), String(error))
+        assert(error.reason._tag === "BudgetExceeded", error.message)
+        return error.reason
+      })
+
+    it.effect("counts sub-agents, and interrupts one that exceeds it", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const fake = yield* FakeAppServer.FakeAppServer
+          const { limit, used } = yield* expectExceeded(Budget.limit(thread.run("hi"), { tokens: 150 }))
+          assert.deepStrictEqual(limit.tokens, 150)
+          assert.strictEqual(used.tokens, 180)
+          assert.strictEqual(used.turns, 3)
+          const [parent, child, grandchild] = used.threads
+          assert.deepStrictEqual([parent?.tokens, child?.tokens, grandchild?.tokens], [100, 20, 60])
+          const interrupted = (yield* fake.sent).filter(({ method }) => method === "turn/interrupt")
+          assert.deepStrictEqual(
+            new Set(interrupted.map(({ params }) => params?.["threadId"])),
+            new Set([parent, child, grandchild].map((thread) => thread?.threadId))
+          )
+        })
+      ).pipe(Effect.provide(layer(() =>
+        Effect.gen(function*() {
+          const grandchild = () => Effect.andThen(FakeAppServer.usage({ inputTokens: 60 }), FakeAppServer.never)
+          const agent = yield* FakeAppServer.subAgent("go", () =>
+            Effect.gen(function*() {
+              yield* FakeAppServer.usage({ inputTokens: 20 })
+              const agent = yield* FakeAppServer.subAgent("go deeper", grandchild)
+              yield* agent.wait
+            }))
+          yield* FakeAppServer.usage({ inputTokens: 100 })
+          yield* agent.wait
+        })
+      ))))
+
+    it.live("stops a goal", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          const fake = yield* FakeAppServer.FakeAppServer
+          const set = server.request("thread/goal/set", { threadId: thread.id, objective: "count" })
+          const { used } = yield* expectExceeded(Budget.limit(Effect.andThen(set, Effect.never), { turns: 3 }))
+          assert.strictEqual(used.turns, 4)
+          yield* fake.awaitSent("turn/interrupt")
+          const { turns } = yield* thread.read({ includeTurns: true })
+          assert.deepStrictEqual(turns.map(({ status }) => status), [
+            "completed",
+            "completed",
+            "completed",
+            "interrupted"
+          ])
+        })
+      ).pipe(Effect.provide(layer(() =>
+        Effect.andThen(FakeAppServer.text("step"), Effect.delay(FakeAppServer.text("and another"), "50 millis"))
+      ))))
+
+    it.effect("counts a review when it has ended", () =>
+      withThread((thread) =>
+        Effect.gen(function*() {
+          const server = yield* AppServer.AppServer
+          const review = Effect.gen(function*() {
+            const ended = yield* server.notifications.pipe(
+              Stream.filter(({ method }) => method === "turn/completed"),
+              Stream.runHead,
+              Effect.forkChild({ startImmediately: true })
+            )
+            yield* server.request("review/start", { threadId: thread.id, target: { type: "uncommittedChanges" } })
+            yield* Fiber.join(ended)
+          })
+          const used = yield* Effect.andThen(review, Budget.used).pipe(Budget.limit({ tokens: 1000 }))
+          assert.strictEqual(used.tokens, 40)
+          assert.strictEqual(used.turns, 1)
+          const { used: { tokens } } = yield* expectExceeded(
+            Effect.andThen(review, thread.run("hi")).pipe(Budget.limit({ tokens: 40 }))
+          )
+          assert.strictEqual(tokens, 40)
+        })
+      ).pipe(Effect.provide(layer(() =>
+        Stream.make(
+          FakeAppServer.usage({ inputTokens: 10 }),
+          FakeAppServer.usage({ inputTokens: 30 }),
+          FakeAppServer.text("fine")
+        )
+      ))))
   })
 
   it.effect("records all messages of the client", () =>

@@ -6,13 +6,14 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { delegate, retryConfig } from "../TestCodex.ts"
 import { layerCodex } from "./layerCodex.ts"
 
 type Program = Effect.Effect<unknown, unknown, Codex.Codex | AppServer.AppServer | Scope.Scope>
 
 interface Conversation {
-  /** The replies of the real server's model. */
-  readonly replies: ReadonlyArray<ModelServer.Reply>
+  /** The replies of the real server's model, or the reply to each request if several threads send them. */
+  readonly replies: ReadonlyArray<ModelServer.Reply> | ((request: ModelServer.ModelRequest) => ModelServer.Reply)
   /** The script of the fake. */
   readonly script: FakeAppServer.Script
   readonly program: Program
@@ -31,6 +32,8 @@ const normalizeItem = (item: Protocol.ThreadItem): unknown => {
       return [item.type, item.status, item.exitCode ?? null, item.aggregatedOutput?.trim() ?? null]
     case "fileChange":
       return [item.type, item.status, item.changes.map(({ kind }) => kind.type)]
+    case "collabAgentToolCall":
+      return [item.type, item.tool, item.status, item.prompt ?? null, Object.values(item.agentsStates)]
     case "dynamicToolCall":
       return [item.type, item.status, item.tool, item.arguments, item.success ?? null, item.contentItems ?? null]
     default:
@@ -107,7 +110,7 @@ const conversations: Record<string, Conversation> = {
   },
   "a turn that fails": {
     replies: [ModelServer.httpError(500)],
-    script: () => FakeAppServer.fail("it broke", "internalServerError"),
+    script: () => Effect.andThen(FakeAppServer.retry(), FakeAppServer.fail("it broke", "internalServerError")),
     program: collectEvents()
   },
   "a turn that is interrupted after its start": {
@@ -268,6 +271,55 @@ const conversations: Record<string, Conversation> = {
       ]
     })
   },
+  "a message that is retracted": {
+    replies: [
+      ModelServer.cut([ModelServer.deltas(["The ans"], { unfinished: true })]),
+      ModelServer.reply([ModelServer.deltas(["The answer"])], { usage })
+    ],
+    script: () =>
+      Stream.make(
+        FakeAppServer.deltas(["The ans"], { unfinished: true }),
+        FakeAppServer.retry(),
+        FakeAppServer.text("The answer"),
+        FakeAppServer.usage(usage)
+      ),
+    program: Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread()
+      const turn = yield* thread.turn("go")
+      const messages = yield* Stream.runCollect(turn.messages)
+      return [
+        messages.map(({ _tag, phase }) => [_tag, phase]),
+        (yield* Stream.runCollect(turn.events)).flatMap(normalize),
+        (yield* turn.result).finalResponse
+      ]
+    })
+  },
+  "a sub-agent, in the view of its parent": {
+    replies: (request) => {
+      if (request.header("x-openai-subagent") === "collab_spawn") return ModelServer.text("in test/", { usage })
+      return request.functionCallOutput("wait") === undefined
+        ? delegate(request, { message: "look" }, { usage })
+        : ModelServer.reply([ModelServer.deltas(["done"])], { usage })
+    },
+    script: () =>
+      Effect.gen(function*() {
+        const agent = yield* FakeAppServer.subAgent("look", () =>
+          Effect.andThen(FakeAppServer.usage(usage), FakeAppServer.text("in test/")))
+        yield* FakeAppServer.usage(usage)
+        yield* agent.wait
+        yield* FakeAppServer.usage(usage)
+        yield* FakeAppServer.text("done")
+        yield* FakeAppServer.usage(usage)
+      }),
+    program: Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* codex.startThread()
+      const turn = yield* thread.turn("go")
+      const events = yield* Stream.runCollect(turn.events)
+      return [events.flatMap(normalize), (yield* turn.result).usage]
+    })
+  },
   "joining a turn": {
     replies: [ModelServer.hang()],
     script: () => FakeAppServer.never,
@@ -284,17 +336,24 @@ const conversations: Record<string, Conversation> = {
   }
 }
 
-layer(TestCodex.layer(), { excludeTestServices: true })("FakeAppServer and the real server agree on", (it) => {
-  for (const [name, { program, replies, script }] of Object.entries(conversations)) {
-    it.effect(name, () =>
-      Effect.gen(function*() {
-        const model = yield* ModelServer.ModelServer
-        // Computed, because the reply of a turn that is interrupted early must not go to the next conversation.
-        const rest = replies.slice()
-        yield* model.respond(() => rest.shift() ?? ModelServer.httpError(500))
-        const real = yield* Effect.scoped(program)
-        const fake = yield* program.pipe(Effect.scoped, Effect.provide(layerCodex(FakeAppServer.layer(script))))
-        assert.deepStrictEqual(fake, real)
-      }))
+layer(TestCodex.layer({ home: { config: retryConfig(1) } }), { excludeTestServices: true })(
+  "FakeAppServer and the real server agree on",
+  (it) => {
+    for (const [name, { program, replies, script }] of Object.entries(conversations)) {
+      it.effect(name, () =>
+        Effect.gen(function*() {
+          const model = yield* ModelServer.ModelServer
+          // Computed, because the reply of a turn that is interrupted early must not go to the next conversation.
+          if (typeof replies === "function") {
+            yield* model.respond(replies)
+          } else {
+            const rest = replies.slice()
+            yield* model.respond(() => rest.shift() ?? ModelServer.httpError(500))
+          }
+          const real = yield* Effect.scoped(program)
+          const fake = yield* program.pipe(Effect.scoped, Effect.provide(layerCodex(FakeAppServer.layer(script))))
+          assert.deepStrictEqual(fake, real)
+        }))
+    }
   }
-})
+)

@@ -6,8 +6,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Protocol, Transport } from "effect-codex"
 import { CodexEnvironment, FakeAppServer, ModelServer, TestCodex } from "effect-codex/testing"
 import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 import { version } from "../TestCodex.ts"
 import { makeJsonClient, type Message } from "./jsonClient.ts"
+import * as SocketAppServer from "./SocketAppServer.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Client
@@ -71,8 +73,14 @@ type Client = Effect.Success<ReturnType<typeof connect>>
 interface Scenario {
   /** The replies of the real server's model. */
   readonly replies?: ReadonlyArray<ModelServer.Reply>
-  /** The script of the fake. */
-  readonly script?: FakeAppServer.Script
+  /** The reply to each request of the real server's model, where the order of requests differs between runs. */
+  readonly respond?: (request: ModelServer.ModelRequest) => ModelServer.Reply
+  /** The scripts of the fake's turns, or that of all of them. */
+  readonly script?: FakeAppServer.Script | ReadonlyArray<FakeAppServer.Script>
+  /** Whether several threads run at once. The real server has no order between them. */
+  readonly isConcurrent?: boolean
+  /** The real server's home. */
+  readonly home?: CodexEnvironment.Options
   /** Notifications that a script cannot send as the real server does. */
   readonly omit?: ReadonlyArray<string>
   readonly program: (client: Client) => Effect.Effect<unknown, unknown>
@@ -81,6 +89,8 @@ interface Scenario {
 // ---------------------------------------------------------------------------------------------------------------------
 // Comparison
 // ---------------------------------------------------------------------------------------------------------------------
+
+type Options = Pick<Scenario, "isConcurrent" | "omit">
 
 /** The real server's names by those of the fake. */
 type Names = Map<string, string>
@@ -94,6 +104,7 @@ const volatile = new Set([
   "startedAtMs",
   "completedAtMs",
   "durationMs",
+  "timeUsedSeconds",
   "path",
   "source",
   "userAgent",
@@ -118,6 +129,10 @@ const identifiers = new Set([
   "turnId",
   "rootTurnId",
   "sessionId",
+  "senderThreadId",
+  "receiverThreadIds[0]",
+  "parentThreadId",
+  "reviewThreadId",
   "forkedFromId",
   "processId",
   "requestId",
@@ -134,7 +149,8 @@ const differences = (fake: unknown, real: unknown, path: string, names: Names): 
   const differ = [`${path}: the fake has ${JSON.stringify(fake)}, the real server ${JSON.stringify(real)}`]
   if (fake === real) return []
   if (fake === null || real === null || typeof fake !== typeof real) return differ
-  if (volatile.has(key)) return []
+  // The real server may have started a sub-agent before it reports that it has spawned it.
+  if (volatile.has(key) || key === "status" && fake === "pendingInit" && real === "running") return []
   if (Array.isArray(fake)) {
     return Array.isArray(real) && fake.length === real.length
       ? fake.flatMap((item, index) => differences(item, real[index], `${path}[${index}]`, names))
@@ -142,7 +158,7 @@ const differences = (fake: unknown, real: unknown, path: string, names: Names): 
   }
   if (typeof fake === "object") {
     return Object.entries(fake).flatMap(([name, value]) =>
-      differences(value, (real as Record<string, unknown>)[name], `${path}.${name}`, names)
+      differences(value, (real as Record<string, unknown>)[names.get(name) ?? name], `${path}.${name}`, names)
     )
   }
   if (identifiers.has(key) || key.startsWith("data[") && typeof fake === "string") {
@@ -170,20 +186,40 @@ const isUnordered = ({ method, params }: Message): boolean =>
   method === "thread/settings/updated" ||
   method === "thread/status/changed" && (params.status.type === "active" || params.status.type === "notLoaded")
 
+/** The real server may send the response to `turn/start` after the first notifications of the turn. */
+const isStart = ({ method, result }: Message) => method === undefined && result?.turn !== undefined
+
 const isSame = (one: Message | undefined, other: Message): boolean =>
   JSON.stringify([one?.method, one?.params]) === JSON.stringify([other.method, other.params])
 
-const sequences = (messages: ReadonlyArray<Message>, omit: ReadonlyArray<string>) => {
-  const relevant = messages.filter(({ method }) =>
-    method === undefined || !ignored.has(method) && !omit.includes(method)
+/** Whether a report of a goal only has another time. The number of these differs between runs. */
+const isTick = ({ method, params }: Message, previous: Message | undefined): boolean => {
+  if (method !== "thread/goal/updated" || params.turnId === null || previous === undefined) return false
+  const withoutTimes = ({ objective, status, tokenBudget, tokensUsed }: Record<string, unknown>) =>
+    JSON.stringify([objective, status, tokenBudget, tokensUsed])
+  return withoutTimes(params.goal) === withoutTimes(previous.params.goal)
+}
+
+/** Sorts the messages by thread, and leaves those of each thread in order. */
+const byThread = (messages: ReadonlyArray<Message>) => {
+  const getThread = ({ params }: Message) => params?.threadId ?? params?.thread?.id
+  // Responses are last, because they may name threads.
+  const threads = [...new Set([...messages.map(getThread).filter((id) => id !== undefined), undefined])]
+  return messages.toSorted((one, other) => threads.indexOf(getThread(one)) - threads.indexOf(getThread(other)))
+}
+
+const sequences = (messages: ReadonlyArray<Message>, { isConcurrent, omit = [] }: Options) => {
+  const goals = messages.filter(({ method }) => method === "thread/goal/updated")
+  const relevant = messages.filter((message) =>
+    message.method === undefined || !ignored.has(message.method) && !omit.includes(message.method) &&
+      !isTick(message, goals[goals.indexOf(message) - 1])
   )
-  // The real server may send the response to `turn/start` after the first notifications of the turn.
-  const isStart = ({ method, result }: Message) => method === undefined && result?.turn !== undefined
+  const main = relevant.filter((message) => !isUnordered(message) && !isStart(message))
   return {
     started: relevant.filter(isStart),
     // The real server reports once or twice that a thread is not loaded.
     unordered: relevant.filter(isUnordered).filter((message, index, all) => !isSame(all[index - 1], message)),
-    main: relevant.filter((message) => !isUnordered(message) && !isStart(message))
+    main: isConcurrent === true ? byThread(main) : main
   }
 }
 
@@ -210,10 +246,10 @@ const compare = (
   fake: ReadonlyArray<Message>,
   real: ReadonlyArray<Message>,
   names: Names,
-  omit: ReadonlyArray<string> = []
+  options: Options
 ) => {
-  const fakeSequences = sequences(fake, omit)
-  const realSequences = sequences(real, omit)
+  const fakeSequences = sequences(fake, options)
+  const realSequences = sequences(real, options)
   const kinds = ["main", "unordered", "started"] as const
   for (const sequence of kinds) {
     assert.deepStrictEqual(fakeSequences[sequence].map(toTitle), realSequences[sequence].map(toTitle))
@@ -247,11 +283,7 @@ const calls = (item: ModelServer.Item) => ModelServer.reply([item], { usage: usa
 /** A message that never completes. Its delta shows that Codex reads the response of the model. */
 const halfMessage = ModelServer.hang([ModelServer.deltas(["half"], { unfinished: true })])
 const halfDelta = "item/agentMessage/delta"
-const sendHalf = Effect.fnUntraced(function*(turn: FakeAppServer.TurnContext["Service"]) {
-  const id = turn.newId("message")
-  yield* FakeAppServer.itemStarted({ type: "agentMessage", id, phase: null, text: "" })
-  yield* turn.emit(halfDelta, { itemId: id, delta: "half" })
-})
+const sendHalf = () => FakeAppServer.deltas(["half"], { unfinished: true })
 
 /** One model request for each turn, of 7 and 3 tokens. */
 const echo: FakeAppServer.Script = (turn) =>
@@ -310,7 +342,396 @@ const exceededLimit: Protocol.RateLimitSnapshot = {
   secondary: { usedPercent: 40, windowDurationMins: 10_080, resetsAt: 1_900_500_000 }
 }
 
+const isChild = (request: ModelServer.ModelRequest) => request.header("x-openai-subagent") === "collab_spawn"
+
+const tools = (callId: string, name: string, args: object) =>
+  ModelServer.functionCall(name, args, { callId, namespace: "multi_agent_v1" })
+
+/** The replies to a turn that spawns a sub-agent and waits for it. */
+const spawns = (message: string, model?: string) => (request: ModelServer.ModelRequest): ModelServer.Reply => {
+  const spawned = request.functionCallOutput(`spawn ${message}`)
+  if (spawned === undefined) {
+    const spawn = tools(`spawn ${message}`, "spawn_agent", { message, ...(model === undefined ? {} : { model }) })
+    return ModelServer.reply([spawn], { usage: usage(5, 1) })
+  }
+  if (request.functionCallOutput(`wait ${message}`) !== undefined) return says("done", 7, 3)
+  const wait = tools(`wait ${message}`, "wait_agent", { targets: [JSON.parse(spawned).agent_id] })
+  return ModelServer.reply([wait], { usage: usage(6, 1) })
+}
+
+/** Spawns a sub-agent and waits for it, as {@link spawns} does. */
+const spawning = (message: string, script: FakeAppServer.Script, model?: string) =>
+  Effect.gen(function*() {
+    const agent = yield* FakeAppServer.subAgent(message, script, { model })
+    yield* FakeAppServer.usage(usage(5, 1))
+    yield* agent.wait
+    yield* FakeAppServer.usage(usage(6, 1))
+    yield* FakeAppServer.text("done")
+    yield* FakeAppServer.usage(usage(7, 3))
+  })
+
+/** A request that ends while other threads send messages. */
+const concurrent = { isConcurrent: true, omit: ["account/rateLimits/updated"] }
+
+const subAgentOf = ({ awaitMessage }: Client, threadId: string) =>
+  Effect.map(
+    awaitMessage(({ method, params }) => method === "turn/started" && params.threadId !== threadId),
+    ({ params }): { readonly threadId: string; readonly turnId: string } => ({
+      threadId: params.threadId,
+      turnId: params.turn.id
+    })
+  )
+
+const awaitHalf = ({ awaitMessage }: Client, threadId: string, from = 0) =>
+  Effect.map(
+    awaitMessage(
+      ({ method, params }) => method === halfDelta && params.threadId === threadId && params.delta === "half",
+      from
+    ),
+    ({ params }): string => params.turnId
+  )
+
+const withGoals = { config: { features: { goals: true } } }
+
+const step = says("step", 10, 1)
+const stepping: FakeAppServer.Script = () =>
+  Effect.andThen(FakeAppServer.text("step"), FakeAppServer.usage(usage(10, 1)))
+const halting: FakeAppServer.Script = () => Effect.andThen(sendHalf(), FakeAppServer.never)
+const failing: FakeAppServer.Script = () => FakeAppServer.fail("it broke", "internalServerError")
+
+const custom = (instructions: string) => ({ type: "custom", instructions })
+
 const scenarios: Record<string, Scenario> = {
+  "a sub-agent that the turn waits for": {
+    ...concurrent,
+    home: { models: ["mock-model", "mini-model"] },
+    respond: (request) => isChild(request) ? says("child", 10, 1) : spawns("go", "mini-model")(request),
+    script: (turn) =>
+      turn.text === "hi"
+        ? spawning("go", () =>
+          Effect.andThen(FakeAppServer.text("child"), FakeAppServer.usage(usage(10, 1))), "mini-model")
+        : Effect.andThen(FakeAppServer.text("child"), FakeAppServer.usage(usage(10, 1))),
+    program: Effect.fnUntraced(function*(client) {
+      const { call, runTurn, startThread } = client
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "hi")
+      const agent = yield* subAgentOf(client, threadId)
+      for (
+        const sourceKinds of [undefined, [], ["subAgent"], ["subAgentReview"], ["subAgentThreadSpawn"], ["vscode"]]
+      ) {
+        yield* call("thread/list", { sourceKinds })
+      }
+      yield* call("thread/loaded/list")
+      for (const id of [threadId, agent.threadId]) {
+        yield* call("thread/turns/list", { threadId: id, itemsView: "full" })
+        yield* call("thread/read", { threadId: id })
+      }
+      yield* call("thread/resume", { threadId: agent.threadId, excludeTurns: true })
+      yield* runTurn(agent.threadId, "direct")
+    })
+  },
+  "a sub-agent that fails": {
+    ...concurrent,
+    respond: (request) => isChild(request) ? ModelServer.httpError(500) : spawns("go")(request),
+    script: () => spawning("go", failing),
+    program: Effect.fnUntraced(function*({ runTurn, startThread }) {
+      yield* runTurn(yield* startThread(), "hi")
+    })
+  },
+  "a sub-agent of a sub-agent": {
+    ...concurrent,
+    home: { config: { agents: { max_depth: 3 } } },
+    respond: (request) => {
+      if (!isChild(request)) return spawns("child")(request)
+      return request.userTexts.includes("child") ? spawns("grandchild")(request) : says("grand", 10, 1)
+    },
+    script: () =>
+      spawning(
+        "child",
+        () =>
+          spawning("grandchild", () => Effect.andThen(FakeAppServer.text("grand"), FakeAppServer.usage(usage(10, 1))))
+      ),
+    program: Effect.fnUntraced(function*({ call, received, runTurn, startThread }) {
+      yield* runTurn(yield* startThread(), "hi")
+      for (const { method, params } of yield* received) {
+        if (method === "turn/started") yield* call("thread/read", { threadId: params.threadId })
+      }
+    })
+  },
+  "a sub-agent that outlives its turn, and is interrupted": {
+    ...concurrent,
+    respond: (request) => {
+      if (isChild(request)) return halfMessage
+      return request.functionCallOutput("spawn go") === undefined ? spawns("go")(request) : says("done", 7, 3)
+    },
+    script: () =>
+      Effect.gen(function*() {
+        yield* FakeAppServer.subAgent("go", halting)
+        yield* FakeAppServer.usage(usage(5, 1))
+        yield* FakeAppServer.text("done")
+        yield* FakeAppServer.usage(usage(7, 3))
+      }),
+    program: Effect.fnUntraced(function*(client) {
+      const { call, runTurn, startThread } = client
+      const threadId = yield* startThread()
+      const { params } = yield* runTurn(threadId, "hi")
+      const agent = yield* subAgentOf(client, threadId)
+      yield* awaitHalf(client, agent.threadId)
+      yield* call("turn/interrupt", { threadId: agent.threadId, turnId: params.turn.id })
+      yield* call("turn/interrupt", agent, "turn/completed")
+      yield* call("thread/turns/list", { threadId: agent.threadId, itemsView: "full" })
+    })
+  },
+  "a turn that is interrupted while it waits for a sub-agent": {
+    isConcurrent: true,
+    // The script does not report the usage of the request that waits.
+    omit: ["account/rateLimits/updated", "thread/tokenUsage/updated"],
+    respond: (request) => {
+      if (!isChild(request)) return spawns("go")(request)
+      return request.lastUserText === "more" ? says("late", 10, 1) : halfMessage
+    },
+    script: () =>
+      spawning("go", (turn) => Effect.andThen(Effect.andThen(sendHalf(), turn.nextSteer), FakeAppServer.text("late"))),
+    program: Effect.fnUntraced(function*(client) {
+      const { awaitMessage, call, completed, startThread, startTurn } = client
+      const threadId = yield* startThread()
+      const turnId = yield* startTurn(threadId, "hi")
+      const agent = yield* subAgentOf(client, threadId)
+      yield* awaitHalf(client, agent.threadId)
+      yield* awaitMessage(({ method, params }) => method === "item/started" && params.item.tool === "wait")
+      yield* call("turn/interrupt", { threadId, turnId }, "turn/completed")
+      // The sub-agent still runs.
+      yield* startTurn(agent.threadId, "more")
+      yield* completed(agent.turnId)
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+    })
+  },
+  "a goal that is interrupted, continued, paused and cleared": {
+    home: withGoals,
+    replies: [
+      ModelServer.reply([ModelServer.deltas(["step"])], { usage: { ...usage(10, 1), cachedInputTokens: 4 } }),
+      step,
+      halfMessage,
+      step,
+      halfMessage,
+      step
+    ],
+    script: [
+      () => Effect.andThen(FakeAppServer.text("step"), FakeAppServer.usage({ ...usage(10, 1), cachedInputTokens: 4 })),
+      stepping,
+      halting,
+      stepping,
+      halting,
+      stepping
+    ],
+    program: Effect.fnUntraced(function*(client) {
+      const { call, received, runTurn, startThread } = client
+      const threadId = yield* startThread()
+      const set = (params: object, until = "thread/goal/updated") =>
+        call("thread/goal/set", { threadId, ...params }, until)
+      yield* call("thread/goal/get", { threadId })
+      yield* call("thread/goal/clear", { threadId })
+      yield* set({ status: "active" })
+      yield* set({ objective: " " })
+      yield* set({ objective: "count", tokenBudget: 0 })
+      yield* set({ objective: "count" })
+      const third = yield* awaitHalf(client, threadId)
+      yield* call("turn/interrupt", { threadId, turnId: third }, "turn/completed")
+      // A turn that follows by itself would start within 20 ms.
+      yield* Effect.sleep("200 millis")
+      yield* call("thread/goal/get", { threadId })
+      const from = (yield* received).length
+      yield* runTurn(threadId, "user")
+      const last = yield* awaitHalf(client, threadId, from)
+      yield* set({ status: "paused" })
+      yield* call("turn/interrupt", { threadId, turnId: last }, "turn/completed")
+      yield* runTurn(threadId, "alone")
+      yield* set({ objective: "another", tokenBudget: 100 })
+      yield* set({ tokenBudget: null })
+      yield* call("thread/goal/clear", { threadId }, "thread/goal/cleared")
+      yield* call("thread/goal/get", { threadId })
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+    })
+  },
+  "a goal with a budget, and one that its turn completes": {
+    home: withGoals,
+    // The real server reports a request whose tool completes the goal after the tool.
+    omit: ["thread/tokenUsage/updated", "account/rateLimits/updated"],
+    replies: [
+      step,
+      step,
+      // The real server may complete the goal before or after it counts the tokens of the request.
+      ModelServer.reply([ModelServer.functionCall("update_goal", { status: "complete" })], { usage: usage(0, 0) }),
+      step
+    ],
+    script: [
+      stepping,
+      stepping,
+      () =>
+        Effect.gen(function*() {
+          yield* FakeAppServer.updateGoal("complete")
+          yield* FakeAppServer.text("step")
+          yield* FakeAppServer.usage(usage(10, 1))
+        })
+    ],
+    program: Effect.fnUntraced(function*({ awaitMessage, call, received, startThread }) {
+      const threadId = yield* startThread()
+      const idle = Effect.fnUntraced(function*(status: string, from: number) {
+        yield* awaitMessage(
+          ({ method, params }) => method === "thread/goal/updated" && params.goal.status === status,
+          from
+        )
+        yield* awaitMessage(({ method }) => method === "turn/completed", (yield* received).length - 1)
+      })
+      yield* call("thread/goal/set", { threadId, objective: "count", tokenBudget: 20 })
+      yield* idle("budgetLimited", 0)
+      yield* call("thread/goal/set", { threadId, status: "active" }, "thread/goal/updated")
+      const from = (yield* received).length
+      yield* call("thread/goal/set", { threadId, status: "active", tokenBudget: 100 })
+      yield* idle("complete", from)
+      yield* call("thread/goal/set", { threadId, objective: "another" }, "thread/goal/updated")
+    })
+  },
+  "a goal whose turns fail": {
+    home: withGoals,
+    // The real server reports the rate limits of a request that exceeds them.
+    omit: ["account/rateLimits/updated", "thread/tokenUsage/updated"],
+    replies: [
+      step,
+      ModelServer.httpError(500),
+      ModelServer.httpError(429, { error: { type: "usage_limit_reached", message: "no" } })
+    ],
+    script: [stepping, failing, () => FakeAppServer.fail("no", "usageLimitExceeded")],
+    program: Effect.fnUntraced(function*({ awaitMessage, call, received, startThread }) {
+      const threadId = yield* startThread()
+      const failed = (from: number) =>
+        awaitMessage(({ method, params }) => method === "turn/completed" && params.turn.status === "failed", from)
+      yield* call("thread/goal/set", { threadId, objective: "count" })
+      yield* failed(0)
+      yield* call("thread/goal/get", { threadId })
+      const from = (yield* received).length
+      yield* call("thread/goal/set", { threadId, status: "active" })
+      yield* failed(from)
+      yield* call("thread/goal/get", { threadId })
+    })
+  },
+  "a goal of a thread that is resumed": {
+    home: withGoals,
+    replies: [step, halfMessage, halfMessage],
+    script: [stepping, halting, halting],
+    program: Effect.fnUntraced(function*(client) {
+      const { call, received, startThread } = client
+      for (const method of ["set", "get", "clear"]) yield* call(`thread/goal/${method}`, { threadId: nowhere })
+      const ephemeral = yield* startThread({ ephemeral: true })
+      yield* call("thread/goal/set", { threadId: ephemeral, objective: "count" })
+      yield* call("thread/goal/get", { threadId: ephemeral })
+      const threadId = yield* startThread()
+      yield* call("thread/goal/set", { threadId, objective: "count" })
+      const turnId = yield* awaitHalf(client, threadId)
+      yield* call("turn/interrupt", { threadId, turnId }, "turn/completed")
+      const from = (yield* received).length
+      yield* reopen(client, threadId)
+      const resumed = yield* awaitHalf(client, threadId, from)
+      yield* call("thread/goal/clear", { threadId }, "thread/goal/cleared")
+      yield* call("turn/interrupt", { threadId, turnId: resumed }, "turn/completed")
+    })
+  },
+  "a review": {
+    replies: [
+      says("one", 7, 3),
+      calls(ModelServer.functionCall("exec_command", { cmd: "sleep 0.4", login: false })),
+      says("fine", 20, 2),
+      says("two", 7, 3)
+    ],
+    script: (turn) =>
+      turn.text === "look"
+        ? Stream.make(
+          FakeAppServer.command("sleep 0.4"),
+          FakeAppServer.usage(usage(5, 1)),
+          FakeAppServer.text("fine"),
+          FakeAppServer.usage(usage(20, 2))
+        )
+        : echo(turn),
+    program: Effect.fnUntraced(function*({ call, runTurn, startThread }) {
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "one")
+      yield* call("review/start", { threadId, target: custom("look") }, "turn/completed")
+      yield* call("thread/list", {})
+      yield* call("thread/list", { sourceKinds: ["subAgent"] })
+      const { result } = yield* call("thread/list", { sourceKinds: ["subAgentReview"] })
+      const reviewId = result.data[0].id
+      yield* call("thread/loaded/list")
+      yield* call("thread/read", { threadId: reviewId })
+      yield* call("thread/resume", { threadId: reviewId, excludeTurns: true }, "thread/tokenUsage/updated")
+      yield* call("thread/turns/list", { threadId: reviewId, itemsView: "full" })
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+      yield* call("thread/unsubscribe", { threadId: reviewId })
+      yield* runTurn(threadId, "two")
+    })
+  },
+  "reviews that replace a turn, are interrupted, and fail": {
+    replies: [halfMessage, halfMessage, halfMessage, ModelServer.httpError(500), step, step, step],
+    script: [halting, halting, halting, failing, stepping, stepping, stepping],
+    program: Effect.fnUntraced(function*(client) {
+      const { awaitMessage, call, received, startThread, startTurn } = client
+      /** Starts a review, and returns both its ids. */
+      const review = Effect.fnUntraced(function*(threadId: string, instructions: string) {
+        const from = (yield* received).length
+        const { result } = yield* call("review/start", { threadId, target: custom(instructions) })
+        const { params } = yield* awaitMessage(({ method }) => method === "turn/started", from)
+        yield* awaitMessage(
+          ({ method, params }) =>
+            method === "item/started" && params.item.type === "agentMessage" && params.turnId === result.turn.id,
+          from
+        )
+        return { startedId: params.turn.id, turnId: result.turn.id }
+      })
+      yield* call("review/start", { threadId: nowhere, target: custom("look") })
+      const threadId = yield* startThread()
+      yield* startTurn(threadId, "hi")
+      yield* awaitHalf(client, threadId)
+      yield* review(threadId, "look")
+      const { startedId, turnId } = yield* review(threadId, "again")
+      const input = [{ type: "text", text: "more", text_elements: [] }]
+      yield* call("turn/steer", { threadId, input, expectedTurnId: startedId })
+      yield* call("turn/steer", { threadId, input, expectedTurnId: turnId })
+      yield* call("turn/start", { threadId, input })
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+      yield* call("turn/interrupt", { threadId, turnId })
+      yield* call("turn/interrupt", { threadId, turnId: startedId }, "turn/completed")
+      for (
+        const target of [
+          custom("look"),
+          custom(" "),
+          { type: "uncommittedChanges" },
+          { type: "commit", sha: "abcdef1234", title: "Fix" },
+          { type: "commit", sha: "abcdef1234" }
+        ]
+      ) yield* call("review/start", { threadId, target }, "turn/completed")
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+    })
+  },
+  "a message that is retracted": {
+    home: { config: { model_providers: { mock_provider: { stream_max_retries: 1 } } } },
+    replies: [
+      says("one", 7, 3),
+      ModelServer.cut([ModelServer.deltas(["The ans", "wer"], { unfinished: true })]),
+      says("42", 7, 3)
+    ],
+    script: (turn) =>
+      turn.text === "one" ? echo(turn) : Stream.make(
+        FakeAppServer.deltas(["The ans", "wer"], { unfinished: true }),
+        FakeAppServer.retry("Reconnecting... 1/1"),
+        FakeAppServer.text("42"),
+        FakeAppServer.usage(usage(7, 3))
+      ),
+    program: Effect.fnUntraced(function*({ call, runTurn, startThread }) {
+      const threadId = yield* startThread()
+      yield* runTurn(threadId, "one")
+      yield* runTurn(threadId, "two")
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+    })
+  },
   "the methods of the server itself": {
     program: Effect.fnUntraced(function*({ call }) {
       yield* call("initialize", { clientInfo: { name: "again", version: "1" } })
@@ -415,7 +836,7 @@ const scenarios: Record<string, Scenario> = {
         case "three":
           return FakeAppServer.fail("it broke", "internalServerError")
         case "four":
-          return Effect.andThen(sendHalf(turn), FakeAppServer.never)
+          return Effect.andThen(sendHalf(), FakeAppServer.never)
         default:
           return Effect.andThen(
             FakeAppServer.text(turn.text),
@@ -558,7 +979,7 @@ const scenarios: Record<string, Scenario> = {
       turn.text === "one"
         ? Effect.andThen(FakeAppServer.text("one"), FakeAppServer.usage(usage(7, 3)))
         : Effect.gen(function*() {
-          yield* sendHalf(turn)
+          yield* sendHalf()
           yield* turn.nextSteer
           yield* FakeAppServer.text("done")
           yield* FakeAppServer.usage(usage(7, 3))
@@ -702,8 +1123,13 @@ const collectMessages = ({ program }: Scenario, workspace: string) =>
     return yield* client.received
   }).pipe(Effect.scoped)
 
-const onFake = (scenario: Scenario) =>
-  collectMessages(scenario, "/workspace").pipe(Effect.provide(FakeAppServer.layer(scenario.script)))
+const layerFake = ({ script }: Scenario) => {
+  if (script === undefined || typeof script === "function") return FakeAppServer.layer(script)
+  const rest = script.slice()
+  return FakeAppServer.layer((turn) => rest.shift()!(turn))
+}
+
+const onFake = (scenario: Scenario) => collectMessages(scenario, "/workspace").pipe(Effect.provide(layerFake(scenario)))
 
 /** The fake keeps a thread without a subscriber loaded, as the server does for half an hour by default. */
 const keepLoaded = { thread_unload_delay_secs: 1800 }
@@ -716,14 +1142,54 @@ describe.skipIf(version !== Protocol.version)("FakeAppServer sends only what the
         const { workspace } = yield* CodexEnvironment.CodexEnvironment
         const model = yield* ModelServer.ModelServer
         yield* model.enqueue(...scenario.replies ?? [])
+        if (scenario.respond !== undefined) yield* model.respond(scenario.respond)
         const real = yield* collectMessages(scenario, workspace).pipe(
           Effect.provide(TestCodex.layerTransport({ config: keepLoaded }))
         )
         const fake = yield* onFake(scenario)
         const names = new Map([["/workspace", workspace], ["fake-model", "mock-model"], ["fake", "mock_provider"]])
-        compare(fake, real, names, scenario.omit)
-      }).pipe(Effect.provide(TestCodex.layerEnvironment({ config: { approval_policy: "on-request" } }))))
+        compare(fake, real, names, scenario)
+      }).pipe(Effect.provide(TestCodex.layerEnvironment({
+        ...scenario.home,
+        config: { approval_policy: "on-request", ...scenario.home?.config }
+      }))))
   }
+})
+
+/** What a client receives of a turn that another client starts. */
+const observe = <E>(
+  client: Client,
+  startTurn: (threadId: string, input: string) => Effect.Effect<unknown, E>
+) =>
+  Effect.gen(function*() {
+    const threadId = yield* client.startThread()
+    yield* client.runTurn(threadId, "one")
+    const from = (yield* client.received).length
+    yield* startTurn(threadId, "two")
+    yield* client.awaitMessage(({ method }) => method === "turn/completed", from)
+    yield* client.call("thread/turns/list", { threadId, itemsView: "full" })
+    return yield* client.received
+  })
+
+describe.skipIf(version !== Protocol.version)("FakeAppServer", () => {
+  it.live("sends what the real server sends of another client's turn", () =>
+    Effect.gen(function*() {
+      const { workspace } = yield* CodexEnvironment.CodexEnvironment
+      const model = yield* ModelServer.ModelServer
+      yield* model.enqueue(says("one", 7, 3), says("two", 7, 3))
+      const real = yield* Effect.gen(function*() {
+        const client = yield* connect(workspace)
+        const other = yield* connect(workspace)
+        return yield* observe(client, other.startTurn)
+      }).pipe(Effect.provideServiceEffect(Transport.Transport, SocketAppServer.make), Effect.scoped)
+      const fake = yield* Effect.gen(function*() {
+        const server = yield* FakeAppServer.FakeAppServer
+        const client = yield* connect("/workspace")
+        return yield* observe(client, (threadId, input) => server.startTurn(threadId, { input }))
+      }).pipe(Effect.scoped, Effect.provide(FakeAppServer.layer(echo)))
+      const names = new Map([["/workspace", workspace], ["fake-model", "mock-model"], ["fake", "mock_provider"]])
+      compare(fake, real, names, {})
+    }).pipe(Effect.provide(TestCodex.layerEnvironment({ config: { approval_policy: "on-request" } }))))
 })
 
 describe("the scenarios of wireAgreement", () => {
@@ -739,7 +1205,7 @@ describe("the scenarios of wireAgreement", () => {
           for (const { id, method } of yield* fake.sent) {
             if (id !== undefined && method !== undefined) called.add(method)
           }
-        }).pipe(Effect.provide(FakeAppServer.layer(scenario.script)))
+        }).pipe(Effect.provide(layerFake(scenario)))
       }
       assert.deepStrictEqual(known.filter((method) => !called.has(method)), [])
       assert.isAbove(known.length, 20)

@@ -2,17 +2,19 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
 import { type AppServerError } from "../../AppServerError.ts"
 import type { Metadata } from "../../Metadata.ts"
 import type { Connection, Transport } from "../../Transport.ts"
 import { makePeer, type Options as PeerOptions, type Peer } from "../jsonrpc/peer.ts"
+import { keepAlive } from "./keepAlive.ts"
 
 /** A connection to a server that is initialized. */
 export interface OpenConnection {
   readonly peer: Peer
   readonly metadata: Metadata
+  /** Whether the server outlives the connection. */
+  readonly isShared: boolean
   /** Waits for the end of the connection, and returns its cause. */
   readonly awaitClosed: Effect.Effect<AppServerError>
   readonly close: Effect.Effect<void>
@@ -38,10 +40,9 @@ export const openConnection = (
           batch.afterBatch(() => Deferred.doneUnsafe(closed, Exit.succeed(error)))
         }
       })
-      return { peer, metadata: yield* handshake(peer, connection), awaitClosed: Deferred.await(closed), close }
+      const metadata = yield* handshake(peer, connection)
+      if (connection.keepAlive !== undefined) yield* Effect.forkScoped(keepAlive(peer, connection.keepAlive))
+      return { peer, metadata, isShared: connection.isShared === true, awaitClosed: Deferred.await(closed), close }
     })
     return yield* restore(Scope.provide(open, scope)).pipe(Effect.onError(() => close))
   }))
-
-/** Returns the function that removes the secrets of a transport from text of its server. */
-export const getRedact = (connection: Connection): (text: string) => string => connection.redact ?? identity

@@ -64,7 +64,7 @@ export interface Options {
    */
   readonly maxInFlight?: number | undefined
   /**
-   * Whether to restart the server and connect again after the connection has ended. `true` restarts up to five times in a row with
+   * Whether to connect again after the connection has ended. A transport that starts a process starts it again. `true` restarts up to five times in a row with
    * exponential backoff; pass a schedule for other delays. The schedule starts over after a connection has lasted a minute.
    *
    * **Details**
@@ -73,7 +73,7 @@ export interface Options {
    * are idempotent; others fail with `ConnectionClosed`.
    *
    * `Codex` resumes each thread when it is used, with the settings that it had. It recovers the turns: a turn that the server completed
-   * has its result, and any other turn fails with `TurnLost`.
+   * has its result, and any other turn fails with `TurnLost`. A turn that a shared server still runs is joined again.
    *
    * When the schedule has ended, every operation fails with `RestartsExhausted`.
    *

@@ -5,12 +5,11 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import { addVersions, type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
+import { type AppServerError, InvalidRequest, make as appServerError } from "../../AppServerError.ts"
 import type { Metadata } from "../../Metadata.ts"
-import * as Protocol from "../../Protocol.ts"
+import type * as Protocol from "../../Protocol.ts"
 import { Transport } from "../../Transport.ts"
 import { handlerContext, provideHandlerContext } from "../handlers/handlerContext.ts"
 import { scopeClosed } from "../jsonrpc/connectionClosed.ts"
@@ -18,20 +17,21 @@ import type { IncomingRequest } from "../jsonrpc/messages.ts"
 import { Request } from "../jsonrpc/outgoingRequests.ts"
 import type { Options as PeerOptions, Peer } from "../jsonrpc/peer.ts"
 import { type ReadBatch, syncBatch } from "../jsonrpc/readBatch.ts"
-import { connectionKinds, processNames } from "../layerOptions.ts"
+import { connectionKinds, transportNames } from "../layerOptions.ts"
 import { type Kinds, optionIssue } from "../options.ts"
 import { type Client, makeClient, type ServerClient } from "./client.ts"
 import { type ConnectionState, ConnectionStates } from "./connectionState.ts"
 import type { NotificationListener } from "./delta.ts"
 import { fallbackResponse } from "./fallbackResponse.ts"
 import { makeHandshake } from "./handshake.ts"
+import { KnownServer } from "./knownServer.ts"
 import { loginCheck } from "./loginCheck.ts"
-import { getRedact, type OpenConnection, openConnection } from "./openConnection.ts"
+import { type OpenConnection, openConnection } from "./openConnection.ts"
 import type { Options } from "./options.ts"
 import { Router } from "./router.ts"
 import { cancellation } from "./serverRequestEnd.ts"
-import { getSupport } from "./serverVersion.ts"
 import { logWarnings } from "./serverWarnings.ts"
+import { SharedRequests } from "./sharedRequests.ts"
 import { fromSubscription } from "./subscription.ts"
 import { supervise } from "./supervisor.ts"
 
@@ -80,15 +80,22 @@ export interface PublicConnection extends Client {
   ) => Effect.Effect<void, never, R | Scope.Scope>
 }
 
+/** Runs after a restart, with the client of the new connection. `isShared` is whether the server outlived the last connection. */
+export type RestartHandler = (client: ServerClient, isShared: boolean) => Effect.Effect<void>
+
 /** A connection with the members that only sessions use. */
 export interface ServerConnection extends PublicConnection, ServerClient {
   readonly requestTimeout: Duration.Duration
   readonly experimentalApi: boolean
+  /** Whether the server outlives the connection, and other clients may use it. */
+  readonly isShared: boolean
   /**
    * Waits for a connection, and returns its client. When that connection ends, requests of the client fail with `ConnectionClosed`: the
    * state that they rely on may not exist on the next connection.
    */
   readonly acquireClient: Effect.Effect<ServerClient, AppServerError>
+  /** Runs a request that the server calls deprecated, without a log of its notice. */
+  readonly withoutDeprecation: <A, E>(request: Effect.Effect<A, E>) => Effect.Effect<A, E>
   /** Removes the secrets of the transport from text of the server. */
   readonly redact: (text: string) => string
   /** Checks the login. The request needs no permit, and recordings leave it out. */
@@ -115,13 +122,8 @@ export interface ServerConnection extends PublicConnection, ServerClient {
   readonly addSettledHandler: (
     handler: (request: IncomingRequest) => void
   ) => Effect.Effect<void, never, Scope.Scope>
-  /**
-   * Runs a handler after each restart, before other requests are sent, with the client of the new connection, until the
-   * scope closes.
-   */
-  readonly addRestartHandler: (
-    handler: (client: ServerClient) => Effect.Effect<void>
-  ) => Effect.Effect<void, never, Scope.Scope>
+  /** Runs a handler after each restart, before other requests are sent, until the scope closes. */
+  readonly addRestartHandler: (handler: RestartHandler) => Effect.Effect<void, never, Scope.Scope>
 }
 
 /** Makes the notification that stands for those that were lost in a restart. */
@@ -155,7 +157,7 @@ const makeHandle = (router: Router): PublicConnection["handle"] => (method, hand
 
 /** Makes the members of a connection that register handlers, and the sets of the handlers that the router does not store. */
 const makeRegistrations = (router: Router) => {
-  const restartHandlers = new Set<(client: ServerClient) => Effect.Effect<void>>()
+  const restartHandlers = new Set<RestartHandler>()
   const receivedHandlers = new Set<(request: IncomingRequest, batch: ReadBatch) => void>()
   const settledHandlers = new Set<(request: IncomingRequest) => void>()
   const members = {
@@ -179,11 +181,13 @@ const makeRegistrations = (router: Router) => {
 /** Sends the messages of a peer to the router. */
 const routeMessages = (
   router: Router,
-  { receivedHandlers, settledHandlers }: ReturnType<typeof makeRegistrations>
-): Omit<PeerOptions, "maxInFlight" | "maxPermitHold" | "onClose"> => ({
+  { receivedHandlers, settledHandlers }: Pick<
+    ReturnType<typeof makeRegistrations>,
+    "receivedHandlers" | "settledHandlers"
+  >
+): Omit<PeerOptions, "maxInFlight" | "maxPermitHold" | "onClose" | "onRequest"> => ({
   tryLine: router.tryLine,
   onNotification: router.onNotification,
-  onRequest: router.onRequest,
   onReceived: (request, batch) => {
     for (const handler of receivedHandlers) handler(request, batch)
   },
@@ -199,12 +203,19 @@ const routeMessages = (
 const recover = (
   connection: OpenConnection,
   client: ServerClient,
-  handlers: ReadonlySet<(client: ServerClient) => Effect.Effect<void>>
+  handlers: ReadonlySet<RestartHandler>,
+  sharedRequests: SharedRequests
 ): Effect.Effect<void, AppServerError> =>
   Effect.raceFirst(
-    Effect.forEach(handlers, (handler) => handler(client), { concurrency: "unbounded", discard: true }),
+    Effect.forEach(handlers, (handler) => handler(client, connection.isShared), {
+      concurrency: "unbounded",
+      discard: true
+    }),
     Effect.flatMap(connection.awaitClosed, Effect.fail)
-  ).pipe(Effect.onError(() => connection.close))
+  ).pipe(
+    Effect.andThen(Effect.suspend(() => sharedRequests.retain(connection.peer.pendingServerRequests()))),
+    Effect.onError(() => connection.close)
+  )
 
 const loginCheckRequest = (now: number, timeoutMillis: number): Request =>
   new Request({
@@ -218,11 +229,25 @@ const loginCheckRequest = (now: number, timeoutMillis: number): Request =>
   })
 
 const requireOptions = (options: Options): Effect.Effect<void, AppServerError> => {
-  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, processNames)
+  const issue = optionIssue(connectionKinds satisfies Kinds<Options>, options, transportNames)
   return issue === undefined
     ? Effect.void
     : Effect.fail(appServerError(new InvalidRequest({ method: "initialize", description: issue })))
 }
+
+/** Makes the function that ends all listeners, subscriptions and waits, because the connection has ended without another one. */
+const makeClose = (router: Router, states: ConnectionStates) => (cause: AppServerError, batch: ReadBatch): void => {
+  if (states.current._tag === "Closed") return
+  router.close(cause, batch)
+  states.close(cause, batch)
+}
+
+/** Makes the effect that checks the login on the current connection. */
+const makeCheckLogin = (states: ConnectionStates, clock: Clock.Clock, timeoutMillis: number) =>
+  Effect.flatMap(
+    states.acquirePeer,
+    (peer) => peer.request(loginCheckRequest(clock.currentTimeMillisUnsafe(), timeoutMillis))
+  )
 
 /** Connects over the transport and initializes the server. */
 export const makeServerConnection = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
@@ -232,37 +257,32 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
 > {
   yield* requireOptions(options)
   const { experimentalApi = true, maxInFlight = 128, restart = false } = options
-  const transport = yield* Transport
   const clock = yield* Clock.Clock
   // The parent of the scope of each connection. It closes after the finalizers below have run.
   const scope = yield* Scope.fork(yield* Effect.scope)
   const states = yield* ConnectionStates.make
   const requestTimeout = Duration.fromInputUnsafe(options.requestTimeout ?? Duration.seconds(60))
   const defaultTimeoutMillis = Duration.toMillis(requestTimeout)
-  let redact: (text: string) => string = identity
+  const known = new KnownServer()
   const router = new Router()
-  const registrations = makeRegistrations(router)
-  const { members, restartHandlers } = registrations
-  logWarnings(router, (text) => redact(text))
+  const sharedRequests = yield* SharedRequests.make
+  const { members, restartHandlers, ...requestHandlers } = makeRegistrations(router)
+  logWarnings(router, known.redact, known.isExpected)
 
-  let serverVersion: string | undefined
-  const withVersions = (error: AppServerError): AppServerError =>
-    serverVersion === undefined ? error : addVersions(error, { serverVersion, protocolVersion: Protocol.version })
-
-  const target = { defaultTimeoutMillis, withVersions }
+  const target = { defaultTimeoutMillis, withVersions: known.withVersions }
   const clientFor = (peer: Peer) =>
     makeClient(clock, { ...target, peer: () => peer, acquirePeer: Effect.succeed(peer), reconnects: () => false })
 
-  const close = (cause: AppServerError, batch: ReadBatch): void => {
-    if (states.current._tag === "Closed") return
-    router.close(cause, batch)
-    states.close(cause, batch)
-  }
+  const close = makeClose(router, states)
 
   const peerOptions: PeerOptions = {
-    ...routeMessages(router, registrations),
+    ...routeMessages(router, requestHandlers),
     maxInFlight,
     maxPermitHold: defaultTimeoutMillis,
+    onRequest: (request) =>
+      known.isShared && restart !== false
+        ? sharedRequests.handle(request, router.onRequest(request), () => states.peer !== undefined)
+        : router.onRequest(request),
     onClose: (error, batch) => {
       if (restart === false) close(error, batch)
       else if (states.peer !== undefined) states.restart(error, batch)
@@ -270,24 +290,29 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   }
 
   const handshake = makeHandshake(options)
-  const open = openConnection(transport, scope, peerOptions, (peer, connection) => {
-    redact = getRedact(connection)
-    return Effect.tap(handshake(peer, clientFor(peer), redact), (metadata) =>
-      Effect.sync(() => {
-        serverVersion = getSupport(metadata.serverVersion) === "unknown" ? undefined : metadata.serverVersion
-      }))
+  const open = openConnection(yield* Transport, scope, peerOptions, (peer, connection) => {
+    known.connected(connection)
+    return Effect.tap(
+      handshake(peer, clientFor(peer), known.redact),
+      (metadata) => Effect.sync(() => known.initialized(metadata))
+    )
   })
 
   const first = yield* Effect.tap(open, (connection) => states.use(connection) ?? Effect.void)
 
   if (restart !== false) {
-    yield* Effect.forkScoped(supervise(first, {
-      schedule: restart,
-      states,
-      reopen: Effect.tap(open, (connection) => recover(connection, clientFor(connection.peer), restartHandlers)),
-      onRestart: (restarts, cause) => router.publish(restartedNotification(restarts, cause), syncBatch),
-      onExhausted: (error) => close(error, syncBatch)
-    }))
+    yield* Effect.forkScoped(
+      supervise(first, {
+        schedule: restart,
+        states,
+        reopen: Effect.tap(
+          open,
+          (connection) => recover(connection, clientFor(connection.peer), restartHandlers, sharedRequests)
+        ),
+        onRestart: (restarts, cause) => router.publish(restartedNotification(restarts, cause), syncBatch),
+        onExhausted: (error) => close(error, syncBatch)
+      }).pipe(Effect.andThen(sharedRequests.retain([])))
+    )
     // Pending requests fail at once, and not after the process has ended.
     yield* Effect.addFinalizer(() => Effect.sync(() => close(scopeClosed(), syncBatch)))
   }
@@ -296,6 +321,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
     metadata: first.metadata,
     requestTimeout,
     experimentalApi,
+    isShared: known.isShared,
     ...makeClient(clock, {
       ...target,
       peer: () => states.peer,
@@ -307,11 +333,9 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
     states: states.stream,
     notifications: fromSubscription(() => router.subscribe(), (subscription) => router.unsubscribe(subscription)),
     ...members,
-    redact: (text) => redact(text),
-    checkLogin: Effect.flatMap(
-      states.acquirePeer,
-      (peer) => peer.request(loginCheckRequest(clock.currentTimeMillisUnsafe(), defaultTimeoutMillis))
-    ),
+    redact: known.redact,
+    withoutDeprecation: known.withoutDeprecation,
+    checkLogin: makeCheckLogin(states, clock, defaultTimeoutMillis),
     pendingServerRequests: () => states.peer?.pendingServerRequests() ?? []
   }
 })

@@ -190,13 +190,17 @@ const maxRemembered = 512
  *
  * Only the methods with warnings get a handler, so other notifications take no more time. The reader logs after the read batch.
  */
-export const logWarnings = (router: Router, redact: (text: string) => string): void => {
+export const logWarnings = (
+  router: Router,
+  redact: (text: string) => string,
+  isExpected: (method: string) => boolean
+): void => {
   const logged = new Set<string>()
   for (const [method, describe] of Object.entries(descriptions) as Array<[string, Describe<any> | undefined]>) {
     if (describe === undefined) continue
     router.addNotificationHandler(method, (event, batch) => {
       const text = event.method === "malformed" ? malformedText(method, event.raw) : describe(event.params)
-      if (text === undefined) return
+      if (text === undefined || isExpected(method)) return
       // `JSON.stringify` copies the text: a slice would keep the whole text in memory.
       const key = JSON.stringify(text.slice(0, maxLength))
       if (logged.has(key)) return

@@ -21,7 +21,8 @@ const maxRemembered = 256
 
 const internalError = -32603
 
-const toIdentity = ({ id, method, params }: IncomingRequest): string =>
+/** Identifies a request. A server counts its ids from 0, so its other fields distinguish it from one of another server. */
+export const toIdentity = ({ id, method, params }: IncomingRequest): string =>
   JSON.stringify([
     id,
     method,

@@ -34,6 +34,10 @@ export interface Peer {
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended. `undefined` while it is open. */
   readonly closed: () => AppServerError | undefined
+  /** Number of read batches. */
+  readonly batches: () => number
+  /** Ends the connection. Does nothing if it has ended. */
+  readonly close: (error: AppServerError) => void
   /** The requests of the server whose handlers can still respond. */
   readonly pendingServerRequests: () => ReadonlyArray<IncomingRequest>
 }
@@ -162,6 +166,8 @@ export const makePeer = Effect.fnUntraced(function*(
   const incoming = yield* IncomingRequests.make(options, writer)
   const outgoing = yield* OutgoingRequests.make(options, (line, request) => {
     if (request.method === options.replayMethod) incoming.startReplay()
+    const issue = writer.sizeIssue(line, request.method)
+    if (issue !== undefined) return outgoing.complete(request, Exit.fail(issue))
     if (direct !== undefined) return writer.buffer(line)
     runFork(connection.send(line)).addObserver((exit) => {
       if (Exit.isFailure(exit)) outgoing.complete(request, exit)
@@ -201,6 +207,8 @@ export const makePeer = Effect.fnUntraced(function*(
 
   return {
     closed: () => closed,
+    batches: () => reader.batches,
+    close,
     pendingServerRequests: () => incoming.list(),
     notify: (method, params) =>
       Effect.suspend(() => closed === undefined ? writer.write({ method, params }, method) : Effect.fail(closed)),

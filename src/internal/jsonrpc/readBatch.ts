@@ -47,7 +47,8 @@ export class BatchReader implements ReadBatch {
   private isFlushed = false
   /** Number of lines that were read since the last actions ran. */
   private deferredLines = 0
-  private batches = 0
+  /** Number of batches that were read. */
+  batches = 0
   private isScheduled = false
 
   constructor(options: Options) {

@@ -46,8 +46,11 @@ const makeState = Effect.fnUntraced(function*(
   yield* warnOfLostLogin(server)
   yield* Effect.forkScoped(warnOfMissingLogin(server))
   yield* recoverMissedCompletions(server, turns)
-  yield* server.addRestartHandler((client) => recoverTurns(client, turns, records))
-  return { server, scope: yield* Effect.scope, records, turns, subAgents, budgets, handlers, audit }
+  const scope = yield* Effect.scope
+  yield* server.addRestartHandler((client, isShared) =>
+    recoverTurns(client, { connection: server, isShared, records, scope, turns })
+  )
+  return { server, scope, records, turns, subAgents, budgets, handlers, audit }
 })
 
 /**

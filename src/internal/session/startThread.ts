@@ -17,7 +17,7 @@ const method = "thread/start"
 
 /** Starts a thread. `layer` are the handlers of the context in which the `Codex` layer was built. */
 export const startThread = Effect.fnUntraced(function*(
-  { handlers: registry, records, server }: SessionState,
+  { handlers: registry, records, server, turns }: SessionState,
   layer: Handlers,
   options: Options<typeof method> = {}
 ): Effect.fn.Return<OpenThread, AppServerError | SandboxConflictError> {
@@ -38,6 +38,7 @@ export const startThread = Effect.fnUntraced(function*(
     const { id } = response.thread
     yield* verifySettings(method, id, fields, fromOpened(response))
     registry.setThread(id, thread)
+    turns.usages.start(id)
     const record = records.note(response, updates, mergeConfig(fields.config))
     record.instructions = getInstructions(fields)
     return new OpenThread(record, records, thread)

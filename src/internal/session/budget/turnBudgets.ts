@@ -281,11 +281,22 @@ export class TurnBudgets {
     return Effect.andThen(
       Effect.yieldNow,
       Effect.suspend(() =>
-        rootId !== undefined && this.continues(rootId)
-          ? Effect.void
-          : Effect.asVoid(awaitWithTimeout(this.server.request("turn/interrupt", { threadId, turnId })))
+        rootId !== undefined && this.continues(rootId) ? Effect.void : Effect.asVoid(awaitWithTimeout(
+          // Otherwise the goal of a turn that ends before the interrupt starts another one.
+          Effect.andThen(
+            rootId === undefined ? Effect.ignore(this.pauseGoal(threadId)) : Effect.void,
+            this.server.request("turn/interrupt", { threadId, turnId })
+          )
+        ))
       )
     )
+  }
+
+  private pauseGoal(threadId: string): Effect.Effect<void, AppServerError> {
+    return Effect.flatMap(this.server.request("thread/goal/get", { threadId }), ({ goal }) =>
+      goal?.status === "active"
+        ? Effect.asVoid(this.server.request("thread/goal/set", { threadId, status: "paused" }))
+        : Effect.void)
   }
 
   /** Whether a turn is running, and no budget or caller interrupts it. */

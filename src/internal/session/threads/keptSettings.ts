@@ -210,13 +210,25 @@ export const openKept = Effect.fnUntraced(function*(
   return updated
 })
 
+/**
+ * Stores a thread that has had no turn. The server cannot resume it otherwise, although a server that has outlived its connection has loaded
+ * it. The server stores the item, which has an unknown type, and does not send it to the model.
+ */
+const store = (server: ServerClient, threadId: string): Effect.Effect<unknown, AppServerError> =>
+  server.requestRaw("thread/inject_items", { threadId, items: [{ type: "effect_codex_stored" }] })
+
 /** Opens a known thread again with its settings, including its model. */
 export const reopenKept = Effect.fnUntraced(function*(
   server: ServerClient,
   id: string,
   record: ThreadRecord
-): Effect.fn.Return<void, AppServerError> {
-  const opened = yield* openKept(server, { method: "thread/resume", id, record, options: {} })
+): Effect.fn.Return<ThreadOpened, AppServerError> {
+  const open = openKept(server, { method: "thread/resume", id, record, options: {} })
+  const opened = yield* Effect.catchIf(
+    open,
+    ({ reason }) => reason._tag === "ThreadNotFound" && reason.state === "unknown",
+    (error) => Effect.andThen(Effect.mapError(store(server, id), () => error), open)
+  )
   const { cwd, effort, model, modelProvider, serviceTier } = record.settings
   const changes = { cwd, effort, model, serviceTier }
   const effective = fromOpened(opened)
@@ -233,6 +245,7 @@ export const reopenKept = Effect.fnUntraced(function*(
     () => Effect.succeed(opened)
   )
   yield* verifySettings("thread/resume", id, { cwd, model, modelProvider }, fromOpened(updated))
+  return updated
 })
 
 /** Fails if a thread that was opened without its settings has other settings than its record. */

@@ -6,19 +6,20 @@ import type { RequestOptions } from "../../connection/options.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { ThreadHandlers } from "../handlers/threadHandlers.ts"
 import { reopenKept } from "./keptSettings.ts"
+import type { ThreadOpened } from "./responses.ts"
 import type { ThreadRecord, ThreadRecords } from "./threadRecords.ts"
 
-/** Opens a thread again with its settings, unless it is open in this restart generation. */
+/** Opens a thread again with its settings. Returns `undefined` if it is open in this restart generation. */
 export const ensureOpen = (
   client: ServerClient,
   record: ThreadRecord,
   records: ThreadRecords
-): Effect.Effect<void, AppServerError> => {
+): Effect.Effect<ThreadOpened | undefined, AppServerError> => {
   const isOpen = () => record.isOpen(records.generation)
   return Effect.suspend(() =>
-    isOpen() ? Effect.void : record.reopening.withPermit(Effect.suspend(() => {
+    isOpen() ? Effect.undefined : record.reopening.withPermit(Effect.suspend(() => {
       const { generation } = records
-      return isOpen() ? Effect.void : reopenKept(client, record.id, record).pipe(
+      return isOpen() ? Effect.undefined : reopenKept(client, record.id, record).pipe(
         Effect.mapError(client.withVersions),
         Effect.tap(() => Effect.sync(() => record.open(generation)))
       )
@@ -43,7 +44,7 @@ export class OpenThread {
     return this.record.id
   }
 
-  ensureOpen(client: ServerClient): Effect.Effect<void, AppServerError> {
+  ensureOpen(client: ServerClient): Effect.Effect<unknown, AppServerError> {
     return ensureOpen(client, this.record, this.records)
   }
 

@@ -103,6 +103,11 @@ export class ThreadRecords {
     return this.records.get(id)
   }
 
+  /** Returns the ids of all threads that this program has opened. */
+  ids(): ReadonlyArray<string> {
+    return [...this.records.keys()]
+  }
+
   /**
    * Runs an effect that opens a thread, with the settings that the server reports meanwhile. A notification may arrive before the fiber
    * of the response resumes.

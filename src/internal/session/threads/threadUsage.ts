@@ -118,7 +118,8 @@ class ThreadUsage {
     const difference = Usage.subtract(total, reported)
     if (Usage.Equivalence(total, reported)) return Usage.zero
     // A killed server may have lost a part of the history, or all of it.
-    if (isNegative(difference) || Usage.Equivalence(request, total)) {
+    const isFirst = Usage.Equivalence(reported, Usage.zero)
+    if (isNegative(difference) || !isFirst && Usage.Equivalence(request, total)) {
       this.thread = total
       return isRunning ? request : Usage.zero
     }
@@ -139,6 +140,11 @@ class ThreadUsage {
     if (!isGuessed) return Usage.zero
     this.turns.set(turnId, { ...usage, turn: Usage.zero })
     return usage.turn
+  }
+
+  /** Notes that the thread has no history. */
+  start(): void {
+    this.reported ??= Usage.zero
   }
 
   /** Notes that the next totals do not continue the last ones. */
@@ -224,6 +230,11 @@ export class ThreadUsages {
   /** Returns the totals of a thread, as far as the server has reported them. */
   getThread(threadId: string): Usage.Tokens {
     return this.threads.get(threadId)?.total ?? Usage.zero
+  }
+
+  /** Notes that a thread is new, so its totals begin at zero. Its first report may be lost with a connection. */
+  start(threadId: string): void {
+    this.thread(threadId).start()
   }
 
   /** Notes that the totals of a thread may change without a report: its history changed, or other clients may use it. */

@@ -18,7 +18,7 @@ import { getOwn } from "../../getOwn.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
 import { ensureOpen } from "../threads/openThread.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
-import type { ThreadRecords } from "../threads/threadRecords.ts"
+import type { ThreadRecord, ThreadRecords } from "../threads/threadRecords.ts"
 import type { AwaitedTurn, TurnEntry, TurnRegistry } from "./turnRegistry.ts"
 import type { TurnState } from "./turnState.ts"
 
@@ -27,10 +27,11 @@ const lastTurns = 20
 
 const decodeTurn = Schema.decodeUnknownOption(Protocol.Turn)
 
+/** Reads the last stored turn of a thread that satisfies a predicate. */
 export const readStoredTurn = (
   server: ServerClient,
   threadId: string,
-  turnId: string
+  predicate: (turn: Protocol.Turn) => boolean
 ): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
   server.requestRaw("thread/turns/list", { threadId, limit: lastTurns, itemsView: "full" }).pipe(
     Effect.map((response) => getOwn(response, "data")),
@@ -47,7 +48,7 @@ export const readStoredTurn = (
     Effect.map((turns) =>
       Option.fromUndefinedOr(
         (Array.isArray(turns) ? turns : []).flatMap((turn) => Option.toArray(decodeTurn(turn)))
-          .find(({ id }) => id === turnId)
+          .find(predicate)
       )
     )
   )
@@ -70,21 +71,55 @@ export const findActive = (
       Effect.ignore
     )
 
-/** Replays the items and the completion of a stored turn to the state that missed them. */
-const replayStoredTurn = (state: TurnState, turn: Protocol.Turn): void => {
-  const { threadId } = state
-  const known = new Set(state.items.map((item) => getOwn(item, "id")))
-  const completedAtMs = (turn.completedAt ?? 0) * 1000
-  for (const item of turn.items) {
-    if (known.has(getOwn(item, "id"))) continue
-    const params = { threadId, turnId: turn.id, item, completedAtMs }
-    state.onNotification({ method: "item/completed", params }, turn.id, syncBatch)
-  }
-  state.onNotification({ method: "turn/completed", params: { threadId, turn } }, turn.id, syncBatch)
+/** Replays a stored turn to the state that missed its events, and its end if it has ended. */
+export const replayStoredTurn = (state: TurnState, turn: Protocol.Turn): void => {
+  state.replay(turn)
+  if (turn.status === "inProgress") return
+  state.onNotification(
+    { method: "turn/completed", params: { threadId: state.threadId, turn } },
+    turn.id,
+    syncBatch
+  )
 }
 
-/** Replays a turn that the server has completed. Any other turn fails with `TurnLost`. */
-const recoverTurn = (server: ServerClient) =>
+/** Whether a turn has ended by itself. A server that starts marks the turns of a killed server as interrupted, without a time. */
+export const hasEnded = ({ completedAt, status }: Protocol.Turn): boolean =>
+  status === "completed" || status === "failed" || status === "interrupted" && Predicate.isNotNullish(completedAt)
+
+/** Whether the server runs a turn on a thread. */
+export const isActive = (server: ServerClient, threadId: string): Effect.Effect<boolean> =>
+  server.requestRaw("thread/read", { threadId }).pipe(
+    Effect.map((response) => getOwn(getOwn(getOwn(response, "thread"), "status"), "type") === "active"),
+    Effect.orElseSucceed(() => false)
+  )
+
+/**
+ * Makes the server report the token usage of a thread again, because the last report of a turn may be lost. It does so only with the whole
+ * history. It sends the report before the response to the next request.
+ */
+export const reportUsage = (
+  { withoutDeprecation }: ServerConnection,
+  client: ServerClient,
+  threadId: string
+): Effect.Effect<void> =>
+  withoutDeprecation(client.requestRaw("thread/resume", { threadId, excludeTurns: false })).pipe(
+    Effect.andThen(client.requestRaw("thread/read", { threadId })),
+    Effect.ignore
+  )
+
+/** Adds an event to a turn in place of those that were lost with a connection. Later events wait. */
+export const markGap = (state: TurnState, turnId: string): void => {
+  const { threadId } = state
+  const method = "effect-codex/restarted" as Protocol.Unrecognized
+  state.onNotification({ method, params: { threadId, turnId } }, turnId, syncBatch)
+  state.startGap()
+}
+
+/**
+ * Replays a turn that has ended meanwhile. A turn that a shared server still runs is joined again: its thread is open, so its next events
+ * arrive. Any other turn fails with `TurnLost`.
+ */
+const recoverTurn = (connection: ServerConnection, server: ServerClient, isShared: boolean) =>
   Effect.fnUntraced(function*({ id: turnId, refCount, state, thread }: TurnEntry) {
     const { threadId } = state
     const lost = (resumable: boolean, description: string) =>
@@ -94,26 +129,35 @@ const recoverTurn = (server: ServerClient) =>
           syncBatch
         )
       )
-    // No caller waits for the turn, so its state on the server does not matter.
-    if (refCount === 0) return yield* lost(true, "the server was restarted before the turn was completed")
-    if (thread === undefined) return yield* lost(false, "the server was restarted, and does not continue sub-agents")
+    // No caller waits for the turn, and a server that was restarted does not run it.
+    if (refCount === 0 && !isShared) return yield* lost(true, "the server was restarted before the turn was completed")
+    if (thread === undefined && !isShared) {
+      return yield* lost(false, "the server was restarted, and does not continue sub-agents")
+    }
+    if (isShared) markGap(state, turnId)
     let resumable = false
-    const found = yield* thread.ensureOpen(server).pipe(
+    const opened = thread === undefined ? Effect.void : thread.ensureOpen(server)
+    const found = yield* opened.pipe(
       Effect.tap(() =>
         Effect.sync(() => {
           resumable = true
         })
       ),
-      Effect.andThen(readStoredTurn(server, threadId, turnId)),
+      Effect.andThen(isShared ? reportUsage(connection, server, threadId) : Effect.void),
+      Effect.andThen(readStoredTurn(server, threadId, ({ id }) => id === turnId)),
       Effect.result
     )
     if (Result.isFailure(found)) {
       // If the connection has ended again, the turn is recovered after the next restart.
       if (found.failure.reason._tag === "ConnectionClosed") return
+      if (resumable && isShared && (yield* isActive(server, threadId))) return state.endGap()
       return yield* lost(resumable, found.failure.message)
     }
     const turn = Option.getOrUndefined(found.success)
-    if (turn?.status === "completed" || turn?.status === "failed") return replayStoredTurn(state, turn)
+    if (turn !== undefined && hasEnded(turn)) return replayStoredTurn(state, turn)
+    if (isShared && turn?.status === "inProgress") return replayStoredTurn(state, turn)
+    // A server stores a turn a moment after it has started it.
+    if (isShared && turn === undefined && (yield* isActive(server, threadId))) return state.endGap()
     return yield* lost(
       true,
       turn === undefined
@@ -139,18 +183,20 @@ const pollMissedCompletion = Effect.fnUntraced(
     for (let pause = firstPause; !isSettled(); pause *= 2) {
       const turnId = id()
       const left = knownAt + maxUnknown - (yield* Clock.currentTimeMillis)
-      const stored = turnId === undefined ? Option.none() : yield* readStoredTurn(server, threadId, turnId).pipe(
-        Effect.timeoutOption(Math.max(left, firstPause)),
-        Effect.map(Option.flatten),
-        Effect.catch((error) =>
-          Effect.as(
-            Effect.logWarning(
-              `Cannot read the state of turn \`${turnId}\` of thread \`${threadId}\`: ${error.message}`
-            ),
-            Option.none()
+      const stored = turnId === undefined ?
+        Option.none() :
+        yield* readStoredTurn(server, threadId, ({ id }) => id === turnId).pipe(
+          Effect.timeoutOption(Math.max(left, firstPause)),
+          Effect.map(Option.flatten),
+          Effect.catch((error) =>
+            Effect.as(
+              Effect.logWarning(
+                `Cannot read the state of turn \`${turnId}\` of thread \`${threadId}\`: ${error.message}`
+              ),
+              Option.none()
+            )
           )
         )
-      )
       if (isSettled()) return
       const now = yield* Clock.currentTimeMillis
       if (Option.isSome(stored) && stored.value.status !== "inProgress") return replayStoredTurn(state, stored.value)
@@ -222,34 +268,75 @@ export const recoverMissedCompletions = Effect.fnUntraced(
   }
 )
 
+/** Fails a compaction whose end was lost. The server does not report it, but a shared server may still run it. */
+const recoverCompaction = Effect.fnUntraced(
+  function*(server: ServerClient, records: ThreadRecords, state: TurnState, isShared: boolean) {
+    const { threadId } = state
+    const record = records.get(threadId)
+    if (isShared && record !== undefined) {
+      const isOpen = yield* Effect.isSuccess(ensureOpen(server, record, records))
+      if (isOpen && (yield* isActive(server, threadId))) return
+    }
+    const description = "the server was restarted and does not report whether the thread was compacted"
+    state.onClose(
+      appServerError(
+        new TurnLost({ threadId, turnId: "", resumable: true, description, lastError: state.lastError })
+      ),
+      syncBatch
+    )
+  }
+)
+
+/** Opens a thread again, and notes the turn that it runs. */
+const reopenThread = (
+  server: ServerClient,
+  record: ThreadRecord,
+  records: ThreadRecords,
+  turns: TurnRegistry
+): Effect.Effect<void, AppServerError> =>
+  Effect.flatMap(
+    ensureOpen(server, record, records),
+    (opened) => opened === undefined ? Effect.void : findActive(server, turns, opened)
+  )
+
+const concurrently = { concurrency: 8, discard: true } as const
+
 /**
  * Recovers all running turns after a restart, before other requests are sent. Their threads are opened again, and so are threads whose turn
  * another client or a goal has started: the goal then continues. Other threads are opened again when they are used.
+ *
+ * Another client of a shared server may start a turn on any thread, so all threads are opened again, in the background.
  */
 export const recoverTurns = Effect.fnUntraced(
-  function*(server: ServerClient, turns: TurnRegistry, records: ThreadRecords): Effect.fn.Return<void> {
+  function*(
+    server: ServerClient,
+    { connection, isShared, records, scope, turns }: {
+      readonly connection: ServerConnection
+      readonly isShared: boolean
+      readonly records: ThreadRecords
+      readonly scope: Scope.Scope
+      readonly turns: TurnRegistry
+    }
+  ): Effect.fn.Return<void> {
     records.generation++
     const active = turns.takeActiveThreads()
-    for (const state of turns.compacting) {
-      state.onClose(
-        appServerError(
-          new TurnLost({
-            threadId: state.threadId,
-            turnId: "",
-            resumable: true,
-            description: "the server was restarted and does not report whether the thread was compacted",
-            lastError: state.lastError
-          })
-        ),
-        syncBatch
-      )
+    if (isShared) {
+      for (const state of turns.unassigned) state.startGap()
     }
-    const running = [...turns.entries.values(), ...turns.watched].filter(({ state }) => state.exit === undefined)
-    yield* Effect.forEach(running, recoverTurn(server), { concurrency: 8, discard: true })
     yield* Effect.forEach(
-      active.flatMap((id) => records.get(id) ?? []).filter(({ isClosed }) => !isClosed),
-      (record) => Effect.ignore(ensureOpen(server, record, records)),
-      { concurrency: 8, discard: true }
+      [...turns.compacting],
+      (state) => recoverCompaction(server, records, state, isShared),
+      concurrently
     )
+    const running = [...turns.entries.values(), ...turns.watched].filter(({ state }) => state.exit === undefined)
+    yield* Effect.forEach(running, recoverTurn(connection, server, isShared), concurrently)
+    const reopen = (ids: ReadonlyArray<string>) =>
+      Effect.forEach(
+        ids.flatMap((id) => records.get(id) ?? []).filter(({ gone, isClosed }) => !isClosed && gone === undefined),
+        (record) => Effect.ignore(reopenThread(server, record, records, turns)),
+        concurrently
+      )
+    yield* reopen(active)
+    if (isShared) yield* Effect.forkIn(reopen(records.ids()), scope)
   }
 )

@@ -18,6 +18,8 @@ import { restoreSettings } from "../threads/keptSettings.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { requestTurn } from "../threads/responses.ts"
 import { awaitWithTimeout } from "./interruptTurn.ts"
+import { findLostStart, withInputId } from "./lostStart.ts"
+import { replayStoredTurn } from "./recoverTurns.ts"
 import { endTurn, TurnHandle } from "./turnHandle.ts"
 import type { TurnEntry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
@@ -96,7 +98,8 @@ const refuseBusy = (start: TurnStart): Effect.Effect<void, AppServerError> =>
  */
 const send = Effect.fnUntraced(function*({ options, session, state, thread }: TurnStart, reservation: Reservation) {
   const { budgets, handlers, server, turns } = session
-  const { context, keepBackgroundTerminals, params } = options
+  const { context, keepBackgroundTerminals } = options
+  const params = yield* withInputId(server, options.params)
   const { threadId } = params
   const turnHandlers = handlers.addTurn(threadId, { options: options.handlers, context, thread: thread.handlers })
   let isSent = false
@@ -116,7 +119,13 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
         }
       })
   ).pipe(
-    Effect.map(({ turn: { id } }): Started => {
+    Effect.map(({ turn: { id } }) => ({ id, lost: undefined })),
+    Effect.catch((error) =>
+      isSent
+        ? Effect.map(findLostStart(server, thread, params, error), (lost) => ({ id: lost.id, lost }))
+        : Effect.fail(error)
+    ),
+    Effect.map(({ id, lost }): Started => {
       thread.record.applyTurnSettings(params, state.hasSettings)
       const isJoined = activeBefore === id || turns.isRunning(threadId, id)
       if (isJoined) turnHandlers.end()
@@ -127,6 +136,8 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
         turnHandlers.end()
         budgets.end(id)
       })
+      if (lost === undefined) turn.state.endGap()
+      else replayStoredTurn(turn.state, lost)
       return { turn, isJoined }
     }),
     Effect.interruptible,

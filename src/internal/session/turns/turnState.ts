@@ -14,7 +14,13 @@ import type * as Protocol from "../../../Protocol.ts"
 import * as TurnView from "../../../TurnView.ts"
 import type * as Usage from "../../../Usage.ts"
 import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
-import type { Delta, DeltaTemplate, NotificationListener } from "../../connection/delta.ts"
+import {
+  type Delta,
+  type DeltaNotification,
+  type DeltaTemplate,
+  isDelta,
+  type NotificationListener
+} from "../../connection/delta.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { Subscription } from "../../connection/subscription.ts"
 import { getOwn } from "../../getOwn.ts"
@@ -44,6 +50,13 @@ const isEnd = Schema.is(Schema.Struct({
     })
   })
 }))
+
+/**
+ * The deltas of texts that the item contains when it completes. Without one delta, the next ones would be appended to the wrong text.
+ */
+const isTextDelta = (event: Protocol.TurnNotification): event is DeltaNotification =>
+  isDelta(event) && event.method !== "item/commandExecution/outputDelta" &&
+  event.method !== "item/fileChange/outputDelta"
 
 const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
 
@@ -105,8 +118,6 @@ export class TurnState implements NotificationListener {
   /** Why the turn has probably ended, although its `turn/completed` was not received. */
   endedBecause: string | undefined
   private onDoubt: (() => void) | undefined
-  /** The part of the turn from before this state has listened, as the server has stored it. */
-  private past: Protocol.Turn | undefined
   /** The view, which is folded once a caller has read it. */
   private live: LiveView<TurnView.TurnView, TurnView.Event> | undefined
   /** The clock of the idle timeout, in milliseconds. `undefined` if the turn has no idle timeout. */
@@ -141,6 +152,12 @@ export class TurnState implements NotificationListener {
   private subscribers: ReadonlyArray<Subscription<Protocol.TurnNotification>> = []
   /** The template of the last delta of this turn. */
   private template: DeltaTemplate | undefined
+  /** The items that have started since events were lost. `undefined` if none were lost. */
+  private startedSinceGap: Set<unknown> | undefined
+  /** The events that have arrived since a gap, until the lost ones are replayed. */
+  private waiting: Array<Protocol.TurnNotification> | undefined
+  /** The items that were replayed after a gap. The server may report their end again. */
+  private readonly replayed = new Set<unknown>()
 
   private readonly usages: ThreadUsages
   private removeListener = (): void => {}
@@ -190,6 +207,60 @@ export class TurnState implements NotificationListener {
     else if (wasActive) this.doubt("its thread is no longer active", batch)
   }
 
+  /**
+   * Notes that events were lost. Later events wait for `endGap`, so that the lost ones can be replayed before. Text deltas of items that have
+   * started before are skipped from now on: their text arrives whole when they complete.
+   */
+  startGap(): void {
+    this.startedSinceGap = new Set()
+    this.waiting ??= []
+  }
+
+  /** Adds the events that have arrived since `startGap`. */
+  endGap(): void {
+    const waiting = this.waiting ?? []
+    this.waiting = undefined
+    for (const event of waiting) {
+      if (this.exit === undefined) this.add(event, syncBatch)
+    }
+  }
+
+  /** Replays what a stored turn contains and the events did not: its start and its completed items. Ends the gap. */
+  replay(turn: Protocol.Turn): void {
+    const { threadId } = this
+    if (!this.started) {
+      const started = { ...turn, items: [], itemsView: "notLoaded" as const }
+      this.apply({ method: "turn/started", params: { threadId, turn: started } }, syncBatch)
+    }
+    const known = new Set(this.items.map(itemId))
+    for (const item of turn.items) {
+      const completedAtMs = getOwn(item, "completedAtMs")
+      const isCompleted = turn.status !== "inProgress" || Predicate.isNumber(completedAtMs)
+      if (!isCompleted || known.has(itemId(item))) continue
+      const params = {
+        threadId,
+        turnId: turn.id,
+        item,
+        completedAtMs: Predicate.isNumber(completedAtMs) ? completedAtMs : (turn.completedAt ?? 0) * 1000
+      }
+      this.apply({ method: "item/completed", params }, syncBatch)
+      this.replayed.add(itemId(item))
+    }
+    this.endGap()
+  }
+
+  /** Whether an event is older than what was replayed: the server may have stored an item before it sends the events of the item. */
+  private isRepeated(event: Protocol.TurnNotification): boolean {
+    if (this.startedSinceGap === undefined) return false
+    if (event.method === "turn/started") return this.started
+    const params = getOwn(event, "params")
+    return this.replayed.has(getOwn(params, "itemId") ?? getOwn(getOwn(params, "item"), "id"))
+  }
+
+  private isAfterGap(event: Protocol.TurnNotification): boolean {
+    return this.startedSinceGap !== undefined && isTextDelta(event) && !this.startedSinceGap.has(event.params.itemId)
+  }
+
   /** Sets the params that are compared with the reports of the server: the settings until `turn/started`, and the first input. */
   expect(params: Protocol.TurnStartParams): void {
     this.requested = params
@@ -236,6 +307,10 @@ export class TurnState implements NotificationListener {
     }
     if (this.exit !== undefined || this.isReleased) return
     if (this.now !== undefined) this.lastEventAt = this.now()
+    if (this.startedSinceGap !== undefined) {
+      if (this.waiting !== undefined) return this.add(delta.event, batch)
+      if (this.isAfterGap(delta.event)) return
+    }
     this.buffer.pushDelta(delta)
     for (const subscriber of this.subscribers) subscriber.offerDelta(delta, batch)
     this.live?.fold(delta.event, batch)
@@ -331,9 +406,11 @@ export class TurnState implements NotificationListener {
   /** Returns the view, and folds it from now on. `pending` are the requests of the turn that wait for a response. */
   getLive(pending: ReadonlyArray<TurnView.PendingRequest>): LiveView<TurnView.TurnView, TurnView.Event> {
     if (this.live !== undefined) return this.live
-    const { exit, past, threadId, turnId = "" } = this
-    const before = past === undefined ? TurnView.empty(threadId, turnId) : TurnView.fromTurn(past, threadId)
-    const view = [...this.buffer.copy(), ...pending].reduce<TurnView.TurnView>(TurnView.reduce, before)
+    const { exit, threadId, turnId = "" } = this
+    const view = [...this.buffer.copy(), ...pending].reduce<TurnView.TurnView>(
+      TurnView.reduce,
+      TurnView.empty(threadId, turnId)
+    )
     this.live = new LiveView<TurnView.TurnView, TurnView.Event>(this.withUsage(view), (view, event) => {
       const next = TurnView.reduce(view, event)
       return next.usage === view.usage ? next : this.withUsage(next)
@@ -353,14 +430,6 @@ export class TurnState implements NotificationListener {
   /** Folds a request of the server, or its end, which is no event of the turn. */
   foldRequest(event: TurnView.Event, batch: ReadBatch): void {
     this.live?.fold(event, batch)
-  }
-
-  /** Adds the part of the turn from before this state has listened. */
-  addPast(turn: Protocol.Turn): void {
-    this.past = turn
-    this.started = true
-    const known = new Set(this.items.map(itemId))
-    this.items = [...turn.items.filter((item) => !known.has(itemId(item))), ...this.items]
   }
 
   unsubscribe(subscription: Subscription<Protocol.TurnNotification>): void {
@@ -383,8 +452,14 @@ export class TurnState implements NotificationListener {
   }
 
   private add(event: Protocol.TurnNotification, batch: ReadBatch): void {
+    if (this.waiting === undefined) this.apply(event, batch)
+    else this.waiting.push(event)
+  }
+
+  private apply(event: Protocol.TurnNotification, batch: ReadBatch): void {
     if (this.isReleased && event.method !== "turn/started" && event.method !== "turn/completed") return
     if (this.now !== undefined && !isRetry(event)) this.lastEventAt = this.now()
+    if (this.isAfterGap(event) || this.isRepeated(event)) return
     this.buffer.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, batch)
     this.live?.fold(event, batch)
@@ -394,6 +469,7 @@ export class TurnState implements NotificationListener {
         this.endedBecause = undefined
         return
       case "item/started":
+        this.startedSinceGap?.add(itemId(event.params.item))
         this.addStarted(event.params.item, batch)
         return
       case "item/completed":
@@ -455,6 +531,7 @@ export class TurnState implements NotificationListener {
     this.subscribers = []
     this.live?.end(toError(exit), batch)
     this.unassigned = []
+    this.waiting = undefined
     for (const callback of this.completeCallbacks.splice(0)) callback()
     this.unsubscribeThread()
     const { exitDeferreds } = this

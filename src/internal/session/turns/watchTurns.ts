@@ -13,7 +13,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SessionState } from "../sessionState.ts"
 import type { OpenThread } from "../threads/openThread.ts"
-import { readStoredTurn } from "./recoverTurns.ts"
+import { readStoredTurn, replayStoredTurn } from "./recoverTurns.ts"
 import { TurnHandle } from "./turnHandle.ts"
 import { toKey, type TurnEntry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
@@ -85,12 +85,18 @@ const watchCurrent = (session: SessionState, thread: WatchedThread): Current | u
   if (own !== undefined) return { handle: new TurnHandle(session, own, true), stop: () => {}, readPast: Effect.void }
   const { stop, turn } = watch(session, thread, turnId, syncBatch)
   turn.state.startedAs = turns.getActive(thread.id)
-  const readPast = readStoredTurn(server, thread.id, turnId).pipe(
-    Effect.map((stored) => {
-      if (Option.isSome(stored)) turn.state.addPast(stored.value)
-    }),
+  // Events wait until the past of the turn is known.
+  turn.state.startGap()
+  const readPast = readStoredTurn(server, thread.id, ({ id }) => id === turnId).pipe(
     // The server has not stored the thread, or no turn of it yet.
-    Effect.catchReasons("AppServerError", { RequestRejected: () => Effect.void, ThreadNotFound: () => Effect.void })
+    Effect.catchReasons("AppServerError", {
+      RequestRejected: () => Effect.succeed(Option.none<Protocol.Turn>()),
+      ThreadNotFound: () => Effect.succeed(Option.none<Protocol.Turn>())
+    }),
+    Effect.map((stored) => {
+      if (Option.isSome(stored)) replayStoredTurn(turn.state, stored.value)
+      else turn.state.endGap()
+    })
   )
   return { handle: new TurnHandle(session, turn), stop, readPast }
 }
@@ -134,7 +140,7 @@ export const watchTurns = (
     Queue.offerUnsafe(queue, current.handle)
   }))
 
-/** Returns a handle of the running turn of a thread. Its events are those from now on, until the scope closes. */
+/** Returns a handle of the running turn of a thread, which works until the scope closes. */
 export const watchCurrentTurn = Effect.fnUntraced(function*(
   session: SessionState,
   thread: WatchedThread

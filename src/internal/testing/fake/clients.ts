@@ -6,6 +6,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type { AppServerError } from "../../../AppServerError.ts"
+import { DuplicateMessages } from "./duplicateMessages.ts"
 
 /** A message that a client sent: a request, a notification or a response. */
 export interface ClientMessage {
@@ -49,7 +50,8 @@ export const makeClients = (options: WireOptions) => {
   const send = Effect.fnUntraced(function*(client: Client, message: object) {
     if (options.latency !== undefined) yield* Effect.sleep(options.latency)
     const line = JSON.stringify(message) + "\n"
-    yield* write(client, options.duplicateMessages === true ? line + line : line)
+    const isDuplicate = options.duplicateMessages === true || (yield* DuplicateMessages)
+    yield* write(client, isDuplicate ? line + line : line)
   })
 
   const forEach = (f: (client: Client) => Effect.Effect<unknown>) => Effect.forEach([...clients], f, { discard: true })

@@ -23,6 +23,12 @@ const addUsage = (
   totalTokens: one.totalTokens + other.totalTokens
 })
 
+/** Adds the tokens of a request to the model to those of the thread, and does not report them. */
+export const recordUsage = (thread: StoredThread, turnId: string, last: Protocol.TokenUsageBreakdown): void => {
+  thread.usage = { last, total: thread.usage === undefined ? last : addUsage(thread.usage.total, last) }
+  thread.usageTurnId = turnId
+}
+
 export const makeThreadEvents = (clients: Clients) => {
   /** Notifies the subscribers of a thread. */
   const notify = (thread: StoredThread, method: string, params: object) =>
@@ -34,10 +40,13 @@ export const makeThreadEvents = (clients: Clients) => {
       : notify(thread, "thread/tokenUsage/updated", { turnId, tokenUsage: { ...thread.usage, modelContextWindow } })
 
   const modelRequest = (thread: StoredThread, turnId: string) =>
-    Effect.andThen(
-      usage(thread, turnId),
-      clients.notify("account/rateLimits/updated", { rateLimits: noLimits }, thread.id)
-    )
+    Effect.suspend(() => {
+      if (thread.usage !== undefined) thread.usageTurnId = turnId
+      return Effect.andThen(
+        usage(thread, turnId),
+        clients.notify("account/rateLimits/updated", { rateLimits: noLimits }, thread.id)
+      )
+    })
 
   return {
     notify,
@@ -47,8 +56,7 @@ export const makeThreadEvents = (clients: Clients) => {
     /** Adds the tokens of a request to the model to those of the thread, and reports them. */
     addUsage: (thread: StoredThread, turnId: string, last: Protocol.TokenUsageBreakdown) =>
       Effect.suspend(() => {
-        thread.usage = { last, total: thread.usage === undefined ? last : addUsage(thread.usage.total, last) }
-        thread.usageTurnId = turnId
+        recordUsage(thread, turnId, last)
         return modelRequest(thread, turnId)
       }),
     status: (thread: StoredThread, status: Protocol.ThreadStatus) =>

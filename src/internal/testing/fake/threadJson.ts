@@ -10,7 +10,7 @@ const ofType = (turn: StoredTurn, wanted: string) => turn.items.filter(({ type }
 
 export const turnJson = (turn: StoredTurn, itemsView: Protocol.TurnItemsViewParam): Protocol.Turn => ({
   id: turn.id,
-  rootTurnId: turn.id,
+  rootTurnId: turn.rootTurnId,
   items: itemsView === "full"
     ? turn.items
     : itemsView === "notLoaded"
@@ -23,6 +23,16 @@ export const turnJson = (turn: StoredTurn, itemsView: Protocol.TurnItemsViewPara
   completedAt: turn.completedAt === null ? null : toSeconds(turn.completedAt),
   durationMs: turn.completedAt === null ? null : turn.completedAt - turn.startedAt
 })
+
+/** A turn in a list. One whose end is not stored was interrupted, if no turn of its thread runs. */
+const listedTurnJson = (
+  thread: StoredThread,
+  turn: StoredTurn,
+  itemsView: Protocol.TurnItemsViewParam
+): Protocol.Turn =>
+  turn.status === "inProgress" && thread.active === undefined
+    ? { ...turnJson(turn, itemsView), status: "interrupted" }
+    : turnJson(turn, itemsView)
 
 /** The turn in the response to `turn/start`. */
 export const startedTurnJson = (turn: StoredTurn): Protocol.Turn => ({
@@ -42,9 +52,40 @@ const toStatus = (thread: StoredThread): Protocol.ThreadStatus => {
   return { type: thread.failed ? "systemError" : "idle" }
 }
 
+/** Number of spawns between a thread and the one that a client started. */
+const getDepth = ({ parent }: StoredThread): number => parent === undefined ? 0 : 1 + getDepth(parent.thread)
+
+const getRoot = (thread: StoredThread): StoredThread =>
+  thread.parent === undefined ? thread : getRoot(thread.parent.thread)
+
+const toSource = (thread: StoredThread): Protocol.SessionSource => {
+  switch (thread.parent?.kind) {
+    case undefined:
+      return "vscode"
+    case "review":
+      return { subAgent: "review" }
+    case "spawn":
+      return {
+        subAgent: { thread_spawn: { parent_thread_id: thread.parent.thread.id, depth: getDepth(thread) } }
+      }
+  }
+}
+
+/** Whether a list of threads has a thread. By default it has no sub-agents. */
+export const isListed = (
+  { parent }: StoredThread,
+  sourceKinds: ReadonlyArray<Protocol.ThreadSourceKind> | null | undefined
+): boolean => {
+  const kinds = sourceKinds ?? []
+  if (parent === undefined) return kinds.length === 0 || kinds.includes("vscode")
+  return kinds.includes("subAgent") ||
+    kinds.includes(parent.kind === "review" ? "subAgentReview" : "subAgentThreadSpawn")
+}
+
 export const threadJson = (thread: StoredThread, withTurns = false): Protocol.Thread => ({
   id: thread.id,
-  sessionId: thread.id,
+  sessionId: thread.loaded ? getRoot(thread).id : thread.id,
+  parentThreadId: thread.parent?.thread.id ?? null,
   forkedFromId: thread.forkedFromId,
   preview: thread.preview,
   ephemeral: thread.ephemeral,
@@ -58,9 +99,10 @@ export const threadJson = (thread: StoredThread, withTurns = false): Protocol.Th
   path: thread.ephemeral ? null : `/codex/sessions/${thread.id}.jsonl`,
   cwd: thread.settings.cwd,
   cliVersion: Protocol.version,
-  source: "appServer",
+  source: toSource(thread),
+  threadSource: thread.parent === undefined ? null : "subagent",
   name: thread.name,
-  turns: withTurns ? thread.turns.map((turn) => turnJson(turn, "full")) : []
+  turns: withTurns ? thread.turns.map((turn) => listedTurnJson(thread, turn, "full")) : []
 })
 
 /** The response that opens a thread. */
@@ -104,7 +146,7 @@ export const turnsPage = (
   }
   const data = turns.slice(start, start + Math.max(1, limit ?? defaultLimit))
   return Effect.succeed({
-    data: data.map((turn) => turnJson(turn, itemsView ?? "summary")),
+    data: data.map((turn) => listedTurnJson(thread, turn, itemsView ?? "summary")),
     nextCursor: start + data.length < turns.length ? `after:${data.at(-1)!.id}` : null,
     backwardsCursor: data[0] === undefined ? null : `at:${data[0].id}`
   })

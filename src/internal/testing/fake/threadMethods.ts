@@ -3,16 +3,23 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { Clients } from "./clients.ts"
+import type { Goals } from "./goals.ts"
 import { type Methods, reject } from "./methods.ts"
 import { openSettings, readConfig } from "./settings.ts"
 import type { ThreadEvents } from "./threadEvents.ts"
-import { openedThreadJson, page, threadJson, turnsPage } from "./threadJson.ts"
+import { isListed, openedThreadJson, page, threadJson, turnsPage } from "./threadJson.ts"
 import { type StoredThread, type ThreadStore, toSeconds } from "./threadStore.ts"
+import type { TurnPlayer } from "./turnPlayer.ts"
 
 interface Fake {
   readonly clients: Clients
   readonly store: ThreadStore
   readonly events: ThreadEvents
+}
+
+interface OpenFake extends Fake {
+  readonly goals: Goals
+  readonly player: TurnPlayer
 }
 
 /** The real server lists the turns of a thread without turns only once it has read the thread from its file. */
@@ -22,7 +29,7 @@ const checkListable = (thread: StoredThread) =>
     : reject("list_turns is not supported yet", -32601)
 
 /** `thread/start`, `thread/resume`, `thread/fork` and what changes an open thread. */
-export const openMethods = ({ clients, events, store }: Fake) => {
+export const openMethods = ({ clients, events, goals, player, store }: OpenFake) => {
   /** The response that opens a thread. The server deprecates the history in it. */
   const opened = Effect.fnUntraced(function*(
     thread: StoredThread,
@@ -54,9 +61,12 @@ export const openMethods = ({ clients, events, store }: Fake) => {
       const result = yield* opened(thread, params)
       if (params.excludeTurns !== true) yield* checkListable(thread)
       const turnId = params.excludeTurns === true ? thread.usageTurnId : thread.turns.at(-1)?.id
-      return wasLoaded && params.excludeTurns === true
-        ? { result }
-        : { result, after: events.usage(thread, turnId) }
+      if (wasLoaded) return params.excludeTurns === true ? { result } : { result, after: events.usage(thread, turnId) }
+      const resumeGoal = Effect.andThen(goals.updated(thread, null), player.continueGoal(thread))
+      return {
+        result,
+        after: Effect.andThen(events.usage(thread, turnId), thread.goal === undefined ? Effect.void : resumeGoal)
+      }
     }),
     "thread/fork": Effect.fnUntraced(function*(params) {
       const thread = yield* store.create(params, yield* store.getStored(params.threadId))
@@ -127,13 +137,16 @@ export const readMethods = ({ events, store }: Fake) =>
     "thread/list": Effect.fnUntraced(function*(params) {
       const archived = params.archived ?? false
       const listed = store.all().filter((thread) =>
-        thread.stored && thread.archived === archived && (archived || thread.turns.length > 0)
+        thread.stored && thread.archived === archived && (archived || thread.turns.length > 0) &&
+        isListed(thread, params.sourceKinds)
       )
       const key = Predicate.isNullish(params.sortKey) || params.sortKey === "created_at" ? "createdAt" : "updatedAt"
       const sorted = listed.toSorted((one, other) => one[key] - other[key])
       if (params.sortDirection !== "asc") sorted.reverse()
-      // The real server omits the origin of a fork in a list.
-      const entries = sorted.map((thread) => Object.assign(threadJson(thread), { forkedFromId: null }))
+      // The real server omits the origin of a fork and of a sub-agent in a list.
+      const entries = sorted.map((thread) =>
+        Object.assign(threadJson(thread), { forkedFromId: null, sessionId: thread.id, threadSource: null })
+      )
       return { result: yield* page("threads", entries, params) }
     }),
     "thread/loaded/list": Effect.fnUntraced(function*(params) {

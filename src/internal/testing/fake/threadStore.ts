@@ -10,6 +10,8 @@ import { type OpenParams, openSettings, readConfig, type Settings } from "./sett
 
 export interface StoredTurn {
   readonly id: string
+  /** The id of the turn that this one works for, or its own id. */
+  readonly rootTurnId: string
   status: "inProgress" | "completed" | "interrupted" | "failed"
   error: Protocol.TurnError | null
   readonly items: Array<Protocol.ThreadItem>
@@ -21,20 +23,49 @@ export interface StoredTurn {
 /** A turn in progress. */
 export interface ActiveTurn {
   readonly stored: StoredTurn
+  /** The turn in `turn/started`, whose id `turn/interrupt` expects. A review starts with another id than it ends with. */
+  readonly started: StoredTurn
   readonly steers: Queue.Queue<ReadonlyArray<Protocol.UserInputParam>>
   readonly interrupted: Deferred.Deferred<never, Interrupted>
   /** Completed when the script has ended, by itself or by the interruption. */
   readonly stopped: Deferred.Deferred<void>
   /** Completed when `turn/interrupt` has its response, which precedes the end of the turn. */
   readonly responded: Deferred.Deferred<void>
+  /** Completed when the turn has ended. */
+  readonly ended: Deferred.Deferred<StoredTurn>
   /** Ids of the requests that the interruption left without a response. */
   readonly unresolved: Array<number>
-  started: boolean
+  /** What the script does after the end of the turn. */
+  readonly late: Array<Effect.Effect<unknown>>
+  hasStarted: boolean
+}
+
+export const isReview = ({ started, stored }: ActiveTurn): boolean => started !== stored
+
+/** The goal that a thread works on. */
+export interface StoredGoal {
+  objective: string
+  status: Protocol.ThreadGoalStatus
+  tokenBudget: number | null
+  tokensUsed: number
+  /** In milliseconds. */
+  timeUsed: number
+  /** When its time was counted last, in milliseconds. */
+  countedAt: number
+  readonly createdAt: number
+  updatedAt: number
+}
+
+/** The thread that a sub-agent or a reviewer works for. */
+export interface Parent {
+  readonly thread: StoredThread
+  readonly kind: "spawn" | "review"
 }
 
 export interface StoredThread {
   readonly id: string
   readonly forkedFromId: string | null
+  readonly parent: Parent | undefined
   readonly ephemeral: boolean
   readonly createdAt: number
   updatedAt: number
@@ -49,11 +80,12 @@ export interface StoredThread {
   failed: boolean
   settings: Settings
   usage: { readonly total: Protocol.TokenUsageBreakdown; readonly last: Protocol.TokenUsageBreakdown } | undefined
-  /** The turn that made the last request to the model. */
+  /** The turn of the last report of the usage. */
   usageTurnId: string | undefined
   readonly turns: Array<StoredTurn>
-  /** Number of turns that were copied from the thread that this one was forked from. */
-  readonly inherited: number
+  /** The first turn that the client has not marked as read. */
+  firstUnread: string | undefined
+  goal: StoredGoal | undefined
   /** Commands in progress, by process id. A command that outlives its turn is a background terminal. */
   readonly processes: Map<string, Protocol.ThreadItem & { readonly type: "commandExecution" }>
   active: ActiveTurn | undefined
@@ -61,10 +93,41 @@ export interface StoredThread {
 
 export const toSeconds = (millis: number): number => Math.floor(millis / 1000)
 
+type NewThread = Pick<StoredThread, "settings"> & Partial<StoredThread>
+
 export const makeThreadStore = () => {
   const threads = new Map<string, StoredThread>()
   let lastId = 0
   const newId = (prefix: string) => `${prefix}-${++lastId}`
+
+  const add = (given: NewThread): Effect.Effect<StoredThread> =>
+    Effect.map(Clock.currentTimeMillis, (now) => {
+      const thread: StoredThread = {
+        id: newId("thread"),
+        forkedFromId: null,
+        parent: undefined,
+        ephemeral: false,
+        createdAt: toSeconds(now),
+        updatedAt: toSeconds(now),
+        name: null,
+        preview: "",
+        stored: false,
+        archived: false,
+        loaded: true,
+        reopened: false,
+        failed: false,
+        usage: undefined,
+        usageTurnId: undefined,
+        turns: [],
+        firstUnread: undefined,
+        goal: undefined,
+        processes: new Map(),
+        active: undefined,
+        ...given
+      }
+      threads.set(thread.id, thread)
+      return thread
+    })
 
   return {
     newId,
@@ -94,41 +157,30 @@ export const makeThreadStore = () => {
 
     /** Creates a thread, as a copy of `source` if it is a fork. */
     create: Effect.fnUntraced(function*(params: OpenParams, source?: StoredThread) {
-      const now = toSeconds(yield* Clock.currentTimeMillis)
-      const config = yield* readConfig(params)
-      const thread: StoredThread = {
-        id: newId("thread"),
+      const method = source === undefined ? "thread/start" : "thread/fork"
+      return yield* add({
         forkedFromId: source?.id ?? null,
         ephemeral: params.ephemeral ?? false,
-        createdAt: now,
-        updatedAt: now,
         name: source?.name ?? null,
         preview: source?.preview ?? "",
         stored: source !== undefined && params.ephemeral !== true,
-        archived: false,
-        loaded: true,
-        reopened: false,
-        failed: false,
-        settings: openSettings(source === undefined ? "thread/start" : "thread/fork", params, config, source?.settings),
+        settings: openSettings(method, params, yield* readConfig(params), source?.settings),
         usage: source?.usage,
         usageTurnId: source?.usageTurnId,
-        turns: source?.turns.map((turn) => ({ ...turn, items: turn.items.slice() })) ?? [],
-        inherited: source?.turns.length ?? 0,
-        processes: new Map(),
-        active: undefined
-      }
-      threads.set(thread.id, thread)
-      return thread
+        turns: source?.turns.map((turn) => ({ ...turn, items: turn.items.slice() })) ?? []
+      })
     }),
 
-    /** Unloads every thread and interrupts its turn, as when the process ends. */
+    /** Creates the thread of a sub-agent or a reviewer. */
+    createChild: (parent: Parent, child: NewThread) =>
+      add({ parent, ephemeral: parent.thread.ephemeral, stored: !parent.thread.ephemeral, ...child }),
+
+    /** Unloads every thread, as when the process ends. */
     unloadAll: () => {
       for (const thread of threads.values()) {
         thread.loaded = false
         thread.failed = false
         thread.processes.clear()
-        if (thread.active === undefined) continue
-        thread.active.stored.status = "interrupted"
         thread.active = undefined
       }
     }

@@ -5,11 +5,18 @@ import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Protocol from "../../../Protocol.ts"
-import { type ExitOptions, RequestFailed, type TurnContext } from "../../../testing/TurnScript.ts"
+import {
+  type ExitOptions,
+  RequestFailed,
+  type Script,
+  type SubAgent,
+  TurnContext
+} from "../../../testing/TurnScript.ts"
 import { decoderFor } from "../../connection/codec.ts"
 import { describeIssue } from "../../schemaIssue.ts"
 import type { AccountLimits } from "./accountLimits.ts"
 import type { Clients } from "./clients.ts"
+import type { Goals } from "./goals.ts"
 import type { ThreadEvents } from "./threadEvents.ts"
 import type { ActiveTurn, StoredThread, ThreadStore } from "./threadStore.ts"
 
@@ -19,7 +26,28 @@ export interface Fake {
   readonly store: ThreadStore
   readonly events: ThreadEvents
   readonly limits: AccountLimits
+  readonly goals: Goals
+  /** The script of the next turn. */
+  readonly script: () => Script
   readonly exit: (options?: ExitOptions) => Effect.Effect<void>
+}
+
+/** What the script of a turn reports, and where. */
+export interface Reports {
+  readonly notify: (method: string, params: object) => Effect.Effect<void>
+  /** Adds the tokens of a request to the model. */
+  readonly addUsage: (tokens: Protocol.TokenUsageBreakdown) => Effect.Effect<void>
+  /** Ends a request to the model that was cut off. */
+  readonly cutRequest: Effect.Effect<void>
+}
+
+/** A turn and the script that it plays. */
+export interface ScriptedTurn {
+  readonly thread: StoredThread
+  readonly active: ActiveTurn
+  readonly params: Protocol.TurnStartParams
+  readonly script: Script
+  readonly reports: Reports
 }
 
 /** The flag of a thread that waits for a response, by the method of the request. */
@@ -29,6 +57,8 @@ const waitingFlags: Readonly<Record<string, "waitingOnApproval" | "waitingOnUser
   "item/permissions/requestApproval": "waitingOnApproval",
   "item/tool/requestUserInput": "waitingOnUserInput"
 }
+
+export const toInput = (text: string) => [{ type: "text" as const, text, text_elements: [] }]
 
 export const toText = (input: ReadonlyArray<Protocol.UserInputParam>): string =>
   input.flatMap((item) => item.type === "text" ? [item.text] : []).join("\n")
@@ -48,17 +78,21 @@ const decodeResponse = <M extends keyof Protocol.ServerRequests>(
   return Effect.fail(new RequestFailed({ method, reason: "invalid", message }))
 }
 
-/** Sends a notification of a turn, and records its items. */
+export const getItem = (params: object): Protocol.ThreadItem | undefined =>
+  Predicate.hasProperty(params, "item") ? params.item as Protocol.ThreadItem : undefined
+
+/** Sends a notification of a turn, and records its items in a stored turn. */
 export const emit = (
   { events }: Fake,
   thread: StoredThread,
   { stored }: ActiveTurn,
   method: string,
-  params: object
+  params: object,
+  { items } = stored
 ): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const item = Predicate.hasProperty(params, "item") ? params.item as Protocol.ThreadItem : undefined
-    if (method === "item/completed" && item !== undefined) stored.items.push(item)
+    const item = getItem(params)
+    if (method === "item/completed" && item !== undefined) items.push(item)
     if (item?.type === "commandExecution" && Predicate.isString(item.processId)) {
       if (method === "item/started") thread.processes.set(item.processId, item)
       else if (method === "item/completed") thread.processes.delete(item.processId)
@@ -66,19 +100,37 @@ export const emit = (
     return events.notify(thread, method, { turnId: stored.id, ...params })
   })
 
-/** Sends the input of a turn as an item. */
-export const emitInput = Effect.fnUntraced(function*(
-  fake: Fake,
-  thread: StoredThread,
-  active: ActiveTurn,
-  input: ReadonlyArray<Protocol.UserInputParam>
-) {
-  if (input.length === 0) return
-  const item = { type: "userMessage", id: fake.store.newId("input"), clientId: null, content: input }
+export const makeReports = (fake: Fake, thread: StoredThread, active: ActiveTurn): Reports => {
+  const { events, goals } = fake
+  const turnId = active.stored.id
+  return {
+    notify: (method, params) => emit(fake, thread, active, method, params),
+    addUsage: (tokens) =>
+      Effect.andThen(
+        events.addUsage(thread, turnId, tokens),
+        // The tokens that the provider had cached do not count.
+        goals.count(thread, tokens.totalTokens - tokens.cachedInputTokens)
+      ),
+    cutRequest: Effect.andThen(events.modelRequest(thread, turnId), goals.count(thread, 0))
+  }
+}
+
+/** Starts and completes an item. */
+export const emitItem = Effect.fnUntraced(function*({ notify }: Pick<Reports, "notify">, item: object) {
   const now = yield* Clock.currentTimeMillis
-  yield* emit(fake, thread, active, "item/started", { item, startedAtMs: now })
-  yield* emit(fake, thread, active, "item/completed", { item, completedAtMs: now })
+  yield* notify("item/started", { item, startedAtMs: now })
+  yield* notify("item/completed", { item, completedAtMs: now })
 })
+
+/** Sends the input of a turn as an item. */
+export const emitInput = (
+  { store }: Fake,
+  reports: Reports,
+  input: ReadonlyArray<Protocol.UserInputParam>
+): Effect.Effect<void> =>
+  input.length === 0
+    ? Effect.void
+    : emitItem(reports, { type: "userMessage", id: store.newId("input"), clientId: null, content: input })
 
 const request = Effect.fnUntraced(function*<M extends keyof Protocol.ServerRequests>(
   { clients, events }: Fake,
@@ -105,33 +157,39 @@ const request = Effect.fnUntraced(function*<M extends keyof Protocol.ServerReque
 
 export const makeTurnContext = (
   fake: Fake,
-  thread: StoredThread,
-  active: ActiveTurn,
-  params: Protocol.TurnStartParams
+  { active, params, reports, thread }: ScriptedTurn,
+  subAgent: (task: string, script: Script, options?: { readonly model?: string | undefined }) => Effect.Effect<SubAgent>
 ): TurnContext["Service"] => {
-  const { clients, events, limits, store } = fake
+  const { clients, goals, limits, store } = fake
   const turnId = active.stored.id
-  const notify = (method: string, params: object) => emit(fake, thread, active, method, params)
   const sendRequest: TurnContext["Service"]["request"] = (method, params) =>
     request(fake, thread, active, method, params)
-  return {
+  const context = TurnContext.of({
     threadId: thread.id,
     turnId,
     params,
     text: toText(params.input),
-    // New input cancels the request to the model that is in flight, which the server reports like any other.
+    // New input cancels the request to the model that is in flight.
     nextSteer: Effect.tap(
       Queue.take(active.steers),
-      (input) => Effect.andThen(events.modelRequest(thread, turnId), emitInput(fake, thread, active, input))
+      (input) => Effect.andThen(reports.cutRequest, emitInput(fake, reports, input))
     ),
-    emit: notify,
-    notify,
+    emit: reports.notify,
+    notify: reports.notify,
     request: sendRequest,
     ask: sendRequest,
-    usage: (last) => events.addUsage(thread, turnId, last),
     rateLimits: (limit) => limits.report(limit, thread.id),
+    usage: reports.addUsage,
+    retry: (error) => Effect.andThen(reports.cutRequest, reports.notify("error", { error, willRetry: true })),
+    updateGoal: (status) => goals.end(thread, turnId, status),
+    subAgent,
+    late: (action) =>
+      Effect.sync(() => {
+        active.late.push(Effect.ignoreCause(Effect.provideService(action, TurnContext, context), { log: true }))
+      }),
     newId: store.newId,
     line: clients.writeLine,
     exit: fake.exit
-  }
+  })
+  return context
 }

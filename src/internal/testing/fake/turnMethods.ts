@@ -1,12 +1,14 @@
-/** The methods that start and steer turns, and those about background terminals. */
+/** The methods that start and steer turns, and those about goals and background terminals. */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import { itemCompleted, itemStarted, type Script } from "../../../testing/TurnScript.ts"
+import { type Goals, toGoalJson } from "./goals.ts"
 import { type Methods, reject } from "./methods.ts"
 import { fromShellCommand } from "./shellCommand.ts"
 import type { ThreadEvents } from "./threadEvents.ts"
 import { page, startedTurnJson } from "./threadJson.ts"
-import type { ThreadStore } from "./threadStore.ts"
+import { isReview, type ThreadStore } from "./threadStore.ts"
+import { toInput } from "./turnContext.ts"
 import type { TurnPlayer } from "./turnPlayer.ts"
 
 const compaction: Script = (turn) => {
@@ -14,7 +16,7 @@ const compaction: Script = (turn) => {
   return Effect.andThen(itemStarted(item), itemCompleted(item))
 }
 
-/** `turn/start`, `turn/steer`, `turn/interrupt` and `thread/compact/start`. */
+/** `turn/start`, `turn/steer`, `turn/interrupt`, `review/start` and `thread/compact/start`. */
 export const turnMethods = (fake: {
   readonly store: ThreadStore
   readonly events: ThreadEvents
@@ -28,6 +30,16 @@ export const turnMethods = (fake: {
       const thread = yield* store.getLoaded({ threadId })
       return yield* player.begin(thread, { threadId, input: [] }, compaction, () => ({}))
     }),
+    "review/start": Effect.fnUntraced(function*({ target, threadId }) {
+      const thread = yield* store.getLoaded({ threadId })
+      if (target.type === "custom" && target.instructions.trim() === "") {
+        return yield* reject("instructions must not be empty")
+      }
+      return yield* player.review(thread, target, (turn, title) => {
+        const items = [{ type: "userMessage" as const, id: turn.id, clientId: null, content: toInput(title) }]
+        return { turn: { ...startedTurnJson(turn), rootTurnId: null, items }, reviewThreadId: threadId }
+      })
+    }),
     "turn/start": Effect.fnUntraced(function*(params) {
       const thread = yield* store.getLoaded(params)
       // The real server sends this before its response or soon after it.
@@ -35,6 +47,9 @@ export const turnMethods = (fake: {
       const { active } = thread
       if (active === undefined) {
         return yield* player.begin(thread, params, fake.script(), (turn) => ({ turn: startedTurnJson(turn) }))
+      }
+      if (isReview(active)) {
+        return yield* reject("failed to submit turn input: ActiveTurnNotSteerable { turn_kind: Review }", -32603)
       }
       // In the real server, too, the input joins the turn in progress.
       yield* Queue.offer(active.steers, params.input)
@@ -46,20 +61,48 @@ export const turnMethods = (fake: {
       if (active.stored.id !== expectedTurnId) {
         return yield* reject(`expected active turn id \`${expectedTurnId}\` but found \`${active.stored.id}\``)
       }
+      if (isReview(active)) return yield* reject("cannot steer a review turn")
       yield* Queue.offer(active.steers, input)
       return { result: { turnId: active.stored.id } }
     }),
     "turn/interrupt": Effect.fnUntraced(function*({ threadId, turnId }) {
       const { active } = yield* store.getLoaded({ threadId })
       if (turnId === "") return { result: {}, ...(active === undefined ? {} : player.interrupt(active)) }
-      if (active === undefined || !active.started) return yield* reject("no active turn to interrupt")
-      if (active.stored.id !== turnId) {
-        return yield* reject(`expected active turn id ${turnId} but found ${active.stored.id}`)
+      if (active === undefined || !active.hasStarted) return yield* reject("no active turn to interrupt")
+      if (active.started.id !== turnId) {
+        return yield* reject(`expected active turn id ${turnId} but found ${active.started.id}`)
       }
       return { result: {}, ...player.interrupt(active) }
     })
   } satisfies Methods
 }
+
+/** The methods about goals. */
+export const goalMethods = ({ events, goals, player }: {
+  readonly events: ThreadEvents
+  readonly goals: Goals
+  readonly player: TurnPlayer
+}) =>
+  ({
+    "thread/goal/set": Effect.fnUntraced(function*(params) {
+      const thread = yield* goals.getThread(params)
+      const goal = yield* goals.set(thread, params)
+      return {
+        result: { goal: toGoalJson(thread, goal) },
+        after: Effect.andThen(goals.updated(thread, null), player.continueGoal(thread))
+      }
+    }),
+    "thread/goal/get": Effect.fnUntraced(function*(params) {
+      const thread = yield* goals.getThread(params)
+      return { result: { goal: thread.goal === undefined ? null : toGoalJson(thread, thread.goal) } }
+    }),
+    "thread/goal/clear": Effect.fnUntraced(function*(params) {
+      const thread = yield* goals.getThread(params)
+      const cleared = thread.goal !== undefined
+      thread.goal = undefined
+      return { result: { cleared }, ...(cleared ? { after: events.notify(thread, "thread/goal/cleared", {}) } : {}) }
+    })
+  }) satisfies Methods
 
 /** The methods about background terminals. */
 export const terminalMethods = ({ events, store }: { readonly store: ThreadStore; readonly events: ThreadEvents }) =>

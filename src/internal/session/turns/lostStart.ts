@@ -1,0 +1,58 @@
+/** Finds a turn that a shared server has started, although the connection ended before the response to `turn/start` arrived. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import { type AppServerError } from "../../../AppServerError.ts"
+import type * as Protocol from "../../../Protocol.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { getOwn } from "../../getOwn.ts"
+import type { OpenThread } from "../threads/openThread.ts"
+import { isActive, readStoredTurn, reportUsage } from "./recoverTurns.ts"
+
+/** A thread is active a moment before the server stores the input of its turn. */
+const untilStored = Schedule.spaced("50 millis").pipe(Schedule.upTo({ duration: "5 seconds" }))
+
+/**
+ * Adds an id to the input of a turn, by which the turn is found on a shared server. The server stores the id with the input, and repeats it in
+ * the item of the input.
+ */
+export const withInputId = (
+  { isShared }: ServerConnection,
+  params: Protocol.TurnStartParams
+): Effect.Effect<Protocol.TurnStartParams> =>
+  Effect.sync(() =>
+    isShared ? { ...params, clientUserMessageId: params.clientUserMessageId ?? globalThis.crypto.randomUUID() } : params
+  )
+
+/** Waits for the next connection, and returns the turn with the input. Fails with `error` if the server has no such turn. */
+export const findLostStart = (
+  server: ServerConnection,
+  thread: OpenThread,
+  { clientUserMessageId, threadId }: Protocol.TurnStartParams,
+  error: AppServerError
+): Effect.Effect<Protocol.Turn, AppServerError> => {
+  const hasInput = ({ items }: Protocol.Turn) => items.some((item) => getOwn(item, "clientId") === clientUserMessageId)
+  const read = thread.request(server, "thread/turns/list", (client) =>
+    Effect.all({
+      mayFollow: isActive(client, threadId),
+      turn: readStoredTurn(client, threadId, hasInput).pipe(
+        Effect.tap(Option.match({
+          onNone: () => Effect.void,
+          onSome: () => reportUsage(server, client, threadId)
+        })),
+        Effect.catchIf(({ reason }) => reason._tag !== "ConnectionClosed", () => Effect.succeedNone)
+      )
+    }))
+  const find = Effect.flatMap(
+    read,
+    ({ mayFollow, turn }): Effect.Effect<Protocol.Turn, "notStored" | "notFound"> =>
+      Option.match(turn, {
+        onNone: () => Effect.fail(mayFollow ? "notStored" : "notFound"),
+        onSome: Effect.succeed
+      })
+  )
+  return error.reason._tag !== "ConnectionClosed" || !server.isShared ? Effect.fail(error) : find.pipe(
+    Effect.retry({ while: (failure) => failure === "notStored", schedule: untilStored }),
+    Effect.mapError(() => error)
+  )
+}
