@@ -7,18 +7,20 @@ import { texts } from "./texts.ts"
 export interface Plan {
   /**
    * The work of the server after all turns have started: deltas as fast as the client reads, one paced write for each delta, or long
-   * lines. With `real` the server is Codex.
+   * lines. With `real` the server is Codex. With `fold` there is no server: the client folds notifications that it has parsed.
    */
-  readonly kind: "flood" | "paced" | "big" | "real"
+  readonly kind: "flood" | "paced" | "big" | "real" | "fold"
   /**
-   * The work of the client: read the events of each turn in arrays or one by one, at once or slowly, its text, or only its result. Or
-   * send requests, sequentially or a thousand at once.
+   * The work of the client: read the events of each turn in arrays or one by one, at once or slowly, its text, its view, or only its
+   * result. Or send requests, sequentially or a thousand at once. Or fold events into the view of their thread.
    */
-  readonly mode?: "arrays" | "each" | "text" | "run" | "slow" | "sequential" | "concurrent"
+  readonly mode?: "arrays" | "each" | "text" | "view" | "run" | "slow" | "sequential" | "concurrent" | "thread"
   /** The number of concurrent turns, each on a thread of its own. Their messages are interleaved. */
   readonly turns: number
   /** The number of messages of all turns together, or of requests. With `real`: the number of turns for each thread. */
   readonly messages: number
+  /** With `fold`: the number of items that each turn already has. */
+  readonly items?: number
   /** With `paced`: messages a second, and whether the server sleeps between them instead of polling the clock. */
   readonly rate?: number
   readonly sleep?: boolean
@@ -67,6 +69,13 @@ export const end = (more: Measurement = {}): void => {
   const wallMs = performance.now() - wall
   const { system, user } = process.cpuUsage(cpu)
   measured = { wallMs, cpuMs: (user + system) / 1000, rssMb: process.resourceUsage().maxRSS / 1024, ...more }
+}
+
+/** The heap size after a collection, in megabytes. Needs `--expose-gc`. */
+export const heapMb = (): number => {
+  globalThis.gc!()
+  globalThis.gc!()
+  return process.memoryUsage().heapUsed / 1e6
 }
 
 /** CPU time of this process and of its exited children, in milliseconds, where the system reports it. */

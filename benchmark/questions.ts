@@ -1,7 +1,16 @@
 /** The questions of the benchmark: which clients run which plan, and the target of this package. */
 import type { Plan } from "./plan.ts"
 
-export type Client = "count" | "raw" | "readline" | "vscodeJsonrpc" | "acp" | "codexSdk" | "naiveEffect" | "effectCodex"
+export type Client =
+  | "count"
+  | "raw"
+  | "readline"
+  | "vscodeJsonrpc"
+  | "acp"
+  | "codexSdk"
+  | "naiveEffect"
+  | "effectCodex"
+  | "turnView"
 
 /** A client and its plan: one row of a table. */
 export interface Case {
@@ -47,7 +56,8 @@ const names: Record<Client, string> = {
   acp: "@agentclientprotocol/sdk",
   codexSdk: "@openai/codex-sdk",
   naiveEffect: "naive Effect pipeline",
-  effectCodex: "effect-codex"
+  effectCodex: "effect-codex",
+  turnView: "effect-codex"
 }
 
 const cases = (clients: ReadonlyArray<Client>, plan: Plan): ReadonlyArray<Case> =>
@@ -66,6 +76,7 @@ const micros = (label: string, messages: number, target?: number) => ({
 
 const first: Plan = { kind: "real", turns: 1, messages: 1, first: true }
 const tenThreads: Plan = { kind: "real", turns: 10, messages: 5 }
+const fold: Plan = { kind: "fold", turns: 1, messages: 300_000 }
 const twentyTurns: Plan = { kind: "real", turns: 1, messages: 20 }
 const flood: Plan = { kind: "flood", turns: 1, messages: 300_000 }
 
@@ -208,6 +219,37 @@ export const questions: ReadonlyArray<Question> = [
     figures: [micros("CPU, µs per delta", messages)],
     cases: cases(["raw", "effectCodex"], { ...flood, messages })
   })),
+  {
+    id: "view",
+    title: "A delta that is folded into a view, one turn",
+    figures: [micros("CPU, µs per delta", flood.messages)],
+    cases: [
+      one("effectCodex", "effect-codex, `turn.events`", flood),
+      one("effectCodex", "effect-codex, `turn.events` and `TurnView.reduce`", { ...flood, mode: "view" })
+    ]
+  },
+  {
+    id: "fold",
+    title: "`reduce` alone, a delta",
+    figures: [micros("CPU, µs per delta", 300_000)],
+    cases: [
+      one("turnView", "`TurnView`, one item", fold),
+      one("turnView", "`TurnView`, 100 other items", { ...fold, items: 100 }),
+      one("turnView", "`TurnView`, 1,000 other items", { ...fold, items: 1000 }),
+      one("turnView", "`ThreadView`, 1,000 turns of 10 items", { ...fold, turns: 1000, items: 10, mode: "thread" })
+    ]
+  },
+  {
+    id: "view-heap",
+    title: "Heap growth by views, after a collection",
+    figures: [{ of: "heapGrowthMb", label: "MB" }],
+    rounds: 3,
+    cases: [
+      one("turnView", "the text of 100,000 deltas", { ...fold, messages: 100_000, mode: "text" }),
+      one("turnView", "a `TurnView` of 100,000 deltas", { ...fold, messages: 100_000 }),
+      one("turnView", "a `ThreadView` of 1,000 turns of 10 items", { ...fold, turns: 1000, items: 10, messages: 0 })
+    ]
+  },
   {
     id: "heap",
     title: "Heap growth after a collection",

@@ -120,7 +120,9 @@ export const report = (
 ): ReadonlyArray<readonly [name: string, content: string]> => {
   const plots = results.flatMap(({ figures, id, title }) => {
     const figure = figures[0]!
-    return figure.rows.length < 2 || id === "heap" ? [] : [[`benchmark/${id}.svg`, plot(title, figure)] as const]
+    return figure.rows.length < 2 || id === "heap" || id === "view-heap"
+      ? []
+      : [[`benchmark/${id}.svg`, plot(title, figure)] as const]
   })
   const drawn = new Set<string>(plots.map(([name]) => name))
   const page = [

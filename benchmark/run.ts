@@ -77,7 +77,9 @@ const runCase = (each: Case, needsMemory: boolean, environment: NodeJS.ProcessEn
     const child = execFile(
       process.execPath,
       [
-        ...(plan.mode === "slow" || plan.mode === "run" && needsMemory ? ["--expose-gc"] : []),
+        ...(plan.mode === "slow" || needsMemory && (plan.mode === "run" || plan.kind === "fold")
+          ? ["--expose-gc"]
+          : []),
         fileOf(each),
         JSON.stringify({ ...plan, ...binary })
       ],

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Reviewer } from "../test/guide/Reviewer.ts"
 import { cassette, recordScenario } from "../test/testing/cassetteScenario.ts"
+import { cassette as turns, recordTurns } from "../test/testing/turnScenario.ts"
 
 const review = "test/guide/review.jsonl"
 
@@ -24,6 +25,7 @@ const recordReview = Effect.gen(function*() {
 
 recordScenario(cassette).pipe(
   Effect.andThen(recordReview),
-  Effect.andThen(Console.log(`Recorded ${cassette} and ${review}`)),
+  Effect.andThen(recordTurns(turns)),
+  Effect.andThen(Console.log(`Recorded ${cassette}, ${review} and ${turns}`)),
   NodeRuntime.runMain
 )

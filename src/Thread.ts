@@ -7,6 +7,7 @@ import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as JsonSchema from "effect/JsonSchema"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -23,7 +24,6 @@ import { contextHandlers, type HandlerOptions, provideHandlers } from "./interna
 import type { SessionState } from "./internal/session/sessionState.ts"
 import { requireOptions, resolveTurnOptions } from "./internal/session/settings/resolveOptions.ts"
 import { hasFiles, requireCwd, resolveFiles } from "./internal/session/settings/serverPaths.ts"
-import type { Settings } from "./internal/session/settings/threadSettings.ts"
 import { withExactRoots } from "./internal/session/settings/turnSandbox.ts"
 import type { OpenThread } from "./internal/session/threads/openThread.ts"
 import { pages } from "./internal/session/threads/pages.ts"
@@ -32,9 +32,13 @@ import { compactThread } from "./internal/session/turns/compactThread.ts"
 import { exclusiveOptions, startTurn } from "./internal/session/turns/startTurn.ts"
 import { closeTurns } from "./internal/session/turns/turnHandle.ts"
 import { requestTimeout, startDeadline, startIdleTimeout, startTimeout } from "./internal/session/turns/turnTimeouts.ts"
+import { watchCurrentTurn, watchTurns } from "./internal/session/turns/watchTurns.ts"
+import { watchThread } from "./internal/session/views/threadView.ts"
+import type { Settings } from "./internal/threadSettings.ts"
 import { runTyped, startTyped } from "./internal/typedTurn/typedTurn.ts"
 import * as Protocol from "./Protocol.ts"
 import type * as Sandbox from "./Sandbox.ts"
+import type * as ThreadView from "./ThreadView.ts"
 import * as Turn from "./Turn.ts"
 
 /** The options of every turn, with and without typed output. */
@@ -190,7 +194,7 @@ export type {
    * @since 0.1.0
    */
   Settings
-} from "./internal/session/settings/threadSettings.ts"
+} from "./internal/threadSettings.ts"
 
 /**
  * A handle of a thread.
@@ -315,6 +319,42 @@ export interface Thread {
    * server, the thread is resumed first.
    */
   readonly settings: Effect.Effect<Settings, AppServerError>
+  /**
+   * A handle of each turn that starts from now on, also of turns that this program did not start.
+   *
+   * **When to use**
+   *
+   * Follow the turns of a goal, a review or another client.
+   *
+   * **Details**
+   *
+   * The handles watch their turns. Interrupting a fiber that uses one ends its wait, and only `turn.interrupt` interrupts the turn. A handle
+   * works until its turn ends, also when the stream has ended.
+   */
+  readonly turns: Stream.Stream<Turn.Turn, AppServerError>
+  /**
+   * A handle of the running turn, or `None` if the thread runs no turn.
+   *
+   * **Details**
+   *
+   * The handle watches the turn: only `turn.interrupt` interrupts it. When the scope closes, the handle fails with `TurnLost`, and the turn
+   * continues.
+   *
+   * If this program did not start the turn, its first events are the items that the server has stored. A message that is being written
+   * arrives whole when it completes.
+   */
+  readonly currentTurn: Effect.Effect<Option.Option<Turn.Turn>, AppServerError, Scope.Scope>
+  /**
+   * The state of the thread, and then each change: its settings, its goal, and the views of its turns.
+   *
+   * **Details**
+   *
+   * Reads the stored thread with all its turns. A slow subscriber skips to the newest state. After a restart of the server, the thread is
+   * read again.
+   *
+   * @see `ThreadView`
+   */
+  readonly view: Stream.Stream<ThreadView.ThreadView, AppServerError>
   /** The background terminals of the thread. Needs the experimental API. */
   readonly backgroundTerminals: BackgroundTerminals
   /**
@@ -581,6 +621,23 @@ const backgroundTerminals = (
   ))
 })
 
+/** Opens the thread again if a restart has closed it, because the server sends its events only then. */
+const ensureOpen = ({ session: { server }, thread }: ThreadContext) =>
+  thread.request(server, "thread/resume", () => Effect.void)
+
+const turns = (context: ThreadContext): Thread["turns"] => {
+  const { session, thread } = context
+  const watched = watchTurns(session, { id: thread.id, opened: thread }, "next")
+  return Stream.unwrap(Effect.as(explainGone(ensureOpen(context), context), watched)).pipe(Stream.map(Turn.make))
+}
+
+const currentTurn = Effect.fn("Thread.currentTurn")(function*(context: ThreadContext) {
+  const { session, thread } = context
+  yield* ensureOpen(context)
+  const handle = yield* watchCurrentTurn(session, { id: thread.id, opened: thread })
+  return Option.map(handle, Turn.make)
+}, explainGone)
+
 /** @internal */
 export const make = (session: SessionState, thread: OpenThread): Thread => {
   const context: ThreadContext = { session, thread }
@@ -594,6 +651,9 @@ export const make = (session: SessionState, thread: OpenThread): Thread => {
     setName: (name) => setName(context, name),
     compact: Effect.suspend(() => compact(context)),
     settings: Effect.suspend(() => settings(context)),
+    turns: turns(context),
+    currentTurn: Effect.suspend(() => currentTurn(context)),
+    view: watchThread(session, { id: thread.id, opened: thread }),
     backgroundTerminals: backgroundTerminals(context),
     close: Effect.suspend(() => close(context))
   }

@@ -22,12 +22,20 @@ import {
 import * as Input from "./Input.ts"
 import { fromSubscription } from "./internal/connection/subscription.ts"
 import { showIssues } from "./internal/output/issue.ts"
+import type { SessionState } from "./internal/session/sessionState.ts"
 import { resolveFiles } from "./internal/session/settings/serverPaths.ts"
+import { interruptSubAgents } from "./internal/session/turns/interruptSubAgents.ts"
 import { requestInterrupt } from "./internal/session/turns/interruptTurn.ts"
 import type { TurnHandle } from "./internal/session/turns/turnHandle.ts"
 import type { TurnState } from "./internal/session/turns/turnState.ts"
 import { startDeadline, startIdleTimeout } from "./internal/session/turns/turnTimeouts.ts"
+import { watchTurns } from "./internal/session/turns/watchTurns.ts"
+import { fromViewSubscription } from "./internal/session/views/liveView.ts"
+import { redactTurnView } from "./internal/session/views/redactView.ts"
+import { watchThread } from "./internal/session/views/threadView.ts"
 import * as Protocol from "./Protocol.ts"
+import type * as ThreadView from "./ThreadView.ts"
+import type * as TurnView from "./TurnView.ts"
 import * as Usage from "./Usage.ts"
 
 const TypeId = "~effect-codex/Turn"
@@ -307,6 +315,55 @@ export interface Turn {
   readonly interrupt: Effect.Effect<void, AppServerError>
   /** Waits for the turn to end, and returns its result. */
   readonly result: Effect.Effect<TurnResult, TurnFailed | AppServerError>
+  /**
+   * The state of the turn, and then each change until the turn ends.
+   *
+   * **When to use**
+   *
+   * Show the turn: its items with their texts, plan, diff, usage, retry, and the approvals and questions that wait for a response.
+   *
+   * **Details**
+   *
+   * A slow subscriber skips to the newest state. A late one starts with the whole turn.
+   *
+   * @see `TurnView`
+   */
+  readonly view: Stream.Stream<TurnView.TurnView, AppServerError>
+  /**
+   * The sub-agents to which the turn gives work, each once, until the turn ends.
+   *
+   * **Gotchas**
+   *
+   * A sub-agent continues when the turn ends or is interrupted. {@link interruptWithSubAgents} interrupts both.
+   */
+  readonly subAgents: Stream.Stream<SubAgent, AppServerError>
+}
+
+/**
+ * An agent that works for a turn, in a thread of its own.
+ *
+ * **Details**
+ *
+ * Its turns are watched: they continue when their handles are released.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubAgent {
+  /** The id of its thread. */
+  readonly id: string
+  /** The id of the thread for which it works. */
+  readonly parentId: string
+  /** The task that the model gave to it, if the server reports it. */
+  readonly task: string | undefined
+  /** Its model, if the server reports it. */
+  readonly model: string | undefined
+  /** A handle of its running turn, and of each turn that it starts from then on. */
+  readonly turns: Stream.Stream<Turn, AppServerError>
+  /** The state of its thread with all its turns, and then each change. */
+  readonly view: Stream.Stream<ThreadView.ThreadView, AppServerError>
+  /** The tokens that it has used in all its turns so far. */
+  readonly usage: Effect.Effect<Usage.Tokens>
 }
 
 const finalResponse = (items: ReadonlyArray<Protocol.ThreadItem>): string | undefined => {
@@ -526,16 +583,15 @@ export const toMessages = <E>(events: Stream.Stream<TurnEvent, E>): Stream.Strea
     ]
   )
 
+const notATurn = () =>
+  new TypeError("The value is not a turn of effect-codex. Pass the value that `thread.turn` returns")
+
 const onHandle = <T extends Turn>(
   turn: T,
   start: (handle: TurnHandle) => Effect.Effect<void, never, Scope.Scope>
 ): Effect.Effect<T, never, Scope.Scope> => {
   const handle = turn[TypeId]
-  return handle === undefined
-    ? Effect.die(
-      new TypeError("The value is not a turn of effect-codex. Pass the value that `thread.turn` returns")
-    )
-    : Effect.as(start(handle), turn)
+  return handle === undefined ? Effect.die(notATurn()) : Effect.as(start(handle), turn)
 }
 
 /**
@@ -588,7 +644,7 @@ export const withIdleTimeout: {
 )
 
 const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: TurnHandle, input: Input.Input) {
-  const { id, state: { exit, threadId }, thread: { record } } = turn
+  const { id, state: { exit, threadId }, thread } = turn
   const items = yield* Input.validate("turn/steer", input)
   // The server would report only a missing thread if the thread was archived or closed since.
   if (exit !== undefined && Result.isSuccess(exit)) {
@@ -597,7 +653,7 @@ const steer = Effect.fn("Turn.steer")(function*({ session: { server }, turn }: T
   yield* server.request("turn/steer", {
     threadId,
     expectedTurnId: id,
-    input: yield* resolveFiles(server, "turn/steer", items, record.settings.cwd)
+    input: yield* resolveFiles(server, "turn/steer", items, thread?.record.settings.cwd)
   })
 })
 
@@ -608,6 +664,75 @@ const interrupt = Effect.fn("Turn.interrupt")(({ session: { server }, turn: { id
 const result = Effect.fn("Turn.result")((handle: TurnHandle) =>
   Effect.flatMap(handle.ended, (turn) => toResult(handle.turn.state, turn))
 )
+
+/**
+ * Interrupts a turn and all its sub-agents, also those of sub-agents. `turn.interrupt` leaves sub-agents running.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const interruptWithSubAgents = (turn: Turn): Effect.Effect<void, AppServerError> => {
+  const handle = turn[TypeId]
+  return handle === undefined
+    ? Effect.die(notATurn())
+    // First the turn, because it could start another sub-agent.
+    : Effect.andThen(turn.interrupt, interruptSubAgents(handle.session, turn.threadId, turn.id))
+}
+
+const toView = (handle: TurnHandle): Stream.Stream<TurnView.TurnView, AppServerError> =>
+  fromViewSubscription(
+    () => handle.subscribeView(),
+    (subscription) => handle.unsubscribeView(subscription)
+  ).pipe(Stream.map((view) => redactTurnView(view, handle.turn.state.redact)))
+
+/** Returns the ids of the threads to which an item gives work, with the task and the model if the item has them. */
+const toAgents = (item: Protocol.ThreadItem) => {
+  switch (item.type) {
+    case "collabAgentToolCall":
+      return item.receiverThreadIds.map((id) => ({
+        id,
+        task: item.prompt ?? undefined,
+        model: item.model ?? undefined
+      }))
+    case "subAgentActivity":
+      return [{ id: item.agentThreadId, task: undefined, model: item.model ?? undefined }]
+    default:
+      return []
+  }
+}
+
+const makeSubAgent = (
+  session: SessionState,
+  parentId: string,
+  { id, model, task }: ReturnType<typeof toAgents>[number]
+): SubAgent => {
+  const thread = { id, opened: undefined }
+  return {
+    id,
+    parentId,
+    task,
+    model,
+    turns: Stream.map(watchTurns(session, thread, "current"), make),
+    view: watchThread(session, thread),
+    usage: Effect.sync(() => session.turns.usages.getThread(id))
+  }
+}
+
+const toSubAgents = <E>(
+  { session }: TurnHandle,
+  events: Stream.Stream<TurnEvent, E>
+): Stream.Stream<SubAgent, E> =>
+  Stream.mapAccum(
+    events,
+    () => new Set<string>(),
+    (seen, event): readonly [Set<string>, ReadonlyArray<SubAgent>] => {
+      if (event.method !== "item/completed") return [seen, []]
+      const { item, threadId } = event.params
+      const agents = toAgents(item).filter(({ id }) => !seen.has(id))
+      for (const { id } of agents) seen.add(id)
+      return [seen, agents.map((agent) => makeSubAgent(session, threadId, agent))]
+    }
+  )
 
 /** @internal */
 export const make = (handle: TurnHandle): Turn => {
@@ -621,7 +746,9 @@ export const make = (handle: TurnHandle): Turn => {
     messages: toMessages(events),
     steer: (input: Input.Input) => steer(handle, input),
     interrupt: Effect.suspend(() => interrupt(handle)),
-    result: Effect.suspend(() => result(handle))
+    result: Effect.suspend(() => result(handle)),
+    view: toView(handle),
+    subAgents: toSubAgents(handle, events)
   }
   // Not enumerable, so that a turn in a log does not show its handle.
   return Object.defineProperty(turn, TypeId, { value: handle })

@@ -11,7 +11,12 @@ import { readdirSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 const folder = fileURLToPath(new URL("../examples/", import.meta.url))
-const names = readdirSync(folder).filter((file) => file.endsWith(".ts")).map((file) => file.slice(0, -".ts".length))
+/** The example that serves a page until Ctrl-C. `serveView.test.ts` runs it. */
+const servers: ReadonlySet<string> = new Set(["serve-view"])
+const names = readdirSync(folder)
+  .filter((file) => file.endsWith(".ts"))
+  .map((file) => file.slice(0, -".ts".length))
+  .filter((name) => !servers.has(name))
 
 /** The examples that refuse to run live, with their reason. */
 const scriptedOnly: Readonly<Record<string, string>> = {

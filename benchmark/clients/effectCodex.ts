@@ -1,7 +1,7 @@
 /** This package, through its public API. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as NodeWS from "@effect/platform-node/NodeWS"
-import { AppServer, Codex, type Thread } from "effect-codex"
+import { AppServer, Codex, type Thread, TurnView } from "effect-codex"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -11,16 +11,9 @@ import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
 import { existsSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { begin, end, plan, server, Totals } from "../plan.ts"
+import { begin, end, heapMb, plan, server, Totals } from "../plan.ts"
 
 const totals = new Totals()
-
-/** The heap size after a collection, in megabytes. Needs `--expose-gc`. */
-const heapMb = (): number => {
-  globalThis.gc!()
-  globalThis.gc!()
-  return process.memoryUsage().heapUsed / 1e6
-}
 
 const add = (event: { readonly method: string; readonly params?: any }): void => {
   if (event.method === "item/agentMessage/delta") totals.add(event.params.delta)
@@ -38,6 +31,16 @@ const consume = Effect.fnUntraced(function*(thread: Thread.Thread) {
         Effect.sync(() => {
           for (const text of texts) totals.addText(text)
         }))
+    }
+    case "view": {
+      const turn = yield* thread.turn("go")
+      let view = TurnView.empty(turn.threadId, turn.id)
+      yield* Stream.runForEachArray(turn.events, (events) =>
+        Effect.sync(() => {
+          view = events.reduce(TurnView.reduce, view)
+        }))
+      for (const { item } of view.items) if (item.type === "agentMessage") totals.addText(item.text)
+      return
     }
     case "each":
       return yield* Stream.runForEach(thread.stream("go"), (event) => Effect.sync(() => add(event)))

@@ -18,8 +18,10 @@ const layers: ReadonlyArray<Layer> = [
       "Metadata.ts",
       "RateLimits.ts",
       "Sandbox.ts",
+      "ThreadView.ts",
       "Tool.ts",
       "Transport.ts",
+      "TurnView.ts",
       "Usage.ts",
       "internal/*.ts",
       "internal/protocol/**",
@@ -28,7 +30,8 @@ const layers: ReadonlyArray<Layer> = [
       "internal/questions/**",
       "internal/tools/**",
       "internal/output/**",
-      "internal/budget/**"
+      "internal/budget/**",
+      "internal/view/**"
     ]
   },
   { name: "jsonrpc", modules: ["internal/jsonrpc/**"] },

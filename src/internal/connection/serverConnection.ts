@@ -114,6 +114,10 @@ export interface ServerConnection extends PublicConnection, ServerClient {
     method: string,
     handler: (event: Protocol.ServerNotification) => void
   ) => Effect.Effect<void, never, Scope.Scope>
+  /** Calls a handler within the read batch with each request of the server, until the scope closes. */
+  readonly addReceivedHandler: (
+    handler: (request: IncomingRequest, batch: ReadBatch) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
   /** Calls a handler with each request of the server that this or another client has responded to, until the scope closes. */
   readonly addSettledHandler: (
     handler: (request: IncomingRequest) => void
@@ -154,6 +158,7 @@ const makeHandle = (router: Router): PublicConnection["handle"] => (method, hand
 /** Makes the members of a connection that register handlers, and the sets of the handlers that the router does not store. */
 const makeRegistrations = (router: Router) => {
   const restartHandlers = new Set<RestartHandler>()
+  const receivedHandlers = new Set<(request: IncomingRequest, batch: ReadBatch) => void>()
   const settledHandlers = new Set<(request: IncomingRequest) => void>()
   const members = {
     handle: makeHandle(router),
@@ -166,19 +171,26 @@ const makeRegistrations = (router: Router) => {
       ),
     addRawNotificationHandler: (method, handler) =>
       registerScoped(() => router.addNotificationHandler(method, handler)),
+    addReceivedHandler: (handler) => addScoped(receivedHandlers, handler),
     addSettledHandler: (handler) => addScoped(settledHandlers, handler),
     addRestartHandler: (handler) => addScoped(restartHandlers, handler)
   } satisfies Partial<ServerConnection>
-  return { restartHandlers, settledHandlers, members }
+  return { restartHandlers, receivedHandlers, settledHandlers, members }
 }
 
 /** Sends the messages of a peer to the router. */
 const routeMessages = (
   router: Router,
-  settledHandlers: ReadonlySet<(request: IncomingRequest) => void>
+  { receivedHandlers, settledHandlers }: Pick<
+    ReturnType<typeof makeRegistrations>,
+    "receivedHandlers" | "settledHandlers"
+  >
 ): Omit<PeerOptions, "maxInFlight" | "maxPermitHold" | "onClose" | "onRequest"> => ({
   tryLine: router.tryLine,
   onNotification: router.onNotification,
+  onReceived: (request, batch) => {
+    for (const handler of receivedHandlers) handler(request, batch)
+  },
   onSettled: (request) => {
     for (const handler of settledHandlers) handler(request)
   },
@@ -254,7 +266,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   const known = new KnownServer()
   const router = new Router()
   const sharedRequests = yield* SharedRequests.make
-  const { members, restartHandlers, settledHandlers } = makeRegistrations(router)
+  const { members, restartHandlers, ...requestHandlers } = makeRegistrations(router)
   logWarnings(router, known.redact, known.isExpected)
 
   const target = { defaultTimeoutMillis, withVersions: known.withVersions }
@@ -264,7 +276,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
   const close = makeClose(router, states)
 
   const peerOptions: PeerOptions = {
-    ...routeMessages(router, settledHandlers),
+    ...routeMessages(router, requestHandlers),
     maxInFlight,
     maxPermitHold: defaultTimeoutMillis,
     onRequest: (request) =>

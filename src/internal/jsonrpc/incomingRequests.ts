@@ -35,6 +35,8 @@ export const toIdentity = ({ id, method, params }: IncomingRequest): string =>
 export interface IncomingHandlers {
   /** Runs in a fiber of its own, which is interrupted when the connection ends or the server cancels the request. */
   readonly onRequest: (request: IncomingRequest) => Effect.Effect<Response>
+  /** Called within the read batch with each request, before its handler runs. */
+  readonly onReceived: (request: IncomingRequest, batch: ReadBatch) => void
   /** Called with each request that has a response, from this client or from another one. */
   readonly onSettled: (request: IncomingRequest) => void
   /** The response to a request whose handler was interrupted. */
@@ -98,6 +100,7 @@ export class IncomingRequests {
     if (this.remembered.size > 0 && this.remembered.has(toIdentity(request))) return
     this.pending.set(request.id, request)
     this.replaysBefore.set(request, this.replays - this.pendingReplays)
+    this.handlers.onReceived(request, batch)
     batch.afterBatch(() =>
       this.run(request, Effect.flatMap(this.handlers.onRequest(request), (response) => this.respond(request, response)))
     )

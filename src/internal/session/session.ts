@@ -17,6 +17,7 @@ import { SubAgents } from "./threads/subAgents.ts"
 import { ThreadRecords } from "./threads/threadRecords.ts"
 import { recoverMissedCompletions, recoverTurns } from "./turns/recoverTurns.ts"
 import { TurnRegistry } from "./turns/turnRegistry.ts"
+import { followRequests } from "./views/pendingRequests.ts"
 
 /** The session of a connection. */
 export class Session extends Context.Service<Session, {
@@ -41,6 +42,7 @@ const makeState = Effect.fnUntraced(function*(
   yield* records.listen(server)
   yield* turns.listen(server)
   yield* budgets.listen
+  yield* followRequests(server, turns)
   yield* warnOfLostLogin(server)
   yield* Effect.forkScoped(warnOfMissingLogin(server))
   yield* recoverMissedCompletions(server, turns)

@@ -8,31 +8,8 @@ import * as Protocol from "../../../Protocol.ts"
 import type * as Sandbox from "../../../Sandbox.ts"
 import { decoderFor } from "../../connection/codec.ts"
 import { getOwn } from "../../getOwn.ts"
+import type { Settings } from "../../threadSettings.ts"
 import type { ThreadOpened } from "../threads/responses.ts"
-
-/**
- * The effective settings of a thread, by the names of the protocol's `ThreadSettings`. A member is `undefined` if the server
- * does not report it, and `null` if the thread has none.
- */
-export interface Settings {
-  /** When Codex asks for approval. */
-  readonly approvalPolicy: Protocol.AskForApproval | undefined
-  /** Who decides about approval requests: `user`, or `auto_review`, a second model. */
-  readonly approvalsReviewer: Protocol.ApprovalsReviewer | undefined
-  /** Where commands may write and whether they may use the network. */
-  readonly sandboxPolicy: Protocol.SandboxPolicy | undefined
-  /** The permission profile that the sandbox policy came from. A built-in one has an id that starts with a colon. */
-  readonly activePermissionProfile: Protocol.ActivePermissionProfile | null | undefined
-  readonly model: string | undefined
-  readonly modelProvider: string | undefined
-  /** The reasoning effort; `null` for the model's default. */
-  readonly effort: Protocol.ReasoningEffort | null | undefined
-  readonly serviceTier: string | null | undefined
-  /** The working directory, an absolute path on the server's machine. */
-  readonly cwd: string | undefined
-  /** The workspace roots besides those of the sandbox policy, absolute paths on the server's machine. */
-  readonly runtimeWorkspaceRoots: ReadonlyArray<string> | undefined
-}
 
 const reader = <A>(schema: Schema.Codec<A>) => (value: unknown): A | undefined => {
   const decoded = decoderFor(schema)(value)
@@ -61,20 +38,6 @@ export const fromOpened = (opened: ThreadOpened): Settings => ({
   serviceTier: readServiceTier(opened.serviceTier),
   cwd: readString(opened.cwd),
   runtimeWorkspaceRoots: readStrings(opened.runtimeWorkspaceRoots)
-})
-
-/** Reads the settings in `thread/settings/updated`, which does not report the workspace roots. */
-export const fromUpdate = (updated: Protocol.ThreadSettings): Settings => ({
-  approvalPolicy: updated.approvalPolicy,
-  approvalsReviewer: updated.approvalsReviewer,
-  sandboxPolicy: updated.sandboxPolicy,
-  activePermissionProfile: updated.activePermissionProfile,
-  model: updated.model,
-  modelProvider: updated.modelProvider,
-  effort: updated.effort,
-  serviceTier: updated.serviceTier,
-  cwd: updated.cwd,
-  runtimeWorkspaceRoots: undefined
 })
 
 /** The options of a thread that the server does not report. */

@@ -3,8 +3,9 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { AppServerError } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import type { Settings } from "../../threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
-import { isAbsolute, isSamePath, movedRoots, type Settings } from "./threadSettings.ts"
+import { isAbsolute, isSamePath, movedRoots } from "./threadSettings.ts"
 
 /**
  * Adds workspace roots to the params of a turn, so that its sandbox policy holds exactly. By default, the server adds the workspace roots of

@@ -9,6 +9,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import { isTable } from "../../configTree.ts"
 import type { ServerClient } from "../../connection/client.ts"
 import { getOwn } from "../../getOwn.ts"
+import type { Settings } from "../../threadSettings.ts"
 import { withoutUndefined } from "../../withoutUndefined.ts"
 import type { ReopenMethod } from "../settings/resolveOptions.ts"
 import { type Config, hasKey, includesConfig, mergeConfig } from "../settings/threadConfig.ts"
@@ -19,8 +20,7 @@ import {
   fromOpened,
   getSandboxMode,
   type Instructions,
-  type Requested,
-  type Settings
+  type Requested
 } from "../settings/threadSettings.ts"
 import { requestThread, type ThreadOpened } from "./responses.ts"
 import type { ThreadRecord } from "./threadRecords.ts"

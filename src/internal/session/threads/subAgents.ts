@@ -70,6 +70,24 @@ export class SubAgents {
     return this.roots.get(turnId)?.turnId
   }
 
+  /** Returns the running turns of the sub-agents that work for a turn, also of the sub-agents of sub-agents. */
+  getRunning(threadId: string, turnId: string): ReadonlyArray<{ readonly threadId: string; readonly turnId: string }> {
+    const rootId = this.getRoot(turnId) ?? turnId
+    return [...this.roots].flatMap(([id, root]) =>
+      root.turnId === rootId && this.isBelow(root.threadId, threadId) ? [{ threadId: root.threadId, turnId: id }] : []
+    )
+  }
+
+  private isBelow(threadId: string, ancestorId: string): boolean {
+    const seen = new Set<string>()
+    let parentId = this.parents.get(threadId)
+    while (parentId !== undefined && parentId !== ancestorId && !seen.has(parentId)) {
+      seen.add(parentId)
+      parentId = this.parents.get(parentId)
+    }
+    return parentId === ancestorId
+  }
+
   /** Removes a thread that was closed. */
   forget(threadId: string): void {
     this.parents.delete(threadId)

@@ -5,15 +5,14 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type * as Protocol from "../../../Protocol.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
+import { fromUpdate, type Settings } from "../../threadSettings.ts"
 import type { Config } from "../settings/threadConfig.ts"
 import {
   completePolicy,
   fromOpened,
-  fromUpdate,
   type Instructions,
   movedRoots,
-  type Requested,
-  type Settings
+  type Requested
 } from "../settings/threadSettings.ts"
 import type { ThreadOpened } from "./responses.ts"
 

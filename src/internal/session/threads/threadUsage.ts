@@ -56,6 +56,10 @@ class ThreadUsage {
   /** The turn whose only report counts as a model request, although the totals before are unknown. */
   private guessedTurn: string | undefined
 
+  get total(): Usage.Tokens {
+    return this.thread
+  }
+
   /** Returns the usage of a turn, with that of its sub-agents. */
   get(turnId: string, subAgents: Usage.Tokens | undefined): Usage.TurnUsage | undefined {
     const usage = this.turns.get(turnId)
@@ -221,6 +225,11 @@ export class ThreadUsages {
     const subAgents = this.subAgentUsages.get(turnId)
     const thread = this.threads.get(threadId) ?? (subAgents === undefined ? undefined : new ThreadUsage())
     return thread?.get(turnId, subAgents)
+  }
+
+  /** Returns the totals of a thread, as far as the server has reported them. */
+  getThread(threadId: string): Usage.Tokens {
+    return this.threads.get(threadId)?.total ?? Usage.zero
   }
 
   /** Notes that a thread is new, so its totals begin at zero. Its first report may be lost with a connection. */

@@ -25,7 +25,10 @@ export const requestInterrupt = (
   Effect.suspend(() =>
     state.exit !== undefined
       ? Effect.void
-      : server.request("turn/interrupt", { threadId: state.threadId, turnId: state.started ? turnId : "" }).pipe(
+      : server.request("turn/interrupt", {
+        threadId: state.threadId,
+        turnId: state.startedAs ?? (state.started ? turnId : "")
+      }).pipe(
         Effect.asVoid,
         // The server refuses the request if the turn ended while it was in flight.
         Effect.catchIf(({ reason }) => state.exit !== undefined || reason._tag === "TurnEnded", () => Effect.void)

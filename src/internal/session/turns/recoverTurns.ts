@@ -131,9 +131,13 @@ const recoverTurn = (connection: ServerConnection, server: ServerClient, isShare
       )
     // No caller waits for the turn, and a server that was restarted does not run it.
     if (refCount === 0 && !isShared) return yield* lost(true, "the server was restarted before the turn was completed")
+    if (thread === undefined && !isShared) {
+      return yield* lost(false, "the server was restarted, and does not continue sub-agents")
+    }
     if (isShared) markGap(state, turnId)
     let resumable = false
-    const found = yield* thread.ensureOpen(server).pipe(
+    const opened = thread === undefined ? Effect.void : thread.ensureOpen(server)
+    const found = yield* opened.pipe(
       Effect.tap(() =>
         Effect.sync(() => {
           resumable = true
@@ -249,7 +253,7 @@ export const recoverMissedCompletions = Effect.fnUntraced(
         exit === undefined && (threadId === undefined || id === threadId)
       const because = `a \`turn/completed\` names ${turnId === undefined ? "no turn" : `turn \`${turnId}\``}`
       // A thread runs one turn at a time, so the end of any turn is a sign that this one has ended.
-      for (const { id, state } of turns.entries.values()) {
+      for (const { id, state } of [...turns.entries.values(), ...turns.watched]) {
         const isDecoded = threadId !== undefined && turnId === id
         if (mayConcern(state) && !isDecoded) state.doubt(because, syncBatch)
       }
@@ -324,7 +328,7 @@ export const recoverTurns = Effect.fnUntraced(
       (state) => recoverCompaction(server, records, state, isShared),
       concurrently
     )
-    const running = [...turns.entries.values()].filter(({ state }) => state.exit === undefined)
+    const running = [...turns.entries.values(), ...turns.watched].filter(({ state }) => state.exit === undefined)
     yield* Effect.forEach(running, recoverTurn(connection, server, isShared), concurrently)
     const reopen = (ids: ReadonlyArray<string>) =>
       Effect.forEach(

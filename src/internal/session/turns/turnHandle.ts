@@ -4,10 +4,14 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import type { TurnView } from "../../../TurnView.ts"
+import { getTurnId } from "../../connection/codec.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { Subscription } from "../../connection/subscription.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SessionState } from "../sessionState.ts"
+import type { ViewSubscription } from "../views/liveView.ts"
+import { pendingRequests } from "../views/pendingRequests.ts"
 import { endTerminals } from "./backgroundTerminals.ts"
 import { awaitWithTimeout, interruptAndAwait } from "./interruptTurn.ts"
 import type { TurnEntry } from "./turnRegistry.ts"
@@ -52,12 +56,16 @@ export class TurnHandle {
   readonly turn: TurnEntry
   private readonly exitDeferred = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
   private readonly subscriptions = new Set<Subscription<Protocol.TurnNotification>>()
+  private readonly viewSubscriptions = new Set<ViewSubscription<TurnView>>()
   private error: AppServerError | undefined
   private isReleased = false
+  /** Whether this handle does not keep the turn running. */
+  private readonly isWatcher: boolean
 
-  constructor(session: SessionState, turn: TurnEntry) {
+  constructor(session: SessionState, turn: TurnEntry, isWatcher = false) {
     this.session = session
     this.turn = turn
+    this.isWatcher = isWatcher
     turn.state.completeWith(this.exitDeferred)
   }
 
@@ -73,6 +81,22 @@ export class TurnHandle {
     return subscription
   }
 
+  subscribeView(): ViewSubscription<TurnView> {
+    const { id, state } = this.turn
+    const pending = pendingRequests(this.session.server, state.threadId).filter(({ params }) =>
+      getTurnId(params) === id
+    )
+    const subscription = state.getLive(pending).subscribe()
+    if (this.error === undefined) this.viewSubscriptions.add(subscription)
+    else subscription.end(this.error, syncBatch)
+    return subscription
+  }
+
+  unsubscribeView(subscription: ViewSubscription<TurnView>): void {
+    this.viewSubscriptions.delete(subscription)
+    this.turn.state.getLive([]).unsubscribe(subscription)
+  }
+
   unsubscribe(subscription: Subscription<Protocol.TurnNotification>): void {
     this.subscriptions.delete(subscription)
     this.turn.state.unsubscribe(subscription)
@@ -80,7 +104,7 @@ export class TurnHandle {
 
   /** Whether the turn continues without this handle: it has another handle, or this program did not start it. */
   get isShared(): boolean {
-    return !this.turn.isOurs || this.turn.refCount > (this.isReleased ? 0 : 1)
+    return this.isWatcher || !this.turn.isOurs || this.turn.refCount > (this.isReleased ? 0 : 1)
   }
 
   /** Ends the wait of this handle alone, with an error. */
@@ -89,6 +113,8 @@ export class TurnHandle {
     this.error = error
     for (const subscription of this.subscriptions) this.close(subscription, error)
     this.subscriptions.clear()
+    for (const subscription of this.viewSubscriptions) subscription.end(error, syncBatch)
+    this.viewSubscriptions.clear()
     Deferred.doneUnsafe(this.exitDeferred, Effect.fail(error))
   }
 
@@ -109,7 +135,7 @@ export class TurnHandle {
 
   /** Releases this handle. Interrupts the turn if this was the last handle and this program started the turn. */
   readonly release: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.isReleased) return Effect.void
+    if (this.isReleased || this.isWatcher) return Effect.void
     this.isReleased = true
     this.turn.refCount--
     return releaseTurn(this.session, this.turn)

@@ -13,7 +13,8 @@ import type { TurnState } from "./turnState.ts"
 export interface TurnEntry {
   readonly id: string
   readonly key: string
-  readonly thread: OpenThread
+  /** `undefined` for the thread of a sub-agent, which this program has not opened. */
+  readonly thread: OpenThread | undefined
   readonly state: TurnState
   /** Whether this program started it. A turn that a goal or another client started continues without this program. */
   isOurs: boolean
@@ -30,7 +31,7 @@ export interface AwaitedTurn {
   readonly isAwaited: () => boolean
 }
 
-const toKey = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
+export const toKey = (threadId: string, turnId: string): string => JSON.stringify([threadId, turnId])
 
 /** A `turn/start` request that has no response yet. */
 interface PendingStart {
@@ -45,6 +46,8 @@ export class TurnRegistry {
   /** The token usage of the threads and their turns. */
   readonly usages: ThreadUsages
   readonly entries = new Map<string, TurnEntry>()
+  /** The turns that this program only watches. */
+  readonly watched = new Set<TurnEntry>()
   /** The states of compactions, whose turns have no handle. */
   readonly compacting = new Set<TurnState>()
   /** The turns whose `turn/start` has no response yet. */

@@ -10,7 +10,8 @@ import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type AppServerError, DecodeFailed, make as appServerError } from "../../../AppServerError.ts"
-import * as Protocol from "../../../Protocol.ts"
+import type * as Protocol from "../../../Protocol.ts"
+import * as TurnView from "../../../TurnView.ts"
 import type * as Usage from "../../../Usage.ts"
 import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
 import {
@@ -24,9 +25,13 @@ import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { Subscription } from "../../connection/subscription.ts"
 import { getOwn } from "../../getOwn.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
-import { findMismatch, fromUpdate, type Requested } from "../settings/threadSettings.ts"
+import { fromUpdate } from "../../threadSettings.ts"
+import { readError, readItem } from "../../view/readEvent.ts"
+import { findMismatch, type Requested } from "../settings/threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
+import { LiveView } from "../views/liveView.ts"
+import { redactError } from "./redactError.ts"
 
 /** Number of buffered events from which deltas are coalesced. It is low, because each running turn has a buffer. */
 const coalesceAfter = 128
@@ -46,11 +51,6 @@ const isEnd = Schema.is(Schema.Struct({
   })
 }))
 
-const isItemCompleted = Schema.is(Schema.Struct({
-  method: Schema.Literal("item/completed"),
-  params: Schema.Struct({ item: Protocol.ThreadItem })
-}))
-
 /**
  * The deltas of texts that the item contains when it completes. Without one delta, the next ones would be appended to the wrong text.
  */
@@ -59,19 +59,6 @@ const isTextDelta = (event: Protocol.TurnNotification): event is DeltaNotificati
   event.method !== "item/fileChange/outputDelta"
 
 const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
-
-const isCodexErrorInfo = Schema.is(Protocol.CodexErrorInfo)
-
-/** Reads a turn's error that did not decode, as far as possible. */
-const readError = (error: unknown): Protocol.TurnError | undefined => {
-  if (!Predicate.isObject(error)) return undefined
-  const { additionalDetails, codexErrorInfo, message } = error
-  return {
-    message: Predicate.isString(message) ? message : "the server gave no reason",
-    ...(isCodexErrorInfo(codexErrorInfo) ? { codexErrorInfo } : {}),
-    ...(Predicate.isString(additionalDetails) ? { additionalDetails } : {})
-  }
-}
 
 /** Whether the server retries an operation. A retry is no progress, so it does not restart the idle timeout. */
 const isRetry = (event: Protocol.TurnNotification): boolean => {
@@ -116,6 +103,8 @@ export class TurnState implements NotificationListener {
   private reportedError: Protocol.TurnError | undefined
   /** Whether the server has sent `turn/started`. Before that, it refuses an interrupt with the turn id. */
   started = false
+  /** The id in the `turn/started` of a review, which is not its turn id. The server accepts an interrupt with this id only. */
+  startedAs: string | undefined
   readonly exitDeferred = Deferred.makeUnsafe<Protocol.Turn, AppServerError>()
   /** The deferreds of the handles, which are completed with the turn. */
   private exitDeferreds: Array<Deferred.Deferred<Protocol.Turn, AppServerError>> = []
@@ -129,6 +118,8 @@ export class TurnState implements NotificationListener {
   /** Why the turn has probably ended, although its `turn/completed` was not received. */
   endedBecause: string | undefined
   private onDoubt: (() => void) | undefined
+  /** The view, which is folded once a caller has read it. */
+  private live: LiveView<TurnView.TurnView, TurnView.Event> | undefined
   /** The clock of the idle timeout, in milliseconds. `undefined` if the turn has no idle timeout. */
   now: (() => number) | undefined
   /** When the last event arrived, by that clock. */
@@ -198,6 +189,7 @@ export class TurnState implements NotificationListener {
   onNotification(event: Protocol.ServerNotification, turnId: string | undefined, batch: ReadBatch): void {
     if (this.exit !== undefined) return
     if (turnId === undefined) {
+      if (event.method === "serverRequest/resolved") this.live?.fold(event, batch)
       if (event.method === "thread/settings/updated") this.compareSettings(event.params.threadSettings, batch)
       if (event.method === "thread/status/changed") this.changeActivity(event.params.status.type, batch)
       return
@@ -321,6 +313,7 @@ export class TurnState implements NotificationListener {
     }
     this.buffer.pushDelta(delta)
     for (const subscriber of this.subscribers) subscriber.offerDelta(delta, batch)
+    this.live?.fold(delta.event, batch)
   }
 
   onClose(error: AppServerError, batch: ReadBatch): void {
@@ -400,13 +393,7 @@ export class TurnState implements NotificationListener {
 
   /** The last error that the server reported in the turn, without secrets. */
   get lastError(): Protocol.TurnError | undefined {
-    if (this.reportedError === undefined) return undefined
-    const { additionalDetails, codexErrorInfo, message } = this.reportedError
-    return {
-      message: this.redact(message),
-      codexErrorInfo: codexErrorInfo ?? null,
-      additionalDetails: Predicate.isNullish(additionalDetails) ? null : this.redact(additionalDetails)
-    }
+    return this.reportedError && redactError(this.reportedError, this.redact)
   }
 
   subscribe(): Subscription<Protocol.TurnNotification> {
@@ -414,6 +401,35 @@ export class TurnState implements NotificationListener {
     if (this.exit === undefined) this.subscribers = [...this.subscribers, subscription]
     else subscription.close(toError(this.exit))
     return subscription
+  }
+
+  /** Returns the view, and folds it from now on. `pending` are the requests of the turn that wait for a response. */
+  getLive(pending: ReadonlyArray<TurnView.PendingRequest>): LiveView<TurnView.TurnView, TurnView.Event> {
+    if (this.live !== undefined) return this.live
+    const { exit, threadId, turnId = "" } = this
+    const view = [...this.buffer.copy(), ...pending].reduce<TurnView.TurnView>(
+      TurnView.reduce,
+      TurnView.empty(threadId, turnId)
+    )
+    this.live = new LiveView<TurnView.TurnView, TurnView.Event>(this.withUsage(view), (view, event) => {
+      const next = TurnView.reduce(view, event)
+      return next.usage === view.usage ? next : this.withUsage(next)
+    })
+    if (exit !== undefined) this.live.end(toError(exit), syncBatch)
+    return this.live
+  }
+
+  /** Corrects the usage of a view: the events of one turn do not tell the totals of the thread before it. */
+  private withUsage(view: TurnView.TurnView): TurnView.TurnView {
+    const usage = this.turnId === undefined ? undefined : this.usages.get(this.threadId, this.turnId)
+    if (usage === undefined || view.usage === null) return view
+    const { contextWindow = null, lastRequest, thread, turn } = usage
+    return { ...view, usage: { ...view.usage, turn, thread, lastRequest, contextWindow } }
+  }
+
+  /** Folds a request of the server, or its end, which is no event of the turn. */
+  foldRequest(event: TurnView.Event, batch: ReadBatch): void {
+    this.live?.fold(event, batch)
   }
 
   unsubscribe(subscription: Subscription<Protocol.TurnNotification>): void {
@@ -446,6 +462,7 @@ export class TurnState implements NotificationListener {
     if (this.isAfterGap(event) || this.isRepeated(event)) return
     this.buffer.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, batch)
+    this.live?.fold(event, batch)
     switch (event.method) {
       case "turn/started":
         this.started = true
@@ -480,10 +497,11 @@ export class TurnState implements NotificationListener {
 
   /** Salvages the item, the error or the completion from a notification that failed to decode. */
   private addMalformed(message: unknown, batch: ReadBatch): void {
-    if (isItemCompleted(message)) this.items.push(message.params.item)
-    if (getOwn(message, "method") === "error") {
-      this.reportedError = readError(getOwn(getOwn(message, "params"), "error"))
-    }
+    const method = getOwn(message, "method")
+    const params = getOwn(message, "params")
+    const item = method === "item/completed" ? readItem(getOwn(params, "item")) : undefined
+    if (item !== undefined) this.items.push(item.item)
+    if (method === "error") this.reportedError = readError(getOwn(params, "error")) ?? undefined
     if (!isEnd(message)) {
       if (getOwn(message, "method") === "turn/completed") this.doubt("its `turn/completed` has no turn", batch)
       return
@@ -491,7 +509,7 @@ export class TurnState implements NotificationListener {
     const { error, id, status } = message.params.turn
     this.complete(
       Predicate.isString(status)
-        ? Result.succeed({ id, status, items: [], error: readError(error) ?? null })
+        ? Result.succeed({ id, status, items: [], error: readError(error) })
         : Result.fail(appServerError(
           new DecodeFailed({
             method: "turn/completed",
@@ -511,6 +529,7 @@ export class TurnState implements NotificationListener {
     if (this.turnId !== undefined) this.usage = this.usages.get(this.threadId, this.turnId)
     for (const subscriber of this.subscribers) subscriber.close(toError(exit), batch)
     this.subscribers = []
+    this.live?.end(toError(exit), batch)
     this.unassigned = []
     this.waiting = undefined
     for (const callback of this.completeCallbacks.splice(0)) callback()

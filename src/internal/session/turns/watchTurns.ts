@@ -1,0 +1,155 @@
+/**
+ * Handles of turns that this program watches. It did not start them, or another caller of the program did. A watcher keeps no turn running,
+ * and interrupts none.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
+import type * as Protocol from "../../../Protocol.ts"
+import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
+import type { SessionState } from "../sessionState.ts"
+import type { OpenThread } from "../threads/openThread.ts"
+import { readStoredTurn, replayStoredTurn } from "./recoverTurns.ts"
+import { TurnHandle } from "./turnHandle.ts"
+import { toKey, type TurnEntry } from "./turnRegistry.ts"
+import { TurnState } from "./turnState.ts"
+
+/** A thread to watch. This program has not opened the thread of a sub-agent. */
+export interface WatchedThread {
+  readonly id: string
+  readonly opened: OpenThread | undefined
+}
+
+/** Listens to a turn from now on, until it ends or `stop` is called. */
+const watch = ({ server, turns }: SessionState, thread: WatchedThread, turnId: string, batch: ReadBatch) => {
+  const state = new TurnState(server, turns.usages, thread.id)
+  state.setTurnId(turnId, batch)
+  const turn: TurnEntry = {
+    id: turnId,
+    key: toKey(thread.id, turnId),
+    thread: thread.opened,
+    state,
+    isOurs: false,
+    keepBackgroundTerminals: true,
+    refCount: 1
+  }
+  turns.watched.add(turn)
+  const stop = () => {
+    turns.watched.delete(turn)
+    const description = "the scope of its handle was closed, and the turn continues"
+    const lost = new TurnLost({ threadId: thread.id, turnId, resumable: true, description, lastError: state.lastError })
+    state.onClose(appServerError(lost), syncBatch)
+  }
+  state.onComplete(() => turns.watched.delete(turn))
+  turns.onAwait({ state, id: () => turnId, isAwaited: () => turns.watched.has(turn) })
+  return { turn, stop }
+}
+
+/** Listens to a turn from its first event on. */
+const start = (
+  session: SessionState,
+  thread: WatchedThread,
+  turnId: string,
+  event: Protocol.ServerNotification,
+  batch: ReadBatch
+): TurnHandle => {
+  const { turn } = watch(session, thread, turnId, batch)
+  turn.state.onNotification(event, turnId, batch)
+  return new TurnHandle(session, turn)
+}
+
+/** Returns the id with which the running turn of a thread ends. A review has started with another one. */
+const activeTurnId = ({ subAgents, turns }: SessionState, threadId: string): string | undefined => {
+  const id = turns.getRunning(threadId)[0]?.id ?? turns.getActive(threadId)
+  if (id === undefined || subAgents.getParent(threadId) !== undefined) return id
+  return subAgents.getRoot(id) ?? id
+}
+
+interface Current {
+  readonly handle: TurnHandle
+  readonly stop: () => void
+  /** Reads what the turn has done before. */
+  readonly readPast: Effect.Effect<void, AppServerError>
+}
+
+/** Listens to the running turn of a thread. A turn that this program started already has a state. */
+const watchCurrent = (session: SessionState, thread: WatchedThread): Current | undefined => {
+  const { server, turns } = session
+  const turnId = activeTurnId(session, thread.id)
+  if (turnId === undefined) return undefined
+  const own = turns.entries.get(toKey(thread.id, turnId))
+  if (own !== undefined) return { handle: new TurnHandle(session, own, true), stop: () => {}, readPast: Effect.void }
+  const { stop, turn } = watch(session, thread, turnId, syncBatch)
+  turn.state.startedAs = turns.getActive(thread.id)
+  // Events wait until the past of the turn is known.
+  turn.state.startGap()
+  const readPast = readStoredTurn(server, thread.id, ({ id }) => id === turnId).pipe(
+    // The server has not stored the thread, or no turn of it yet.
+    Effect.catchReasons("AppServerError", {
+      RequestRejected: () => Effect.succeed(Option.none<Protocol.Turn>()),
+      ThreadNotFound: () => Effect.succeed(Option.none<Protocol.Turn>())
+    }),
+    Effect.map((stored) => {
+      if (Option.isSome(stored)) replayStoredTurn(turn.state, stored.value)
+      else turn.state.endGap()
+    })
+  )
+  return { handle: new TurnHandle(session, turn), stop, readPast }
+}
+
+/**
+ * Emits a handle of each turn of a thread that starts from now on, with `"current"` also of the running one. The handles work until their
+ * turns end, also when the stream has ended.
+ */
+export const watchTurns = (
+  session: SessionState,
+  thread: WatchedThread,
+  from: "current" | "next"
+): Stream.Stream<TurnHandle, AppServerError> =>
+  Stream.callback<TurnHandle, AppServerError>(Effect.fnUntraced(function*(queue) {
+    // A review has its first event before `turn/started`, which names another turn. It can be interrupted from then on.
+    let review: TurnHandle | undefined
+    const listen = () =>
+      session.server.addThreadListener(thread.id, {
+        onNotification(event, _, batch) {
+          if (event.method === "item/started" && event.params.item.type === "enteredReviewMode") {
+            review = start(session, thread, event.params.turnId, event, batch)
+          }
+          if (event.method !== "turn/started") return
+          const { id, rootTurnId } = event.params.turn
+          if (review === undefined || review.turn.id !== rootTurnId) {
+            Queue.offerUnsafe(queue, start(session, thread, id, event, batch))
+          } else {
+            review.turn.state.startedAs = id
+            Queue.offerUnsafe(queue, review)
+          }
+        },
+        onClose: (error, batch) => batch.afterBatch(() => Queue.failCauseUnsafe(queue, Cause.fail(error)))
+      })
+    const { current } = yield* Effect.acquireRelease(
+      // Together, so that a turn that starts meanwhile is emitted once.
+      Effect.sync(() => ({ stop: listen(), current: from === "current" ? watchCurrent(session, thread) : undefined })),
+      ({ stop }) => Effect.sync(stop)
+    )
+    if (current === undefined) return
+    yield* current.readPast
+    Queue.offerUnsafe(queue, current.handle)
+  }))
+
+/** Returns a handle of the running turn of a thread, which works until the scope closes. */
+export const watchCurrentTurn = Effect.fnUntraced(function*(
+  session: SessionState,
+  thread: WatchedThread
+): Effect.fn.Return<Option.Option<TurnHandle>, AppServerError, Scope.Scope> {
+  const current = yield* Effect.acquireRelease(
+    Effect.sync(() => watchCurrent(session, thread)),
+    (current) => Effect.sync(() => current?.stop())
+  )
+  if (current === undefined) return Option.none()
+  yield* current.readPast
+  return Option.some(current.handle)
+})

@@ -1,0 +1,130 @@
+/** The view of a thread: the stored thread, and the events that follow. */
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { AppServerError } from "../../../AppServerError.ts"
+import * as Protocol from "../../../Protocol.ts"
+import * as ThreadView from "../../../ThreadView.ts"
+import { getThreadId } from "../../connection/codec.ts"
+import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
+import type { SessionState } from "../sessionState.ts"
+import { pages } from "../threads/pages.ts"
+import type { WatchedThread } from "../turns/watchTurns.ts"
+import { fromViewSubscription, LiveView } from "./liveView.ts"
+import { isPendingRequest, pendingRequests, toResolved } from "./pendingRequests.ts"
+import { makeRedactThreadView } from "./redactView.ts"
+
+/** Number of turns in a page. */
+const pageSize = 100
+
+/** Reads the stored turns, oldest first. A thread that the server does not store has none. */
+const readTurns = ({ server }: SessionState, threadId: string) => {
+  const params = { threadId, limit: pageSize, itemsView: "full", sortDirection: "asc" }
+  return Stream.runCollect(pages(server, "thread/turns/list", params, Protocol.Turn)).pipe(
+    Effect.catchReasons("AppServerError", {
+      ThreadNotFound: () => Effect.succeed([]),
+      RequestRejected: () => Effect.succeed([])
+    })
+  )
+}
+
+/** Reads the goal. A server without goals rejects the request. */
+const readGoal = ({ server }: SessionState, threadId: string) =>
+  server.request("thread/goal/get", { threadId }).pipe(
+    Effect.map(({ goal = null }) => goal),
+    Effect.catchReasons("AppServerError", {
+      ThreadNotFound: () => Effect.succeed(null),
+      RequestRejected: () => Effect.succeed(null)
+    })
+  )
+
+const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: WatchedThread) {
+  const { server } = session
+  // The server sends the events of an open thread only.
+  if (opened !== undefined) yield* opened.request(server, "thread/resume", () => Effect.void)
+  const { thread } = yield* server.request("thread/read", { threadId: id })
+  const [turns, goal] = yield* Effect.all([readTurns(session, id), readGoal(session, id)], { concurrency: 2 })
+  const view = ThreadView.fromThread({ ...thread, turns })
+  const withSettings = { ...view, goal, settings: opened?.record.settings ?? view.settings }
+  return pendingRequests(server, id).reduce<ThreadView.ThreadView>(ThreadView.reduce, withSettings)
+})
+
+/** A view that is read again after a restart of the server, and after a revert, whose event does not say which turns remain. */
+class ThreadWatch {
+  readonly live: LiveView<ThreadView.ThreadView, ThreadView.Event>
+  /** The events that arrive while the stored thread is read. */
+  private missed: Array<ThreadView.Event> | undefined
+
+  constructor(threadId: string) {
+    this.live = new LiveView<ThreadView.ThreadView, ThreadView.Event>(ThreadView.empty(threadId), ThreadView.reduce)
+  }
+
+  onEvent(event: ThreadView.Event, batch: ReadBatch): void {
+    if (this.missed === undefined) this.live.fold(event, batch)
+    else this.missed.push(event)
+  }
+
+  load(read: Effect.Effect<ThreadView.ThreadView, AppServerError>): Effect.Effect<void, AppServerError> {
+    return Effect.suspend(() => {
+      this.missed = []
+      return Effect.map(read, (stored) => {
+        const { missed = [] } = this
+        this.missed = undefined
+        this.live.set(missed.reduce(ThreadView.reduce, stored), syncBatch)
+      })
+    })
+  }
+}
+
+/** Folds the events of a thread, until the scope closes. `reload` is called when the view must be read again. */
+const listen = (
+  { server }: SessionState,
+  threadId: string,
+  watch: ThreadWatch,
+  reload: () => void
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.all([
+    Effect.acquireRelease(
+      Effect.sync(() =>
+        server.addThreadListener(threadId, {
+          onNotification: (event, _, batch) => {
+            if (event.method === "thread/reverted") reload()
+            else watch.onEvent(event, batch)
+          },
+          onClose: (error, batch) => watch.live.end(error, batch)
+        })
+      ),
+      (stop) => Effect.sync(stop)
+    ),
+    server.addReceivedHandler((request, batch) => {
+      if (getThreadId(request.params) === threadId && isPendingRequest(request)) watch.onEvent(request, batch)
+    }),
+    server.addSettledHandler((request) => {
+      if (getThreadId(request.params) === threadId) watch.onEvent(toResolved(request), syncBatch)
+    }),
+    server.addRestartHandler(() => Effect.sync(reload))
+  ], { discard: true })
+
+/** The view of a thread, and then each change. */
+export const watchThread = (
+  session: SessionState,
+  thread: WatchedThread
+): Stream.Stream<ThreadView.ThreadView, AppServerError> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const stale = yield* Queue.sliding<void>(1)
+    const watch = new ThreadWatch(thread.id)
+    const load = watch.load(read(session, thread))
+    yield* listen(session, thread.id, watch, () => Queue.offerUnsafe(stale, undefined))
+    yield* load
+    yield* Queue.take(stale).pipe(
+      Effect.andThen(load),
+      Effect.forever,
+      Effect.catch((error) => Effect.sync(() => watch.live.end(error, syncBatch))),
+      Effect.forkScoped
+    )
+    const { live } = watch
+    return fromViewSubscription(() => live.subscribe(), (subscription) => live.unsubscribe(subscription)).pipe(
+      Stream.map(makeRedactThreadView(session.server.redact))
+    )
+  }))
