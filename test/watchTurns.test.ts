@@ -331,6 +331,19 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Thr
       yield* thread.run("go")
       const followed = yield* Fiber.join(second)
       assert.deepStrictEqual(followed.turns.map(text), ["stored", "two"])
+      // A late subscriber gets what the server has not stored: text in progress and usage.
+      const message = yield* TestCodex.heldMessage
+      yield* model.enqueue(ModelServer.functionCall("exec_command", { cmd: "true", login: false }), message.reply)
+      const running = yield* Effect.forkChild(thread.run("again"))
+      yield* message.say("half")
+      yield* firstView(thread.view, ({ turns }) => turns.length === 3 && text(turns[2]!) === "half")
+      const late = (yield* firstView(thread.view, () => true)).turns.at(-1)!
+      assert.strictEqual(text(late), "half")
+      assert.isAbove(late.usage?.turn.totalTokens ?? 0, 0)
+      yield* message.say(" and half")
+      yield* message.finish
+      yield* firstView(thread.view, ({ turns }) => text(turns[2]!) === "half and half")
+      yield* Fiber.join(running)
       yield* thread.setName("named")
       assert.strictEqual((yield* firstView(thread.view, ({ name }) => name !== null)).name, "named")
       yield* setGoal(thread, "paused")

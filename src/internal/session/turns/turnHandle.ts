@@ -5,7 +5,6 @@ import * as Fiber from "effect/Fiber"
 import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type { TurnView } from "../../../TurnView.ts"
-import { getTurnId } from "../../connection/codec.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { Subscription } from "../../connection/subscription.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
@@ -83,9 +82,7 @@ export class TurnHandle {
 
   subscribeView(): ViewSubscription<TurnView> {
     const { id, state } = this.turn
-    const pending = pendingRequests(this.session.server, state.threadId).filter(({ params }) =>
-      getTurnId(params) === id
-    )
+    const pending = pendingRequests(this.session.server, state.threadId, id)
     const subscription = state.getLive(pending).subscribe()
     if (this.error === undefined) this.viewSubscriptions.add(subscription)
     else subscription.end(this.error, syncBatch)

@@ -12,9 +12,15 @@ import type { TurnRegistry } from "../turns/turnRegistry.ts"
 
 export const isPendingRequest = Schema.is(TurnView.PendingRequest)
 
-/** Returns the pending approvals and questions of a thread. */
-export const pendingRequests = (server: ServerConnection, threadId: string): ReadonlyArray<TurnView.PendingRequest> =>
-  server.pendingServerRequests().filter(({ params }) => getThreadId(params) === threadId).filter(isPendingRequest)
+/** Returns the pending approvals and questions of a thread, or of one of its turns. */
+export const pendingRequests = (
+  server: ServerConnection,
+  threadId: string,
+  turnId?: string
+): ReadonlyArray<TurnView.PendingRequest> =>
+  server.pendingServerRequests()
+    .filter(({ params }) => getThreadId(params) === threadId && (turnId === undefined || getTurnId(params) === turnId))
+    .filter(isPendingRequest)
 
 /** The notification with which the server reports that a request has its response. It may arrive late, or not at all. */
 export const toResolved = (

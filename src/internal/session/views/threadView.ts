@@ -6,7 +6,9 @@ import * as Stream from "effect/Stream"
 import type { AppServerError } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
 import * as ThreadView from "../../../ThreadView.ts"
-import { getThreadId } from "../../connection/codec.ts"
+import type * as TurnView from "../../../TurnView.ts"
+import { getThreadId, getTurnId } from "../../connection/codec.ts"
+import { getOwn } from "../../getOwn.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SessionState } from "../sessionState.ts"
 import { pages } from "../threads/pages.ts"
@@ -65,17 +67,38 @@ class ThreadWatch {
     else this.missed.push(event)
   }
 
-  load(read: Effect.Effect<ThreadView.ThreadView, AppServerError>): Effect.Effect<void, AppServerError> {
+  /** Reads the view. The server has not stored all of a running turn, so its view is that of its handles. */
+  load(
+    read: Effect.Effect<ThreadView.ThreadView, AppServerError>,
+    getRunning: () => ReadonlyArray<TurnView.TurnView>
+  ): Effect.Effect<void, AppServerError> {
     return Effect.suspend(() => {
       this.missed = []
       return Effect.map(read, (stored) => {
         const { missed = [] } = this
         this.missed = undefined
-        this.live.set(missed.reduce(ThreadView.reduce, stored), syncBatch)
+        const running = getRunning()
+        const isFolded = (event: ThreadView.Event) => running.some(({ turnId }) => turnId === getEventTurnId(event))
+        const folded = missed.filter((event) => !isFolded(event)).reduce(ThreadView.reduce, stored)
+        this.live.set(running.reduce(setTurn, folded), syncBatch)
       })
     })
   }
 }
+
+const getEventTurnId = (event: ThreadView.Event): string | undefined =>
+  getTurnId(getOwn(event.method === "malformed" ? event.raw : event, "params"))
+
+const setTurn = (view: ThreadView.ThreadView, turn: TurnView.TurnView): ThreadView.ThreadView => {
+  const index = view.turns.findLastIndex(({ turnId }) => turnId === turn.turnId)
+  return { ...view, turns: index === -1 ? [...view.turns, turn] : view.turns.with(index, turn) }
+}
+
+/** The views of the running turns for which this program has handles. */
+const getRunning = ({ server, turns }: SessionState, threadId: string): ReadonlyArray<TurnView.TurnView> =>
+  [...turns.entries.values(), ...turns.watched]
+    .filter(({ state }) => state.threadId === threadId && state.exit === undefined && !state.isReleased)
+    .map(({ id, state }) => state.getLive(pendingRequests(server, threadId, id)).view)
 
 /** Folds the events of a thread, until the scope closes. `reload` is called when the view must be read again. */
 const listen = (
@@ -114,7 +137,7 @@ export const watchThread = (
   Stream.unwrap(Effect.gen(function*() {
     const stale = yield* Queue.sliding<void>(1)
     const watch = new ThreadWatch(thread.id)
-    const load = watch.load(read(session, thread))
+    const load = watch.load(read(session, thread), () => getRunning(session, thread.id))
     yield* listen(session, thread.id, watch, () => Queue.offerUnsafe(stale, undefined))
     yield* load
     yield* Queue.take(stale).pipe(
