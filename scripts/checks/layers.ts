@@ -47,8 +47,8 @@ const layers: ReadonlyArray<Layer> = [
     modules: ["Turn.ts", "Thread.ts", "Codex.ts", "Budget.ts", "internal/typedTurn/**"]
   },
   {
-    name: "approvals and questions",
-    modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "internal/terminal/**"]
+    name: "approvals, questions and terminal",
+    modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "TerminalView.ts", "internal/terminal/**"]
   },
   { name: "areas", modules: ["ai/**", "testing/**", "internal/testing/**"] },
   { name: "entry points", modules: ["index.ts", "ai.ts", "testing.ts"] }

@@ -8,13 +8,21 @@ import * as Terminal from "effect/Terminal"
 import { terminalLine } from "./terminalText.ts"
 
 /** The lock of the terminal. By default, all conversations of the process share one. */
-const TerminalLock = Context.Reference<Semaphore.Semaphore>("effect-codex/TerminalLock", {
-  defaultValue: () => Semaphore.makeUnsafe(1)
+export const TerminalLock = Context.Reference<{
+  readonly semaphore: Semaphore.Semaphore
+  /** The number of conversations so far. Each one moves what was drawn on the terminal. */
+  conversations: number
+}>("effect-codex/TerminalLock", {
+  defaultValue: () => ({ semaphore: Semaphore.makeUnsafe(1), conversations: 0 })
 })
 
-/** Runs a conversation alone on the terminal. Other conversations wait. */
+/** Runs a conversation alone on the terminal. Other conversations, and what draws on the terminal, wait. */
 export const withTerminalLock = <A, E, R>(conversation: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(TerminalLock, (lock) => lock.withPermit(conversation))
+  Effect.flatMap(TerminalLock, (lock) =>
+    lock.semaphore.withPermit(Effect.suspend(() => {
+      lock.conversations++
+      return conversation
+    })))
 
 export const show = (text: string) => Effect.flatMap(Terminal.Terminal, (terminal) => terminal.display(text))
 
