@@ -32,6 +32,7 @@ import * as Schema from "effect/Schema"
 import { getOwn, getOwnString } from "./internal/getOwn.ts"
 import { fromUpdate, Settings } from "./internal/threadSettings.ts"
 import { decoder, getOwnNumber, unwrap } from "./internal/view/readEvent.ts"
+import { withoutUndefined } from "./internal/withoutUndefined.ts"
 import * as Protocol from "./Protocol.ts"
 import * as TurnView from "./TurnView.ts"
 import * as Usage from "./Usage.ts"
@@ -170,7 +171,7 @@ const reduceThread = (view: ThreadView, method: string, params: unknown): Thread
       const settings = decodeSettings(getOwn(params, "threadSettings"))
       if (settings === undefined) return view
       const { runtimeWorkspaceRoots } = view.settings ?? {}
-      return { ...view, settings: { ...fromUpdate(settings), runtimeWorkspaceRoots } }
+      return { ...view, settings: withoutUndefined({ ...fromUpdate(settings), runtimeWorkspaceRoots }) }
     }
     case "thread/goal/updated": {
       const goal = decodeGoal(getOwn(params, "goal"))

@@ -119,8 +119,12 @@ const scripts: Readonly<Record<string, ReadonlyArray<ModelServer.Reply>>> = {
 /** The inputs for which the model is in plan mode. */
 const planned: ReadonlySet<string> = new Set(["Ask", "Propose a plan"])
 
-const planMode = { collaborationMode: { mode: "plan", settings: { model: "mock-model" } } } as const
-const defaultMode = { collaborationMode: { mode: "default", settings: { model: "mock-model" } } } as const
+const planMode = {
+  collaborationMode: { mode: "plan", settings: { model: "mock-model", developer_instructions: "Be short." } }
+} as const
+const defaultMode = {
+  collaborationMode: { mode: "default", settings: { model: "mock-model", developer_instructions: "Be short." } }
+} as const
 
 const approvals: Approvals.Handlers = {
   command: ({ command }) =>
@@ -230,6 +234,6 @@ export const recordTurns = (path: string) =>
       )
     ),
     Effect.provide(TestCodex.layerEnvironment({
-      config: { ...TestCodex.mcpConfig, ...TestCodex.retryConfig(1) }
+      config: { ...TestCodex.mcpConfig, ...TestCodex.retryConfig(1), tools: { update_plan: { enabled: true } } }
     }))
   )

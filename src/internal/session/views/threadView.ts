@@ -10,6 +10,7 @@ import type * as TurnView from "../../../TurnView.ts"
 import { getThreadId, getTurnId } from "../../connection/codec.ts"
 import { getOwn } from "../../getOwn.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
+import { withoutUndefined } from "../../withoutUndefined.ts"
 import type { SessionState } from "../sessionState.ts"
 import { pages } from "../threads/pages.ts"
 import type { WatchedThread } from "../turns/watchTurns.ts"
@@ -48,7 +49,11 @@ const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: 
   const { thread } = yield* server.request("thread/read", { threadId: id })
   const [turns, goal] = yield* Effect.all([readTurns(session, id), readGoal(session, id)], { concurrency: 2 })
   const view = ThreadView.fromThread({ ...thread, turns })
-  const withSettings = { ...view, goal, settings: opened?.record.settings ?? view.settings }
+  const withSettings = {
+    ...view,
+    goal,
+    settings: opened === undefined ? view.settings : withoutUndefined(opened.record.settings)
+  }
   return pendingRequests(server, id).reduce<ThreadView.ThreadView>(ThreadView.reduce, withSettings)
 })
 
