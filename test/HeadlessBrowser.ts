@@ -46,6 +46,15 @@ const launch = Effect.tryPromise({
     )
 })
 
+/** Returns why no browser starts, or `undefined` if one does. */
+export const findIssue = (): Promise<string | undefined> =>
+  launch.pipe(
+    Effect.flatMap((browser) => Effect.promise(() => browser.close())),
+    Effect.as(undefined),
+    Effect.catch(({ cause, message }) => Effect.succeed(`${message} ${String(cause)}`)),
+    Effect.runPromise
+  )
+
 export class HeadlessBrowser extends Context.Service<HeadlessBrowser, {
   /** Opens a page in a new tab, which is closed with the scope. */
   readonly open: (url: string) => Effect.Effect<Puppeteer.Page, never, Scope.Scope>
