@@ -281,4 +281,35 @@ describe("Budget", () => {
         assert.strictEqual((yield* Budget.used).turns, 1)
       }).pipe(Budget.limit({ turns: 10 }))
     }).pipe(Effect.provide(layer())))
+
+  it.effect("interrupts a caller at once while a review is counted", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const [thread] = [yield* openThread("t"), yield* openThread("o")]
+      yield* Effect.gen(function*() {
+        const review = yield* Effect.forkChild(
+          server.request("review/start", { threadId: "o", target: { type: "custom", instructions: "look" } })
+        )
+        yield* respond("review/start", { turn: Fake.turn("r"), reviewThreadId: "o" })
+        yield* Fiber.join(review)
+        yield* emit(Fake.subAgentStarted("o", "x", "r"))
+        // The option makes the second turn wait for the start of the first.
+        const first = yield* Effect.forkChild(Effect.exit(thread.run("one")), { startImmediately: true })
+        const start = yield* receive("turn/start")
+        const second = yield* Effect.forkChild(thread.run("two", { model: "m" }), { startImmediately: true })
+        yield* settle
+        yield* emit(Fake.turnCompleted("o", "r"))
+        const list = yield* receive("thread/list")
+        yield* reject(start)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(first)))
+        yield* settle
+        const interrupted = yield* Effect.forkChild(Fiber.interrupt(second), { startImmediately: true })
+        yield* settle
+        assert.isDefined(interrupted.pollUnsafe())
+        yield* respond(list, { data: [], nextCursor: null })
+        yield* settle
+        assert.lengthOf(yield* getSent("turn/start"), 1)
+        assert.strictEqual((yield* Budget.used).turns, 1)
+      }).pipe(Budget.limit({ turns: 10 }))
+    }).pipe(Effect.provide(layer())))
 })

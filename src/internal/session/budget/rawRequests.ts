@@ -23,12 +23,8 @@ const startsTurn = (method: string, params: unknown): boolean => {
 }
 
 /** Fails if the budget of the caller does not allow the turns that a request starts, and enrolls the thread otherwise. */
-const enroll = (
-  { state }: Pick<PublicConnection, "state">,
-  session: Session["Service"],
-  params: unknown
-): Effect.Effect<void, AppServerError> =>
-  Effect.gen(function*() {
+const enroll = Effect.fnUntraced(
+  function*({ state }: Pick<PublicConnection, "state">, session: Session["Service"], params: unknown) {
     const budget = yield* CurrentBudget
     const threadId = getThreadId(params)
     if (budget === undefined || threadId === undefined) return
@@ -38,7 +34,9 @@ const enroll = (
     const id = canonicalId(threadId)
     yield* budgets.check(budget, id, getOwnString(params, "model"))
     budgets.enroll(budget, id)
-  }).pipe(Effect.scoped)
+  },
+  Effect.scoped
+)
 
 /** The requests of a connection, which the budget of the caller limits. */
 export const withBudget = (

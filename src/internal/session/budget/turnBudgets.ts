@@ -115,34 +115,39 @@ export class TurnBudgets {
     ], { discard: true })
   })
 
-  /** Fails if a turn cannot start, and otherwise counts it. */
+  /** Waits until all counts of a budget, and of those around it, are known. */
+  settle(budget: BudgetState | undefined): Effect.Effect<void> {
+    return Effect.forEach(toAll(budget), ({ settled }) => settled, { discard: true })
+  }
+
+  /**
+   * Fails if a turn cannot start, and otherwise counts it. Does not wait between the two, so two turns cannot both be the last one. Callers
+   * wait for {@link settle} before.
+   */
   reserve(
     budget: BudgetState | undefined,
     threadId: string,
     model?: string
   ): Effect.Effect<Reservation, AppServerError> {
-    return this.whenWithin(budget, threadId, model, (budgets) => new Reservation(budgets, threadId))
+    return Effect.map(this.requireWithin(budget, threadId, model), () => new Reservation(toAll(budget), threadId))
   }
 
-  /** Fails if a turn cannot start: a budget is used up, or has no price of the model. */
+  /** Fails if a turn cannot start: a budget is used up, or has no price for the model. */
   check(budget: BudgetState | undefined, threadId: string, model?: string): Effect.Effect<void, AppServerError> {
-    return this.whenWithin(budget, threadId, model, () => {})
+    return Effect.andThen(this.settle(budget), this.requireWithin(budget, threadId, model))
   }
 
-  /** Calls a function if a turn can start. No other turn is counted in between, so two turns cannot both be the last one. */
-  private whenWithin<A>(
+  private requireWithin(
     budget: BudgetState | undefined,
     threadId: string,
-    model: string | undefined,
-    onWithin: (budgets: ReadonlyArray<BudgetState>) => A
-  ): Effect.Effect<A, AppServerError> {
-    const budgets = toAll(budget)
-    return Effect.flatMap(Effect.forEach(budgets, ({ settled }) => settled, { discard: true }), () => {
-      for (const each of budgets) {
+    model: string | undefined
+  ): Effect.Effect<void, AppServerError> {
+    return Effect.suspend(() => {
+      for (const each of toAll(budget)) {
         const error = each.refuse(threadId, model ?? this.getModel(threadId))
         if (error !== undefined) return Effect.fail(error)
       }
-      return Effect.succeed(onWithin(budgets))
+      return Effect.void
     })
   }
 

@@ -77,10 +77,13 @@ export const compactThread = Effect.fnUntraced(function*(
   timeout: Timeout
 ): Effect.fn.Return<{ readonly state: TurnState; readonly turn: Protocol.Turn }, AppServerError> {
   const { budgets, server } = session
-  const reservation = yield* budgets.reserve(budget, thread.id)
+  yield* budgets.settle(budget)
   return yield* Effect.acquireUseRelease(
-    Effect.sync(() => listenForCompaction(session, thread.id, reservation)),
-    ({ sent, state }) => {
+    Effect.map(budgets.reserve(budget, thread.id), (reservation) => ({
+      reservation,
+      ...listenForCompaction(session, thread.id, reservation)
+    })),
+    ({ reservation, sent, state }) => {
       const remove = reservation.budgets.map((budget) =>
         budget.addRunning((error) => {
           state.expire(error)
@@ -105,7 +108,7 @@ export const compactThread = Effect.fnUntraced(function*(
         Effect.ensuring(Effect.sync(() => remove.forEach((remove) => remove())))
       )
     },
-    ({ state, stop }) =>
+    ({ reservation, state, stop }) =>
       Effect.sync(() => {
         stop()
         if (state.id === undefined) reservation.cancel()

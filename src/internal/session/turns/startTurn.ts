@@ -233,6 +233,7 @@ export const startTurn = (
     const start: TurnStart = { session, thread, options, state }
     yield* restore(refuseBusy(start))
     const { budget, params } = options
+    yield* restore(session.budgets.settle(budget))
     const reservation = yield* session.budgets.reserve(budget, thread.id, params.model ?? thread.record.settings.model)
     const { isSent, request, settingsBefore, turnHandlers } = yield* send(start, reservation)
     yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
