@@ -88,7 +88,7 @@ export interface LimitOptions {
   readonly turns?: number | undefined
   /**
    * The part of the limits that stays unused. If less is left, turns are interrupted and no further turn starts. A reserve of the size of
-   * the largest model request keeps the usage within the limits.
+   * the largest model request keeps the usage within the limits. Each reserve needs the limit of the same name.
    *
    * @default no reserve
    */
@@ -167,9 +167,11 @@ const kinds: Kinds<Options> = {
 const findIssue = (options: Options | undefined): string | undefined => {
   const issue = optionIssue(kinds, options)
   if (issue !== undefined) return issue
-  const { prices, tokens, turns, usd } = options ?? {}
+  const { prices, reserve, tokens, turns, usd } = options ?? {}
   if (tokens === undefined && usd === undefined && turns === undefined) return "set `tokens`, `usd` or `turns`"
-  return usd !== undefined && prices === undefined ? "`usd` needs `prices`, the price of each model" : undefined
+  if (usd !== undefined && prices === undefined) return "`usd` needs `prices`, the price of each model"
+  if (reserve?.tokens !== undefined && tokens === undefined) return "`reserve.tokens` needs `tokens`, the limit"
+  return reserve?.usd !== undefined && usd === undefined ? "`reserve.usd` needs `usd`, the limit" : undefined
 }
 
 const toBudgetOptions = ({ prices, reserve, tokens, turns, usd }: Options): BudgetOptions => ({
@@ -287,7 +289,7 @@ export const used: Effect.Effect<Used> = Effect.flatMap(
   (budget) =>
     budget === undefined
       ? Effect.succeed(nothing)
-      : Effect.as(budget.settled, budget).pipe(Effect.map(({ used }) => used))
+      : Effect.map(budget.settled, () => budget.used)
 )
 
 /**

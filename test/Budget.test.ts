@@ -655,7 +655,9 @@ layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestService
         [{ usd: 1 }, "`usd` needs `prices`"],
         [{ usd: 1, prices: { "mock-model": { input: 1 } } }, "wrong at `mock-model`"],
         [{ usd: 1, prices: { "mock-model": { input: 1, output: "2" } } }, "wrong at `mock-model`"],
-        [{ tokens: 1, reserve: { token: 1 } }, "`reserve`"]
+        [{ tokens: 1, reserve: { token: 1 } }, "`reserve`"],
+        [{ turns: 1, reserve: { tokens: 1 } }, "`reserve.tokens` needs `tokens`"],
+        [{ tokens: 1, reserve: { usd: 1 } }, "`reserve.usd` needs `usd`"]
       ]
       for (const [options, issue] of issues) {
         const reason = yield* expectReason(Budget.limit(Effect.void, options))
