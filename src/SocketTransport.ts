@@ -44,8 +44,8 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { WebSocketConstructor } from "effect/socket/Socket"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
-import { connectionNames, socketKinds } from "./internal/layerOptions.ts"
-import { type Kinds, optionIssue } from "./internal/options.ts"
+import { connectionNames, redactedString, socketKinds } from "./internal/layerOptions.ts"
+import { assertOptions, duration, type Kinds, optionIssue, string } from "./internal/options.ts"
 import { makeRemoveSecrets } from "./internal/redact.ts"
 import { type Address, parsePath, parseUrl } from "./internal/socket/address.ts"
 import { openSocket } from "./internal/socket/openSocket.ts"
@@ -216,16 +216,51 @@ export const layerUnixSocket = (
 ): Layer.Layer<Transport, never, WebSocketConstructor> => layer(() => parsePath(path), options)
 
 /**
+ * The options of {@link signToken}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SignTokenOptions {
+  /** The content of the file of `--ws-shared-secret-file`, of at least 32 bytes. */
+  readonly secret: Redacted.Redacted<string>
+  /**
+   * The name of `--ws-issuer`.
+   *
+   * @default none
+   */
+  readonly issuer?: string | undefined
+  /**
+   * The name of `--ws-audience`.
+   *
+   * @default none
+   */
+  readonly audience?: string | undefined
+  /**
+   * The time for which the token is valid. The server checks it only during the handshake.
+   *
+   * @default "5 minutes"
+   */
+  readonly lifetime?: Duration.Input | undefined
+}
+
+const signTokenKinds: Kinds<SignTokenOptions> = {
+  secret: redactedString,
+  issuer: string,
+  audience: string,
+  lifetime: duration
+}
+
+/**
  * Signs a token for a server that runs with `--ws-auth signed-bearer-token`.
  *
  * **When to use**
  *
- * As the option `token`: each connection then has a new token, which is valid for a short time.
+ * Pass it as the option `token`. Each connection then has a new token, which is valid for a short time.
  *
  * **Details**
  *
- * `secret` is the content of `--ws-shared-secret-file`, of at least 32 bytes. `issuer` and `audience` are those of `--ws-issuer` and
- * `--ws-audience`. The token is a JSON Web Token that is signed with HMAC-SHA256, and `lifetime` is 5 minutes by default.
+ * The token is a JSON Web Token that is signed with HMAC-SHA256. Invalid options throw a `TypeError`.
  *
  * **Example** (Signing a token for each connection)
  *
@@ -242,15 +277,8 @@ export const layerUnixSocket = (
  * @category constructors
  * @since 0.1.0
  */
-export const signToken = (options: {
-  readonly secret: Redacted.Redacted<string>
-  readonly issuer?: string | undefined
-  readonly audience?: string | undefined
-  readonly lifetime?: Duration.Input | undefined
-}): Effect.Effect<Redacted.Redacted<string>> =>
-  signJwt({
-    secret: options.secret,
-    issuer: options.issuer,
-    audience: options.audience,
-    lifetime: toDuration(options.lifetime, Duration.minutes(5))
-  })
+export const signToken = (options: SignTokenOptions): Effect.Effect<Redacted.Redacted<string>> => {
+  assertOptions("SocketTransport.signToken", signTokenKinds, { ...options, secret: options?.secret ?? null })
+  const { audience, issuer, lifetime, secret } = options
+  return signJwt({ secret, issuer, audience, lifetime: toDuration(lifetime, Duration.minutes(5)) })
+}

@@ -246,6 +246,22 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Failure to c
     }))
 })
 
+describe("SocketTransport.signToken", () => {
+  it("rejects invalid options", () => {
+    const secret = Redacted.make("0123456789abcdef0123456789abcdef")
+    const issues: ReadonlyArray<readonly [options: object | undefined, issue: string]> = [
+      [undefined, "the option `secret` is null; expected a Redacted string"],
+      [{ secret: "plain" }, "the option `secret` is a string; expected a Redacted string"],
+      [{ secret, audiance: "codex" }, "unknown option `audiance`; did you mean `audience`?"],
+      [{ secret, lifetime: "soon" }, "the option `lifetime` is a string; expected a duration"]
+    ]
+    for (const [options, issue] of issues) {
+      const invalid = options as SocketTransport.SignTokenOptions
+      assert.throws(() => SocketTransport.signToken(invalid), `SocketTransport.signToken: ${issue}`)
+    }
+  })
+})
+
 describe("Address of a socket", () => {
   const expectInvalid = <A>(built: Layer.Layer<A, AppServerError.AppServerError>) =>
     Effect.map(expectError(built), ({ message, reason }) => {

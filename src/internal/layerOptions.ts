@@ -12,6 +12,8 @@ import * as Kind from "./options.ts"
 const isRedactedString = (value: unknown): boolean =>
   Redacted.isRedacted(value) && Predicate.isString(Redacted.value(value))
 
+export const redactedString: Kind.Kind = { expected: "a Redacted string", is: isRedactedString }
+
 /** The options of `StdioTransport`. */
 export const processKinds = {
   codexPath: {
