@@ -19,7 +19,6 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -28,6 +27,7 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
+import * as Tuple from "effect/Tuple"
 import { getOwn } from "./internal/getOwn.ts"
 import { assertOptions, count, duration, type Kinds } from "./internal/options.ts"
 import type * as Protocol from "./Protocol.ts"
@@ -128,11 +128,9 @@ export const merge: {
 })
 
 const fromSeconds = (seconds: number | null | undefined): DateTime.Utc | undefined =>
-  Option.getOrUndefined(
-    Option.map(
-      Option.flatMap(Option.fromNullishOr(seconds), (seconds) => DateTime.make(seconds * 1000)),
-      DateTime.toUtc
-    )
+  Option.fromNullishOr(seconds).pipe(
+    Option.flatMap((seconds) => DateTime.make(seconds * 1000)),
+    Option.getOrUndefined
   )
 
 const isUsedUp = (window: Protocol.RateLimitWindow | null | undefined): boolean =>
@@ -284,7 +282,7 @@ export const afterReset = (
   ) {
     if (!isLimitExceeded(input) || attempt > times) return yield* Cause.done(Duration.zero)
     const limits = yield* current
-    const now = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+    const now = yield* DateTime.now
     const reset = Option.isSome(limits) ? nextReset(limits.value, now) : undefined
     const wait = reset === undefined
       ? Duration.min(Duration.times(firstFallback, 2 ** (attempt - 1)), maxWait)
@@ -294,7 +292,6 @@ export const afterReset = (
       `A turn exceeded a limit${reset === undefined ? " whose reset is unknown" : ""}. ` +
         `The retry waits until \`${DateTime.formatIso(DateTime.addDuration(now, wait))}\`.`
     )
-    const next: [Duration.Duration, Duration.Duration] = [wait, wait]
-    return next
+    return Tuple.make(wait, wait)
   })))
 }

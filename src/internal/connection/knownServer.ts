@@ -10,6 +10,8 @@ import { getSupport } from "./serverVersion.ts"
 export class KnownServer {
   private removeSecrets: (text: string) => string = identity
   private version: string | undefined
+  /** Number of requests in flight whose deprecation is known, so its notice is not logged. */
+  private deprecatedRequests = 0
   /** Whether the server outlives the connection. */
   isShared = false
 
@@ -21,9 +23,6 @@ export class KnownServer {
   initialized({ serverVersion }: Metadata): void {
     this.version = getSupport(serverVersion) === "unknown" ? undefined : serverVersion
   }
-
-  /** Number of requests in flight whose deprecation is known, so its notice is no news for a person. */
-  private deprecatedRequests = 0
 
   /** Runs a request that the server calls deprecated, without a log of its notice. */
   readonly withoutDeprecation = <A, E>(request: Effect.Effect<A, E>): Effect.Effect<A, E> =>

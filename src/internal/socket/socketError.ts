@@ -5,8 +5,8 @@ import { type AppServerError, ConnectFailed, ConnectionClosed, make as appServer
 import { getOwn } from "../getOwn.ts"
 import type { Address } from "./address.ts"
 
-const withHeaders =
-  "Provide a WebSocket that can, such as `NodeWS.layerWebSocketConstructor` of `@effect/platform-node`"
+/** The remedy for a WebSocket that cannot send headers, or cannot open Unix sockets. */
+const useNodeWs = "Provide a WebSocket that can, such as `NodeWS.layerWebSocketConstructor` of `@effect/platform-node`"
 
 const unreachable = "the host does not respond. Check the host, the port and the firewall"
 
@@ -72,10 +72,10 @@ const describeOpen = (cause: unknown, address: Address, hasToken: boolean): stri
     return `TLS failed (\`${code}\`). Trust the certificate of the proxy, for example with \`NODE_EXTRA_CA_CERTS\``
   }
   if (cause instanceof TypeError && hasToken) {
-    return `the WebSocket of this platform cannot send a token. ${withHeaders}`
+    return `the WebSocket of this platform cannot send a token. ${useNodeWs}`
   }
   if (cause instanceof Error && cause.name === "SyntaxError" && address.isUnix) {
-    return `the WebSocket of this platform cannot open Unix sockets. ${withHeaders}`
+    return `the WebSocket of this platform cannot open Unix sockets. ${useNodeWs}`
   }
   const text = textOf(cause)
   return text === ""

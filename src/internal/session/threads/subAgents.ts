@@ -13,13 +13,13 @@ export class SubAgents {
   /** The model of each sub-agent's thread. */
   private readonly models = new Map<string, string>()
   /** The running turns that work for another turn: the first turn in the chain of work that led to them. */
-  private readonly roots = new Map<string, { readonly threadId: string; readonly turnId: string }>()
+  private readonly roots = new Map<string, { readonly threadId: string; readonly rootId: string }>()
 
   /** Follows the sub-agents of a server, until the scope closes. */
   listen(server: ServerConnection): Effect.Effect<void, never, Scope.Scope> {
     return Effect.all([
       server.addNotificationHandler("turn/started", ({ threadId, turn: { id, rootTurnId } }) => {
-        if (Predicate.isString(rootTurnId) && rootTurnId !== id) this.roots.set(id, { threadId, turnId: rootTurnId })
+        if (Predicate.isString(rootTurnId) && rootTurnId !== id) this.roots.set(id, { threadId, rootId: rootTurnId })
       }),
       server.addNotificationHandler("turn/completed", ({ threadId }) => {
         // A review starts with another turn id than it ends with.
@@ -50,11 +50,6 @@ export class SubAgents {
     ], { discard: true })
   }
 
-  private add(threadId: string, parentId: string, model: string | null | undefined): void {
-    this.parents.set(threadId, parentId)
-    if (Predicate.isString(model) && model !== "") this.models.set(threadId, model)
-  }
-
   /** Returns the parent of a sub-agent's thread, if a notification has named it. */
   getParent(threadId: string): string | undefined {
     return this.parents.get(threadId)
@@ -67,15 +62,20 @@ export class SubAgents {
 
   /** Returns the id of the turn that a turn works for. */
   getRoot(turnId: string): string | undefined {
-    return this.roots.get(turnId)?.turnId
+    return this.roots.get(turnId)?.rootId
   }
 
   /** Returns the running turns of the sub-agents that work for a turn, also of the sub-agents of sub-agents. */
   getRunning(threadId: string, turnId: string): ReadonlyArray<{ readonly threadId: string; readonly turnId: string }> {
     const rootId = this.getRoot(turnId) ?? turnId
     return [...this.roots].flatMap(([id, root]) =>
-      root.turnId === rootId && this.isBelow(root.threadId, threadId) ? [{ threadId: root.threadId, turnId: id }] : []
+      root.rootId === rootId && this.isBelow(root.threadId, threadId) ? [{ threadId: root.threadId, turnId: id }] : []
     )
+  }
+
+  private add(threadId: string, parentId: string, model: string | null | undefined): void {
+    this.parents.set(threadId, parentId)
+    if (Predicate.isString(model) && model !== "") this.models.set(threadId, model)
   }
 
   private isBelow(threadId: string, ancestorId: string): boolean {

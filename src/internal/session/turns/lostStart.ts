@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
-import { type AppServerError } from "../../../AppServerError.ts"
+import type { AppServerError } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { getOwn } from "../../getOwn.ts"
@@ -31,28 +31,19 @@ export const findLostStart = (
   { clientUserMessageId, threadId }: Protocol.TurnStartParams,
   error: AppServerError
 ): Effect.Effect<Protocol.Turn, AppServerError> => {
+  if (error.reason._tag !== "ConnectionClosed" || !server.isShared) return Effect.fail(error)
   const hasInput = ({ items }: Protocol.Turn) => items.some((item) => getOwn(item, "clientId") === clientUserMessageId)
   const read = thread.request(server, "thread/turns/list", (client) =>
     Effect.all({
       mayFollow: isActive(client, threadId),
       turn: readStoredTurn(client, threadId, hasInput).pipe(
-        Effect.tap(Option.match({
-          onNone: () => Effect.void,
-          onSome: () => reportUsage(server, client, threadId)
-        })),
+        Effect.tap((turn) => Option.isSome(turn) ? reportUsage(server, client, threadId) : Effect.void),
         Effect.catchIf(({ reason }) => reason._tag !== "ConnectionClosed", () => Effect.succeedNone)
       )
     }))
-  const find = Effect.flatMap(
-    read,
-    ({ mayFollow, turn }): Effect.Effect<Protocol.Turn, "notStored" | "notFound"> =>
-      Option.match(turn, {
-        onNone: () => Effect.fail(mayFollow ? "notStored" : "notFound"),
-        onSome: Effect.succeed
-      })
-  )
-  return error.reason._tag !== "ConnectionClosed" || !server.isShared ? Effect.fail(error) : find.pipe(
-    Effect.retry({ while: (failure) => failure === "notStored", schedule: untilStored }),
+  return read.pipe(
+    Effect.repeat({ until: ({ mayFollow, turn }) => Option.isSome(turn) || !mayFollow, schedule: untilStored }),
+    Effect.flatMap(({ turn }) => Effect.fromOption(turn)),
     Effect.mapError(() => error)
   )
 }

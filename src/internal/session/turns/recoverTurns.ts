@@ -115,6 +115,14 @@ export const markGap = (state: TurnState, turnId: string): void => {
   state.startGap()
 }
 
+const restartedBefore = "the server was restarted before the turn was completed"
+
+/** Fails a turn that this program can no longer follow. `turnId` is empty for a compaction whose turn is unknown. */
+const failLost = (state: TurnState, turnId: string, description: string, resumable = true): void => {
+  const { lastError, threadId } = state
+  state.onClose(appServerError(new TurnLost({ threadId, turnId, resumable, description, lastError })), syncBatch)
+}
+
 /**
  * Replays a turn that has ended meanwhile. A turn that a shared server still runs is joined again: its thread is open, so its next events
  * arrive. Any other turn fails with `TurnLost`.
@@ -122,17 +130,10 @@ export const markGap = (state: TurnState, turnId: string): void => {
 const recoverTurn = (connection: ServerConnection, server: ServerClient, isShared: boolean) =>
   Effect.fnUntraced(function*({ id: turnId, refCount, state, thread }: TurnEntry) {
     const { threadId } = state
-    const lost = (resumable: boolean, description: string) =>
-      Effect.sync(() =>
-        state.onClose(
-          appServerError(new TurnLost({ threadId, turnId, resumable, description, lastError: state.lastError })),
-          syncBatch
-        )
-      )
     // No caller waits for the turn, and a server that was restarted does not run it.
-    if (refCount === 0 && !isShared) return yield* lost(true, "the server was restarted before the turn was completed")
+    if (refCount === 0 && !isShared) return failLost(state, turnId, restartedBefore)
     if (thread === undefined && !isShared) {
-      return yield* lost(false, "the server was restarted, and does not continue sub-agents")
+      return failLost(state, turnId, "the server was restarted, and does not continue sub-agents", false)
     }
     if (isShared) markGap(state, turnId)
     let resumable = false
@@ -151,18 +152,17 @@ const recoverTurn = (connection: ServerConnection, server: ServerClient, isShare
       // If the connection has ended again, the turn is recovered after the next restart.
       if (found.failure.reason._tag === "ConnectionClosed") return
       if (resumable && isShared && (yield* isActive(server, threadId))) return state.endGap()
-      return yield* lost(resumable, found.failure.message)
+      return failLost(state, turnId, found.failure.message, resumable)
     }
     const turn = Option.getOrUndefined(found.success)
     if (turn !== undefined && hasEnded(turn)) return replayStoredTurn(state, turn)
     if (isShared && turn?.status === "inProgress") return replayStoredTurn(state, turn)
     // A server stores a turn a moment after it has started it.
     if (isShared && turn === undefined && (yield* isActive(server, threadId))) return state.endGap()
-    return yield* lost(
-      true,
-      turn === undefined
-        ? "the server was restarted and has not stored the turn"
-        : "the server was restarted before the turn was completed"
+    return failLost(
+      state,
+      turnId,
+      turn === undefined ? "the server was restarted and has not stored the turn" : restartedBefore
     )
   })
 
@@ -201,15 +201,7 @@ const pollMissedCompletion = Effect.fnUntraced(
       const now = yield* Clock.currentTimeMillis
       if (Option.isSome(stored) && stored.value.status !== "inProgress") return replayStoredTurn(state, stored.value)
       if (state.isUnloaded) {
-        const description = "the server unloaded the thread before the turn was completed"
-        const lost = new TurnLost({
-          threadId,
-          turnId: turnId ?? "",
-          resumable: true,
-          description,
-          lastError: state.lastError
-        })
-        return state.onClose(appServerError(lost), syncBatch)
+        return failLost(state, turnId ?? "", "the server unloaded the thread before the turn was completed")
       }
       if (Option.isSome(stored)) {
         knownAt = now
@@ -277,13 +269,7 @@ const recoverCompaction = Effect.fnUntraced(
       const isOpen = yield* Effect.isSuccess(ensureOpen(server, record, records))
       if (isOpen && (yield* isActive(server, threadId))) return
     }
-    const description = "the server was restarted and does not report whether the thread was compacted"
-    state.onClose(
-      appServerError(
-        new TurnLost({ threadId, turnId: "", resumable: true, description, lastError: state.lastError })
-      ),
-      syncBatch
-    )
+    failLost(state, "", "the server was restarted and does not report whether the thread was compacted")
   }
 )
 
