@@ -1,6 +1,6 @@
 /**
  * Two programs on one app-server. The worker runs a turn and leaves its approvals to others. The supervisor attaches to the thread of the
- * worker, reads along, and decides.
+ * worker, follows its turn, and decides.
  *
  * In production the server runs on its own, for example as a service, and each program is a process.
  */

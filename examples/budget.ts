@@ -24,7 +24,7 @@ const program = Effect.gen(function*() {
   const { finalResponse } = yield* thread.run("What does this project do?")
   yield* Console.log(`\n${finalResponse}\n`)
 
-  // A part of the program has a budget of its own, and an alternative.
+  // A part of the program has a budget of its own, and a fallback.
   const fork = yield* codex.forkThread(thread.id)
   yield* fork.run("Find all possible bugs.").pipe(
     Budget.limit({ tokens: 100_000 }),

@@ -113,8 +113,8 @@ export class SpawnFailed extends Schema.TaggedError<SpawnFailed>()("SpawnFailed"
  *
  * **Details**
  *
- * Possible causes: no server listens at the address, the server refused the token, or something else than codex app-server listens
- * there. TLS may have failed, or the platform's WebSocket may not support the address.
+ * Possible causes: no server listens at the address, the server refused the token, or another program listens there. TLS may have failed,
+ * or the platform's WebSocket may not support the address.
  *
  * @category errors
  * @since 0.1.0
@@ -642,8 +642,8 @@ export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
  *
  * **Details**
  *
- * A budget whose limit of tokens or US dollars is exceeded interrupts its running turns. A budget that is used up starts no further turn,
- * and sends nothing for it.
+ * A budget that is used up starts no further turn, and sends nothing for it. Running turns continue until they exceed a limit. Then the
+ * budget interrupts all of them.
  *
  * **Gotchas**
  *
@@ -662,7 +662,7 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
   override get message(): string {
     return `The budget is used up: ${
       describeUsed(this.limit, this.used)
-    }. Its running turns are interrupted, and it starts no further turn. Set a higher limit, or start the work in another budget`
+    }. It starts no further turn. Set a higher limit, or start the work in another budget`
   }
 }
 
@@ -682,7 +682,7 @@ export class PriceMissing extends Schema.TaggedError<PriceMissing>()("PriceMissi
   model: Schema.String
 }) {
   override get message(): string {
-    return `The budget has no price of the model \`${this.model}\` of thread \`${this.threadId}\`. ` +
+    return `The budget has no price for the model \`${this.model}\` of thread \`${this.threadId}\`. ` +
       "Add its price to `prices`"
   }
 }

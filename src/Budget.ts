@@ -279,7 +279,7 @@ export const limitStream: {
 const nothing: Used = { tokens: 0, usd: undefined, turns: 0, usage: Usage.zero, threads: [] }
 
 /**
- * Returns what the innermost budget has used. Outside of budgets nothing is counted, so all counts are zero.
+ * Returns what the innermost budget has used. Outside a budget nothing is counted, so all counts are zero.
  *
  * @category accessors
  * @since 0.1.0
@@ -293,7 +293,7 @@ export const used: Effect.Effect<Used> = Effect.flatMap(
 )
 
 /**
- * Emits what the innermost budget has used, and then each change. A slow subscriber skips to the newest. Outside of budgets the stream
+ * Emits what the innermost budget has used, and then each change. A slow subscriber skips to the newest. Outside a budget the stream
  * emits zero, and ends.
  *
  * **Example** (Logging the cost of a program while it runs)

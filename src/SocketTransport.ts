@@ -67,7 +67,7 @@ export interface Options {
    * **Gotchas**
    *
    * A token is sent only over `wss://`, over a Unix socket, or to this machine. Any other address fails with `InvalidRequest`, as it does
-   * in Codex itself: everyone on the way could read the token.
+   * in Codex itself: any host on the way could read the token.
    *
    * @default none
    */
@@ -79,15 +79,15 @@ export interface Options {
    */
   readonly openTimeout?: Duration.Input | undefined
   /**
-   * Maximum time without a message of the server. Then the client sends a request, and ends the connection if as much time passes without
-   * a message again. This also ends a connection that a network or a proxy has dropped without notice.
+   * Maximum time without a message from the server. Then the client sends a request, and ends the connection if the same time passes
+   * again without a message. So it notices a connection that a network or a proxy has dropped. `Duration.infinity` turns this off.
    *
    * @default "15 seconds"
    */
   readonly keepAlive?: Duration.Input | undefined
   /**
-   * The maximum size of a message from the server, in bytes. A larger message ends the connection, because a caller may wait for what it
-   * contains.
+   * The maximum size of a message from the server, in bytes. A larger message ends the connection, because a caller may wait for its
+   * content.
    *
    * @default no limit besides that of the WebSocket, which is 100 MiB for `NodeWS`
    */

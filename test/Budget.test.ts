@@ -466,7 +466,7 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
         )
       })
 
-      it.effect("count in the budget and in the usage of their turn", () =>
+      it.effect("counts sub-agents in the budget, and in the usage of the turn that they work for", () =>
         Effect.gen(function*() {
           const thread = yield* TestCodex.startThread
           yield* delegate(
@@ -485,7 +485,7 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
           assert.deepStrictEqual(used.threads.map(({ tokens, turns }) => [tokens, turns]), [[300, 1], [50, 1]])
         }))
 
-      it.effect("count in the usage of their turn when they or the turn fail", () =>
+      it.effect("counts sub-agents in the usage of their turn when they or the turn fail", () =>
         Effect.gen(function*() {
           const thread = yield* TestCodex.startThread
           yield* delegate(
@@ -510,7 +510,7 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
           assert.strictEqual(failed.usage?.subAgents.totalTokens, 70)
         }))
 
-      it.effect("are interrupted together with the turn that they work for", () =>
+      it.effect("interrupts sub-agents together with the turn that they work for", () =>
         Effect.gen(function*() {
           const server = yield* AppServer.AppServer
           const thread = yield* TestCodex.startThread
@@ -528,7 +528,7 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
           assert.strictEqual((yield* model.requests).length, after)
         }))
 
-      it.effect("of sub-agents count, and are interrupted when they start too late", () =>
+      it.effect("counts the sub-agents of sub-agents, and interrupts those that start too late", () =>
         Effect.gen(function*() {
           const [thread, other] = [yield* TestCodex.startThread, yield* TestCodex.startThread]
           const model = yield* ModelServer.ModelServer
@@ -549,7 +549,7 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
           assert.strictEqual(exceeded.used.turns, 3)
         }))
 
-      it.effect("need a price of the model that the turn chooses for them", () =>
+      it.effect("requires a price for the model that the turn chooses for a sub-agent", () =>
         Effect.gen(function*() {
           const thread = yield* TestCodex.startThread
           yield* delegate(thread, { message: "help", model: "mini-model" }, () => step(100_000))
@@ -608,7 +608,7 @@ layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestService
       assert.strictEqual(used.turns, 2)
     }))
 
-  it.effect("is observed as a stream, whose slow subscribers skip to the newest", () =>
+  it.effect("emits its changes, of which a slow subscriber gets the newest", () =>
     Effect.gen(function*() {
       const thread = yield* TestCodex.startThread
       const model = yield* ModelServer.ModelServer
@@ -630,7 +630,7 @@ layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestService
       assert.deepStrictEqual(Array.from(yield* Stream.runCollect(Budget.changes)).map(({ tokens }) => tokens), [0])
     }))
 
-  it.effect("provides the services of the effect, and its interruption", () =>
+  it.effect("passes on the services, the interruption and the error of the effect", () =>
     Effect.gen(function*() {
       class Name extends Context.Service<Name, string>()("test/Name") {}
       const name = yield* Budget.limit(Name, { turns: 1 }).pipe(Effect.provideService(Name, "service"))

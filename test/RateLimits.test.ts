@@ -175,7 +175,7 @@ describe("RateLimits.exceeded", () => {
     assert.strictEqual(DateTime.formatIso(at(1_900_000_000)), "2030-03-17T17:46:40.000Z")
   })
 
-  it("ignores a reset that is no time", () => {
+  it("ignores a reset that is not a valid time", () => {
     for (const resetsAt of [NaN, Infinity, 1e300]) {
       const broken = mergeAll([{ primary: { usedPercent: 100, resetsAt } }])
       assert.deepStrictEqual(RateLimits.exceeded(broken).map((window) => window.resetsAt), [undefined])
@@ -183,7 +183,7 @@ describe("RateLimits.exceeded", () => {
     }
   })
 
-  it("has its next reset when the last window of a limit resets, for the first limit that does", () => {
+  it("finds the first limit to reset, which is when the last of its windows does", () => {
     assert.deepStrictEqual(RateLimits.nextReset(limits, at(0)), at(900))
     assert.deepStrictEqual(RateLimits.nextReset(at(899))(limits), at(900))
     assert.deepStrictEqual(RateLimits.nextReset(limits, at(900)), at(950))
@@ -191,7 +191,7 @@ describe("RateLimits.exceeded", () => {
     assert.isUndefined(RateLimits.nextReset({ limits: {} }, at(0)))
   })
 
-  it.prop("has a next reset that is after now and in the list", { updates: Updates, now: Schema.Int }, (input) => {
+  it.prop("finds a next reset that is after now and in the list", { updates: Updates, now: Schema.Int }, (input) => {
     const now = at(input.now)
     const limits = mergeAll(input.updates)
     const reset = RateLimits.nextReset(limits, now)
@@ -328,7 +328,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("codex.rateLi
       assert.deepInclude(yield* server.state, { _tag: "Ready" })
     }).pipe(Effect.provide(TestCodex.layerProcess({ restart: TestCodex.quickRestart }))))
 
-  it.effect("is what the fake server has, too", () =>
+  it.effect("emits the limits of the fake server, too", () =>
     Effect.gen(function*() {
       const limits: ReadonlyArray<Protocol.RateLimitSnapshot> = [
         { planType: "pro", primary: { usedPercent: 100, windowDurationMins: 300, resetsAt: 1_900_000_000 } },
@@ -682,7 +682,7 @@ describe("RateLimits.afterReset", () => {
       }).pipe(provideFake, Effect.provide(logger))
     }))
 
-  it("rejects options that it does not have", () => {
+  it("rejects unknown options", () => {
     const codex = { rateLimits: Stream.empty }
     for (const options of [{ maxwait: "1 hour" }, { maxWait: "soon" }, { times: -1 }]) {
       assert.throws(() => RateLimits.afterReset(codex, options as never), /RateLimits\.afterReset: /)

@@ -86,7 +86,7 @@ const readMetadata = Effect.map(AppServer.AppServer, ({ metadata }) => metadata.
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Token of a socket", (it) => {
   const token = Redacted.make("open-sesame-0123456789")
 
-  it.effect("opens a server that requires a capability token", () =>
+  it.effect("connects to a server that requires a capability token", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const { root } = yield* CodexEnvironment.CodexEnvironment
@@ -109,7 +109,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Token of a s
       assert.notInclude(JSON.stringify(wrong) + String(wrong.cause), "wrong-token")
     }))
 
-  it.effect("is removed from what the server repeats", () =>
+  it.effect("is removed from text of the server", () =>
     Effect.gen(function*() {
       const { url } = yield* SocketServer.listen("ws://127.0.0.1:0")
       yield* Effect.gen(function*() {
@@ -120,7 +120,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Token of a s
       }).pipe(Effect.provide(SocketServer.layerWebSocket(url, { token })))
     }))
 
-  it.effect("opens a server that requires a signed token, with a new one for each connection", () =>
+  it.effect("is signed anew for each connection to a server that requires it", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const { root } = yield* CodexEnvironment.CodexEnvironment
@@ -165,7 +165,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Token of a s
   )
 
   it.effect.each([["", "is empty"], [" ", "is empty"], ["a\nb", "a character"], ["gr\u00fcn", "a character"]] as const)(
-    "%j is refused before anything is sent",
+    "%j is rejected before anything is sent",
     ([text, issue]) =>
       Effect.gen(function*() {
         const error = yield* expectError(
@@ -275,7 +275,7 @@ describe("Address of a socket", () => {
     ["", "is not one of a WebSocket"],
     ["ws://user:secret@127.0.0.1", "Pass the option `token`"],
     ["ws://127.0.0.1/#x", "fragment"]
-  ])("%j is refused", ([url, issue]) =>
+  ])("refuses the URL %j", ([url, issue]) =>
     Effect.gen(function*() {
       const message = yield* expectInvalid(withWs(Codex.layerWebSocket(url!)))
       assert.include(message, issue!)
@@ -290,7 +290,7 @@ describe("Address of a socket", () => {
     ["/tmp/a?b", "a character that a URL escapes"],
     ["/tmp/../codex.sock", "a character that a URL escapes"]
   ])(
-    "path %j is refused",
+    "refuses the path %j",
     ([path, issue]) =>
       Effect.map(expectInvalid(withWs(Codex.layerUnixSocket(path))), (message) => assert.include(message, issue!))
   )

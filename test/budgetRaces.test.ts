@@ -99,7 +99,7 @@ describe("Budget", () => {
       assert.strictEqual(used.turns, 2)
     }).pipe(Effect.provide(layer())))
 
-  it.effect("leaves the sub-agents of a turn that continues for other callers", () =>
+  it.effect("does not interrupt the sub-agents of a turn that continues for other callers", () =>
     Effect.gen(function*() {
       const [shared, foreign] = [yield* openThread("t"), yield* openThread("f")]
       const outside = yield* startTurn(shared.run("one"), "t1")
@@ -187,7 +187,7 @@ describe("Budget", () => {
       assert.strictEqual(total.usd, 0.3)
     }).pipe(Effect.provide(layer())))
 
-  it.effect("is exceeded by counts that are no numbers", () =>
+  it.effect("is exceeded by counts that are not numbers", () =>
     Effect.gen(function*() {
       const thread = yield* openThread("t")
       const run = yield* startTurn(expectExceeded(Budget.limit(thread.run("go"), { usd: 1, prices: { m: free } })), "u")
@@ -238,7 +238,7 @@ describe("Budget", () => {
       assert.strictEqual(used.usd, 0.1)
     }).pipe(Effect.provide(layer())))
 
-  it.effect("checks raw requests by the model that they ask for", () =>
+  it.effect("checks raw requests by the model that they name", () =>
     Effect.gen(function*() {
       const server = yield* AppServer.AppServer
       yield* openThread("t")

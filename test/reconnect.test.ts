@@ -98,7 +98,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
       }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
     }))
 
-  it.effect("has the result of a turn that ended meanwhile", () =>
+  it.effect("returns the result of a turn that ended meanwhile", () =>
     Effect.gen(function*() {
       const { proxy, url } = yield* start
       yield* Effect.gen(function*() {
@@ -123,7 +123,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
       }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url, { openTimeout: "200 millis" })))
     }))
 
-  it.effect("has the end of a turn that another client interrupted meanwhile", () =>
+  it.effect("delivers the end of a turn that another client interrupted meanwhile", () =>
     Effect.gen(function*() {
       const { proxy, url } = yield* start
       yield* Effect.gen(function*() {
@@ -435,7 +435,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Two clients 
   })
 
   for (const winner of [0, 1]) {
-    it.effect(`ask both about a command, and the decision of client ${winner} counts`, () =>
+    it.effect(`both receive the approval of a command, and the decision of client ${winner} counts`, () =>
       Effect.gen(function*() {
         const { url } = yield* SocketServer.listen("ws://127.0.0.1:0")
         const approvals = [yield* waitingApprovals, yield* waitingApprovals]

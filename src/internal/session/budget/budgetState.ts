@@ -115,7 +115,7 @@ export class BudgetState {
     return () => this.running.delete(interruptTurn)
   }
 
-  /** Adds a count that is not known yet. Returns the function that notes that it is. */
+  /** Adds a count that is not known yet. Returns the function that marks it as known. */
   addPending(): () => void {
     const counted = Deferred.makeUnsafe<void>()
     this.pending.add(counted)

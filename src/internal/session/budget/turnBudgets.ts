@@ -259,7 +259,7 @@ export class TurnBudgets {
         [...this.turns.values()].find((turn) => turn.threadId === parentId)
       if (parent !== undefined) return [...parent.budgets]
     }
-    // The program may have started the turn, which only a response tells.
+    // Only the response to a request says whether the program has started the turn.
     if (turns.isStarting(threadId) || turns.isOurs(threadId, turnId)) return []
     return this.enrolling.filter(({ enrolled, hasEnded }) => !hasEnded && enrolled.has(threadId))
   }
@@ -282,7 +282,7 @@ export class TurnBudgets {
   private interrupt(turn: BudgetedTurn): Effect.Effect<void> {
     const { rootId, threadId, turnId } = turn
     turn.isInterrupted = true
-    // Until then, the handles and turns of the budget have noted that they end.
+    // Meanwhile the budget starts its other interrupts, so `continues` sees which turns end.
     return Effect.andThen(
       Effect.yieldNow,
       Effect.suspend(() =>
