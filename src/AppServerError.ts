@@ -30,7 +30,7 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
-import { describeUsed, Limit, Used } from "./internal/budget/used.ts"
+import { describeUsed, Limit, Reserve, Used } from "./internal/budget/used.ts"
 import * as Protocol from "./Protocol.ts"
 
 const TypeId = "~effect-codex/AppServerError"
@@ -656,12 +656,14 @@ export class ThreadBusy extends Schema.TaggedError<ThreadBusy>()("ThreadBusy", {
 export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("BudgetExceeded", {
   /** The limits of the budget. */
   limit: Limit,
+  /** The parts of the limits that stay unused, 0 by default. */
+  reserve: Reserve,
   /** What the budget has used, in total and by thread. */
   used: Used
 }) {
   override get message(): string {
     return `The budget is used up: ${
-      describeUsed(this.limit, this.used)
+      describeUsed(this.limit, this.reserve, this.used)
     }. It starts no further turn. Set a higher limit, or start the work in another budget`
   }
 }

@@ -407,6 +407,7 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
           expectExceeded
         )
         assert.strictEqual(running.used.tokens, 90)
+        assert.include(running.message, "90 of 100 tokens with 30 reserved (by thread")
         yield* model.respond(() => done(70))
         const used = yield* Effect.gen(function*() {
           yield* thread.run("one")

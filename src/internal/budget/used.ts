@@ -32,16 +32,27 @@ export const Limit = Schema.Struct({
 
 export interface Limit extends Schema.Schema.Type<typeof Limit> {}
 
+/** The parts of the limits that stay unused: a turn is interrupted, or not started, when less is left. */
+export const Reserve = Schema.Struct({ tokens: Schema.Number, usd: Schema.Number })
+
+export interface Reserve extends Schema.Schema.Type<typeof Reserve> {}
+
 /** Maximum number of threads that a description names. */
 const maxThreads = 5
 
 const showUsd = (usd: number): string => `$${Number(usd.toFixed(6))}`
 
+const describeReserve = (amount: number, shown: string): string => amount === 0 ? "" : ` with ${shown} reserved`
+
 /** Describes what was used, of each limit and by thread. */
-export const describeUsed = (limit: Limit, { threads, ...used }: Used): string => {
+export const describeUsed = (limit: Limit, reserve: Reserve, { threads, ...used }: Used): string => {
   const parts = [
-    ...limit.tokens === undefined ? [] : [`${used.tokens} of ${limit.tokens} tokens`],
-    ...limit.usd === undefined || used.usd === undefined ? [] : [`${showUsd(used.usd)} of ${showUsd(limit.usd)}`],
+    ...limit.tokens === undefined
+      ? []
+      : [`${used.tokens} of ${limit.tokens} tokens${describeReserve(reserve.tokens, String(reserve.tokens))}`],
+    ...limit.usd === undefined || used.usd === undefined
+      ? []
+      : [`${showUsd(used.usd)} of ${showUsd(limit.usd)}${describeReserve(reserve.usd, showUsd(reserve.usd))}`],
     ...limit.turns === undefined ? [] : [`${used.turns} of ${limit.turns} turns`]
   ]
   const named = threads.toSorted((a, b) => b.tokens - a.tokens).slice(0, maxThreads).map(({ threadId, tokens }) =>

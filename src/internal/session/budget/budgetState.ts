@@ -4,15 +4,9 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { type AppServerError, BudgetExceeded, make as appServerError, PriceMissing } from "../../../AppServerError.ts"
 import * as Usage from "../../../Usage.ts"
-import type { Limit, Used } from "../../budget/used.ts"
+import type { Limit, Reserve, Used } from "../../budget/used.ts"
 import { getOwn } from "../../getOwn.ts"
 import type { ReadBatch } from "../../jsonrpc/readBatch.ts"
-
-/** What stays unused: a turn is interrupted, or not started, when less is left. */
-export interface Reserve {
-  readonly tokens: number
-  readonly usd: number
-}
 
 export interface BudgetOptions {
   readonly limit: Limit
@@ -164,7 +158,8 @@ export class BudgetState {
   }
 
   private makeError(): AppServerError {
-    return appServerError(new BudgetExceeded({ limit: this.options.limit, used: this.used }))
+    const { limit, reserve } = this.options
+    return appServerError(new BudgetExceeded({ limit, reserve, used: this.used }))
   }
 
   private interrupt(error: AppServerError, batch: ReadBatch): void {
