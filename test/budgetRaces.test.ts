@@ -59,6 +59,16 @@ const expectExceeded = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return reason
   })
 
+const goal = (status: string) => ({
+  threadId: "t",
+  objective: "go",
+  status,
+  createdAt: 1,
+  updatedAt: 1,
+  timeUsedSeconds: 0,
+  tokensUsed: 0
+})
+
 const free = { input: 0, output: 0 }
 
 const prices: Budget.Prices = { m: { input: 1, output: 10 }, cheap: free }
@@ -114,6 +124,31 @@ describe("Budget", () => {
       assert.lengthOf(yield* getSent("turn/interrupt"), 0)
       yield* emit(Fake.turnCompleted("t", "t1"))
       assert.strictEqual((yield* Fiber.join(outside)).status, "completed")
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("fails after the interrupt of a turn that a goal starts before it is paused", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      yield* openThread("t")
+      const exceeding = yield* Effect.andThen(
+        server.request("thread/goal/set", { threadId: "t", objective: "go", status: "active" }),
+        Effect.never
+      ).pipe(Budget.limit({ tokens: 10 }), expectExceeded, Effect.forkChild)
+      yield* respond("thread/goal/set", { goal: goal("active") })
+      yield* emit(Fake.turnStarted("t", "a"))
+      yield* emit(usage("t", "a", 20))
+      yield* respond("thread/goal/get", { goal: goal("active") })
+      const pause = yield* receive("thread/goal/set")
+      yield* emit(Fake.turnCompleted("t", "a"))
+      yield* emit(Fake.turnStarted("t", "b"))
+      const read = yield* receive("thread/goal/get")
+      yield* respond(pause, { goal: goal("paused") })
+      yield* reject("turn/interrupt")
+      yield* settle
+      assert.isUndefined(exceeding.pollUnsafe())
+      yield* respond(read, { goal: goal("paused") })
+      yield* respond("turn/interrupt", {})
+      assert.strictEqual((yield* Fiber.join(exceeding)).used.tokens, 20)
     }).pipe(Effect.provide(layer())))
 
   it.effect("fails also if the server does not respond to the interrupts", () =>

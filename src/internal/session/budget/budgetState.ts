@@ -2,6 +2,7 @@
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { type AppServerError, BudgetExceeded, make as appServerError, PriceMissing } from "../../../AppServerError.ts"
 import * as Usage from "../../../Usage.ts"
 import type { Limit, Reserve, Used } from "../../budget/used.ts"
@@ -33,10 +34,12 @@ export class BudgetState {
   /** The budget around this one. Everything that this one uses counts in it, too. */
   readonly parent: BudgetState | undefined
   private readonly options: BudgetOptions
-  private readonly runFork: (effect: Effect.Effect<void>) => unknown
+  private readonly runFork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   private readonly total = noCounts()
   private readonly threads = new Map<string, Counts>()
   private readonly running = new Set<InterruptTurn>()
+  /** The interrupts that have not ended. */
+  private readonly interrupts = new Set<Fiber.Fiber<void>>()
   private readonly pending = new Set<Deferred.Deferred<void>>()
   private readonly observers = new Set<(used: Used) => void>()
   private readonly interrupted = Deferred.makeUnsafe<never, AppServerError>()
@@ -50,7 +53,7 @@ export class BudgetState {
   constructor(
     options: BudgetOptions,
     parent: BudgetState | undefined,
-    runFork: (effect: Effect.Effect<void>) => unknown
+    runFork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   ) {
     this.options = options
     this.parent = parent
@@ -102,7 +105,7 @@ export class BudgetState {
   /** Adds a turn that is interrupted when the budget is exceeded. Returns the function that removes it. */
   addRunning(interruptTurn: InterruptTurn): () => void {
     if (this.error !== undefined) {
-      this.runFork(interruptTurn(this.error))
+      this.startInterrupt(interruptTurn, this.error)
       return () => {}
     }
     this.running.add(interruptTurn)
@@ -165,12 +168,20 @@ export class BudgetState {
   private interrupt(error: AppServerError, batch: ReadBatch): void {
     if (this.error !== undefined) return
     this.error = error
-    const interruptAll = Effect.suspend(() =>
-      Effect.forEach(this.running, (interruptTurn) => interruptTurn(error), { concurrency: "unbounded", discard: true })
+    // The server may start a turn meanwhile, as for a goal that is not paused yet.
+    const awaitInterrupts = Effect.suspend(() => Fiber.awaitAll(this.interrupts)).pipe(
+      Effect.repeat({ while: () => this.interrupts.size > 0 })
     )
     batch.afterBatch(() => {
-      this.runFork(Effect.andThen(interruptAll, Deferred.fail(this.interrupted, error)))
+      for (const interruptTurn of this.running) this.startInterrupt(interruptTurn, error)
+      this.runFork(Effect.andThen(awaitInterrupts, Deferred.fail(this.interrupted, error)))
     })
+  }
+
+  private startInterrupt(interruptTurn: InterruptTurn, error: AppServerError): void {
+    const fiber = this.runFork(interruptTurn(error))
+    this.interrupts.add(fiber)
+    fiber.addObserver(() => this.interrupts.delete(fiber))
   }
 }
 
