@@ -31,7 +31,7 @@ export const endTurn = (server: ServerConnection, turn: TurnEntry): Effect.Effec
 
 /**
  * Ends all turns of a thread that is about to close, because no event of them arrives afterwards. The turns that this program started end on
- * the server. For the others, only the waits of this program end.
+ * the server. For the others, also for those that it only watches, only the waits of this program end.
  */
 export const closeTurns = Effect.fnUntraced(function*({ turns, server }: SessionState, threadId: string) {
   yield* awaitWithTimeout(Fiber.awaitAll(turns.pendingStarts(threadId)))
@@ -40,7 +40,8 @@ export const closeTurns = Effect.fnUntraced(function*({ turns, server }: Session
     concurrency: "unbounded",
     discard: true
   })
-  for (const { id: turnId, state } of running) {
+  const watched = [...turns.watched].filter(({ state }) => state.threadId === threadId)
+  for (const { id: turnId, state } of [...running, ...watched]) {
     const description = "the thread was closed, so the server does not report the end of the turn to this program"
     const { lastError } = state
     state.onClose(
