@@ -1,11 +1,20 @@
 /** Orders of messages that the server sends rarely, about turns that the program watches. */
 import { assert, describe, it } from "@effect/vitest"
+import type { Thread } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Fake from "../../FakeTransport.ts"
-import { emit, expectReason, layer, openThread, respond, settle } from "../../scenario.ts"
+import { emit, expectReason, layer, openThread, respond, settle, startTurn } from "../../scenario.ts"
+
+/** Turn `u` of a thread, which runs until the test ends it. */
+const runningTurn = Effect.fnUntraced(function*(thread: Thread.Thread) {
+  const turn = yield* Fiber.join(yield* startTurn(thread.turn("go"), "u"))
+  yield* emit(Fake.turnStarted(thread.id, "u"))
+  yield* settle
+  return turn
+})
 
 describe("Thread.turns", () => {
   it.effect("fails the handles of a thread that is closed", () =>
@@ -22,4 +31,17 @@ describe("Thread.turns", () => {
       assert(reason._tag === "TurnLost")
       assert.include(reason.description, "closed")
     }).pipe(Effect.provide(layer())))
+})
+
+describe("Thread.currentTurn", () => {
+  it.effect("ends only its watch of a turn of this program when its scope is closed", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const turn = yield* runningTurn(thread)
+      const watched = yield* Effect.scoped(Effect.flatMap(thread.currentTurn, Effect.fromOption))
+      const reason = yield* expectReason(watched.result)
+      assert.strictEqual(reason._tag, "TurnLost")
+      yield* emit(Fake.turnCompleted("t", "u"))
+      assert.strictEqual((yield* turn.result).status, "completed")
+    }).pipe(Effect.scoped, Effect.provide(layer())))
 })

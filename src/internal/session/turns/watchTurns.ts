@@ -24,6 +24,11 @@ export interface WatchedThread {
   readonly opened: OpenThread | undefined
 }
 
+const watchEnded = ({ threadId, lastError }: TurnState, turnId: string): AppServerError => {
+  const description = "the scope of its handle was closed, and the turn continues"
+  return appServerError(new TurnLost({ threadId, turnId, resumable: true, description, lastError }))
+}
+
 /** Listens to a turn from now on, until it ends or `stop` is called. */
 const watch = ({ server, turns }: SessionState, thread: WatchedThread, turnId: string, batch: ReadBatch) => {
   const state = new TurnState(server, turns.usages, thread.id)
@@ -40,9 +45,7 @@ const watch = ({ server, turns }: SessionState, thread: WatchedThread, turnId: s
   turns.watched.add(turn)
   const stop = () => {
     turns.watched.delete(turn)
-    const description = "the scope of its handle was closed, and the turn continues"
-    const lost = new TurnLost({ threadId: thread.id, turnId, resumable: true, description, lastError: state.lastError })
-    state.onClose(appServerError(lost), syncBatch)
+    state.onClose(watchEnded(state, turnId), syncBatch)
   }
   state.onComplete(() => turns.watched.delete(turn))
   turns.onAwait({ state, id: () => turnId, isAwaited: () => turns.watched.has(turn) })
@@ -82,7 +85,10 @@ const watchCurrent = (session: SessionState, thread: WatchedThread): Current | u
   const turnId = activeTurnId(session, thread.id)
   if (turnId === undefined) return undefined
   const own = turns.entries.get(toKey(thread.id, turnId))
-  if (own !== undefined) return { handle: new TurnHandle(session, own, true), stop: () => {}, readPast: Effect.void }
+  if (own !== undefined) {
+    const handle = new TurnHandle(session, own, true)
+    return { handle, stop: () => handle.fail(watchEnded(own.state, turnId)), readPast: Effect.void }
+  }
   const { stop, turn } = watch(session, thread, turnId, syncBatch)
   turn.state.startedAs = turns.getActive(thread.id)
   // Events wait until the past of the turn is known.
