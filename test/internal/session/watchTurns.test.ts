@@ -6,7 +6,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Fake from "../../FakeTransport.ts"
-import { emit, expectReason, layer, openThread, respond, settle, startTurn } from "../../scenario.ts"
+import { emit, expectReason, layer, openThread, receive, respond, settle, startTurn } from "../../scenario.ts"
 
 /** Turn `u` of a thread, which runs until the test ends it. */
 const runningTurn = Effect.fnUntraced(function*(thread: Thread.Thread) {
@@ -14,6 +14,28 @@ const runningTurn = Effect.fnUntraced(function*(thread: Thread.Thread) {
   yield* emit(Fake.turnStarted(thread.id, "u"))
   yield* settle
   return turn
+})
+
+/** The call of turn `turnId` that spawned the sub-agent `agentId` has completed. */
+const spawned = (threadId: string, turnId: string, agentId: string) => ({
+  method: "item/completed",
+  params: {
+    threadId,
+    turnId,
+    item: {
+      type: "collabAgentToolCall",
+      id: `spawn ${agentId}`,
+      tool: "spawnAgent",
+      status: "completed",
+      senderThreadId: threadId,
+      receiverThreadIds: [agentId],
+      prompt: "help",
+      model: "m",
+      agentsStates: {}
+    },
+    completedAtMs: 1
+  },
+  emittedAtMs: 1
 })
 
 describe("Thread.turns", () => {
@@ -43,5 +65,23 @@ describe("Thread.currentTurn", () => {
       assert.strictEqual(reason._tag, "TurnLost")
       yield* emit(Fake.turnCompleted("t", "u"))
       assert.strictEqual((yield* turn.result).status, "completed")
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+})
+
+describe("Turn.subAgents", () => {
+  it.effect("keeps no turn whose past a caller stops to read", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const turn = yield* runningTurn(thread)
+      const spawning = yield* Effect.forkChild(Stream.runHead(turn.subAgents), { startImmediately: true })
+      yield* emit(spawned("t", "u", "s"), Fake.subAgentStarted("s", "v", "u"))
+      const agent = Option.getOrThrow(yield* Fiber.join(spawning))
+      const attaching = yield* Effect.forkChild(Stream.runHead(agent.turns), { startImmediately: true })
+      yield* receive("thread/turns/list")
+      const { watched } = turn["~effect-codex/Turn"]!.session.turns
+      assert.strictEqual(watched.size, 1)
+      yield* Fiber.interrupt(attaching)
+      assert.strictEqual(watched.size, 0)
+      yield* emit(Fake.turnCompleted("t", "u"))
     }).pipe(Effect.scoped, Effect.provide(layer())))
 })

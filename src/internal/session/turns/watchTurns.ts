@@ -142,7 +142,8 @@ export const watchTurns = (
       ({ stop }) => Effect.sync(stop)
     )
     if (current === undefined) return
-    yield* current.readPast
+    // Without its past, no caller has the handle.
+    yield* Effect.onError(current.readPast, () => Effect.sync(current.stop))
     Queue.offerUnsafe(queue, current.handle)
   }))
 
