@@ -1,12 +1,12 @@
 /** Orders of messages that the server sends rarely, about turns that the program watches. */
 import { assert, describe, it } from "@effect/vitest"
-import type { Thread } from "effect-codex"
+import { type Thread, Turn } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Fake from "../../FakeTransport.ts"
-import { emit, expectReason, layer, openThread, receive, respond, settle, startTurn } from "../../scenario.ts"
+import { emit, expectReason, getSent, layer, openThread, receive, respond, settle, startTurn } from "../../scenario.ts"
 
 /** Turn `u` of a thread, which runs until the test ends it. */
 const runningTurn = Effect.fnUntraced(function*(thread: Thread.Thread) {
@@ -83,5 +83,45 @@ describe("Turn.subAgents", () => {
       yield* Fiber.interrupt(attaching)
       assert.strictEqual(watched.size, 0)
       yield* emit(Fake.turnCompleted("t", "u"))
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+})
+
+describe("Turn.interruptWithSubAgents", () => {
+  /** Interrupts turn `u`, and ends it. */
+  const interrupt = Effect.fnUntraced(function*(turn: Turn.Turn) {
+    const interrupting = yield* Effect.forkChild(Turn.interruptWithSubAgents(turn))
+    yield* respond("turn/interrupt", {})
+    yield* emit(Fake.turnCompleted("t", "u", "interrupted"))
+    return interrupting
+  })
+
+  const interrupted = Effect.map(
+    getSent("turn/interrupt"),
+    (sent) => sent.map(({ params }) => [params.threadId, params.turnId])
+  )
+
+  it.effect("interrupts a sub-agent whose spawning call did not complete", () =>
+    Effect.gen(function*() {
+      const turn = yield* runningTurn(yield* openThread("t"))
+      yield* emit(Fake.subAgentStarted("s", "v", "u"))
+      yield* settle
+      const interrupting = yield* interrupt(turn)
+      yield* respond("turn/interrupt", {})
+      yield* Fiber.join(interrupting)
+      assert.deepStrictEqual(yield* interrupted, [["t", "u"], ["s", "v"]])
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("interrupts a sub-agent that another one spawns meanwhile", () =>
+    Effect.gen(function*() {
+      const turn = yield* runningTurn(yield* openThread("t"))
+      yield* emit(spawned("t", "u", "s"), Fake.subAgentStarted("s", "v", "u"))
+      yield* settle
+      const interrupting = yield* interrupt(turn)
+      const request = yield* receive("turn/interrupt")
+      yield* emit(spawned("s", "v", "g"), Fake.subAgentStarted("g", "w", "u"))
+      yield* respond(request, {})
+      yield* respond("turn/interrupt", {})
+      yield* Fiber.join(interrupting)
+      assert.deepStrictEqual(yield* interrupted, [["t", "u"], ["s", "v"], ["g", "w"]])
     }).pipe(Effect.scoped, Effect.provide(layer())))
 })

@@ -73,8 +73,10 @@ export class SubAgents {
   /** Returns the running turns of the sub-agents that work for a turn, also of the sub-agents of sub-agents. */
   getRunning(threadId: string, turnId: string): ReadonlyArray<{ readonly threadId: string; readonly turnId: string }> {
     const rootId = this.getRoot(turnId) ?? turnId
+    // A sub-agent may start before the call that spawned it completes, which names its parent. All work for the root.
+    const isPart = (agentId: string) => rootId === turnId ? agentId !== threadId : this.isBelow(agentId, threadId)
     return [...this.roots].flatMap(([id, root]) =>
-      root.turnId === rootId && this.isBelow(root.threadId, threadId) ? [{ threadId: root.threadId, turnId: id }] : []
+      root.turnId === rootId && isPart(root.threadId) ? [{ threadId: root.threadId, turnId: id }] : []
     )
   }
 
