@@ -38,6 +38,19 @@ const spawned = (threadId: string, turnId: string, agentId: string) => ({
   emittedAtMs: 1
 })
 
+/** The server reports the total tokens of a thread, and those of the last model request. */
+const usageReported = (threadId: string, turnId: string, total: number, last: number) => {
+  const count = (inputTokens: number) => ({
+    totalTokens: inputTokens,
+    inputTokens,
+    cachedInputTokens: 0,
+    outputTokens: 0,
+    reasoningOutputTokens: 0
+  })
+  const tokenUsage = { total: count(total), last: count(last), modelContextWindow: null }
+  return { method: "thread/tokenUsage/updated", params: { threadId, turnId, tokenUsage }, emittedAtMs: total }
+}
+
 describe("Thread.turns", () => {
   it.effect("fails the handles of a thread that is closed", () =>
     Effect.gen(function*() {
@@ -123,5 +136,27 @@ describe("Turn.interruptWithSubAgents", () => {
       yield* respond("turn/interrupt", {})
       yield* Fiber.join(interrupting)
       assert.deepStrictEqual(yield* interrupted, [["t", "u"], ["s", "v"], ["g", "w"]])
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+})
+
+describe("Turn.view", () => {
+  it.effect("has the usage of a turn that ended long before", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const turn = yield* runningTurn(thread)
+      // The first of two reports was lost.
+      yield* emit(usageReported("t", "u", 100, 40), Fake.turnCompleted("t", "u"))
+      const { usage } = yield* turn.result
+      assert.strictEqual(usage?.turn.totalTokens, 100)
+      for (let i = 1; i <= 5; i++) {
+        yield* emit(
+          Fake.turnStarted("t", `x${i}`),
+          usageReported("t", `x${i}`, 100 + i, 1),
+          Fake.turnCompleted("t", `x${i}`)
+        )
+      }
+      yield* settle
+      const view = Option.getOrThrow(yield* Stream.runLast(turn.view))
+      assert.deepStrictEqual(view.usage?.turn, usage?.turn)
     }).pipe(Effect.scoped, Effect.provide(layer())))
 })

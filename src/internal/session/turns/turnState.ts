@@ -421,7 +421,9 @@ export class TurnState implements NotificationListener {
 
   /** Corrects the usage of a view: the events of one turn do not tell the totals of the thread before it. */
   private withUsage(view: TurnView.TurnView): TurnView.TurnView {
-    const usage = this.turnId === undefined ? undefined : this.usages.get(this.threadId, this.turnId)
+    const usage = this.exit === undefined && this.turnId !== undefined
+      ? this.usages.get(this.threadId, this.turnId)
+      : this.usage
     if (usage === undefined || view.usage === null) return view
     const { contextWindow = null, lastRequest, thread, turn } = usage
     return { ...view, usage: { ...view.usage, turn, thread, lastRequest, contextWindow } }
