@@ -1,6 +1,6 @@
 /** Orders of messages that the server sends rarely, about turns that the program watches. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Thread, Turn } from "effect-codex"
+import { type Thread, Turn, type TurnView } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
@@ -51,6 +51,17 @@ const usageReported = (threadId: string, turnId: string, total: number, last: nu
   return { method: "thread/tokenUsage/updated", params: { threadId, turnId, tokenUsage }, emittedAtMs: total }
 }
 
+const storedMessage = (id: string, text: string) => ({ type: "agentMessage", id, text, phase: null })
+
+const messageStarted = (threadId: string, turnId: string, id: string) => ({
+  method: "item/started",
+  params: { threadId, turnId, item: storedMessage(id, ""), startedAtMs: 1 },
+  emittedAtMs: 1
+})
+
+const texts = ({ items }: TurnView.TurnView) =>
+  items.flatMap(({ item }) => item.type === "agentMessage" ? [item.text] : [])
+
 describe("Thread.turns", () => {
   it.effect("fails the handles of a thread that is closed", () =>
     Effect.gen(function*() {
@@ -65,6 +76,18 @@ describe("Thread.turns", () => {
       const reason = yield* expectReason(turn.result)
       assert(reason._tag === "TurnLost")
       assert.include(reason.description, "closed")
+    }).pipe(Effect.provide(layer())))
+
+  it.effect("emits one handle of a turn whose start the server repeats", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const taking = yield* Effect.forkChild(Stream.runCollect(Stream.take(thread.turns, 2)), {
+        startImmediately: true
+      })
+      yield* settle
+      yield* emit(Fake.turnStarted("t", "x"), Fake.turnStarted("t", "x"), Fake.turnCompleted("t", "x"))
+      yield* emit(Fake.turnStarted("t", "y"))
+      assert.deepStrictEqual((yield* Fiber.join(taking)).map(({ id }) => id), ["x", "y"])
     }).pipe(Effect.provide(layer())))
 })
 
@@ -158,5 +181,32 @@ describe("Turn.view", () => {
       yield* settle
       const view = Option.getOrThrow(yield* Stream.runLast(turn.view))
       assert.deepStrictEqual(view.usage?.turn, usage?.turn)
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("begins with what a turn has done before it is joined", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      yield* emit(
+        Fake.turnStarted("t", "x"),
+        Fake.messageCompleted("t", "x", "a", "one"),
+        messageStarted("t", "x", "b")
+      )
+      yield* emit(Fake.delta("t", "x", "b", "tw"))
+      const turn = yield* Fiber.join(yield* startTurn(thread.turn("go"), "x"))
+      yield* emit(Fake.delta("t", "x", "b", "o"))
+      const views: Array<TurnView.TurnView> = []
+      const following = yield* Effect.forkChild(
+        Stream.runForEach(turn.view, (view) => Effect.sync(() => views.push(view))),
+        { startImmediately: true }
+      )
+      yield* respond("thread/turns/list", {
+        data: [Fake.turn("x", "inProgress", { items: [storedMessage("a", "one")] })]
+      })
+      yield* settle
+      assert.deepStrictEqual(views.map(texts), [["one"]])
+      yield* emit(Fake.messageCompleted("t", "x", "b", "two"), Fake.turnCompleted("t", "x"))
+      yield* Fiber.join(following)
+      assert.deepStrictEqual(texts(views.at(-1)!), ["one", "two"])
+      assert.strictEqual(views.at(-1)?.status, "completed")
     }).pipe(Effect.scoped, Effect.provide(layer())))
 })

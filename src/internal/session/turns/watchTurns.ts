@@ -13,7 +13,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SessionState } from "../sessionState.ts"
 import type { OpenThread } from "../threads/openThread.ts"
-import { readStoredTurn, replayStoredTurn } from "./recoverTurns.ts"
+import { readPast, replayStoredTurn } from "./recoverTurns.ts"
 import { TurnHandle } from "./turnHandle.ts"
 import { toKey, type TurnEntry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
@@ -93,18 +93,11 @@ const watchCurrent = (session: SessionState, thread: WatchedThread): Current | u
   turn.state.startedAs = turns.getActive(thread.id)
   // Events wait until the past of the turn is known.
   turn.state.startGap()
-  const readPast = readStoredTurn(server, thread.id, ({ id }) => id === turnId).pipe(
-    // The server has not stored the thread, or no turn of it yet.
-    Effect.catchReasons("AppServerError", {
-      RequestRejected: () => Effect.succeed(Option.none<Protocol.Turn>()),
-      ThreadNotFound: () => Effect.succeed(Option.none<Protocol.Turn>())
-    }),
-    Effect.map((stored) => {
-      if (Option.isSome(stored)) replayStoredTurn(turn.state, stored.value)
-      else turn.state.endGap()
-    })
-  )
-  return { handle: new TurnHandle(session, turn), stop, readPast }
+  const replayPast = Effect.map(readPast(server, thread.id, turnId), (stored) => {
+    if (Option.isSome(stored)) replayStoredTurn(turn.state, stored.value)
+    else turn.state.endGap()
+  })
+  return { handle: new TurnHandle(session, turn), stop, readPast: replayPast }
 }
 
 /**
@@ -119,6 +112,7 @@ export const watchTurns = (
   Stream.callback<TurnHandle, AppServerError>(Effect.fnUntraced(function*(queue) {
     // A review has its first event before `turn/started`, which names another turn. It can be interrupted from then on.
     let review: TurnHandle | undefined
+    let last: string | undefined
     const listen = () =>
       session.server.addThreadListener(thread.id, {
         onNotification(event, _, batch) {
@@ -127,6 +121,9 @@ export const watchTurns = (
           }
           if (event.method !== "turn/started") return
           const { id, rootTurnId } = event.params.turn
+          // A server may repeat the event.
+          if (id === last) return
+          last = id
           if (review === undefined || review.turn.id !== rootTurnId) {
             Queue.offerUnsafe(queue, start(session, thread, id, event, batch))
           } else {
