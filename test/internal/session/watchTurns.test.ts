@@ -1,6 +1,6 @@
 /** Orders of messages that the server sends rarely, about turns that the program watches. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Thread, Turn, type TurnView } from "effect-codex"
+import { Codex, type Thread, type ThreadView, Turn, type TurnView } from "effect-codex"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
@@ -61,6 +61,22 @@ const messageStarted = (threadId: string, turnId: string, id: string) => ({
 
 const texts = ({ items }: TurnView.TurnView) =>
   items.flatMap(({ item }) => item.type === "agentMessage" ? [item.text] : [])
+
+/** Follows the view of a thread, whose stored turns are these. */
+const followView = Effect.fnUntraced(function*(thread: Thread.Thread, ...turns: ReadonlyArray<object>) {
+  const views: Array<ThreadView.ThreadView> = []
+  yield* Effect.forkScoped(Stream.runForEach(thread.view, (view) => Effect.sync(() => views.push(view))), {
+    startImmediately: true
+  })
+  yield* respond("thread/read", { thread: Fake.threadResponse(thread.id).thread })
+  const [list, goal] = [yield* receive("thread/turns/list"), yield* receive("thread/goal/get")]
+  const load = Effect.gen(function*() {
+    yield* respond(list, { data: turns, nextCursor: null })
+    yield* respond(goal, { goal: null })
+    yield* settle
+  })
+  return { load, views }
+})
 
 describe("Thread.turns", () => {
   it.effect("fails the handles of a thread that is closed", () =>
@@ -208,5 +224,67 @@ describe("Turn.view", () => {
       yield* Fiber.join(following)
       assert.deepStrictEqual(texts(views.at(-1)!), ["one", "two"])
       assert.strictEqual(views.at(-1)?.status, "completed")
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+})
+
+describe("Thread.view", () => {
+  it.effect("begins with the whole of a running turn whose events this program has", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      const turn = yield* runningTurn(thread)
+      yield* emit(messageStarted("t", "u", "a"), Fake.delta("t", "u", "a", "Hel"))
+      yield* settle
+      const { load, views } = yield* followView(thread, Fake.turn("u"))
+      yield* emit(Fake.delta("t", "u", "a", "lo"))
+      yield* settle
+      yield* load
+      assert.deepStrictEqual(views.map(({ turns }) => turns.map(texts)), [[["Hello"]]])
+      yield* emit(Fake.delta("t", "u", "a", " world"))
+      yield* settle
+      assert.deepStrictEqual(views.at(-1)?.turns, [Option.getOrThrow(yield* Stream.runHead(turn.view))])
+      yield* emit(Fake.turnCompleted("t", "u"))
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("has no end of a text whose beginning it missed", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      yield* emit(Fake.turnStarted("t", "x"), messageStarted("t", "x", "a"), Fake.delta("t", "x", "a", "Hel"))
+      yield* settle
+      const { load, views } = yield* followView(thread, Fake.turn("x"))
+      yield* emit(Fake.delta("t", "x", "a", "l"))
+      yield* load
+      yield* emit(Fake.delta("t", "x", "a", "o"), messageStarted("t", "x", "b"), Fake.delta("t", "x", "b", "wor"))
+      yield* settle
+      assert.deepStrictEqual(views.at(-1)?.turns.map(texts), [["wor"]])
+      yield* emit(Fake.messageCompleted("t", "x", "a", "Hello"))
+      yield* settle
+      assert.sameMembers(texts(views.at(-1)!.turns[0]!), ["Hello", "wor"])
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("has the usage of the turn, also if the server repeats an old report first", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const opening = yield* Effect.forkChild(codex.resumeThread("t"))
+      yield* respond("thread/resume", Fake.threadResponse("t"))
+      yield* emit(usageReported("t", "old", 1001, 1001))
+      const thread = yield* Fiber.join(opening)
+      const { load, views } = yield* followView(thread, Fake.turn("old", "completed"))
+      yield* load
+      const turn = yield* runningTurn(thread)
+      // As before a compaction.
+      yield* emit(usageReported("t", "u", 1001, 1001), usageReported("t", "u", 1502, 501))
+      yield* emit(Fake.turnCompleted("t", "u"))
+      const { usage } = yield* turn.result
+      assert.strictEqual(usage?.turn.totalTokens, 501)
+      assert.deepStrictEqual(views.at(-1)?.turns.at(-1)?.usage?.turn, usage?.turn)
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("has the usage of a running turn that was reported before", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      yield* emit(Fake.turnStarted("t", "x"), usageReported("t", "x", 30, 10))
+      const { load, views } = yield* followView(thread, Fake.turn("x"))
+      yield* load
+      assert.strictEqual(views.at(-1)?.turns[0]?.usage?.turn.totalTokens, 30)
     }).pipe(Effect.scoped, Effect.provide(layer())))
 })
