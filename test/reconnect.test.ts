@@ -1,6 +1,6 @@
 /** Sockets that are lost while the server and its turns continue. */
 import { assert, layer } from "@effect/vitest"
-import { Approvals, AppServer, Budget, Codex, Tool } from "effect-codex"
+import { Approvals, AppServer, Budget, Codex, Tool, Turn } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -95,6 +95,28 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
         assert.strictEqual(methods.filter((method) => method === "turn/completed").length, 1)
         assert.strictEqual(methods.filter((method) => method === "effect-codex/restarted").length, 1)
         assert.strictEqual(proxy.connections(), 2)
+      }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
+    }))
+
+  it.effect("interrupts a turn with its sub-agents afterwards", () =>
+    Effect.gen(function*() {
+      const { proxy, url } = yield* start
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const model = yield* ModelServer.ModelServer
+        const thread = yield* codex.startThread()
+        yield* model.respond((request) =>
+          request.header("thread-id") === thread.id
+            ? TestCodex.delegate(request, { message: "help" })
+            : ModelServer.hang()
+        )
+        const turn = yield* thread.turn("go")
+        const agent = yield* Effect.fromOption(yield* Stream.runHead(turn.subAgents))
+        yield* Stream.runHead(agent.turns)
+        yield* reconnectAfter(proxy.cut)
+        yield* Turn.interruptWithSubAgents(turn)
+        assert.strictEqual((yield* turn.result).status, "interrupted")
+        yield* awaitIdle(url, agent.id)
       }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
     }))
 

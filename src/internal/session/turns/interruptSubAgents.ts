@@ -17,8 +17,8 @@ export const interruptSubAgents = (
       for (const { turnId } of running) interrupted.add(turnId)
       return Effect.forEach(running, (turn) =>
         server.request("turn/interrupt", turn).pipe(
-          // The turn may have ended meanwhile.
-          Effect.catchReason("AppServerError", "TurnEnded", () => Effect.void)
+          // The turn may have ended meanwhile, and its thread may be unloaded.
+          Effect.catchReasons("AppServerError", { TurnEnded: () => Effect.void, ThreadNotFound: () => Effect.void })
         ), { concurrency: "unbounded", discard: true }).pipe(Effect.andThen(interruptNext))
     })
     return interruptNext
