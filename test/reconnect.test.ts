@@ -98,6 +98,36 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
       }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
     }))
 
+  it.effect("emits a handle of a turn that another client started meanwhile", () =>
+    Effect.gen(function*() {
+      const { proxy, url } = yield* start
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread()
+        const message = yield* TestCodex.heldMessage
+        yield* TestCodex.script(thread, ModelServer.text("first"), message.reply)
+        yield* thread.run("go")
+        const next = yield* Effect.forkChild(Stream.runHead(thread.turns), { startImmediately: true })
+        yield* reconnectAfter(Effect.gen(function*() {
+          yield* proxy.stall
+          yield* proxy.cut
+          yield* onServer(url, (server) =>
+            Effect.andThen(
+              server.request("thread/resume", { threadId: thread.id }),
+              server.request("turn/start", { threadId: thread.id, input: [{ type: "text", text: "other" }] })
+            ))
+          yield* proxy.heal
+          yield* proxy.cut
+        }))
+        const turn = yield* Effect.fromOption(yield* Fiber.join(next))
+        yield* message.say("second")
+        yield* message.finish
+        const { finalResponse, items } = yield* turn.result
+        assert.strictEqual(finalResponse, "second")
+        assert.deepStrictEqual(items.map(({ type }) => type), ["userMessage", "agentMessage"])
+      }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
+    }))
+
   it.effect("interrupts a turn with its sub-agents afterwards", () =>
     Effect.gen(function*() {
       const { proxy, url } = yield* start

@@ -101,6 +101,50 @@ const watchCurrent = (session: SessionState, thread: WatchedThread): Current | u
 }
 
 /**
+ * Calls a function with each turn of a thread that starts from now on: with a handle from its first event on, or without one if a lost
+ * socket has lost the event.
+ */
+const listen = (
+  session: SessionState,
+  thread: WatchedThread,
+  onStart: (handle: TurnHandle | undefined) => void,
+  onClose: (error: AppServerError, batch: ReadBatch) => void
+): () => void => {
+  const { server, turns } = session
+  // A review has its first event before `turn/started`, which names another turn. It can be interrupted from then on.
+  let review: TurnHandle | undefined
+  let last = turns.getActive(thread.id)
+  const onFound = (threadId: string, turnId: string) => {
+    if (threadId !== thread.id || turnId === last || turnId === review?.turn.id) return
+    last = turnId
+    onStart(undefined)
+  }
+  turns.onFound.add(onFound)
+  const stop = server.addThreadListener(thread.id, {
+    onNotification(event, _, batch) {
+      if (event.method === "item/started" && event.params.item.type === "enteredReviewMode") {
+        review = start(session, thread, event.params.turnId, event, batch)
+      }
+      if (event.method !== "turn/started") return
+      const { id, rootTurnId } = event.params.turn
+      // A server may repeat the event.
+      if (id === last) return
+      last = id
+      if (review === undefined || review.turn.id !== rootTurnId) {
+        return onStart(start(session, thread, id, event, batch))
+      }
+      review.turn.state.startedAs = id
+      onStart(review)
+    },
+    onClose
+  })
+  return () => {
+    turns.onFound.delete(onFound)
+    stop()
+  }
+}
+
+/**
  * Emits a handle of each turn of a thread that starts from now on, with `"current"` also of the running one. The handles work until their
  * turns end, also when the stream has ended.
  */
@@ -110,38 +154,35 @@ export const watchTurns = (
   from: "current" | "next"
 ): Stream.Stream<TurnHandle, AppServerError> =>
   Stream.callback<TurnHandle, AppServerError>(Effect.fnUntraced(function*(queue) {
-    // A review has its first event before `turn/started`, which names another turn. It can be interrupted from then on.
-    let review: TurnHandle | undefined
-    let last: string | undefined
-    const listen = () =>
-      session.server.addThreadListener(thread.id, {
-        onNotification(event, _, batch) {
-          if (event.method === "item/started" && event.params.item.type === "enteredReviewMode") {
-            review = start(session, thread, event.params.turnId, event, batch)
-          }
-          if (event.method !== "turn/started") return
-          const { id, rootTurnId } = event.params.turn
-          // A server may repeat the event.
-          if (id === last) return
-          last = id
-          if (review === undefined || review.turn.id !== rootTurnId) {
-            Queue.offerUnsafe(queue, start(session, thread, id, event, batch))
-          } else {
-            review.turn.state.startedAs = id
-            Queue.offerUnsafe(queue, review)
-          }
-        },
-        onClose: (error, batch) => batch.afterBatch(() => Queue.failCauseUnsafe(queue, Cause.fail(error)))
-      })
-    const { current } = yield* Effect.acquireRelease(
-      // Together, so that a turn that starts meanwhile is emitted once.
-      Effect.sync(() => ({ stop: listen(), current: from === "current" ? watchCurrent(session, thread) : undefined })),
-      ({ stop }) => Effect.sync(stop)
+    const attached = yield* Queue.unbounded<Current>()
+    const attach = () => {
+      const current = watchCurrent(session, thread)
+      if (current !== undefined) Queue.offerUnsafe(attached, current)
+    }
+    yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        const stop = listen(
+          session,
+          thread,
+          (handle) => handle === undefined ? attach() : Queue.offerUnsafe(queue, handle),
+          (error, batch) => batch.afterBatch(() => Queue.failCauseUnsafe(queue, Cause.fail(error)))
+        )
+        // Together, so that a turn that starts meanwhile is emitted once.
+        if (from === "current") attach()
+        return stop
+      }),
+      (stop) => Effect.sync(stop)
     )
-    if (current === undefined) return
-    // Without its past, no caller has the handle.
-    yield* Effect.onError(current.readPast, () => Effect.sync(current.stop))
-    Queue.offerUnsafe(queue, current.handle)
+    yield* Queue.take(attached).pipe(
+      Effect.flatMap(({ handle, readPast, stop }) =>
+        readPast.pipe(
+          // Without its past, no caller has the handle.
+          Effect.onError(() => Effect.sync(stop)),
+          Effect.andThen(Effect.sync(() => Queue.offerUnsafe(queue, handle)))
+        )
+      ),
+      Effect.forever
+    )
   }))
 
 /** Returns a handle of the running turn of a thread, which works until the scope closes. */
