@@ -1,6 +1,6 @@
 /** Sockets that are lost while the server and its turns continue. */
 import { assert, layer } from "@effect/vitest"
-import { Approvals, AppServer, Budget, Codex, Tool } from "effect-codex"
+import { Approvals, AppServer, Budget, Codex, Tool, Turn } from "effect-codex"
 import { ModelServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -95,6 +95,58 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
         assert.strictEqual(methods.filter((method) => method === "turn/completed").length, 1)
         assert.strictEqual(methods.filter((method) => method === "effect-codex/restarted").length, 1)
         assert.strictEqual(proxy.connections(), 2)
+      }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
+    }))
+
+  it.effect("emits a handle of a turn that another client started meanwhile", () =>
+    Effect.gen(function*() {
+      const { proxy, url } = yield* start
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread()
+        const message = yield* TestCodex.heldMessage
+        yield* TestCodex.script(thread, ModelServer.text("first"), message.reply)
+        yield* thread.run("go")
+        const next = yield* Effect.forkChild(Stream.runHead(thread.turns), { startImmediately: true })
+        yield* reconnectAfter(Effect.gen(function*() {
+          yield* proxy.stall
+          yield* proxy.cut
+          yield* onServer(url, (server) =>
+            Effect.andThen(
+              server.request("thread/resume", { threadId: thread.id }),
+              server.request("turn/start", { threadId: thread.id, input: [{ type: "text", text: "other" }] })
+            ))
+          yield* proxy.heal
+          yield* proxy.cut
+        }))
+        const turn = yield* Effect.fromOption(yield* Fiber.join(next))
+        yield* message.say("second")
+        yield* message.finish
+        const { finalResponse, items } = yield* turn.result
+        assert.strictEqual(finalResponse, "second")
+        assert.deepStrictEqual(items.map(({ type }) => type), ["userMessage", "agentMessage"])
+      }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
+    }))
+
+  it.effect("interrupts a turn with its sub-agents afterwards", () =>
+    Effect.gen(function*() {
+      const { proxy, url } = yield* start
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const model = yield* ModelServer.ModelServer
+        const thread = yield* codex.startThread()
+        yield* model.respond((request) =>
+          request.header("thread-id") === thread.id
+            ? TestCodex.delegate(request, { message: "help" })
+            : ModelServer.hang()
+        )
+        const turn = yield* thread.turn("go")
+        const agent = yield* Effect.fromOption(yield* Stream.runHead(turn.subAgents))
+        yield* Stream.runHead(agent.turns)
+        yield* reconnectAfter(proxy.cut)
+        yield* Turn.interruptWithSubAgents(turn)
+        assert.strictEqual((yield* turn.result).status, "interrupted")
+        yield* awaitIdle(url, agent.id)
       }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
     }))
 

@@ -80,3 +80,10 @@ export class Delta {
       : { ...event, params, emittedAtMs: this.emittedAtMs }) as DeltaNotification
   }
 }
+
+/**
+ * The deltas of texts that the item contains when it completes. Without one delta, the next ones would be appended to the wrong text.
+ */
+export const isTextDelta = (event: { readonly method: unknown }): event is DeltaNotification =>
+  isDelta(event as Protocol.ServerNotification) && event.method !== "item/commandExecution/outputDelta" &&
+  event.method !== "item/fileChange/outputDelta"

@@ -21,12 +21,7 @@ export class SubAgents {
       server.addNotificationHandler("turn/started", ({ threadId, turn: { id, rootTurnId } }) => {
         if (Predicate.isString(rootTurnId) && rootTurnId !== id) this.roots.set(id, { threadId, rootId: rootTurnId })
       }),
-      server.addNotificationHandler("turn/completed", ({ threadId }) => {
-        // A review starts with another turn id than it ends with.
-        for (const [id, root] of this.roots) {
-          if (root.threadId === threadId) this.roots.delete(id)
-        }
-      }),
+      server.addNotificationHandler("turn/completed", ({ threadId }) => this.endTurns(threadId)),
       server.addNotificationHandler("thread/started", ({ thread: { id, parentThreadId } }) => {
         if (Predicate.isString(parentThreadId)) this.parents.set(id, parentThreadId)
       }),
@@ -40,8 +35,10 @@ export class SubAgents {
       server.addNotificationHandler("thread/status/changed", ({ status, threadId }) => {
         if (status.type === "notLoaded") this.forget(threadId)
       }),
-      server.addRestartHandler(() =>
+      server.addRestartHandler((_, isShared) =>
         Effect.sync(() => {
+          // A shared server continues them.
+          if (isShared) return
           this.parents.clear()
           this.models.clear()
           this.roots.clear()
@@ -68,8 +65,10 @@ export class SubAgents {
   /** Returns the running turns of the sub-agents that work for a turn, also of the sub-agents of sub-agents. */
   getRunning(threadId: string, turnId: string): ReadonlyArray<{ readonly threadId: string; readonly turnId: string }> {
     const rootId = this.getRoot(turnId) ?? turnId
+    // A sub-agent may start before the call that spawned it completes, which names its parent. All work for the root.
+    const isPart = (agentId: string) => rootId === turnId ? agentId !== threadId : this.isBelow(agentId, threadId)
     return [...this.roots].flatMap(([id, root]) =>
-      root.rootId === rootId && this.isBelow(root.threadId, threadId) ? [{ threadId: root.threadId, turnId: id }] : []
+      root.rootId === rootId && isPart(root.threadId) ? [{ threadId: root.threadId, turnId: id }] : []
     )
   }
 
@@ -88,9 +87,17 @@ export class SubAgents {
     return parentId === ancestorId
   }
 
+  /** Removes the running turn of a thread. A review starts with another turn id than it ends with. */
+  private endTurns(threadId: string): void {
+    for (const [id, root] of this.roots) {
+      if (root.threadId === threadId) this.roots.delete(id)
+    }
+  }
+
   /** Removes a thread that was closed. */
   forget(threadId: string): void {
     this.parents.delete(threadId)
     this.models.delete(threadId)
+    this.endTurns(threadId)
   }
 }

@@ -53,6 +53,19 @@ export const readStoredTurn = (
     )
   )
 
+/** Reads what the server has stored of a running turn: nothing of a thread, or of a turn, that it has not stored yet. */
+export const readPast = (
+  server: ServerClient,
+  threadId: string,
+  turnId: string
+): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
+  readStoredTurn(server, threadId, ({ id }) => id === turnId).pipe(
+    Effect.catchReasons("AppServerError", {
+      RequestRejected: () => Effect.succeedNone,
+      ThreadNotFound: () => Effect.succeedNone
+    })
+  )
+
 /** Finds the turn that a thread was running when it was resumed. */
 export const findActive = (
   server: ServerClient,

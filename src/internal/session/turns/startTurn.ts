@@ -130,6 +130,7 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
       const isJoined = activeBefore === id || turns.isRunning(threadId, id)
       if (isJoined) turnHandlers.end()
       else turnHandlers.setTurnId(id)
+      state.isPartial = isJoined
       const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
       budgets.add(reservation, threadId, id, isJoined, syncBatch)
       turn.state.onComplete(() => {

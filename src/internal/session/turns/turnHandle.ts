@@ -2,9 +2,10 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
-import type { TurnView } from "../../../TurnView.ts"
+import { fromTurn, type TurnView } from "../../../TurnView.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { Subscription } from "../../connection/subscription.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
@@ -13,6 +14,7 @@ import type { ViewSubscription } from "../views/liveView.ts"
 import { pendingRequests } from "../views/pendingRequests.ts"
 import { endTerminals } from "./backgroundTerminals.ts"
 import { awaitWithTimeout, interruptAndAwait } from "./interruptTurn.ts"
+import { readPast } from "./recoverTurns.ts"
 import type { TurnEntry } from "./turnRegistry.ts"
 
 /**
@@ -31,7 +33,7 @@ export const endTurn = (server: ServerConnection, turn: TurnEntry): Effect.Effec
 
 /**
  * Ends all turns of a thread that is about to close, because no event of them arrives afterwards. The turns that this program started end on
- * the server. For the others, only the waits of this program end.
+ * the server. For the others, also for those that it only watches, only the waits of this program end.
  */
 export const closeTurns = Effect.fnUntraced(function*({ turns, server }: SessionState, threadId: string) {
   yield* awaitWithTimeout(Fiber.awaitAll(turns.pendingStarts(threadId)))
@@ -40,7 +42,8 @@ export const closeTurns = Effect.fnUntraced(function*({ turns, server }: Session
     concurrency: "unbounded",
     discard: true
   })
-  for (const { id: turnId, state } of running) {
+  const watched = [...turns.watched].filter(({ state }) => state.threadId === threadId)
+  for (const { id: turnId, state } of [...running, ...watched]) {
     const description = "the thread was closed, so the server does not report the end of the turn to this program"
     const { lastError } = state
     state.onClose(
@@ -79,6 +82,18 @@ export class TurnHandle {
     else this.close(subscription, this.error)
     return subscription
   }
+
+  /** Reads what a turn has done before this program joined it. The view begins with it. */
+  readonly readPast: Effect.Effect<void, AppServerError> = Effect.suspend(() => {
+    const { session: { server }, turn: { id, state } } = this
+    if (!state.isPartial || state.past !== undefined) return Effect.void
+    return Effect.map(readPast(server, state.threadId, id), (stored) => {
+      if (Option.isNone(stored)) return
+      // The end is an event of its own.
+      const past = fromTurn({ ...stored.value, status: "inProgress" }, state.threadId)
+      state.past = { ...past, error: null, completedAt: null, durationMs: null }
+    })
+  })
 
   subscribeView(): ViewSubscription<TurnView> {
     const { id, state } = this.turn

@@ -56,6 +56,8 @@ export class TurnRegistry {
   onAwait: (awaited: AwaitedTurn) => void = () => {}
   /** Called with the id of each turn that the program acquires. */
   readonly onAcquire = new Set<(turnId: string) => void>()
+  /** Called with each running turn whose start the program did not receive. */
+  readonly onFound = new Set<(threadId: string, turnId: string) => void>()
   /** The `turn/start` requests that have no response yet, by thread. */
   private readonly starts = new Map<string, Set<Fiber.Fiber<unknown, unknown>>>()
   /** The running turn of each thread, whether this program started it or not. */
@@ -96,6 +98,7 @@ export class TurnRegistry {
   /** Notes the turn that a thread was running when it was opened. */
   setActive(threadId: string, turnId: string): void {
     this.active.set(threadId, turnId)
+    for (const callback of this.onFound) callback(threadId, turnId)
   }
 
   /**

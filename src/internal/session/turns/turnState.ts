@@ -14,13 +14,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import * as TurnView from "../../../TurnView.ts"
 import type * as Usage from "../../../Usage.ts"
 import { CoalescingBuffer } from "../../connection/coalescingBuffer.ts"
-import {
-  type Delta,
-  type DeltaNotification,
-  type DeltaTemplate,
-  isDelta,
-  type NotificationListener
-} from "../../connection/delta.ts"
+import { type Delta, type DeltaTemplate, isTextDelta, type NotificationListener } from "../../connection/delta.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { Subscription } from "../../connection/subscription.ts"
 import { getOwn } from "../../getOwn.ts"
@@ -30,6 +24,7 @@ import { readError, readItem } from "../../view/readEvent.ts"
 import { findMismatch, type Requested } from "../settings/threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
+import { correctUsage, isWithoutBeginning } from "../views/correctView.ts"
 import { LiveView } from "../views/liveView.ts"
 import { redactError } from "./redactError.ts"
 
@@ -50,13 +45,6 @@ const isEnd = Schema.is(Schema.Struct({
     })
   })
 }))
-
-/**
- * The deltas of texts that the item contains when it completes. Without one delta, the next ones would be appended to the wrong text.
- */
-const isTextDelta = (event: Protocol.TurnNotification): event is DeltaNotification =>
-  isDelta(event) && event.method !== "item/commandExecution/outputDelta" &&
-  event.method !== "item/fileChange/outputDelta"
 
 const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
 
@@ -118,6 +106,10 @@ export class TurnState implements NotificationListener {
   /** Why the turn has probably ended, although its `turn/completed` was not received. */
   endedBecause: string | undefined
   private onDoubt: (() => void) | undefined
+  /** Whether the turn was running before, so that its first events are missing. */
+  isPartial = false
+  /** What the server has stored of a partial turn. */
+  past: TurnView.TurnView | undefined
   /** The view, which is folded once a caller has read it. */
   private live: LiveView<TurnView.TurnView, TurnView.Event> | undefined
   /** The clock of the idle timeout, in milliseconds. `undefined` if the turn has no idle timeout. */
@@ -267,6 +259,11 @@ export class TurnState implements NotificationListener {
     this.input = toText(params.input)
   }
 
+  /** Whether it has all events of the turn. */
+  get isWhole(): boolean {
+    return !this.isReleased && !this.isPartial && this.startedSinceGap === undefined
+  }
+
   /** Calls a function if the turn was running before: another input then precedes the one that it was started with. */
   whenJoined(onJoin: () => void): void {
     if (this.isJoined) onJoin()
@@ -406,25 +403,25 @@ export class TurnState implements NotificationListener {
   /** Returns the view, and folds it from now on. `pending` are the requests of the turn that wait for a response. */
   getLive(pending: ReadonlyArray<TurnView.PendingRequest>): LiveView<TurnView.TurnView, TurnView.Event> {
     if (this.live !== undefined) return this.live
-    const { exit, threadId, turnId = "" } = this
-    const view = [...this.buffer.copy(), ...pending].reduce<TurnView.TurnView>(
-      TurnView.reduce,
-      TurnView.empty(threadId, turnId)
-    )
+    const { exit, isPartial, past, threadId, turnId = "" } = this
+    const reduce = (view: TurnView.TurnView, event: TurnView.Event): TurnView.TurnView =>
+      isPartial && isWithoutBeginning(view, event) ? view : TurnView.reduce(view, event)
+    const events = [...this.buffer.copy(), ...pending]
+    const view = events.reduce<TurnView.TurnView>(reduce, past ?? TurnView.empty(threadId, turnId))
     this.live = new LiveView<TurnView.TurnView, TurnView.Event>(this.withUsage(view), (view, event) => {
-      const next = TurnView.reduce(view, event)
+      const next = reduce(view, event)
       return next.usage === view.usage ? next : this.withUsage(next)
     })
     if (exit !== undefined) this.live.end(toError(exit), syncBatch)
     return this.live
   }
 
-  /** Corrects the usage of a view: the events of one turn do not tell the totals of the thread before it. */
+  /** Corrects the usage of a view. */
   private withUsage(view: TurnView.TurnView): TurnView.TurnView {
-    const usage = this.turnId === undefined ? undefined : this.usages.get(this.threadId, this.turnId)
-    if (usage === undefined || view.usage === null) return view
-    const { contextWindow = null, lastRequest, thread, turn } = usage
-    return { ...view, usage: { ...view.usage, turn, thread, lastRequest, contextWindow } }
+    return correctUsage(
+      view,
+      this.exit === undefined && this.turnId !== undefined ? this.usages.get(this.threadId, this.turnId) : this.usage
+    )
   }
 
   /** Folds a request of the server, or its end, which is no event of the turn. */

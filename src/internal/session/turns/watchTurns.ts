@@ -13,7 +13,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SessionState } from "../sessionState.ts"
 import type { OpenThread } from "../threads/openThread.ts"
-import { readStoredTurn, replayStoredTurn } from "./recoverTurns.ts"
+import { readPast, replayStoredTurn } from "./recoverTurns.ts"
 import { TurnHandle } from "./turnHandle.ts"
 import { toKey, type TurnEntry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
@@ -22,6 +22,11 @@ import { TurnState } from "./turnState.ts"
 export interface WatchedThread {
   readonly id: string
   readonly opened: OpenThread | undefined
+}
+
+const watchEnded = ({ threadId, lastError }: TurnState, turnId: string): AppServerError => {
+  const description = "the scope of its handle was closed, and the turn continues"
+  return appServerError(new TurnLost({ threadId, turnId, resumable: true, description, lastError }))
 }
 
 /** Listens to a turn from now on, until it ends or `stop` is called. */
@@ -40,9 +45,7 @@ const watch = ({ server, turns }: SessionState, thread: WatchedThread, turnId: s
   turns.watched.add(turn)
   const stop = () => {
     turns.watched.delete(turn)
-    const description = "the scope of its handle was closed, and the turn continues"
-    const lost = new TurnLost({ threadId: thread.id, turnId, resumable: true, description, lastError: state.lastError })
-    state.onClose(appServerError(lost), syncBatch)
+    state.onClose(watchEnded(state, turnId), syncBatch)
   }
   state.onComplete(() => turns.watched.delete(turn))
   turns.onAwait({ state, id: () => turnId, isAwaited: () => turns.watched.has(turn) })
@@ -82,23 +85,63 @@ const watchCurrent = (session: SessionState, thread: WatchedThread): Current | u
   const turnId = activeTurnId(session, thread.id)
   if (turnId === undefined) return undefined
   const own = turns.entries.get(toKey(thread.id, turnId))
-  if (own !== undefined) return { handle: new TurnHandle(session, own, true), stop: () => {}, readPast: Effect.void }
+  if (own !== undefined) {
+    const handle = new TurnHandle(session, own, true)
+    return { handle, stop: () => handle.fail(watchEnded(own.state, turnId)), readPast: Effect.void }
+  }
   const { stop, turn } = watch(session, thread, turnId, syncBatch)
   turn.state.startedAs = turns.getActive(thread.id)
   // Events wait until the past of the turn is known.
   turn.state.startGap()
-  const readPast = readStoredTurn(server, thread.id, ({ id }) => id === turnId).pipe(
-    // The server has not stored the thread, or no turn of it yet.
-    Effect.catchReasons("AppServerError", {
-      RequestRejected: () => Effect.succeed(Option.none<Protocol.Turn>()),
-      ThreadNotFound: () => Effect.succeed(Option.none<Protocol.Turn>())
-    }),
-    Effect.map((stored) => {
-      if (Option.isSome(stored)) replayStoredTurn(turn.state, stored.value)
-      else turn.state.endGap()
-    })
-  )
-  return { handle: new TurnHandle(session, turn), stop, readPast }
+  const replayPast = Effect.map(readPast(server, thread.id, turnId), (stored) => {
+    if (Option.isSome(stored)) replayStoredTurn(turn.state, stored.value)
+    else turn.state.endGap()
+  })
+  return { handle: new TurnHandle(session, turn), stop, readPast: replayPast }
+}
+
+/**
+ * Calls a function with each turn of a thread that starts from now on: with a handle from its first event on, or without one if a lost
+ * socket has lost the event.
+ */
+const listen = (
+  session: SessionState,
+  thread: WatchedThread,
+  onStart: (handle: TurnHandle | undefined) => void,
+  onClose: (error: AppServerError, batch: ReadBatch) => void
+): () => void => {
+  const { server, turns } = session
+  // A review has its first event before `turn/started`, which names another turn. It can be interrupted from then on.
+  let review: TurnHandle | undefined
+  let last = turns.getActive(thread.id)
+  const onFound = (threadId: string, turnId: string) => {
+    if (threadId !== thread.id || turnId === last || turnId === review?.turn.id) return
+    last = turnId
+    onStart(undefined)
+  }
+  turns.onFound.add(onFound)
+  const stop = server.addThreadListener(thread.id, {
+    onNotification(event, _, batch) {
+      if (event.method === "item/started" && event.params.item.type === "enteredReviewMode") {
+        review = start(session, thread, event.params.turnId, event, batch)
+      }
+      if (event.method !== "turn/started") return
+      const { id, rootTurnId } = event.params.turn
+      // A server may repeat the event.
+      if (id === last) return
+      last = id
+      if (review === undefined || review.turn.id !== rootTurnId) {
+        return onStart(start(session, thread, id, event, batch))
+      }
+      review.turn.state.startedAs = id
+      onStart(review)
+    },
+    onClose
+  })
+  return () => {
+    turns.onFound.delete(onFound)
+    stop()
+  }
 }
 
 /**
@@ -111,33 +154,35 @@ export const watchTurns = (
   from: "current" | "next"
 ): Stream.Stream<TurnHandle, AppServerError> =>
   Stream.callback<TurnHandle, AppServerError>(Effect.fnUntraced(function*(queue) {
-    // A review has its first event before `turn/started`, which names another turn. It can be interrupted from then on.
-    let review: TurnHandle | undefined
-    const listen = () =>
-      session.server.addThreadListener(thread.id, {
-        onNotification(event, _, batch) {
-          if (event.method === "item/started" && event.params.item.type === "enteredReviewMode") {
-            review = start(session, thread, event.params.turnId, event, batch)
-          }
-          if (event.method !== "turn/started") return
-          const { id, rootTurnId } = event.params.turn
-          if (review === undefined || review.turn.id !== rootTurnId) {
-            Queue.offerUnsafe(queue, start(session, thread, id, event, batch))
-          } else {
-            review.turn.state.startedAs = id
-            Queue.offerUnsafe(queue, review)
-          }
-        },
-        onClose: (error, batch) => batch.afterBatch(() => Queue.failCauseUnsafe(queue, Cause.fail(error)))
-      })
-    const { current } = yield* Effect.acquireRelease(
-      // Together, so that a turn that starts meanwhile is emitted once.
-      Effect.sync(() => ({ stop: listen(), current: from === "current" ? watchCurrent(session, thread) : undefined })),
-      ({ stop }) => Effect.sync(stop)
+    const attached = yield* Queue.unbounded<Current>()
+    const attach = () => {
+      const current = watchCurrent(session, thread)
+      if (current !== undefined) Queue.offerUnsafe(attached, current)
+    }
+    yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        const stop = listen(
+          session,
+          thread,
+          (handle) => handle === undefined ? attach() : Queue.offerUnsafe(queue, handle),
+          (error, batch) => batch.afterBatch(() => Queue.failCauseUnsafe(queue, Cause.fail(error)))
+        )
+        // Together, so that a turn that starts meanwhile is emitted once.
+        if (from === "current") attach()
+        return stop
+      }),
+      (stop) => Effect.sync(stop)
     )
-    if (current === undefined) return
-    yield* current.readPast
-    Queue.offerUnsafe(queue, current.handle)
+    yield* Queue.take(attached).pipe(
+      Effect.flatMap(({ handle, readPast, stop }) =>
+        readPast.pipe(
+          // Without its past, no caller has the handle.
+          Effect.onError(() => Effect.sync(stop)),
+          Effect.andThen(Effect.sync(() => Queue.offerUnsafe(queue, handle)))
+        )
+      ),
+      Effect.forever
+    )
   }))
 
 /** Returns a handle of the running turn of a thread, which works until the scope closes. */

@@ -6,14 +6,16 @@ import * as Stream from "effect/Stream"
 import type { AppServerError } from "../../../AppServerError.ts"
 import * as Protocol from "../../../Protocol.ts"
 import * as ThreadView from "../../../ThreadView.ts"
-import type * as TurnView from "../../../TurnView.ts"
+import * as TurnView from "../../../TurnView.ts"
 import { getThreadId, getTurnId } from "../../connection/codec.ts"
+import { isTextDelta } from "../../connection/delta.ts"
 import { getOwn } from "../../getOwn.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import { withoutUndefined } from "../../withoutUndefined.ts"
 import type { SessionState } from "../sessionState.ts"
 import { pages } from "../threads/pages.ts"
 import type { WatchedThread } from "../turns/watchTurns.ts"
+import { correctUsage, isWithoutBeginning } from "./correctView.ts"
 import { fromViewSubscription, LiveView } from "./liveView.ts"
 import { isPendingRequest, pendingRequests, toResolved } from "./pendingRequests.ts"
 import { makeRedactThreadView } from "./redactView.ts"
@@ -57,40 +59,6 @@ const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: 
   return pendingRequests(server, id).reduce<ThreadView.ThreadView>(ThreadView.reduce, withSettings)
 })
 
-/** A view that is read again after a restart of the server, and after a revert, whose event does not say which turns remain. */
-class ThreadWatch {
-  readonly live: LiveView<ThreadView.ThreadView, ThreadView.Event>
-  /** The events that arrive while the stored thread is read. */
-  private missed: Array<ThreadView.Event> | undefined
-
-  constructor(threadId: string) {
-    this.live = new LiveView<ThreadView.ThreadView, ThreadView.Event>(ThreadView.empty(threadId), ThreadView.reduce)
-  }
-
-  onEvent(event: ThreadView.Event, batch: ReadBatch): void {
-    if (this.missed === undefined) this.live.fold(event, batch)
-    else this.missed.push(event)
-  }
-
-  /** Reads the view. The server has not stored all of a running turn, so its view is that of its handles. */
-  load(
-    read: Effect.Effect<ThreadView.ThreadView, AppServerError>,
-    getRunning: () => ReadonlyArray<TurnView.TurnView>
-  ): Effect.Effect<void, AppServerError> {
-    return Effect.suspend(() => {
-      this.missed = []
-      return Effect.map(read, (stored) => {
-        const { missed = [] } = this
-        this.missed = undefined
-        const running = getRunning()
-        const isFolded = (event: ThreadView.Event) => running.some(({ turnId }) => turnId === getEventTurnId(event))
-        const folded = missed.filter((event) => !isFolded(event)).reduce(ThreadView.reduce, stored)
-        this.live.set(running.reduce(setTurn, folded), syncBatch)
-      })
-    })
-  }
-}
-
 const getEventTurnId = (event: ThreadView.Event): string | undefined =>
   getTurnId(getOwn(event.method === "malformed" ? event.raw : event, "params"))
 
@@ -99,11 +67,73 @@ const setTurn = (view: ThreadView.ThreadView, turn: TurnView.TurnView): ThreadVi
   return { ...view, turns: index === -1 ? [...view.turns, turn] : view.turns.with(index, turn) }
 }
 
-/** The views of the running turns for which this program has handles. */
+/** The views of the running turns of which this program has all events. */
 const getRunning = ({ server, turns }: SessionState, threadId: string): ReadonlyArray<TurnView.TurnView> =>
   [...turns.entries.values(), ...turns.watched]
-    .filter(({ state }) => state.threadId === threadId && state.exit === undefined && !state.isReleased)
+    .filter(({ state }) => state.threadId === threadId && state.exit === undefined && state.isWhole)
     .map(({ id, state }) => state.getLive(pendingRequests(server, threadId, id)).view)
+
+/** Corrects the usage of the turns in progress, which the server does not store. */
+const withUsages = ({ turns: { usages } }: SessionState, view: ThreadView.ThreadView): ThreadView.ThreadView => ({
+  ...view,
+  turns: view.turns.map((turn) =>
+    TurnView.isEnded(turn) ? turn : correctUsage(turn, usages.get(view.threadId, turn.turnId))
+  )
+})
+
+/** Makes the function that folds the events which follow a stored thread. */
+const makeReduce =
+  ({ turns: { usages } }: SessionState) =>
+  (view: ThreadView.ThreadView, event: ThreadView.Event): ThreadView.ThreadView => {
+    const turnId = getEventTurnId(event)
+    const find = ({ turns }: ThreadView.ThreadView) => turns.findLast((turn) => turn.turnId === turnId)
+    if (isTextDelta(event)) return isWithoutBeginning(find(view), event) ? view : ThreadView.reduce(view, event)
+    const next = ThreadView.reduce(view, event)
+    const turn = turnId === undefined || next === view ? undefined : find(next)
+    if (turn === undefined || turn.usage === find(view)?.usage) return next
+    return setTurn(next, correctUsage(turn, usages.get(view.threadId, turn.turnId)))
+  }
+
+/** A view that is read again after a restart of the server, and after a revert, whose event does not say which turns remain. */
+class ThreadWatch {
+  readonly live: LiveView<ThreadView.ThreadView, ThreadView.Event>
+  /** The events that arrive while the stored thread is read. */
+  private missed: Array<ThreadView.Event> | undefined
+
+  private readonly session: SessionState
+  private readonly reduce: (view: ThreadView.ThreadView, event: ThreadView.Event) => ThreadView.ThreadView
+
+  constructor(session: SessionState, threadId: string) {
+    this.session = session
+    this.reduce = makeReduce(session)
+    this.live = new LiveView(ThreadView.empty(threadId), this.reduce)
+  }
+
+  /** Notes that the view is stale: the next events follow the thread that is read next. */
+  expectLoad(): void {
+    this.missed = []
+  }
+
+  onEvent(event: ThreadView.Event, batch: ReadBatch): void {
+    if (this.missed === undefined) this.live.fold(event, batch)
+    else this.missed.push(event)
+  }
+
+  /** Reads the view. The server has not stored all of a running turn, so its view is that of its handles. */
+  load(read: Effect.Effect<ThreadView.ThreadView, AppServerError>): Effect.Effect<void, AppServerError> {
+    return Effect.suspend(() => {
+      this.expectLoad()
+      return Effect.map(read, (stored) => {
+        const { missed = [], session } = this
+        this.missed = undefined
+        const running = getRunning(session, stored.threadId)
+        const isFolded = (event: ThreadView.Event) => running.some(({ turnId }) => turnId === getEventTurnId(event))
+        const folded = missed.filter((event) => !isFolded(event)).reduce(this.reduce, withUsages(session, stored))
+        this.live.set(running.reduce(setTurn, folded), syncBatch)
+      })
+    })
+  }
+}
 
 /** Folds the events of a thread, until the scope closes. `reload` is called when the view must be read again. */
 const listen = (
@@ -141,9 +171,12 @@ export const watchThread = (
 ): Stream.Stream<ThreadView.ThreadView, AppServerError> =>
   Stream.unwrap(Effect.gen(function*() {
     const stale = yield* Queue.sliding<void>(1)
-    const watch = new ThreadWatch(thread.id)
-    const load = watch.load(read(session, thread), () => getRunning(session, thread.id))
-    yield* listen(session, thread.id, watch, () => Queue.offerUnsafe(stale, undefined))
+    const watch = new ThreadWatch(session, thread.id)
+    const load = watch.load(read(session, thread))
+    yield* listen(session, thread.id, watch, () => {
+      watch.expectLoad()
+      Queue.offerUnsafe(stale, undefined)
+    })
     yield* load
     yield* Queue.take(stale).pipe(
       Effect.andThen(load),
