@@ -9,6 +9,8 @@ export default defineConfig({
     testTimeout: 30_000,
     // One more than the cores of the machine that CI has, as many tests wait for a process.
     maxWorkers: 3,
+    // Each worker imports the modules once. No test relies on modules of its own.
+    isolate: false,
     // Each app-server says this at its start on a machine without it, and no test is about it.
     onConsoleLog: (log) => !log.includes("could not find bubblewrap on PATH")
   }

@@ -181,7 +181,7 @@ ${Array.from({ length: 9 }, (_, index) => `  line ${index + 21}`).join("\n")}
   })
 
   it("returns lines of the width, without control characters, of any view", () => {
-    Events.forSeeds(300, (random) => {
+    Events.forSeeds(100, (random) => {
       const events = Events.anyEvents(random, random.pick([0, 0.2])).map((event) =>
         withTexts(random, event) as TurnView.Event
       )
@@ -246,7 +246,7 @@ ${Array.from({ length: 9 }, (_, index) => `  line ${index + 21}`).join("\n")}
 
 describe("redraw", () => {
   it("turns any rows into any other rows, below what was there", () => {
-    Events.forSeeds(500, (random) => {
+    Events.forSeeds(150, (random) => {
       const rows = 2 + random.below(8)
       const screen = new FakeTerminal.Screen(12, rows)
       const anyRows = (max: number) =>

@@ -101,7 +101,7 @@ describe("ThreadView", () => {
   })
 
   it("is valid after any events", () => {
-    Events.forSeeds(2000, (random) => {
+    Events.forSeeds(500, (random) => {
       const events = Events.anyEvents(random, random.pick([0, 0.1, 0.5])) as ReadonlyArray<ThreadView.Event>
       const view = events.reduce(ThreadView.reduce, ThreadView.empty(Events.threadId))
       assert.isTrue(isView(view))

@@ -210,7 +210,7 @@ describe("TurnView of turns on the real server", () => {
 
 describe("TurnView", () => {
   it("does not depend on the order of the events of independent items", () => {
-    Events.forSeeds(1000, (random) => {
+    Events.forSeeds(300, (random) => {
       const types = ["agentMessage", "commandExecution", "reasoning", "plan", "mcpToolCall", "fileChange"]
       const sequences = types.map((type, index) => lifecycle(random, type, `item-${index}`, index))
       assert.deepStrictEqual(fold(interleave(random, sequences)), fold(sequences.flat()))
@@ -230,7 +230,7 @@ describe("TurnView", () => {
   })
 
   it("agrees with `turn.messages` about the messages that were retracted and completed", () => {
-    Events.forSeeds(500, (random) => {
+    Events.forSeeds(200, (random) => {
       const events: Array<TurnView.Event> = []
       for (let time = 0; time < 12; time++) {
         const id = random.pick(["a", "b", "c"])

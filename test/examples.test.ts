@@ -59,7 +59,7 @@ layer(
   { excludeTestServices: true }
 )("Examples with CODEX_LIVE=1", (it) => {
   // The other examples behave as these do. `npm run test:faults` runs all.
-  const live = process.env["FAULT_RUNS"] === undefined ? ["approval-modes", "questions", "quickstart"] : names
+  const live = process.env["FAULT_RUNS"] === undefined ? ["approval-modes", "quickstart"] : names
   for (const name of live) {
     it.effect(`run ${name} with the user's model, or fail`, () =>
       Effect.gen(function*() {

@@ -14,6 +14,9 @@ import * as Stream from "effect/Stream"
 import * as SocketServer from "./SocketServer.ts"
 import * as TestCodex from "./TestCodex.ts"
 
+/** Whether this is `npm run test:faults`, which also runs what takes long, and cuts after every message. */
+const isFaultRun = process.env["FAULT_RUNS"] !== undefined
+
 /** A server with a proxy in front of it. */
 const start = Effect.gen(function*() {
   const server = yield* SocketServer.listen("ws://127.0.0.1:0")
@@ -430,7 +433,7 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Silent socke
       }).pipe(Effect.provide(SocketServer.layerWebSocket(proxy.url, quick)))
     }))
 
-  it.effect(
+  it.effect.runIf(isFaultRun)(
     "is replaced when the server has dropped it, because the network is slower than the turn",
     () =>
       Effect.gen(function*() {
@@ -451,23 +454,27 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Silent socke
     60_000
   )
 
-  it.effect("stays open when a subscriber reads slowly, and delivers the whole text", () =>
-    Effect.gen(function*() {
-      const { proxy } = yield* start
-      yield* Effect.gen(function*() {
-        const codex = yield* Codex.Codex
-        const thread = yield* codex.startThread()
-        yield* TestCodex.script(thread, ModelServer.deltas(manyTexts))
-        const turn = yield* thread.turn("go")
-        let text = ""
-        yield* Stream.runForEachArray(turn.text, (texts) => {
-          text += texts.join("")
-          return Effect.sleep(texts.length)
-        })
-        assert.strictEqual(text, manyTexts.join(""))
-        assert.strictEqual(proxy.connections(), 1)
-      }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
-    }), 60_000)
+  it.effect.runIf(isFaultRun)(
+    "stays open when a subscriber reads slowly, and delivers the whole text",
+    () =>
+      Effect.gen(function*() {
+        const { proxy } = yield* start
+        yield* Effect.gen(function*() {
+          const codex = yield* Codex.Codex
+          const thread = yield* codex.startThread()
+          yield* TestCodex.script(thread, ModelServer.deltas(manyTexts))
+          const turn = yield* thread.turn("go")
+          let text = ""
+          yield* Stream.runForEachArray(turn.text, (texts) => {
+            text += texts.join("")
+            return Effect.sleep(texts.length)
+          })
+          assert.strictEqual(text, manyTexts.join(""))
+          assert.strictEqual(proxy.connections(), 1)
+        }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
+      }),
+    60_000
+  )
 })
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Two clients of one server", (it) => {
@@ -603,8 +610,8 @@ const wholeTurn = {
   requests: 3
 }
 
-/** Each cut takes half a second. `npm run test:faults` cuts after every message. */
-const cutEvery = process.env["FAULT_RUNS"] === undefined ? 4 : 1
+/** Each cut takes half a second. */
+const cutEvery = isFaultRun ? 1 : 8
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that is cut after any message", (it) => {
   /** Runs the turn on connections that are each cut, and returns the number of messages of the server. */

@@ -249,7 +249,7 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Thr
       const model = yield* ModelServer.ModelServer
       yield* model.enqueue(ModelServer.reply([waitFor("three")]), ModelServer.text("after"))
       yield* server.request("turn/start", { threadId: thread.id, input: [{ type: "text", text: "go" }] })
-      yield* firstView(thread.view, ({ turns }) => turns.length === 1)
+      yield* firstView(thread.view, ({ turns }) => turns.at(-1)?.items.at(-1)?.item.type === "commandExecution")
       const turn = yield* Effect.scoped(Effect.flatMap(thread.currentTurn, Effect.fromOption))
       const error = yield* Effect.flip(turn.result)
       assert(error._tag === "AppServerError" && error.reason._tag === "TurnLost")

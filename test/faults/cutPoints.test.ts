@@ -20,6 +20,9 @@ import { cassette, scenario } from "../testing/cassetteScenario.ts"
 const recorded =
   readFileSync(cassette, "utf8").split("\n").filter((line) => line.includes(`"direction":"server"`)).length
 
+/** The number of messages from one cut to the next. `npm run test:faults` cuts after every message. */
+const step = process.env["FAULT_RUNS"] === undefined ? 3 : 1
+
 /** Ends each connection after a number of lines of the server. */
 const cutAfter = (lines: number) =>
   Layer.effect(
@@ -67,7 +70,7 @@ describe("Server that exits after any message of a session", () => {
 
   it.live("fails the program with one typed cause, and later requests at once", () =>
     Effect.gen(function*() {
-      for (let lines = 0; lines < recorded; lines++) {
+      for (let lines = 0; lines < recorded; lines += step) {
         const outcome = yield* runCut(lines)
         assert(Option.isSome(outcome), `hangs when cut after ${lines} messages`)
         if (Exit.isFailure(outcome.value)) {
@@ -181,7 +184,7 @@ describe("Server that restarts after an exit in any message of a session", () =>
     )
 
   // A cut before the first line would fail the layer.
-  const cuts = Array.from({ length: 45 }, (_, index) => index + 1)
+  const cuts = Array.from({ length: 45 / step }, (_, index) => 1 + step * index)
 
   for (const half of [false, true]) {
     for (const connections of [1, 3]) {

@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from "node:util"
 import * as Events from "../turnEvents.ts"
 
 /** The number of random sequences. */
-const runs = Number(process.env["VIEW_RUNS"] ?? 10_000)
+const runs = process.env["FAULT_RUNS"] === undefined ? 2000 : 50_000
 
 const empty = TurnView.empty(Events.threadId, Events.turnId)
 

@@ -155,7 +155,7 @@ describe("StdioTransport config", () => {
           expected.map(([key, value]) => [key, value.toWellFormed()])
         )
       }).pipe(Effect.provide(TestCodex.layerEnvironment())),
-    { arbitrary: { runs: 15 } }
+    { arbitrary: { runs: 5 } }
   )
 })
 
