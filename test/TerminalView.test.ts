@@ -517,7 +517,12 @@ layer(TestCodex.layer(), { excludeTestServices: true })("show with the real serv
         message.reply
       )
       const turn = yield* thread.turn("go")
-      const shown = yield* TerminalView.show(turn.view).pipe(Effect.provide(terminal.layer), Effect.forkChild)
+      const shown = yield* TerminalView.show(turn.view).pipe(
+        Effect.provide(terminal.layer),
+        // The test may run in CI, where nothing is drawn.
+        Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env: {} })),
+        Effect.forkChild
+      )
       yield* message.say("Done 👋")
       yield* poll(
         Effect.sync(() => terminal.screen().text),
