@@ -28,7 +28,7 @@ const plan = (...statuses: ReadonlyArray<string>) =>
 
 const greeting = "for word in Hello 世界 👋 $(printf '\\033[32mgreen\\033[0m'); do echo \"$word\"; sleep 0.3; done"
 
-const words = "The greeting has **four** words, of which one is green and one is a hand. ".split(/(?<= )/)
+const words = "The greeting has **four** words. One is green, and one is a hand. ".split(/(?<= )/)
 
 /** The model first plans and runs a command, then delegates to a sub-agent and waits for it, and then reports. */
 const model = layerCodex((request) => {

@@ -681,9 +681,14 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
  */
 export class PriceMissing extends Schema.TaggedError<PriceMissing>()("PriceMissing", {
   threadId: Schema.String,
+  /** The name of the model, or the empty string if the server has not named it. */
   model: Schema.String
 }) {
   override get message(): string {
+    if (this.model === "") {
+      return `The budget has prices, and the model of thread \`${this.threadId}\` is unknown. ` +
+        "Name the `model` in the request, or open the thread with `Codex`"
+    }
     return `The budget has no price for the model \`${this.model}\` of thread \`${this.threadId}\`. ` +
       "Add its price to `prices`"
   }

@@ -130,7 +130,7 @@ export interface NoCostOptions {
 }
 
 /**
- * The limits of a budget, of which at least one is set. `usd` needs `prices`.
+ * The limits of a budget. At least one is set, and `usd` needs `prices`.
  *
  * @category models
  * @since 0.1.0

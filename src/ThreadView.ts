@@ -51,7 +51,7 @@ export interface ThreadView {
   /** The permissions, the model and the other settings, or `null` until the server reports them. */
   readonly settings: Settings | null
   readonly goal: Protocol.ThreadGoal | null
-  /** The turns, oldest first: those of the stored thread, and those of which an event has arrived. */
+  /** The turns, oldest first: those of the stored thread, and those that had an event since. */
   readonly turns: ReadonlyArray<TurnView.TurnView>
   /** When the server emitted the last event that changed the view, as Unix time in milliseconds. */
   readonly updatedAtMs: number | null
@@ -82,7 +82,7 @@ export const ThreadView: Schema.Codec<ThreadView> = Schema.Struct({
 export type Event = Protocol.ServerNotification | TurnView.PendingRequest
 
 /**
- * The view of a thread of which no event has arrived.
+ * The view of a thread before its first event.
  *
  * @category constructors
  * @since 0.1.0

@@ -64,7 +64,7 @@ export * from "./internal/view/model.ts"
 export const maxOutputChars: number = maxOutput
 
 /**
- * The view of a turn of which no event has arrived.
+ * The view of a turn before its first event.
  *
  * @category constructors
  * @since 0.1.0

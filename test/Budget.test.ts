@@ -446,6 +446,8 @@ layer(TestCodex.layer({ home: { config, models: ["mock-model", "mini-model"] } }
         const reason = yield* expectReason(inBudget(thread.run("go", { model: "other-model" })))
         assert.deepInclude(reason, { _tag: "PriceMissing", model: "other-model", threadId: thread.id })
         assert.include(reason.message, "Add its price to `prices`")
+        const unknown = new AppServerError.PriceMissing({ threadId: thread.id, model: "" })
+        assert.include(unknown.message, "Name the `model`")
         for (const name of ["toString", "__proto__"]) {
           assert.strictEqual((yield* expectReason(inBudget(thread.run("go", { model: name }))))._tag, "PriceMissing")
         }
@@ -609,7 +611,7 @@ layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestService
       assert.strictEqual(used.turns, 2)
     }))
 
-  it.effect("emits its changes, of which a slow subscriber gets the newest", () =>
+  it.effect("emits its changes, and a slow subscriber gets the newest", () =>
     Effect.gen(function*() {
       const thread = yield* TestCodex.startThread
       const model = yield* ModelServer.ModelServer

@@ -42,7 +42,7 @@ const Updates = Schema.Array(Update)
 
 const FullWindow = Schema.Struct({ usedPercent: Schema.Int, resetsAt: Schema.Int, windowDurationMins: Schema.Int })
 
-/** A limit of which the server knows every value. */
+/** A limit with every value that the server knows. */
 const FullLimit = Schema.Struct({
   limitName: Schema.String,
   primary: FullWindow,

@@ -251,7 +251,7 @@ const malformedItem = (random: Random): TurnView.Event =>
     }
   })
 
-/** A sequence of events, of which some are of another turn, repeated or of any shape. */
+/** A sequence of events. Some belong to another turn, are repeated, or have any shape. */
 export const anyEvents = (random: Random, hostility: number): ReadonlyArray<TurnView.Event> => {
   const events: Array<TurnView.Event> = []
   for (let count = random.below(40); count > 0; count--) {

@@ -20,7 +20,7 @@ const button = (text: string, onClick: () => void): HTMLElement => {
 /** The value that an element shows. */
 const shown = new WeakMap<Element, unknown>()
 
-/** Keeps one child for each value, and renders those of which the value is another object than before. */
+/** Keeps one child for each value, and renders a child again when its value is another object than before. */
 const renderEach = <A>(
   parent: Element,
   values: ReadonlyArray<A>,

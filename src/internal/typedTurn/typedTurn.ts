@@ -69,7 +69,7 @@ ${issue.message.split("\n").map((line) => `- ${line}`).join("\n")}
 
 Respond with the whole JSON again, corrected. Do not repeat work that is done.`
 
-/** The attempts of one call, each of which is followed at most once. */
+/** The attempts of one call. Each attempt is followed at most once. */
 class Attempts<A, R> {
   readonly first: Attempt<A>
   /** Interrupts the last attempt. */

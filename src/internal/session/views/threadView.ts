@@ -67,7 +67,7 @@ const setTurn = (view: ThreadView.ThreadView, turn: TurnView.TurnView): ThreadVi
   return { ...view, turns: index === -1 ? [...view.turns, turn] : view.turns.with(index, turn) }
 }
 
-/** The views of the running turns of which this program has all events. */
+/** Returns the views of the running turns whose events this program has from the first one on. */
 const getRunning = ({ server, turns }: SessionState, threadId: string): ReadonlyArray<TurnView.TurnView> =>
   [...turns.entries.values(), ...turns.watched]
     .filter(({ state }) => state.threadId === threadId && state.exit === undefined && state.isWhole)
