@@ -1,6 +1,7 @@
 /** The view of a thread: the stored thread, and the events that follow. */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { AppServerError } from "../../../AppServerError.ts"
@@ -48,7 +49,12 @@ const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: 
   const { server } = session
   // The server sends the events of an open thread only.
   if (opened !== undefined) yield* opened.request(server, "thread/resume", () => Effect.void)
-  const { thread } = yield* server.request("thread/read", { threadId: id })
+  const { thread } = yield* Effect.retry(server.request("thread/read", { threadId: id }), {
+    // With its first turn, the server stores the thread, and cannot read it until the file has content.
+    while: ({ reason }) => reason._tag === "RequestRejected" && reason.code === -32603,
+    schedule: Schedule.spaced("50 millis"),
+    times: 20
+  })
   const [turns, goal] = yield* Effect.all([readTurns(session, id), readGoal(session, id)], { concurrency: 2 })
   const view = ThreadView.fromThread({ ...thread, turns })
   const withSettings = {
