@@ -16,7 +16,8 @@ import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
 import * as Input from "./Input.ts"
 import type * as Approvals from "./internal/approvals/model.ts"
-import { boolean, count, duration, jsonSchema, type Kinds, optionIssue, schema } from "./internal/options.ts"
+import { keyIssue, runKeyed } from "./internal/keyedTurn/keyedTurn.ts"
+import { boolean, count, duration, jsonSchema, type Kinds, oneOf, optionIssue, schema } from "./internal/options.ts"
 import { loadOutputCodec } from "./internal/output/loadOutputCodec.ts"
 import type * as Questions from "./internal/questions/model.ts"
 import { CurrentBudget } from "./internal/session/budget/budgetState.ts"
@@ -31,7 +32,13 @@ import { withGone } from "./internal/session/threads/threadNotFound.ts"
 import { compactThread } from "./internal/session/turns/compactThread.ts"
 import { exclusiveOptions, startTurn } from "./internal/session/turns/startTurn.ts"
 import { closeTurns } from "./internal/session/turns/turnHandle.ts"
-import { requestTimeout, startDeadline, startIdleTimeout, startTimeout } from "./internal/session/turns/turnTimeouts.ts"
+import {
+  deadlineTimeout,
+  requestTimeout,
+  startDeadline,
+  startIdleTimeout,
+  startTimeout
+} from "./internal/session/turns/turnTimeouts.ts"
 import { watchCurrentTurn, watchTurns } from "./internal/session/turns/watchTurns.ts"
 import { watchThread } from "./internal/session/views/threadView.ts"
 import type { Settings } from "./internal/threadSettings.ts"
@@ -179,6 +186,59 @@ export interface TimeoutOptions {
 }
 
 /**
+ * The option of `thread.runOnce` for a turn that was interrupted.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OnceOptions {
+  /**
+   * What happens if the turn was interrupted before this call, by a crash, a closed scope or a person:
+   *
+   * - `"continue"` asks the model to continue: "You were interrupted. Continue where you stopped. Do not repeat work that is done."
+   * - `"restart"` sends the input again. The history keeps what the model did before.
+   * - `"return"` returns the result with the status `"interrupted"`.
+   *
+   * @default "continue"
+   */
+  readonly onInterrupted?: "continue" | "restart" | "return" | undefined
+  /** The id is the key. */
+  readonly clientUserMessageId?: undefined
+}
+
+/**
+ * The options of `thread.runOnce`.
+ *
+ * **Details**
+ *
+ * They hold if the call starts a turn. A turn that is found or joined keeps the options with which it was started, except `output`,
+ * `repairs` and the time limits of this call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RunOnceOptions<
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers
+> =
+  & Omit<TurnOptions<A, Q>, "clientUserMessageId">
+  & OnceOptions
+
+/**
+ * The options of `thread.runOnce` with typed output.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TypedRunOnceOptions<
+  S extends Schema.Constraint,
+  A extends Approvals.Approver<unknown> = Approvals.Approver,
+  Q extends Questions.Handlers<unknown> = Questions.Handlers
+> =
+  & Omit<TypedTurnOptions<S, A, Q>, "clientUserMessageId">
+  & OnceOptions
+
+/**
  * The options of `thread.read`.
  *
  * @category models
@@ -293,6 +353,61 @@ export interface Thread {
     SandboxConflictError | AppServerError,
     Approvals.Services<A> | Questions.Services<Q>
   >
+  /**
+   * Runs a turn that happens once, however often it is asked for with the same key, also by another process and after a crash.
+   *
+   * **When to use**
+   *
+   * In work that is retried or resumed: jobs, workflows, handlers of a queue.
+   *
+   * **Details**
+   *
+   * The key is sent with the input, and the server stores it. A later call finds the turn in the history of the thread and returns its
+   * result, decoded with the option `output`. It joins a turn that is running, and continues one that was interrupted, see `onInterrupted`.
+   * `origin` of the result says which of these happened. A turn that failed fails again with its `TurnFailed`; run it with another key.
+   *
+   * Calls for one thread start their turns one after another. A call waits until the thread is idle.
+   *
+   * Each call is safe to retry, for example after `TurnLost` or `ConnectionClosed`.
+   *
+   * **Gotchas**
+   *
+   * The input is not compared: a call with the key of another input returns the result of that input.
+   *
+   * A call reads the history from its end until it finds the key, so a new key reads the whole history.
+   *
+   * An ephemeral thread fails with `InvalidRequest`. Two clients of a shared server that send a new key at the same time may both send
+   * the input.
+   *
+   * A thread that the server has not stored is given the key as its name, because that stores it.
+   */
+  readonly runOnce: {
+    <
+      const S extends Schema.Constraint = never,
+      const A extends Approvals.Approver<unknown> = Approvals.Approver,
+      const Q extends Questions.Handlers<unknown> = Questions.Handlers
+    >(
+      key: string,
+      input: Input.Input,
+      options: TypedRunOnceOptions<S, A, Q>
+    ): Effect.Effect<
+      Turn.TypedRunOnceResult<S["Type"]>,
+      SandboxConflictError | Turn.OutputInvalid | Turn.TurnFailed | AppServerError,
+      Approvals.Services<A> | Questions.Services<Q> | S["DecodingServices"]
+    >
+    <
+      const A extends Approvals.Approver<unknown>,
+      const Q extends Questions.Handlers<unknown>
+    >(
+      key: string,
+      input: Input.Input,
+      options?: RunOnceOptions<A, Q>
+    ): Effect.Effect<
+      Turn.RunOnceResult,
+      SandboxConflictError | Turn.TurnFailed | AppServerError,
+      Approvals.Services<A> | Questions.Services<Q>
+    >
+  }
   /** Reads the stored thread, with its turns if `includeTurns` is `true`. Before its first turn, a thread has no turns to read. */
   readonly read: (options?: ReadOptions) => Effect.Effect<Protocol.Thread, AppServerError>
   /** Sets the name of the thread. */
@@ -468,7 +583,7 @@ const prepare = Effect.fnUntraced(function*(options: AnyCommonOptions, exclusive
 
 type Prepared = Effect.Success<ReturnType<typeof prepare>>
 
-const startPrepared = Effect.fnUntraced(function*(
+const startHandle = Effect.fnUntraced(function*(
   { session, thread }: ThreadContext,
   { deadline, fields, idleTimeout, since, ...options }: Prepared,
   input: Input.Input
@@ -491,18 +606,24 @@ const startPrepared = Effect.fnUntraced(function*(
   })
   if (deadline !== undefined) yield* startDeadline(handle, deadline, since)
   if (idleTimeout !== undefined) yield* startIdleTimeout(handle, idleTimeout)
-  return Turn.make(handle)
+  return handle
 }, explainGone)
 
-const start = Effect.fnUntraced(function*(context: ThreadContext, input: Input.Input, options: AnyTurnOptions = {}) {
-  yield* requireOptions("turn/start", options)
-  const { output, repairs, ...untyped } = options
-  // Only plain JavaScript passes them here.
+const startPrepared = (context: ThreadContext, prepared: Prepared, input: Input.Input) =>
+  Effect.map(startHandle(context, prepared, input), Turn.make)
+
+/** Checks and resolves the options of a turn without typed output. Only plain JavaScript passes one here. */
+const prepareUntyped = Effect.fnUntraced(function*({ output, repairs, ...untyped }: AnyTurnOptions) {
   if (output !== undefined) {
     return yield* invalidTurn("`stream` has no typed output. Use `turn` with the option `output`")
   }
   if (repairs !== undefined) return yield* invalidTurn("`repairs` needs the option `output`")
-  return yield* startPrepared(context, yield* prepare(untyped, untyped), input)
+  return yield* prepare(untyped, untyped)
+})
+
+const start = Effect.fnUntraced(function*(context: ThreadContext, input: Input.Input, options: AnyTurnOptions = {}) {
+  yield* requireOptions("turn/start", options)
+  return yield* startPrepared(context, yield* prepareUntyped(options), input)
 })
 
 /** The fields of the input, which a repair does not repeat. */
@@ -513,11 +634,7 @@ const onlyFirst = {
 } satisfies Protocol.TurnStartOptions
 
 /** Checks the options of a turn with typed output, and makes the codec of its schema. */
-const prepareTyped = Effect.fnUntraced(function*(
-  context: ThreadContext,
-  input: Input.Input,
-  options: AnyTypedOptions
-) {
+const prepareTyped = Effect.fnUntraced(function*(options: AnyTypedOptions) {
   const { output, outputSchema, repairs = 1, ...rest } = options
   const issue = optionIssue(typedKinds, { output, repairs })
   if (issue !== undefined) return yield* invalidTurn(issue)
@@ -525,10 +642,15 @@ const prepareTyped = Effect.fnUntraced(function*(
   const { makeOutputCodec } = yield* loadOutputCodec
   const codec = yield* makeOutputCodec(output)
   const prepared = yield* prepare({ ...rest, outputSchema: codec.jsonSchema }, { ...rest, output })
+  return { codec, repairs, prepared }
+})
+
+/** Makes the turn with typed output, and its repairs. */
+const typedTurn = Effect.fnUntraced(function*(context: ThreadContext, input: Input.Input, options: AnyTypedOptions) {
+  const { prepared, ...typed } = yield* prepareTyped(options)
   const repair = { ...prepared, fields: { ...prepared.fields, ...onlyFirst } }
   return {
-    codec,
-    repairs,
+    ...typed,
     start: startPrepared(context, prepared, input),
     repair: (input: Input.Input) => startPrepared(context, repair, input)
   }
@@ -537,7 +659,7 @@ const prepareTyped = Effect.fnUntraced(function*(
 const run = Effect.fn("Thread.run")(
   function*(context: ThreadContext, input: Input.Input, options?: AnyOptions) {
     yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
-    if (isTyped(options)) return yield* runTyped(yield* prepareTyped(context, input, options))
+    if (isTyped(options)) return yield* runTyped(yield* typedTurn(context, input, options))
     const turn = yield* start(context, input, options)
     return yield* turn.result
   },
@@ -547,9 +669,58 @@ const run = Effect.fn("Thread.run")(
 const turn = Effect.fn("Thread.turn")(
   function*(context: ThreadContext, input: Input.Input, options?: AnyOptions) {
     yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
-    if (isTyped(options)) return yield* startTyped(yield* prepareTyped(context, input, options))
+    if (isTyped(options)) return yield* startTyped(yield* typedTurn(context, input, options))
     return yield* start(context, input, options)
   }
+)
+
+const onceKinds: Kinds<Pick<OnceOptions, "onInterrupted">> = {
+  onInterrupted: oneOf("continue", "restart", "return")
+}
+
+/** Checks the options of `runOnce` that other turns do not have. */
+const onceIssue = ({ clientUserMessageId, onInterrupted }: OnceOptions): string | undefined =>
+  clientUserMessageId === undefined
+    ? optionIssue(onceKinds, { onInterrupted })
+    : "`clientUserMessageId` is the key. Pass it as the first argument"
+
+const runOnce = Effect.fn("Thread.runOnce")(
+  function*(context: ThreadContext, key: string, input: Input.Input, options: AnyOptions & OnceOptions = {}) {
+    const { session, thread } = context
+    yield* Effect.annotateCurrentSpan({ threadId: thread.id })
+    yield* requireOptions("turn/start", options)
+    const issue = keyIssue(key) ?? onceIssue(options)
+    if (issue !== undefined) return yield* invalidTurn(issue)
+    const { onInterrupted = "continue", ...others } = options
+    // The union of the options has lost its form in the rest.
+    const rest = others as AnyOptions
+    yield* Input.validate("turn/start", input)
+    const { prepared, ...typed } = isTyped(rest)
+      ? yield* prepareTyped(rest)
+      : { prepared: yield* prepareUntyped(rest), codec: undefined, repairs: 0 }
+    const { deadline, fields, idleTimeout, since } = prepared
+    return yield* runKeyed({
+      session,
+      thread,
+      key,
+      input,
+      onInterrupted,
+      ...typed,
+      start: (input, inputId, isRepeated) =>
+        startHandle(context, {
+          ...prepared,
+          // A running turn does not take the input.
+          exclusive: [...prepared.exclusive, "key"],
+          fields: { ...fields, ...(isRepeated ? {} : onlyFirst), clientUserMessageId: inputId }
+        }, input),
+      limit: Effect.fnUntraced(function*(handle) {
+        if (deadline !== undefined) yield* startDeadline(handle, deadline, since)
+        if (idleTimeout !== undefined) yield* startIdleTimeout(handle, idleTimeout)
+      }),
+      timeout: yield* deadlineTimeout(thread.id, deadline, since)
+    }).pipe((effect) => explainGone(effect, context))
+  },
+  Effect.scoped
 )
 
 const read = Effect.fn("Thread.read")(function*(context: ThreadContext, options: ReadOptions = {}) {
@@ -646,6 +817,9 @@ export const make = (session: SessionState, thread: OpenThread): Thread => {
     // The context of the caller has the services of the handlers and of the schema, because the types of the interface require them.
     run: ((input: Input.Input, options?: AnyOptions) => run(context, input, options)) as Thread["run"],
     turn: ((input: Input.Input, options?: AnyOptions) => turn(context, input, options)) as Thread["turn"],
+    runOnce:
+      ((key: string, input: Input.Input, options?: AnyOptions & OnceOptions) =>
+        runOnce(context, key, input, options)) as Thread["runOnce"],
     stream: (input, options) => Stream.unwrap(Effect.map(start(context, input, options), ({ events }) => events)),
     read: (options) => read(context, options),
     setName: (name) => setName(context, name),

@@ -130,6 +130,41 @@ export interface TypedTurnResult<out A> extends TurnResult {
 }
 
 /**
+ * The result of `thread.runOnce`.
+ *
+ * **Details**
+ *
+ * If the turn was continued, restarted or repaired, `items` and `durationMs` are those of all attempts together. The server does not store
+ * the usage of a turn, so `usage` has only what this program has seen.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RunOnceResult extends TurnResult {
+  /**
+   * How the result came about:
+   *
+   * - `"sent"`: this call sent the input.
+   * - `"joined"`: the turn was running, and this call waited for its end.
+   * - `"found"`: the turn had ended, and its result is that of the history.
+   * - `"continued"`: the turn was interrupted, and this call asked the model to continue. A repair of a found output also continues.
+   * - `"restarted"`: the turn was interrupted, and this call sent the input again.
+   */
+  readonly origin: "sent" | "joined" | "found" | "continued" | "restarted"
+}
+
+/**
+ * The result of `thread.runOnce` with typed output.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TypedRunOnceResult<out A> extends RunOnceResult {
+  /** The final response, decoded with the schema. */
+  readonly output: A
+}
+
+/**
  * The final response of a turn does not decode with the schema of its option `output`, also after the repairs.
  *
  * **Details**

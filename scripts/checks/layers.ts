@@ -44,7 +44,7 @@ const layers: ReadonlyArray<Layer> = [
   { name: "typed connection", modules: ["AppServer.ts"] },
   {
     name: "turns, threads and Codex",
-    modules: ["Turn.ts", "Thread.ts", "Codex.ts", "Budget.ts", "internal/typedTurn/**"]
+    modules: ["Turn.ts", "Thread.ts", "Codex.ts", "Budget.ts", "internal/typedTurn/**", "internal/keyedTurn/**"]
   },
   {
     name: "approvals, questions and terminal",

@@ -42,7 +42,8 @@ const addUsage = (
 ): Usage.TurnUsage | undefined =>
   before === undefined || last === undefined ? last ?? before : { ...last, turn: Usage.add(before.turn, last.turn) }
 
-const addResult = (before: TurnResult | undefined, last: TurnResult): TurnResult =>
+/** Adds the result of a further turn to that of the turns before. */
+export const addResult = (before: TurnResult | undefined, last: TurnResult): TurnResult =>
   before === undefined ? last : {
     ...last,
     items: [...before.items, ...last.items],
@@ -53,7 +54,8 @@ const addResult = (before: TurnResult | undefined, last: TurnResult): TurnResult
       : before.durationMs + last.durationMs
   }
 
-const addFailure = <E>(before: TurnResult | undefined, error: E): E | TurnFailed =>
+/** Adds the failure of a further turn to the result of the turns before. */
+export const addFailure = <E>(before: TurnResult | undefined, error: E): E | TurnFailed =>
   before !== undefined && error instanceof TurnFailed
     ? new TurnFailed({
       ...error,
@@ -62,12 +64,29 @@ const addFailure = <E>(before: TurnResult | undefined, error: E): E | TurnFailed
     })
     : error
 
-const repairInput = (issue: OutputIssue): string =>
+/** Makes the input of a repair. */
+export const repairInput = (issue: OutputIssue): string =>
   `Your last response does not satisfy the JSON Schema of the response:
 
 ${issue.message.split("\n").map((line) => `- ${line}`).join("\n")}
 
 Respond with the whole JSON again, corrected. Do not repeat work that is done.`
+
+/** Decodes the final response of a turn. Fails if the response cannot be repaired, or not any more. */
+export const decodeOutput = Effect.fnUntraced(function*<A, R>(
+  codec: OutputCodec<A, R>,
+  { finalResponse: text, id: turnId, status, threadId, usage }: TurnResult,
+  attempts: number,
+  canRepair: boolean
+): Effect.fn.Return<Result.Result<A, OutputIssue>, OutputInvalid, R> {
+  const invalid = (reason: OutputInvalid["reason"], issues: OutputInvalid["issues"] = []) =>
+    new OutputInvalid({ threadId, turnId, reason, text, issues, attempts, usage })
+  if (status === "interrupted") return yield* invalid("interrupted")
+  if (text === undefined) return yield* invalid("noMessage")
+  const decoded = yield* Effect.result(codec.decode(text))
+  if (Result.isSuccess(decoded) || canRepair) return decoded
+  return yield* invalid(decoded.failure.reason, decoded.failure.issues)
+})
 
 /** The attempts of one call. Each attempt is followed at most once. */
 class Attempts<A, R> {
@@ -98,20 +117,13 @@ class Attempts<A, R> {
       const { codec, repairs } = this.options
       const ended = yield* Effect.mapError(attempt.turn.result, (error) => addFailure(attempt.before, error))
       const result = addResult(attempt.before, ended)
-      const { finalResponse: text, id: turnId, status, threadId, usage } = result
-      const invalid = (reason: OutputInvalid["reason"], issues: OutputInvalid["issues"] = []) =>
-        new OutputInvalid({ threadId, turnId, reason, text, issues, attempts: attempt.number, usage })
-
-      if (status === "interrupted") return yield* invalid("interrupted")
-      if (text === undefined) return yield* invalid("noMessage")
-      const decoded = yield* Effect.result(codec.decode(text))
+      const canRepair = attempt.number <= repairs && !this.isInterrupted
+      const decoded = yield* decodeOutput(codec, result, attempt.number, canRepair)
       if (Result.isSuccess(decoded)) {
         attempt.next = { result: { ...result, output: decoded.success } }
         return attempt.next
       }
-      const { failure } = decoded
-      if (attempt.number > repairs || this.isInterrupted) return yield* invalid(failure.reason, failure.issues)
-      return yield* this.repair(attempt, failure, result)
+      return yield* this.repair(attempt, decoded.failure, result)
     }
   )
 

@@ -34,6 +34,10 @@ export class ThreadRecord {
   gone: "archived" | "deleted" | undefined
   /** The lock for opening the thread again. */
   readonly reopening = Semaphore.makeUnsafe(1)
+  /** The lock for starting a turn with a key. */
+  readonly keyedStart = Semaphore.makeUnsafe(1)
+  /** The running turns that this program started with a key: their ids, by the id of the input. */
+  readonly keyedTurns = new Map<string, string>()
 
   constructor(id: string, settings: Settings, config: Config | undefined, openedIn: number) {
     this.id = id

@@ -35,6 +35,21 @@ const timeoutAfter = (millis: number, reason: () => RequestTimeout | TurnTimeout
       )
   })
 
+/** Makes the timeout of the work before a turn starts, for which the turn has only a deadline, counted from `since`. */
+export const deadlineTimeout = Effect.fnUntraced(function*(
+  threadId: string,
+  deadline: Duration.Input | undefined,
+  since: number
+): Effect.fn.Return<Timeout> {
+  if (deadline === undefined) return (effect) => effect
+  const timeoutMillis = Duration.toMillis(deadline)
+  const left = since + timeoutMillis - (yield* Clock.currentTimeMillis)
+  return yield* timeoutAfter(
+    left,
+    () => new TurnTimeout({ threadId, turnId: "", kind: "deadline", timeoutMillis, isInterrupted: true })
+  )
+})
+
 /** Makes the timeout of a request, with the work before it is sent. */
 export const requestTimeout = (server: ServerConnection, method: string): Effect.Effect<Timeout> => {
   const timeoutMillis = Duration.toMillis(server.requestTimeout)

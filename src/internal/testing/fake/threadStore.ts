@@ -20,12 +20,15 @@ export interface StoredTurn {
   completedAt: number | null
 }
 
+/** The input of a turn, or of a steer. */
+export type TurnInput = Pick<Protocol.TurnStartParams, "input" | "clientUserMessageId">
+
 /** A turn in progress. */
 export interface ActiveTurn {
   readonly stored: StoredTurn
   /** The turn in `turn/started`, whose id `turn/interrupt` expects. A review starts with another id than it ends with. */
   readonly started: StoredTurn
-  readonly steers: Queue.Queue<ReadonlyArray<Protocol.UserInputParam>>
+  readonly steers: Queue.Queue<TurnInput>
   readonly interrupted: Deferred.Deferred<never, Interrupted>
   /** Completed when the script has ended, by itself or by the interruption. */
   readonly stopped: Deferred.Deferred<void>

@@ -18,7 +18,7 @@ import type { AccountLimits } from "./accountLimits.ts"
 import type { Clients } from "./clients.ts"
 import type { Goals } from "./goals.ts"
 import type { ThreadEvents } from "./threadEvents.ts"
-import type { ActiveTurn, StoredThread, ThreadStore } from "./threadStore.ts"
+import type { ActiveTurn, StoredThread, ThreadStore, TurnInput } from "./threadStore.ts"
 
 /** The parts of the fake that turns use. */
 export interface Fake {
@@ -126,11 +126,16 @@ export const emitItem = Effect.fnUntraced(function*({ notify }: Pick<Reports, "n
 export const emitInput = (
   { store }: Fake,
   reports: Reports,
-  input: ReadonlyArray<Protocol.UserInputParam>
+  { clientUserMessageId = null, input }: TurnInput
 ): Effect.Effect<void> =>
   input.length === 0
     ? Effect.void
-    : emitItem(reports, { type: "userMessage", id: store.newId("input"), clientId: null, content: input })
+    : emitItem(reports, {
+      type: "userMessage",
+      id: store.newId("input"),
+      clientId: clientUserMessageId,
+      content: input
+    })
 
 const request = Effect.fnUntraced(function*<M extends keyof Protocol.ServerRequests>(
   { clients, events }: Fake,
@@ -170,9 +175,9 @@ export const makeTurnContext = (
     params,
     text: toText(params.input),
     // New input cancels the request to the model that is in flight.
-    nextSteer: Effect.tap(
-      Queue.take(active.steers),
-      (input) => Effect.andThen(reports.cutRequest, emitInput(fake, reports, input))
+    nextSteer: Queue.take(active.steers).pipe(
+      Effect.tap((input) => Effect.andThen(reports.cutRequest, emitInput(fake, reports, input))),
+      Effect.map(({ input }) => input)
     ),
     emit: reports.notify,
     notify: reports.notify,

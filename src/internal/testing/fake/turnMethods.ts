@@ -52,17 +52,18 @@ export const turnMethods = (fake: {
         return yield* reject("failed to submit turn input: ActiveTurnNotSteerable { turn_kind: Review }", -32603)
       }
       // In the real server, too, the input joins the turn in progress.
-      yield* Queue.offer(active.steers, params.input)
+      yield* Queue.offer(active.steers, params)
       return { result: { turn: startedTurnJson(active.stored) } }
     }),
-    "turn/steer": Effect.fnUntraced(function*({ expectedTurnId, input, threadId }) {
+    "turn/steer": Effect.fnUntraced(function*(params) {
+      const { expectedTurnId, threadId } = params
       const { active } = yield* store.getLoaded({ threadId })
       if (active === undefined) return yield* reject("no active turn to steer")
       if (active.stored.id !== expectedTurnId) {
         return yield* reject(`expected active turn id \`${expectedTurnId}\` but found \`${active.stored.id}\``)
       }
       if (isReview(active)) return yield* reject("cannot steer a review turn")
-      yield* Queue.offer(active.steers, input)
+      yield* Queue.offer(active.steers, params)
       return { result: { turnId: active.stored.id } }
     }),
     "turn/interrupt": Effect.fnUntraced(function*({ threadId, turnId }) {

@@ -23,7 +23,8 @@ import {
   type StoredThread,
   type StoredTurn,
   type ThreadStore,
-  toSeconds
+  toSeconds,
+  type TurnInput
 } from "./threadStore.ts"
 import {
   emitInput,
@@ -130,7 +131,7 @@ const makeActive = Effect.fnUntraced(function*(store: ThreadStore, rootTurnId?: 
   const active: ActiveTurn = {
     stored,
     started: stored,
-    steers: yield* Queue.unbounded<ReadonlyArray<Protocol.UserInputParam>>(),
+    steers: yield* Queue.unbounded<TurnInput>(),
     interrupted: yield* Deferred.make<never, Interrupted>(),
     stopped: yield* Deferred.make<void>(),
     responded: yield* Deferred.make<void>(),
@@ -213,7 +214,7 @@ export const makeTurnPlayer = Effect.fnUntraced(function*(fake: Fake, eventsBefo
       turn,
       (task, script, options) => Effect.uninterruptible(spawn(fake, turn, launch, task, script, options?.model))
     )
-    yield* emitInput(fake, reports, params.input)
+    yield* emitInput(fake, reports, params)
     yield* runScript(turn, context)
     yield* settle(fake, turn)
     yield* exit
@@ -276,7 +277,7 @@ export const makeTurnPlayer = Effect.fnUntraced(function*(fake: Fake, eventsBefo
       const input = text === undefined ? [] : toInput(text)
       const { active } = thread
       if (active === undefined) return (yield* launch(thread, { threadId: thread.id, input }, script)).stored.id
-      if (text !== undefined) yield* Queue.offer(active.steers, input)
+      if (text !== undefined) yield* Queue.offer(active.steers, { input })
       return active.stored.id
     }),
     /** Stops the script of a turn before the response, and ends the turn after it. */
