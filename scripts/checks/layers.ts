@@ -50,6 +50,7 @@ const layers: ReadonlyArray<Layer> = [
     name: "approvals, questions and terminal",
     modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "TerminalView.ts", "internal/terminal/**"]
   },
+  { name: "pools", modules: ["CodexPool.ts", "internal/pool/**"] },
   { name: "areas", modules: ["ai/**", "testing/**", "internal/testing/**"] },
   { name: "entry points", modules: ["index.ts", "ai.ts", "testing.ts"] }
 ]

@@ -191,6 +191,12 @@ export interface Options {
    * @default false
    */
   readonly duplicateMessages?: boolean | undefined
+  /**
+   * The beginning of the ids of threads. Several fakes in one program, as in a `CodexPool`, need different ones.
+   *
+   * @default "thread"
+   */
+  readonly threadIds?: string | undefined
 }
 
 /**
@@ -280,6 +286,7 @@ export class FakeAppServer extends Context.Service<FakeAppServer, {
 const echo: Script = (turn) => text(turn.text)
 
 const kinds: Kinds<Options> = {
+  threadIds: string,
   latency: duration,
   eventsBeforeResponse: boolean,
   splitAtEveryByte: boolean,
@@ -421,7 +428,7 @@ const connect = (
 const makeServer = Effect.fnUntraced(function*(initialScript: Script, options: Options) {
   assertOptions("FakeAppServer.layer", kinds, options)
   const clients = makeClients(options)
-  const store = makeThreadStore()
+  const store = makeThreadStore(options.threadIds)
   const events = makeThreadEvents(clients)
   const limits = makeAccountLimits(clients)
   const exit = (options: ExitOptions = {}): Effect.Effect<void> =>

@@ -98,7 +98,7 @@ export const toSeconds = (millis: number): number => Math.floor(millis / 1000)
 
 type NewThread = Pick<StoredThread, "settings"> & Partial<StoredThread>
 
-export const makeThreadStore = () => {
+export const makeThreadStore = (threadIds = "thread") => {
   const threads = new Map<string, StoredThread>()
   let lastId = 0
   const newId = (prefix: string) => `${prefix}-${++lastId}`
@@ -106,7 +106,7 @@ export const makeThreadStore = () => {
   const add = (given: NewThread): Effect.Effect<StoredThread> =>
     Effect.map(Clock.currentTimeMillis, (now) => {
       const thread: StoredThread = {
-        id: newId("thread"),
+        id: newId(threadIds),
         forkedFromId: null,
         parent: undefined,
         ephemeral: false,
