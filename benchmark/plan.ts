@@ -32,6 +32,8 @@ export interface Plan {
   readonly rounds?: number
   /** With `real`: the socket on which the binary listens, in place of its stdin and stdout. */
   readonly socket?: "WebSocket" | "Unix socket"
+  /** With `real`: the number of app-servers, as a pool. */
+  readonly members?: number
   /** With `real`: the binary, and whether the client waits only for the first response. */
   readonly binary?: string
   readonly first?: boolean

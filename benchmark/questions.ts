@@ -76,6 +76,7 @@ const micros = (label: string, messages: number, target?: number) => ({
 
 const first: Plan = { kind: "real", turns: 1, messages: 1, first: true }
 const tenThreads: Plan = { kind: "real", turns: 10, messages: 5 }
+const manyThreads: Plan = { kind: "real", turns: 32, messages: 3 }
 const fold: Plan = { kind: "fold", turns: 1, messages: 300_000 }
 const twentyTurns: Plan = { kind: "real", turns: 1, messages: 20 }
 const flood: Plan = { kind: "flood", turns: 1, messages: 300_000 }
@@ -190,6 +191,26 @@ export const questions: ReadonlyArray<Question> = [
       one("effectCodex", "effect-codex, stdin and stdout", twentyTurns),
       one("effectCodex", "effect-codex, WebSocket", { ...twentyTurns, socket: "WebSocket" }),
       one("effectCodex", "effect-codex, Unix socket", { ...twentyTurns, socket: "Unix socket" })
+    ]
+  },
+  {
+    id: "pool",
+    title: "Turns on the real binary, 32 threads × 3 turns at once, on a pool",
+    figures: [
+      { of: "wallMs", label: "wall, ms per turn", per: 96 },
+      { of: "treeMs", label: "CPU with Codex's, ms per turn", per: 96 },
+      { of: "peakMb", label: "peak, MB" }
+    ],
+    rounds: 3,
+    cases: [
+      one("effectCodex", "effect-codex, one app-server", manyThreads),
+      one("codexSdk", names.codexSdk, manyThreads),
+      ...[1, 2, 4, 8].map((members) =>
+        one("effectCodex", `\`CodexPool\`, ${members} app-server${members === 1 ? "" : "s"}`, {
+          ...manyThreads,
+          members
+        })
+      )
     ]
   },
   {

@@ -1,7 +1,7 @@
 /** This package, through its public API. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as NodeWS from "@effect/platform-node/NodeWS"
-import { AppServer, Codex, type Thread, TurnView } from "effect-codex"
+import { AppServer, Codex, CodexPool, type Thread, TurnView } from "effect-codex"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -120,12 +120,15 @@ const layerSocket = Layer.unwrap(Effect.gen(function*() {
   return Codex.layerUnixSocket(path)
 })).pipe(Layer.provide(NodeWS.layerWebSocketConstructor))
 
-const layerCodex = plan.socket === undefined
-  ? Codex.layerStdio({ codexPath: server.command, env: server.env() })
-  : layerSocket
+const layerProcess = () => Codex.layerStdio({ codexPath: server.command, env: server.env() })
+
+/** Runs the program of the plan on its servers. */
+const provided = plan.members === undefined
+  ? Effect.provide(program, plan.socket === undefined ? layerProcess() : layerSocket)
+  : Effect.provide(runTurns, CodexPool.layer({ size: plan.members, codex: layerProcess }))
 
 // The measurement is the only output. The server may warn about its configuration.
-void Effect.runPromise(program.pipe(
-  Effect.provide(layerCodex.pipe(Layer.provide(NodeServices.layer))),
+void Effect.runPromise(provided.pipe(
+  Effect.provide(NodeServices.layer),
   Effect.provide(Logger.layer([]))
 ))
