@@ -28,7 +28,7 @@ execFileSync(process.execPath, [
   stdio: "inherit"
 })
 
-const modules = [".", "ai", "testing"].flatMap((folder) =>
+const modules = [".", "ai", "cluster", "testing"].flatMap((folder) =>
   readdirSync(join(source, folder)).filter((name) => name.endsWith(".ts")).map((name) =>
     join(folder, name.slice(0, -3))
   )
@@ -58,7 +58,9 @@ await bundle.write({
   codeSplitting: {
     groups: [{
       name: "effect-codex",
-      test: (id) => !/[\\/]src[\\/](?:index|testing|internal[\\/]testing|ai[.\\/])/.test(id) && !lazy.test(id)
+      test: (id) =>
+        !/[\\/]src[\\/](?:index|testing|internal[\\/](?:testing|cluster)|ai[.\\/]|cluster[.\\/])/.test(id) &&
+        !lazy.test(id)
     }]
   }
 })

@@ -35,7 +35,7 @@ describe("Package", () => {
         const dist = path.join(folder, "dist")
         assert.strictEqual(yield* runScript("scripts/build.ts", dist), "")
         const modules = yield* Effect.forEach(
-          ["", "ai", "testing"],
+          ["", "ai", "cluster", "testing"],
           (sub) =>
             Effect.map(
               fs.readDirectory(path.join(root, "src", sub)),
@@ -56,7 +56,7 @@ describe("Package", () => {
           path.join(folder, "tsconfig.json"),
           JSON.stringify({
             extends: "../tsconfig.base.json",
-            include: ["dist/*.d.ts", "dist/ai/*.d.ts", "dist/testing/*.d.ts"],
+            include: ["dist/*.d.ts", "dist/ai/*.d.ts", "dist/cluster/*.d.ts", "dist/testing/*.d.ts"],
             compilerOptions: { noEmit: true, skipLibCheck: false, lib: ["ES2024", "DOM"], types: ["node"] }
           })
         )
@@ -71,7 +71,11 @@ describe("Package", () => {
             ...chunks.filter((name) => /^effect-codex.*\.js$/.test(name)).map((name) => `internal/${name}`)
           ]
         ) {
-          assert.notInclude(yield* fs.readFileString(path.join(dist, chunk)), "from \"effect/ai", chunk)
+          assert.notMatch(
+            yield* fs.readFileString(path.join(dist, chunk)),
+            /from "effect\/(?:ai|cluster|workflow|persistence)/,
+            chunk
+          )
         }
       }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
     120_000

@@ -51,8 +51,8 @@ const layers: ReadonlyArray<Layer> = [
     modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "TerminalView.ts", "internal/terminal/**"]
   },
   { name: "pools", modules: ["CodexPool.ts", "internal/pool/**"] },
-  { name: "areas", modules: ["ai/**", "testing/**", "internal/testing/**"] },
-  { name: "entry points", modules: ["index.ts", "ai.ts", "testing.ts"] }
+  { name: "areas", modules: ["ai/**", "cluster/**", "internal/cluster/**", "testing/**", "internal/testing/**"] },
+  { name: "entry points", modules: ["index.ts", "ai.ts", "cluster.ts", "testing.ts"] }
 ]
 
 const program = Effect.gen(function*() {
