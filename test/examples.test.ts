@@ -11,12 +11,13 @@ import { readdirSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 const folder = fileURLToPath(new URL("../examples/", import.meta.url))
-/** The example that serves a page until Ctrl-C. `serveView.test.ts` runs it. */
-const servers: ReadonlySet<string> = new Set(["serve-view"])
+const isThorough = process.env["FAULT_RUNS"] !== undefined
+/** The examples that tests of their own run. `serve-view` serves a page until Ctrl-C. */
+const others: ReadonlySet<string> = new Set(["serve-view", ...(isThorough ? [] : ["durable"])])
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -".ts".length))
-  .filter((name) => !servers.has(name))
+  .filter((name) => !others.has(name))
 
 /** The examples that refuse to run live, with their reason. */
 const scriptedOnly: Readonly<Record<string, string>> = {
@@ -59,7 +60,7 @@ layer(
   { excludeTestServices: true }
 )("Examples with CODEX_LIVE=1", (it) => {
   // The other examples behave as these do. `npm run test:faults` runs all.
-  const live = process.env["FAULT_RUNS"] === undefined ? ["approval-modes", "quickstart"] : names
+  const live = isThorough ? names : ["approval-modes", "quickstart"]
   for (const name of live) {
     it.effect(`run ${name} with the user's model, or fail`, () =>
       Effect.gen(function*() {
