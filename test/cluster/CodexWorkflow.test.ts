@@ -1,6 +1,7 @@
-import { assert, layer } from "@effect/vitest"
+import { assert, it, layer } from "@effect/vitest"
+import { AppServer, Codex } from "effect-codex"
 import { CodexWorkflow } from "effect-codex/cluster"
-import { ModelServer } from "effect-codex/testing"
+import { FakeAppServer, ModelServer } from "effect-codex/testing"
 import * as ClusterWorkflowEngine from "effect/cluster/ClusterWorkflowEngine"
 import * as TestRunner from "effect/cluster/TestRunner"
 import * as Effect from "effect/Effect"
@@ -51,6 +52,29 @@ layer(TestCodex.layer(), { excludeTestServices: true })("CodexWorkflow", (it) =>
       assert.strictEqual(error._tag, "TurnFailed")
     }).pipe(Effect.provide(Layer.provideMerge(layerRefactor, WorkflowEngine.layerMemory))))
 })
+
+const Greet = Workflow.make("Greet", {
+  payload: { name: Schema.String },
+  success: Schema.UndefinedOr(Schema.String),
+  error: CodexWorkflow.StepError,
+  idempotencyKey: ({ name }) => name
+})
+
+/** A workflow on the fake, without a process. */
+const layerGreet = Greet.toLayer(Effect.fnUntraced(function*({ name }) {
+  const thread = yield* CodexWorkflow.thread("greeting")
+  return (yield* thread.turn("greet", `Greet ${name}`)).finalResponse
+})).pipe(
+  Layer.provideMerge(WorkflowEngine.layerMemory),
+  Layer.provide(Codex.layer),
+  Layer.provide(AppServer.layer()),
+  Layer.provide(FakeAppServer.layer((turn) => FakeAppServer.text(`re: ${turn.text}`)))
+)
+
+it.effect("CodexWorkflow runs a turn on the fake", () =>
+  Effect.gen(function*() {
+    assert.strictEqual(yield* Greet.execute({ name: "Ada" }), "re: Greet Ada")
+  }).pipe(Effect.provide(layerGreet)))
 
 const Deploy = Workflow.make("Deploy", {
   payload: { job: Schema.String },

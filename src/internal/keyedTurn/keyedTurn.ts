@@ -128,15 +128,18 @@ const acquire = Effect.fnUntraced(function*<A, R>(
     const running = turn === undefined ? Option.none() : yield* join(turn.id)
     if (Option.isSome(running)) return { _tag: "Running", handle: running.value, isJoined: true }
 
-    if (turn === undefined && !(yield* timeout(awaitIdle(session, thread)))) {
-      if (found === undefined) {
-        yield* timeout(session.server.request("thread/name/set", { threadId: thread.id, name: key }))
-      }
-      const started = yield* startWithKey
-      if (Option.isSome(started)) return { _tag: "Running", handle: started.value, isJoined: false }
+    if (turn !== undefined) {
+      if (lookUps >= maxLookUps) return yield* notRunning(thread.id, turn.id)
+      yield* timeout(Effect.sleep(Duration.millis(50)))
+      continue
     }
-    if (turn !== undefined && lookUps >= maxLookUps) return yield* notRunning(thread.id, turn.id)
-    yield* timeout(Effect.sleep(Duration.millis(50)))
+
+    if (yield* timeout(awaitIdle(session, thread))) continue
+    if (found === undefined) {
+      yield* timeout(session.server.request("thread/name/set", { threadId: thread.id, name: key }))
+    }
+    const started = yield* startWithKey
+    if (Option.isSome(started)) return { _tag: "Running", handle: started.value, isJoined: false }
   }
 })
 

@@ -34,8 +34,14 @@ export interface KeyedTurn {
 /** Number of turns in a page. A page has the whole items, because a turn that was running may have received the input of a later request. */
 const pageSize = 20
 
-/** The codes with which the server rejects the request while it stores the first turn of a thread. */
-const whileStoring: ReadonlySet<number> = new Set([-32601, -32603])
+/** The code with which the server rejects the request while the file of the thread has no content yet. */
+const whileStoring = -32603
+
+/** The messages of the server about a thread in its memory that has no stored turn. */
+const withoutTurns: ReadonlySet<string> = new Set([
+  "list_turns is not supported yet",
+  "paginated_threads is not supported yet"
+])
 
 const notStored = "is not materialized yet; thread/turns/list is unavailable before first user message"
 
@@ -70,15 +76,19 @@ export const findKeyed = (
     Stream.takeUntil(({ number }) => number === 1),
     Stream.runCollect,
     Effect.retry({
-      while: ({ reason }) => reason._tag === "RequestRejected" && whileStoring.has(reason.code),
+      while: ({ reason }) => reason._tag === "RequestRejected" && reason.code === whileStoring,
       schedule: Schedule.spaced("50 millis"),
       times: 20
     }),
     Effect.catchReason(
       "AppServerError",
       "RequestRejected",
-      (reason, error) =>
-        reason.detail.endsWith(notStored) ? Effect.undefined : Effect.fail(toError(threadId, error, reason))
+      (reason, error): Effect.Effect<ReadonlyArray<KeyedTurn> | undefined, AppServerError> =>
+        reason.detail.endsWith(notStored)
+          ? Effect.undefined
+          : withoutTurns.has(reason.detail)
+          ? Effect.succeed([])
+          : Effect.fail(toError(threadId, error, reason))
     )
   )
 }
