@@ -455,8 +455,8 @@ export interface Thread {
    * The handle watches the turn: only `turn.interrupt` interrupts it. When the scope closes, the handle fails with `TurnLost`, and the turn
    * continues.
    *
-   * If this program did not start the turn, its first events are the items that the server has stored. A message that is being written
-   * arrives whole when it completes.
+   * If this program did not start the turn, its first events are the items that the server has stored, and the starts of the commands and
+   * calls in progress. A message that is being written arrives whole when it completes, and so does the output of a command before.
    */
   readonly currentTurn: Effect.Effect<Option.Option<Turn.Turn>, AppServerError, Scope.Scope>
   /**

@@ -715,13 +715,10 @@ export const interruptWithSubAgents = (turn: Turn): Effect.Effect<void, AppServe
 }
 
 const toView = (handle: TurnHandle): Stream.Stream<TurnView.TurnView, AppServerError> =>
-  Stream.unwrap(Effect.as(
-    handle.readPast,
-    fromViewSubscription(
-      () => handle.subscribeView(),
-      (subscription) => handle.unsubscribeView(subscription)
-    )
-  )).pipe(Stream.map((view) => redactTurnView(view, handle.turn.state.redact)))
+  fromViewSubscription(
+    () => handle.subscribeView(),
+    (subscription) => handle.unsubscribeView(subscription)
+  ).pipe(Stream.map((view) => redactTurnView(view, handle.turn.state.redact)))
 
 /** Returns the ids of the threads to which an item gives work, with the task and the model if the item has them. */
 const toAgents = (item: Protocol.ThreadItem) => {

@@ -1,12 +1,13 @@
 /** Sockets that are lost while the server and its turns continue. */
 import { assert, layer } from "@effect/vitest"
 import { Approvals, AppServer, Budget, Codex, Tool, Turn } from "effect-codex"
-import { ModelServer } from "effect-codex/testing"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
@@ -128,6 +129,56 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
         const { finalResponse, items } = yield* turn.result
         assert.strictEqual(finalResponse, "second")
         assert.deepStrictEqual(items.map(({ type }) => type), ["userMessage", "agentMessage"])
+      }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
+    }))
+
+  it.effect("shows the command that has started meanwhile", () =>
+    Effect.gen(function*() {
+      const { proxy, url } = yield* start
+      const { workspace } = yield* CodexEnvironment.CodexEnvironment
+      const fs = yield* FileSystem.FileSystem
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const thread = yield* codex.startThread()
+        const message = yield* TestCodex.heldMessage
+        const command = ModelServer.functionCall("exec_command", {
+          cmd: "until [ -e go ]; do sleep 0.02; done",
+          login: false
+        })
+        yield* TestCodex.script(thread, ModelServer.reply([message.reply, command]), ModelServer.text("done"))
+        const turn = yield* thread.turn("go", { sandboxPolicy: { type: "dangerFullAccess" } })
+        const running = yield* turn.view.pipe(
+          Stream.map(({ items }) => items.at(-1)!),
+          Stream.filter((entry) => entry?.item.type === "commandExecution"),
+          Stream.runHead,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* message.say("I run it")
+        yield* reconnectAfter(Effect.gen(function*() {
+          yield* proxy.stall
+          yield* message.finish
+          yield* onServer(url, (server) =>
+            server.request("thread/resume", {
+              threadId: thread.id,
+              excludeTurns: true,
+              initialTurnsPage: { limit: 1, itemsView: "full" }
+            }).pipe(Effect.repeat({
+              until: ({ initialTurnsPage }) => initialTurnsPage?.data[0]?.items.at(-1)?.type === "commandExecution",
+              schedule: Schedule.spaced("10 millis")
+            })))
+          yield* proxy.heal
+          yield* proxy.cut
+        }))
+        const entry = yield* Effect.fromOption(yield* Fiber.join(running))
+        assert.strictEqual(entry.state, "inProgress")
+        yield* fs.writeFileString(`${workspace}/go`, "")
+        const { items } = yield* turn.result
+        assert.deepStrictEqual(items.map(({ type }) => type), [
+          "userMessage",
+          "agentMessage",
+          "commandExecution",
+          "agentMessage"
+        ])
       }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
     }))
 

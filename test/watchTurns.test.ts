@@ -34,6 +34,14 @@ const touch = Effect.fnUntraced(function*(file: string) {
 const firstView = <A>(views: Stream.Stream<A, unknown>, predicate: (view: A) => boolean) =>
   Effect.map(Stream.runHead(Stream.filter(views, predicate)), Option.getOrThrow)
 
+/** What a page shows of a command or a file change. */
+const toShown = ({ id, item, state }: TurnView.ItemView) =>
+  item.type === "commandExecution" ?
+    { id, state, command: item.command, cwd: item.cwd, actions: item.commandActions }
+    : item.type === "fileChange"
+    ? { id, state, changes: item.changes }
+    : { id, state }
+
 const setGoal = (thread: Thread.Thread, status: "active" | "paused") =>
   AppServer.AppServer.use((server) =>
     server.request("thread/goal/set", { threadId: thread.id, objective: "count", status })
@@ -240,6 +248,49 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Thr
       const last = (yield* Stream.runCollect(turn.view)).at(-1)!
       assert.strictEqual(text(last), "before|after")
       assert.isDefined(scope)
+    }).pipe(Effect.scoped))
+
+  const escalated = { cmd: "touch x", login: false, sandbox_permissions: "require_escalated", justification: "why" }
+  const patch = "*** Begin Patch\n*** Add File: new.txt\n+hello\n*** End Patch"
+  it.effect.each([
+    { name: "a command in progress", call: waitFor("four"), requests: 0 },
+    { name: "a command that needs approval", call: ModelServer.functionCall("exec_command", escalated), requests: 1 },
+    { name: "a file change that needs approval", call: ModelServer.customToolCall("apply_patch", patch), requests: 1 }
+  ])("has $name", ({ call, requests }) =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const model = yield* ModelServer.ModelServer
+      const server = yield* AppServer.AppServer
+      const decision = yield* Deferred.make<"accept">()
+      const thread = yield* codex.startThread({
+        approvalPolicy: "on-request",
+        approvalsReviewer: "user",
+        sandbox: "read-only",
+        approvals: { command: () => Deferred.await(decision), fileChange: () => Deferred.await(decision) }
+      })
+      yield* model.enqueue(ModelServer.reply([call]), ModelServer.text("after"))
+      const seen = yield* Effect.forkChild(
+        firstView(
+          thread.view,
+          ({ turns }) => turns.at(-1)?.items.length === 2 && turns[0]?.requests.length === requests
+        ),
+        { startImmediately: true }
+      )
+      yield* server.request("turn/start", { threadId: thread.id, input: [{ type: "text", text: "go" }] })
+      const live = (yield* Fiber.join(seen)).turns[0]!
+      assert.strictEqual(live.items[1]?.state, "inProgress")
+      const turn = Option.getOrThrow(yield* thread.currentTurn)
+      const attached = yield* firstView(turn.view, () => true)
+      const inThread = (yield* firstView(thread.view, () => true)).turns[0]!
+      for (const view of [attached, inThread]) {
+        assert.deepStrictEqual(view.requests, live.requests)
+        assert.deepStrictEqual(view.items.map(toShown), live.items.map(toShown))
+      }
+      yield* touch("four")
+      yield* Deferred.succeed(decision, "accept")
+      const { finalResponse, items } = yield* turn.result
+      assert.strictEqual(finalResponse, "after")
+      assert.lengthOf(items, 3)
     }).pipe(Effect.scoped))
 
   it.effect("fails when its scope is closed, and the turn continues", () =>

@@ -329,6 +329,9 @@ const requesting = (
   })
 })
 
+/** The newest turn, with its commands and calls in progress. */
+const initialTurnsPage = { limit: 1, itemsView: "full" }
+
 const touch = ModelServer.functionCall("exec_command", { cmd: "touch x; sleep 0.4", login: false })
 const touching = FakeAppServer.command("touch x; sleep 0.4", { approval: true })
 const commandApproval = "item/commandExecution/requestApproval"
@@ -1066,6 +1069,7 @@ const scenarios: Record<string, Scenario> = {
       const turnId = yield* startTurn(threadId, "two")
       yield* awaitMessage(({ method, params }) => method === "item/started" && params.item.type === "commandExecution")
       yield* Effect.sleep("500 millis")
+      yield* call("thread/resume", { threadId, excludeTurns: true, initialTurnsPage })
       const { result } = yield* call("thread/backgroundTerminals/list", { threadId })
       yield* call("turn/interrupt", { threadId, turnId }, "turn/completed")
       yield* call("thread/backgroundTerminals/list", { threadId })

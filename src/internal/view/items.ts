@@ -243,6 +243,17 @@ const emptyCommand = (id: string): ItemOf<"commandExecution"> => ({
   aggregatedOutput: null
 })
 
+/** Adds the command that an approval is about, unless its start has arrived. The server does not repeat the start to a late subscriber. */
+export const addCommand = (
+  view: TurnView,
+  params: Protocol.ServerRequests["item/commandExecution/requestApproval"]["params"]
+): TurnView => {
+  const { command, commandActions, cwd, itemId } = params
+  if (typeof command !== "string" || findItem(view.items, itemId) !== -1) return view
+  const item = { ...emptyCommand(itemId), command, cwd: cwd ?? "", commandActions: commandActions ?? [] }
+  return put(view, -1, toEntry(itemId, item, "inProgress", null, null))
+}
+
 /** Folds `item/commandExecution/outputDelta`. */
 export const addCommandOutput = (view: TurnView, params: JsonObject): TurnView => {
   const { delta } = params

@@ -1,12 +1,19 @@
 /** Folds the approvals and questions of the server. */
+import type * as Protocol from "../../Protocol.ts"
 import { getOwn, getOwnString } from "../getOwn.ts"
-import { findItem } from "./items.ts"
+import { addCommand, findItem } from "./items.ts"
 import { isEnded, PendingRequest, type TurnView } from "./model.ts"
 import { decoder } from "./readEvent.ts"
+
+type CommandParams = Protocol.ServerRequests["item/commandExecution/requestApproval"]["params"]
 
 const decodeRequest = decoder(PendingRequest)
 
 const itemIdOf = ({ params }: PendingRequest): string | undefined => getOwnString(params, "itemId")
+
+/** Whether an approval is about a command as a whole, not about a part of it: a subcommand, its input or its network access. */
+const isWhole = ({ approvalId = null, kind = "command", networkApprovalContext = null }: CommandParams): boolean =>
+  kind === "command" && approvalId === null && networkApprovalContext === null
 
 /** Adds a request that waits for its response. */
 export const addRequest = (view: TurnView, message: unknown): TurnView => {
@@ -15,7 +22,10 @@ export const addRequest = (view: TurnView, message: unknown): TurnView => {
   if (view.requests.some(({ id }) => id === request.id)) return view
   const itemId = itemIdOf(request)
   if (itemId !== undefined && view.items[findItem(view.items, itemId)]?.state === "completed") return view
-  return { ...view, requests: [...view.requests, request] }
+  const next = { ...view, requests: [...view.requests, request] }
+  return request.method === "item/commandExecution/requestApproval" && isWhole(request.params)
+    ? addCommand(next, request.params)
+    : next
 }
 
 const settle = (view: TurnView, isSettled: (request: PendingRequest) => boolean): TurnView => {

@@ -124,6 +124,7 @@ describe("Thread.close", () => {
       yield* emit(Fake.turnStarted("t", "theirs"))
       yield* settle
       const running = yield* startTurn(expectReason(thread.run("hi")), "theirs")
+      yield* respond("thread/resume", { initialTurnsPage: { data: [Fake.turn("theirs")] } })
       const closing = yield* Effect.forkChild(thread.close)
       yield* respond("thread/unsubscribe", unsubscribed)
       yield* Fiber.join(closing)

@@ -6,7 +6,18 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Fake from "../../FakeTransport.ts"
-import { emit, expectReason, getSent, layer, openThread, receive, respond, settle, startTurn } from "../../scenario.ts"
+import {
+  emit,
+  expectReason,
+  getSent,
+  layer,
+  openThread,
+  receive,
+  reject,
+  respond,
+  settle,
+  startTurn
+} from "../../scenario.ts"
 
 /** Turn `u` of a thread, which runs until the test ends it. */
 const runningTurn = Effect.fnUntraced(function*(thread: Thread.Thread) {
@@ -52,6 +63,24 @@ const usageReported = (threadId: string, turnId: string, total: number, last: nu
 }
 
 const storedMessage = (id: string, text: string) => ({ type: "agentMessage", id, text, phase: null })
+
+const command = (id: string) => ({
+  type: "commandExecution",
+  id,
+  command: "make",
+  cwd: "/repo",
+  commandActions: [],
+  status: "inProgress",
+  aggregatedOutput: null,
+  startedAtMs: 1,
+  completedAtMs: null
+})
+
+const commandStarted = (threadId: string, turnId: string, id: string) => ({
+  method: "item/started",
+  params: { threadId, turnId, item: command(id), startedAtMs: 1 },
+  emittedAtMs: 1
+})
 
 const messageStarted = (threadId: string, turnId: string, id: string) => ({
   method: "item/started",
@@ -129,7 +158,7 @@ describe("Turn.subAgents", () => {
       yield* emit(spawned("t", "u", "s"), Fake.subAgentStarted("s", "v", "u"))
       const agent = Option.getOrThrow(yield* Fiber.join(spawning))
       const attaching = yield* Effect.forkChild(Stream.runHead(agent.turns), { startImmediately: true })
-      yield* receive("thread/turns/list")
+      yield* receive("thread/resume")
       const { watched } = turn["~effect-codex/Turn"]!.session.turns
       assert.strictEqual(watched.size, 1)
       yield* Fiber.interrupt(attaching)
@@ -205,25 +234,54 @@ describe("Turn.view", () => {
       yield* emit(
         Fake.turnStarted("t", "x"),
         Fake.messageCompleted("t", "x", "a", "one"),
-        messageStarted("t", "x", "b")
+        commandStarted("t", "x", "c"),
+        messageStarted("t", "x", "b"),
+        Fake.delta("t", "x", "b", "tw")
       )
-      yield* emit(Fake.delta("t", "x", "b", "tw"))
-      const turn = yield* Fiber.join(yield* startTurn(thread.turn("go"), "x"))
-      yield* emit(Fake.delta("t", "x", "b", "o"))
+      const joining = yield* startTurn(thread.turn("go"), "x")
+      const stored = Fake.turn("x", "inProgress", {
+        items: [{ ...storedMessage("a", "one"), completedAtMs: 1 }, command("c")]
+      })
+      yield* emit(Fake.delta("t", "x", "b", "o"), commandStarted("t", "x", "d"), commandStarted("t", "x", "c"))
+      yield* respond("thread/resume", { initialTurnsPage: { data: [stored] } })
+      const turn = yield* Fiber.join(joining)
       const views: Array<TurnView.TurnView> = []
       const following = yield* Effect.forkChild(
         Stream.runForEach(turn.view, (view) => Effect.sync(() => views.push(view))),
         { startImmediately: true }
       )
-      yield* respond("thread/turns/list", {
-        data: [Fake.turn("x", "inProgress", { items: [storedMessage("a", "one")] })]
-      })
       yield* settle
       assert.deepStrictEqual(views.map(texts), [["one"]])
+      assert.deepStrictEqual(views[0]?.items.map(({ id, state }) => [id, state]), [
+        ["a", "completed"],
+        ["c", "inProgress"],
+        ["d", "inProgress"]
+      ])
       yield* emit(Fake.messageCompleted("t", "x", "b", "two"), Fake.turnCompleted("t", "x"))
       yield* Fiber.join(following)
       assert.deepStrictEqual(texts(views.at(-1)!), ["one", "two"])
       assert.strictEqual(views.at(-1)?.status, "completed")
+      const { items } = yield* turn.result
+      assert.deepStrictEqual(items.map((item) => (item as { id: string }).id), ["a", "b"])
+      const events = yield* Stream.runCollect(turn.events)
+      const starts = events.flatMap((event) =>
+        event.method === "item/started" ? [(event.params.item as { id: string }).id] : []
+      )
+      assert.deepStrictEqual(starts, ["c", "d"])
+    }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("begins with the join if the past of the turn cannot be read", () =>
+    Effect.gen(function*() {
+      const thread = yield* openThread("t")
+      yield* emit(Fake.turnStarted("t", "x"), Fake.messageCompleted("t", "x", "a", "one"))
+      const joining = yield* startTurn(thread.turn("go"), "x")
+      yield* emit(Fake.messageCompleted("t", "x", "b", "two"))
+      yield* reject("thread/resume")
+      yield* reject("thread/turns/list")
+      yield* reject("thread/read")
+      const turn = yield* Fiber.join(joining)
+      yield* emit(Fake.turnCompleted("t", "x"))
+      assert.deepStrictEqual((yield* turn.result).items.map((item) => (item as { id: string }).id), ["b"])
     }).pipe(Effect.scoped, Effect.provide(layer())))
 })
 

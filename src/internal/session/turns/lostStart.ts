@@ -37,7 +37,11 @@ export const findLostStart = (
     Effect.all({
       mayFollow: isActive(client, threadId),
       turn: readStoredTurn(client, threadId, hasInput).pipe(
-        Effect.tap((turn) => Option.isSome(turn) ? reportUsage(server, client, threadId) : Effect.void),
+        Effect.flatMap((stored) =>
+          Option.isNone(stored)
+            ? Effect.succeedNone
+            : Effect.map(reportUsage(server, client, threadId, stored.value.id), Option.orElse(() => stored))
+        ),
         Effect.catchIf(({ reason }) => reason._tag !== "ConnectionClosed", () => Effect.succeedNone)
       )
     }))

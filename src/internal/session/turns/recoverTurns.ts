@@ -27,12 +27,14 @@ const lastTurns = 20
 
 const decodeTurn = Schema.decodeUnknownOption(Protocol.Turn)
 
-/** Reads the last stored turn of a thread that satisfies a predicate. */
-export const readStoredTurn = (
+const decodeTurns = (turns: unknown): ReadonlyArray<Protocol.Turn> =>
+  (Array.isArray(turns) ? turns : []).flatMap((turn) => Option.toArray(decodeTurn(turn)))
+
+/** Reads the last stored turns of a thread, newest first. They have no items in progress. */
+const readStoredTurns = (
   server: ServerClient,
-  threadId: string,
-  predicate: (turn: Protocol.Turn) => boolean
-): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
+  threadId: string
+): Effect.Effect<ReadonlyArray<Protocol.Turn>, AppServerError> =>
   server.requestRaw("thread/turns/list", { threadId, limit: lastTurns, itemsView: "full" }).pipe(
     Effect.map((response) => getOwn(response, "data")),
     // An older server sends the whole thread, but no pages.
@@ -45,26 +47,54 @@ export const readStoredTurn = (
           (response) => getOwn(getOwn(response, "thread"), "turns")
         )
     ),
-    Effect.map((turns) =>
-      Option.fromUndefinedOr(
-        (Array.isArray(turns) ? turns : []).flatMap((turn) => Option.toArray(decodeTurn(turn)))
-          .find(predicate)
-      )
-    )
+    Effect.map(decodeTurns)
   )
 
-/** Reads what the server has stored of a running turn: nothing of a thread, or of a turn, that it has not stored yet. */
-export const readPast = (
+/**
+ * Reads the last turns of a thread that runs a turn, newest first. Only the response to `thread/resume` also contains the commands and calls
+ * in progress. Returns no turns if the server has not stored the thread yet, or if the experimental API is off.
+ */
+export const readActiveTurns = (
   server: ServerClient,
-  threadId: string,
-  turnId: string
-): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
-  readStoredTurn(server, threadId, ({ id }) => id === turnId).pipe(
+  threadId: string
+): Effect.Effect<ReadonlyArray<Protocol.Turn>, AppServerError> =>
+  server.requestRaw("thread/resume", {
+    threadId,
+    excludeTurns: true,
+    initialTurnsPage: { limit: lastTurns, itemsView: "full", sortDirection: "desc" }
+  }).pipe(
+    Effect.map((response) => decodeTurns(getOwn(getOwn(response, "initialTurnsPage"), "data"))),
     Effect.catchReasons("AppServerError", {
-      RequestRejected: () => Effect.succeedNone,
-      ThreadNotFound: () => Effect.succeedNone
+      RequestRejected: () => Effect.succeed([]),
+      ThreadNotFound: () => Effect.succeed([])
     })
   )
+
+/** Reads the last stored turn of a thread that satisfies a predicate. */
+export const readStoredTurn = (
+  server: ServerClient,
+  threadId: string,
+  predicate: (turn: Protocol.Turn) => boolean
+): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
+  Effect.map(readStoredTurns(server, threadId), (turns) => Option.fromUndefinedOr(turns.find(predicate)))
+
+/** Replays to a state what its turn has done before, and ends the gap of the state. The server may not have stored the turn yet. */
+export const replayPast = Effect.fnUntraced(
+  function*(server: ServerClient, state: TurnState, turnId: string): Effect.fn.Return<void, AppServerError> {
+    const { threadId } = state
+    const isTurn = ({ id }: Protocol.Turn) => id === turnId
+    const active = (yield* readActiveTurns(server, threadId)).find(isTurn)
+    if (active !== undefined) return replayStoredTurn(state, active)
+    const stored = yield* readStoredTurn(server, threadId, isTurn).pipe(
+      Effect.catchReasons("AppServerError", {
+        RequestRejected: () => Effect.succeedNone,
+        ThreadNotFound: () => Effect.succeedNone
+      })
+    )
+    if (Option.isSome(stored)) replayStoredTurn(state, stored.value)
+    else state.endGap()
+  }
+)
 
 /** Finds the turn that a thread was running when it was resumed. */
 export const findActive = (
@@ -109,15 +139,22 @@ export const isActive = (server: ServerClient, threadId: string): Effect.Effect<
 /**
  * Makes the server report the token usage of a thread again, because the last report of a turn may be lost. It does so only with the whole
  * history. It sends the report before the response to the next request.
+ *
+ * Returns a turn of that history, which also has its items in progress.
  */
 export const reportUsage = (
   { withoutDeprecation }: ServerConnection,
   client: ServerClient,
-  threadId: string
-): Effect.Effect<void> =>
+  threadId: string,
+  turnId: string
+): Effect.Effect<Option.Option<Protocol.Turn>> =>
   withoutDeprecation(client.requestRaw("thread/resume", { threadId, excludeTurns: false })).pipe(
-    Effect.andThen(client.requestRaw("thread/read", { threadId })),
-    Effect.ignore
+    Effect.tap(client.requestRaw("thread/read", { threadId })),
+    Effect.map((response) => {
+      const turns = getOwn(getOwn(response, "thread"), "turns")
+      return decodeTurn(Array.isArray(turns) ? turns.findLast((turn) => getOwn(turn, "id") === turnId) : undefined)
+    }),
+    Effect.orElseSucceed(() => Option.none())
   )
 
 /** Adds an event to a turn in place of those that were lost with a connection. Later events wait. */
@@ -157,8 +194,10 @@ const recoverTurn = (connection: ServerConnection, server: ServerClient, isShare
           resumable = true
         })
       ),
-      Effect.andThen(isShared ? reportUsage(connection, server, threadId) : Effect.void),
-      Effect.andThen(readStoredTurn(server, threadId, ({ id }) => id === turnId)),
+      Effect.andThen(isShared ? reportUsage(connection, server, threadId, turnId) : Effect.succeedNone),
+      Effect.flatMap((turn) =>
+        Option.isSome(turn) ? Effect.succeed(turn) : readStoredTurn(server, threadId, ({ id }) => id === turnId)
+      ),
       Effect.result
     )
     if (Result.isFailure(found)) {

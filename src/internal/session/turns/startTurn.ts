@@ -9,6 +9,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, make as appServerError, ThreadBusy } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
+import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { BudgetState } from "../budget/budgetState.ts"
 import type { Reservation } from "../budget/turnBudgets.ts"
@@ -19,7 +20,7 @@ import type { OpenThread } from "../threads/openThread.ts"
 import { requestTurn } from "../threads/responses.ts"
 import { awaitWithTimeout } from "./interruptTurn.ts"
 import { findLostStart, withInputId } from "./lostStart.ts"
-import { replayStoredTurn } from "./recoverTurns.ts"
+import { replayPast, replayStoredTurn } from "./recoverTurns.ts"
 import { endTurn, TurnHandle } from "./turnHandle.ts"
 import type { TurnEntry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
@@ -91,6 +92,10 @@ const refuseBusy = (start: TurnStart): Effect.Effect<void, AppServerError> =>
       : Effect.andThen(timeout(Fiber.awaitAll(starting)), refuseBusy(start))
   })
 
+/** Replays what a turn has done before this program joined it. The join succeeds also if that cannot be read. */
+const replayJoined = (server: ServerConnection, state: TurnState, turnId: string): Effect.Effect<void> =>
+  Effect.catch(replayPast(server, state, turnId), () => Effect.sync(() => state.endGap()))
+
 /**
  * Sends `turn/start` in a fiber that outlives the caller. If the caller is interrupted or times out, the fiber still awaits the response,
  * because only the response names the turn. The fiber is detached. The scope of the session would interrupt it when the connection closes,
@@ -125,21 +130,25 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
         ? Effect.map(findLostStart(server, thread, params, error), (lost) => ({ id: lost.id, lost }))
         : Effect.fail(error)
     ),
-    Effect.map(({ id, lost }): Started => {
+    Effect.flatMap(({ id, lost }) => {
       thread.record.applyTurnSettings(params, state.hasSettings)
       const isJoined = activeBefore === id || turns.isRunning(threadId, id)
       if (isJoined) turnHandlers.end()
       else turnHandlers.setTurnId(id)
-      state.isPartial = isJoined
+      const isPartial = isJoined && options.exclusive.length === 0 && !state.hasStart(id)
+      // The events wait until those before are known.
+      if (isPartial) state.startGap()
       const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
       budgets.add(reservation, threadId, id, isJoined, syncBatch)
       turn.state.onComplete(() => {
         turnHandlers.end()
         budgets.end(id)
       })
-      if (lost === undefined) turn.state.endGap()
-      else replayStoredTurn(turn.state, lost)
-      return { turn, isJoined }
+      const started: Started = { turn, isJoined }
+      if (lost !== undefined) replayStoredTurn(turn.state, lost)
+      else if (isPartial && turn.state === state) return Effect.as(replayJoined(server, state, id), started)
+      else turn.state.endGap()
+      return Effect.succeed(started)
     }),
     Effect.interruptible,
     Effect.forkDetach

@@ -2,10 +2,9 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
 import { type AppServerError, make as appServerError, TurnLost } from "../../../AppServerError.ts"
 import type * as Protocol from "../../../Protocol.ts"
-import { fromTurn, type TurnView } from "../../../TurnView.ts"
+import type { TurnView } from "../../../TurnView.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import type { Subscription } from "../../connection/subscription.ts"
 import { syncBatch } from "../../jsonrpc/readBatch.ts"
@@ -14,7 +13,6 @@ import type { ViewSubscription } from "../views/liveView.ts"
 import { pendingRequests } from "../views/pendingRequests.ts"
 import { endTerminals } from "./backgroundTerminals.ts"
 import { awaitWithTimeout, interruptAndAwait } from "./interruptTurn.ts"
-import { readPast } from "./recoverTurns.ts"
 import type { TurnEntry } from "./turnRegistry.ts"
 
 /**
@@ -82,18 +80,6 @@ export class TurnHandle {
     else this.close(subscription, this.error)
     return subscription
   }
-
-  /** Reads what a turn has done before this program joined it. The view begins with it. */
-  readonly readPast: Effect.Effect<void, AppServerError> = Effect.suspend(() => {
-    const { session: { server }, turn: { id, state } } = this
-    if (!state.isPartial || state.past !== undefined) return Effect.void
-    return Effect.map(readPast(server, state.threadId, id), (stored) => {
-      if (Option.isNone(stored)) return
-      // The end is an event of its own.
-      const past = fromTurn({ ...stored.value, status: "inProgress" }, state.threadId)
-      state.past = { ...past, error: null, completedAt: null, durationMs: null }
-    })
-  })
 
   subscribeView(): ViewSubscription<TurnView> {
     const { id, state } = this.turn

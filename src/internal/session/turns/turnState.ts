@@ -24,7 +24,7 @@ import { readError, readItem } from "../../view/readEvent.ts"
 import { findMismatch, type Requested } from "../settings/threadSettings.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
-import { correctUsage, isWithoutBeginning } from "../views/correctView.ts"
+import { correctUsage } from "../views/correctView.ts"
 import { LiveView } from "../views/liveView.ts"
 import { redactError } from "./redactError.ts"
 
@@ -47,6 +47,14 @@ const isEnd = Schema.is(Schema.Struct({
 }))
 
 const itemId = (item: Protocol.ThreadItem): unknown => Predicate.hasProperty(item, "id") ? item.id : item
+
+const getTimes = (item: Protocol.ThreadItem) => {
+  const getTime = (name: string) => {
+    const time = getOwn(item, name)
+    return Predicate.isNumber(time) ? time : undefined
+  }
+  return { completedAtMs: getTime("completedAtMs"), startedAtMs: getTime("startedAtMs") }
+}
 
 /** Whether the server retries an operation. A retry is no progress, so it does not restart the idle timeout. */
 const isRetry = (event: Protocol.TurnNotification): boolean => {
@@ -106,10 +114,6 @@ export class TurnState implements NotificationListener {
   /** Why the turn has probably ended, although its `turn/completed` was not received. */
   endedBecause: string | undefined
   private onDoubt: (() => void) | undefined
-  /** Whether the turn was running before, so that its first events are missing. */
-  isPartial = false
-  /** What the server has stored of a partial turn. */
-  past: TurnView.TurnView | undefined
   /** The view, which is folded once a caller has read it. */
   private live: LiveView<TurnView.TurnView, TurnView.Event> | undefined
   /** The clock of the idle timeout, in milliseconds. `undefined` if the turn has no idle timeout. */
@@ -150,6 +154,8 @@ export class TurnState implements NotificationListener {
   private waiting: Array<Protocol.TurnNotification> | undefined
   /** The items that were replayed after a gap. The server may report their end again. */
   private readonly replayed = new Set<unknown>()
+  /** The items in progress that were replayed after a gap. The server may report their start again. */
+  private readonly replayedStarts = new Set<unknown>()
 
   private readonly usages: ThreadUsages
   private removeListener = (): void => {}
@@ -217,26 +223,32 @@ export class TurnState implements NotificationListener {
     }
   }
 
-  /** Replays what a stored turn contains and the events did not: its start and its completed items. Ends the gap. */
+  /** Replays what a stored turn contains and the events did not: its start, and its items. Ends the gap. */
   replay(turn: Protocol.Turn): void {
+    if (this.exit !== undefined) return
     const { threadId } = this
     if (!this.started) {
       const started = { ...turn, items: [], itemsView: "notLoaded" as const }
       this.apply({ method: "turn/started", params: { threadId, turn: started } }, syncBatch)
     }
-    const known = new Set(this.items.map(itemId))
+    const completed = new Set(this.items.map(itemId))
+    const started = new Set(
+      this.buffer.copy().flatMap((event) => event.method === "item/started" ? [itemId(event.params.item)] : [])
+    )
     for (const item of turn.items) {
-      const completedAtMs = getOwn(item, "completedAtMs")
-      const isCompleted = turn.status !== "inProgress" || Predicate.isNumber(completedAtMs)
-      if (!isCompleted || known.has(itemId(item))) continue
-      const params = {
-        threadId,
-        turnId: turn.id,
-        item,
-        completedAtMs: Predicate.isNumber(completedAtMs) ? completedAtMs : (turn.completedAt ?? 0) * 1000
+      const id = itemId(item)
+      const { completedAtMs, startedAtMs } = getTimes(item)
+      const isCompleted = turn.status !== "inProgress" || completedAtMs !== undefined
+      const params = { threadId, turnId: turn.id, item }
+      if (isCompleted && !completed.has(id)) {
+        const at = completedAtMs ?? (turn.completedAt ?? 0) * 1000
+        this.apply({ method: "item/completed", params: { ...params, completedAtMs: at } }, syncBatch)
+        this.replayed.add(id)
+      } else if (!isCompleted && !started.has(id)) {
+        const at = startedAtMs ?? (turn.startedAt ?? 0) * 1000
+        this.apply({ method: "item/started", params: { ...params, startedAtMs: at } }, syncBatch)
+        this.replayedStarts.add(id)
       }
-      this.apply({ method: "item/completed", params }, syncBatch)
-      this.replayed.add(itemId(item))
     }
     this.endGap()
   }
@@ -246,7 +258,8 @@ export class TurnState implements NotificationListener {
     if (this.startedSinceGap === undefined) return false
     if (event.method === "turn/started") return this.started
     const params = getOwn(event, "params")
-    return this.replayed.has(getOwn(params, "itemId") ?? getOwn(getOwn(params, "item"), "id"))
+    const id = getOwn(params, "itemId") ?? getOwn(getOwn(params, "item"), "id")
+    return this.replayed.has(id) || event.method === "item/started" && this.replayedStarts.delete(id)
   }
 
   private isAfterGap(event: Protocol.TurnNotification): boolean {
@@ -261,7 +274,7 @@ export class TurnState implements NotificationListener {
 
   /** Whether it has all events of the turn. */
   get isWhole(): boolean {
-    return !this.isReleased && !this.isPartial && this.startedSinceGap === undefined
+    return !this.isReleased && this.startedSinceGap === undefined
   }
 
   /** Calls a function if the turn was running before: another input then precedes the one that it was started with. */
@@ -344,6 +357,11 @@ export class TurnState implements NotificationListener {
     this.unassigned.push([turnId, event])
   }
 
+  /** Whether the events before the turn has its id begin with its start. */
+  hasStart(turnId: string): boolean {
+    return this.unassigned.some(([id, event]) => id === turnId && getOwn(event, "method") === "turn/started")
+  }
+
   /** Sets the turn id, and adds the buffered events of the turn. */
   setTurnId(turnId: string, batch: ReadBatch): void {
     this.turnId = turnId
@@ -403,13 +421,11 @@ export class TurnState implements NotificationListener {
   /** Returns the view, and folds it from now on. `pending` are the requests of the turn that wait for a response. */
   getLive(pending: ReadonlyArray<TurnView.PendingRequest>): LiveView<TurnView.TurnView, TurnView.Event> {
     if (this.live !== undefined) return this.live
-    const { exit, isPartial, past, threadId, turnId = "" } = this
-    const reduce = (view: TurnView.TurnView, event: TurnView.Event): TurnView.TurnView =>
-      isPartial && isWithoutBeginning(view, event) ? view : TurnView.reduce(view, event)
+    const { exit, threadId, turnId = "" } = this
     const events = [...this.buffer.copy(), ...pending]
-    const view = events.reduce<TurnView.TurnView>(reduce, past ?? TurnView.empty(threadId, turnId))
+    const view = events.reduce<TurnView.TurnView>(TurnView.reduce, TurnView.empty(threadId, turnId))
     this.live = new LiveView<TurnView.TurnView, TurnView.Event>(this.withUsage(view), (view, event) => {
-      const next = reduce(view, event)
+      const next = TurnView.reduce(view, event)
       return next.usage === view.usage ? next : this.withUsage(next)
     })
     if (exit !== undefined) this.live.end(toError(exit), syncBatch)

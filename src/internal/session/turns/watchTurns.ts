@@ -13,7 +13,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import type { SessionState } from "../sessionState.ts"
 import type { OpenThread } from "../threads/openThread.ts"
-import { readPast, replayStoredTurn } from "./recoverTurns.ts"
+import { replayPast } from "./recoverTurns.ts"
 import { TurnHandle } from "./turnHandle.ts"
 import { toKey, type TurnEntry } from "./turnRegistry.ts"
 import { TurnState } from "./turnState.ts"
@@ -93,11 +93,7 @@ const watchCurrent = (session: SessionState, thread: WatchedThread): Current | u
   turn.state.startedAs = turns.getActive(thread.id)
   // Events wait until the past of the turn is known.
   turn.state.startGap()
-  const replayPast = Effect.map(readPast(server, thread.id, turnId), (stored) => {
-    if (Option.isSome(stored)) replayStoredTurn(turn.state, stored.value)
-    else turn.state.endGap()
-  })
-  return { handle: new TurnHandle(session, turn), stop, readPast: replayPast }
+  return { handle: new TurnHandle(session, turn), stop, readPast: replayPast(server, turn.state, turnId) }
 }
 
 /**

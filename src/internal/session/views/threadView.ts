@@ -15,6 +15,7 @@ import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import { withoutUndefined } from "../../withoutUndefined.ts"
 import type { SessionState } from "../sessionState.ts"
 import { pages } from "../threads/pages.ts"
+import { readActiveTurns } from "../turns/recoverTurns.ts"
 import type { WatchedThread } from "../turns/watchTurns.ts"
 import { correctUsage, isWithoutBeginning } from "./correctView.ts"
 import { fromViewSubscription, LiveView } from "./liveView.ts"
@@ -45,6 +46,12 @@ const readGoal = ({ server }: SessionState, threadId: string) =>
     })
   )
 
+/** Replaces a turn by what was read of it later. */
+const replaceTurn = (turns: ReadonlyArray<Protocol.Turn>, turn: Protocol.Turn): ReadonlyArray<Protocol.Turn> => {
+  const index = turns.findLastIndex(({ id }) => id === turn.id)
+  return index === -1 ? [...turns, turn] : turns.with(index, turn)
+}
+
 const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: WatchedThread) {
   const { server } = session
   // The server sends the events of an open thread only.
@@ -56,7 +63,8 @@ const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: 
     times: 20
   })
   const [turns, goal] = yield* Effect.all([readTurns(session, id), readGoal(session, id)], { concurrency: 2 })
-  const view = ThreadView.fromThread({ ...thread, turns })
+  const active = thread.status.type === "active" ? yield* readActiveTurns(server, id) : []
+  const view = ThreadView.fromThread({ ...thread, turns: active.reduceRight(replaceTurn, turns) })
   const withSettings = {
     ...view,
     goal,

@@ -131,6 +131,20 @@ export const page = <A>(
   return Effect.succeed({ data: data.slice(start, end), nextCursor: end < data.length ? `${list}:${end}` : null })
 }
 
+/** The newest turns in the response to `thread/resume`. In contrast to a list, they have the commands and calls in progress. */
+export const initialPage = (
+  thread: StoredThread,
+  params: Protocol.ThreadResumeInitialTurnsPageParams
+): Effect.Effect<Protocol.ThreadTurnsListResponse, Rejection> =>
+  Effect.map(turnsPage(thread, { ...params, threadId: thread.id }), (page) => ({
+    ...page,
+    data: page.data.map((turn) =>
+      turn.id === thread.active?.stored.id && params.itemsView === "full"
+        ? { ...turn, items: [...turn.items, ...thread.active.inProgress.values()] }
+        : turn
+    )
+  }))
+
 /** A page of turns. In both directions, its cursors name a turn, so that they stay valid when turns are added. */
 export const turnsPage = (
   thread: StoredThread,

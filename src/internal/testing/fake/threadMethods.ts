@@ -2,12 +2,13 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
+import type * as Protocol from "../../../Protocol.ts"
 import type { Clients } from "./clients.ts"
 import type { Goals } from "./goals.ts"
 import { type Methods, reject } from "./methods.ts"
 import { openSettings, readConfig } from "./settings.ts"
 import type { ThreadEvents } from "./threadEvents.ts"
-import { isListed, openedThreadJson, page, threadJson, turnsPage } from "./threadJson.ts"
+import { initialPage, isListed, openedThreadJson, page, threadJson, turnsPage } from "./threadJson.ts"
 import { type StoredThread, type ThreadStore, toSeconds } from "./threadStore.ts"
 import type { TurnPlayer } from "./turnPlayer.ts"
 
@@ -33,11 +34,13 @@ export const openMethods = ({ clients, events, goals, player, store }: OpenFake)
   /** The response that opens a thread. The server deprecates the history in it. */
   const opened = Effect.fnUntraced(function*(
     thread: StoredThread,
-    { excludeTurns }: { readonly excludeTurns?: boolean | undefined }
+    { excludeTurns, initialTurnsPage }: Pick<Protocol.ThreadResumeParams, "excludeTurns" | "initialTurnsPage">
   ) {
-    if (excludeTurns === true) return openedThreadJson(thread)
-    yield* events.historyDeprecated("use `excludeTurns: true`")
-    return openedThreadJson(thread, true)
+    if (excludeTurns !== true) yield* events.historyDeprecated("use `excludeTurns: true`")
+    const opened = openedThreadJson(thread, excludeTurns !== true)
+    return initialTurnsPage == null
+      ? opened
+      : { ...opened, initialTurnsPage: yield* initialPage(thread, initialTurnsPage) }
   })
 
   const started = (thread: StoredThread) => clients.notify("thread/started", { thread: threadJson(thread) })

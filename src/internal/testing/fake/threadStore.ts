@@ -36,6 +36,8 @@ export interface ActiveTurn {
   readonly responded: Deferred.Deferred<void>
   /** Completed when the turn has ended. */
   readonly ended: Deferred.Deferred<StoredTurn>
+  /** The commands and calls in progress, by item id. */
+  readonly inProgress: Map<string, Protocol.ThreadItem>
   /** Ids of the requests that the interruption left without a response. */
   readonly unresolved: Array<number>
   /** What the script does after the end of the turn. */

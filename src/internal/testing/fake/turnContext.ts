@@ -81,11 +81,19 @@ const decodeResponse = <M extends keyof Protocol.ServerRequests>(
 export const getItem = (params: object): Protocol.ThreadItem | undefined =>
   Predicate.hasProperty(params, "item") ? params.item as Protocol.ThreadItem : undefined
 
+/** The types of items that the server does not list before they are complete. */
+const textTypes: ReadonlySet<unknown> = new Set(["agentMessage", "plan", "reasoning"])
+
+/** Whether the server lists an item in progress: no text, and no command that waits for its approval. */
+const isListed = (item: Protocol.ThreadItem): item is Protocol.ThreadItem & { readonly id: string } =>
+  Predicate.hasProperty(item, "id") && !textTypes.has(item.type) &&
+  (item.type !== "commandExecution" || Predicate.isString(item.processId))
+
 /** Sends a notification of a turn, and records its items in a stored turn. */
 export const emit = (
   { events }: Fake,
   thread: StoredThread,
-  { stored }: ActiveTurn,
+  { inProgress, stored }: ActiveTurn,
   method: string,
   params: object,
   { items } = stored
@@ -93,6 +101,10 @@ export const emit = (
   Effect.suspend(() => {
     const item = getItem(params)
     if (method === "item/completed" && item !== undefined) items.push(item)
+    if (item !== undefined && isListed(item)) {
+      if (method === "item/started") inProgress.set(item.id, item)
+      else inProgress.delete(item.id)
+    }
     if (item?.type === "commandExecution" && Predicate.isString(item.processId)) {
       if (method === "item/started") thread.processes.set(item.processId, item)
       else if (method === "item/completed") thread.processes.delete(item.processId)

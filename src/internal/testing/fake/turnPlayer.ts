@@ -136,6 +136,7 @@ const makeActive = Effect.fnUntraced(function*(store: ThreadStore, rootTurnId?: 
     stopped: yield* Deferred.make<void>(),
     responded: yield* Deferred.make<void>(),
     ended: yield* Deferred.make<StoredTurn>(),
+    inProgress: new Map(),
     unresolved: [],
     late: [],
     hasStarted: false
