@@ -445,6 +445,8 @@ export interface Thread {
    *
    * The handles watch their turns. Interrupting a fiber that uses one ends its wait, and only `turn.interrupt` interrupts the turn. A handle
    * works until its turn ends, also when the stream has ended.
+   *
+   * The stream ends when the thread is closed or deleted. It fails when the connection ends for good.
    */
   readonly turns: Stream.Stream<Turn.Turn, AppServerError>
   /**
@@ -467,6 +469,8 @@ export interface Thread {
    * Reads the stored thread with all its turns. A slow subscriber skips to the newest state. After a restart of the server, the thread is
    * read again.
    *
+   * The stream ends when the thread is closed or deleted. It fails when the connection ends for good.
+   *
    * @see `ThreadView`
    */
   readonly view: Stream.Stream<ThreadView.ThreadView, AppServerError>
@@ -483,7 +487,7 @@ export interface Thread {
    *
    * **Details**
    *
-   * A turn that another client or a goal started continues. A caller that waits for it fails with `TurnLost`.
+   * A turn that another client or a goal started continues. A caller that waits for it fails with `TurnLost`. `view` and `turns` end.
    *
    * **Gotchas**
    *
@@ -759,6 +763,7 @@ const close = Effect.fn("Thread.close")(function*({ session, thread }: ThreadCon
       })
     )
   )
+  record.end()
   record.instructions = {}
   session.handlers.closeThread(id)
   session.turns.usages.forgetTotals(id)

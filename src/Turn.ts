@@ -379,7 +379,7 @@ export interface Turn {
  *
  * **Details**
  *
- * Its turns are watched: they continue when their handles are released.
+ * Its turns are watched: they continue when their handles are released. `turns` and `view` end when the server unloads or deletes the thread.
  *
  * @category models
  * @since 0.1.0

@@ -3,6 +3,7 @@ import { AppServer, Codex, type Thread, Turn, TurnView } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
@@ -399,6 +400,73 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Thr
       assert.strictEqual((yield* firstView(thread.view, ({ name }) => name !== null)).name, "named")
       yield* setGoal(thread, "paused")
       assert.strictEqual((yield* firstView(thread.view, ({ goal }) => goal !== null)).goal?.objective, "count")
+    }))
+})
+
+layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Streams of a thread", (it) => {
+  const forkBoth = Effect.fnUntraced(function*(thread: Pick<Turn.SubAgent, "turns" | "view">) {
+    const isWatching = yield* Deferred.make<void>()
+    const view = thread.view.pipe(Stream.tap(() => Deferred.succeed(isWatching, undefined)), Stream.runDrain)
+    const fiber = yield* Effect.forkChild(
+      Effect.all([Effect.exit(view), Effect.exit(Stream.runDrain(thread.turns))], { concurrency: 2 }),
+      { startImmediately: true }
+    )
+    yield* Deferred.await(isWatching)
+    return fiber
+  })
+  const ended: [Exit.Exit<void>, Exit.Exit<void>] = [Exit.void, Exit.void]
+
+  it.effect("end when the thread is closed, and work again when it is resumed", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const thread = yield* TestCodex.startStoredThread()
+      const both = yield* forkBoth(thread)
+      yield* thread.close
+      assert.deepStrictEqual(yield* Fiber.join(both), ended)
+      assert.strictEqual((yield* TestCodex.expectReason(Stream.runDrain(thread.view)))._tag, "InvalidRequest")
+      assert.strictEqual((yield* TestCodex.expectReason(Stream.runDrain(thread.turns)))._tag, "InvalidRequest")
+      const resumed = yield* codex.resumeThread(thread.id)
+      assert.deepStrictEqual((yield* firstView(resumed.view, () => true)).turns.map(text), ["stored"])
+    }))
+
+  it.effect("end when the thread is deleted", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const thread = yield* TestCodex.startStoredThread()
+      const both = yield* forkBoth(thread)
+      yield* server.request("thread/delete", { threadId: thread.id })
+      assert.deepStrictEqual(yield* Fiber.join(both), ended)
+    }))
+
+  it.effect("end when the thread of the sub-agent is deleted", () =>
+    Effect.gen(function*() {
+      const server = yield* AppServer.AppServer
+      const thread = yield* TestCodex.startThread
+      const model = yield* ModelServer.ModelServer
+      yield* model.respond((request) =>
+        isOf(thread)(request) ? TestCodex.delegate(request, { message: "help" }) : ModelServer.text("yes")
+      )
+      const turn = yield* thread.turn("go")
+      const agent = Option.getOrThrow(yield* Stream.runHead(turn.subAgents))
+      const both = yield* forkBoth(agent)
+      yield* turn.result
+      yield* server.request("thread/delete", { threadId: agent.id })
+      assert.deepStrictEqual(yield* Fiber.join(both), ended)
+    }).pipe(Effect.scoped))
+})
+
+layer(TestCodex.layer({ restart: false }), { excludeTestServices: true })("Streams of a thread", (it) => {
+  it.effect("fail when the connection ends", () =>
+    Effect.gen(function*() {
+      const thread = yield* TestCodex.startStoredThread()
+      const view = yield* Effect.forkChild(Stream.runDrain(thread.view), { startImmediately: true })
+      const turns = yield* Effect.forkChild(Stream.runDrain(thread.turns), { startImmediately: true })
+      yield* firstView(thread.view, () => true)
+      yield* TestCodex.killServer
+      for (const fiber of [view, turns]) {
+        assert.strictEqual((yield* TestCodex.expectReason(Fiber.join(fiber)))._tag, "ConnectionClosed")
+      }
+      assert.strictEqual((yield* TestCodex.expectReason(Stream.runDrain(thread.view)))._tag, "ConnectionClosed")
     }))
 })
 

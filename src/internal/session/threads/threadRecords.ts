@@ -38,6 +38,8 @@ export class ThreadRecord {
   readonly keyedStart = Semaphore.makeUnsafe(1)
   /** The running turns that this program started with a key: their ids, by the id of the input. */
   readonly keyedTurns = new Map<string, string>()
+  /** Called when the program has closed the thread, or the thread was deleted: the server sends no more events of it. */
+  readonly onEnd = new Set<() => void>()
 
   constructor(id: string, settings: Settings, config: Config | undefined, openedIn: number) {
     this.id = id
@@ -54,6 +56,11 @@ export class ThreadRecord {
     this.openedIn = generation
     this.isClosed = false
     this.gone = undefined
+  }
+
+  /** Ends the streams of the thread. */
+  end(): void {
+    for (const callback of this.onEnd) callback()
   }
 
   /** Notes that the server may have loaded the thread with other settings. It is opened again before it is used. */
@@ -161,9 +168,10 @@ export class ThreadRecords {
       server.addNotificationHandler("thread/status/changed", ({ status, threadId }) => {
         if (status.type === "notLoaded") withRecord(threadId, (record) => record.unload())
       }),
-      server.addNotificationHandler("thread/deleted", ({ threadId }) => {
+      server.addNotificationHandler("thread/deleted", ({ threadId }, batch) => {
         withRecord(threadId, (record) => {
           record.gone = "deleted"
+          batch.afterBatch(() => record.end())
         })
         this.records.delete(threadId)
       })

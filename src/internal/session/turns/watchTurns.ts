@@ -24,6 +24,30 @@ export interface WatchedThread {
   readonly opened: OpenThread | undefined
 }
 
+/**
+ * Calls a function when the server sends no more events of a thread: the program has closed it, or it was deleted. The thread of a sub-agent is
+ * not opened again when the server has unloaded it. Returns a function that stops to listen.
+ */
+export const onThreadEnd = (
+  { server }: SessionState,
+  { id, opened }: WatchedThread,
+  onEnd: () => void
+): () => void => {
+  if (opened !== undefined) {
+    const { record } = opened
+    record.onEnd.add(onEnd)
+    return () => record.onEnd.delete(onEnd)
+  }
+  return server.addThreadListener(id, {
+    onNotification(event, _, batch) {
+      const isUnloaded = event.method === "thread/closed" || event.method === "thread/deleted" ||
+        event.method === "thread/status/changed" && event.params.status.type === "notLoaded"
+      if (isUnloaded) batch.afterBatch(onEnd)
+    },
+    onClose: () => {}
+  })
+}
+
 const watchEnded = ({ threadId, lastError }: TurnState, turnId: string): AppServerError => {
   const description = "the scope of its handle was closed, and the turn continues"
   return appServerError(new TurnLost({ threadId, turnId, resumable: true, description, lastError }))
@@ -93,7 +117,11 @@ const watchCurrent = (session: SessionState, thread: WatchedThread): Current | u
   turn.state.startedAs = turns.getActive(thread.id)
   // Events wait until the past of the turn is known.
   turn.state.startGap()
-  return { handle: new TurnHandle(session, turn), stop, readPast: replayPast(server, turn.state, turnId) }
+  return {
+    handle: new TurnHandle(session, turn),
+    stop,
+    readPast: replayPast(server, turn.state, turnId)
+  }
 }
 
 /**
@@ -163,9 +191,13 @@ export const watchTurns = (
           (handle) => handle === undefined ? attach() : Queue.offerUnsafe(queue, handle),
           (error, batch) => batch.afterBatch(() => Queue.failCauseUnsafe(queue, Cause.fail(error)))
         )
+        const stopEnd = onThreadEnd(session, thread, () => Queue.endUnsafe(queue))
         // Together, so that a turn that starts meanwhile is emitted once.
         if (from === "current") attach()
-        return stop
+        return () => {
+          stopEnd()
+          stop()
+        }
       }),
       (stop) => Effect.sync(stop)
     )

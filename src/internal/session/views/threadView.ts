@@ -16,7 +16,7 @@ import { withoutUndefined } from "../../withoutUndefined.ts"
 import type { SessionState } from "../sessionState.ts"
 import { pages } from "../threads/pages.ts"
 import { readActiveTurns } from "../turns/recoverTurns.ts"
-import type { WatchedThread } from "../turns/watchTurns.ts"
+import { onThreadEnd, type WatchedThread } from "../turns/watchTurns.ts"
 import { correctUsage, isWithoutBeginning } from "./correctView.ts"
 import { fromViewSubscription, LiveView } from "./liveView.ts"
 import { isPendingRequest, pendingRequests, toResolved } from "./pendingRequests.ts"
@@ -151,12 +151,18 @@ class ThreadWatch {
 
 /** Folds the events of a thread, until the scope closes. `reload` is called when the view must be read again. */
 const listen = (
-  { server }: SessionState,
-  threadId: string,
+  session: SessionState,
+  thread: WatchedThread,
   watch: ThreadWatch,
   reload: () => void
-): Effect.Effect<void, never, Scope.Scope> =>
-  Effect.all([
+): Effect.Effect<void, never, Scope.Scope> => {
+  const { server } = session
+  const threadId = thread.id
+  return Effect.all([
+    Effect.acquireRelease(
+      Effect.sync(() => onThreadEnd(session, thread, () => watch.live.end(undefined, syncBatch))),
+      (stop) => Effect.sync(stop)
+    ),
     Effect.acquireRelease(
       Effect.sync(() =>
         server.addThreadListener(threadId, {
@@ -177,6 +183,7 @@ const listen = (
     }),
     server.addRestartHandler(() => Effect.sync(reload))
   ], { discard: true })
+}
 
 /** The view of a thread, and then each change. */
 export const watchThread = (
@@ -187,7 +194,7 @@ export const watchThread = (
     const stale = yield* Queue.sliding<void>(1)
     const watch = new ThreadWatch(session, thread.id)
     const load = watch.load(read(session, thread))
-    yield* listen(session, thread.id, watch, () => {
+    yield* listen(session, thread, watch, () => {
       watch.expectLoad()
       Queue.offerUnsafe(stale, undefined)
     })
