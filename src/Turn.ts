@@ -239,8 +239,12 @@ export type PartialOutput<T> = unknown extends T ? unknown
  *
  * **Details**
  *
- * `events`, `text`, `messages`, `steer` and `result` belong to the first turn. Repairs are further turns of the same thread, which
- * `output` and `partialOutput` start and await. `interrupt` interrupts the attempt that is running, and prevents further repairs.
+ * Repairs are further turns of the same thread, which `output` and `partialOutput` start and await.
+ *
+ * - `id`, `events`, `text`, `messages`, `subAgents` and `result` belong to the first turn.
+ * - `steer` and `interrupt` belong to the attempt that is running. `interrupt` prevents further repairs.
+ * - `view` emits the views of the attempt that is running, and then those of each repair, whose `turnId` is another one. It ends after the
+ *   last attempt, or after an attempt without a caller that waits for the output.
  *
  * @category models
  * @since 0.1.0
@@ -254,6 +258,8 @@ export interface TypedTurn<out A, out Partial = unknown, out R = never> extends 
    * Interrupting the fiber ends the wait. The turn continues until its scope closes.
    */
   readonly output: Effect.Effect<A, OutputInvalid | TurnFailed | AppServerError, R>
+  /** The usage of all attempts so far, or `undefined` if the server reported none. `usage.turn` has the tokens of all of them. */
+  readonly usage: Effect.Effect<Usage.TurnUsage | undefined>
   /**
    * Emits the JSON of the output as far as it has arrived, and at last the decoded output.
    *
@@ -393,7 +399,7 @@ export interface SubAgent {
   readonly task: string | undefined
   /** Its model, if the server reports it. */
   readonly model: string | undefined
-  /** A handle of its running turn, and of each turn that it starts from then on. */
+  /** A handle of its running turn, and then of each turn that it starts from then on. */
   readonly turns: Stream.Stream<Turn, AppServerError>
   /** The state of its thread with all its turns, and then each change. */
   readonly view: Stream.Stream<ThreadView.ThreadView, AppServerError>
@@ -746,7 +752,8 @@ const makeSubAgent = (
     id,
     parentId,
     task,
-    model,
+    // Only the item that spawned it names the model.
+    model: model ?? session.subAgents.getModel(id),
     turns: Stream.map(watchTurns(session, thread, "current"), make),
     view: watchThread(session, thread),
     usage: Effect.sync(() => session.turns.usages.getThread(id))

@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Approvals, AppServer, AppServerError, Codex, Turn, type Usage } from "effect-codex"
+import { Approvals, AppServer, AppServerError, Codex, Turn, TurnView, type Usage } from "effect-codex"
 import { FakeAppServer, ModelServer } from "effect-codex/testing"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -425,6 +425,56 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Handle of a typed turn"
       assert.deepStrictEqual(yield* turn.output, plan)
       assert.lengthOf(yield* TestCodex.getRequests(thread.id), 2)
       assert.strictEqual((yield* turn.result).finalResponse, "no")
+    }))
+
+  it.effect("follows the view, the input and the usage of the attempt that runs", () =>
+    Effect.gen(function*() {
+      const message = yield* TestCodex.heldMessage
+      const thread = yield* scripted(
+        withUsage(ModelServer.message("no"), 10),
+        message.reply,
+        withUsage(ModelServer.object(Plan, plan), 5)
+      )
+      const turn = yield* thread.turn("go", { output: Plan })
+      const output = yield* Effect.forkChild(turn.output)
+      const views = yield* Effect.forkChild(Stream.runCollect(turn.view), { startImmediately: true })
+      yield* awaitRequests(thread.id, 2)
+      yield* message.say("half")
+      const repairing = Option.getOrThrow(yield* Stream.runHead(turn.view))
+      assert.notStrictEqual(repairing.turnId, turn.id)
+      assert.strictEqual(count(yield* turn.usage), 10)
+      yield* turn.steer("shorter")
+      assert.deepStrictEqual(yield* Fiber.join(output), plan)
+      assert.strictEqual(count(yield* turn.usage), 15)
+      const ended = (yield* Fiber.join(views)).filter(TurnView.isEnded)
+      assert.deepStrictEqual(ended.map(({ turnId }) => turnId), [turn.id, repairing.turnId])
+      assert.deepStrictEqual(ended.map(({ status }) => status), ["completed", "completed"])
+      assert.deepStrictEqual(yield* Stream.runCollect(turn.view), ended.slice(1))
+    }))
+
+  it.effect("ends the view after the first turn if no caller waits for the output", () =>
+    Effect.gen(function*() {
+      const thread = yield* scripted(ModelServer.text("no"), ModelServer.object(Plan, plan))
+      const turn = yield* thread.turn("go", { output: Plan })
+      assert.strictEqual((yield* Stream.runLast(turn.view)).pipe(Option.getOrThrow).turnId, turn.id)
+      assert.deepStrictEqual(yield* turn.output, plan)
+      assert.notStrictEqual((yield* Stream.runLast(turn.view)).pipe(Option.getOrThrow).turnId, turn.id)
+    }))
+
+  it.effect("ends the view when the output fails, or its caller stops to wait", () =>
+    Effect.gen(function*() {
+      const thread = yield* scripted(ModelServer.text("no"), ModelServer.text("no"), TestCodex.halfMessage)
+      const invalid = yield* thread.turn("go", { output: Plan, repairs: 1 })
+      const failing = yield* Effect.forkChild(expectInvalid(invalid.output), { startImmediately: true })
+      const ended = (yield* Stream.runCollect(invalid.view)).filter(TurnView.isEnded)
+      assert.lengthOf(ended, 2)
+      yield* Fiber.join(failing)
+      const turn = yield* thread.turn("go", { output: Plan })
+      const output = yield* Effect.forkChild(turn.output, { startImmediately: true })
+      const view = yield* Effect.forkChild(Stream.runLast(turn.view), { startImmediately: true })
+      yield* Fiber.interrupt(output)
+      yield* turn.interrupt
+      assert.strictEqual(Option.getOrThrow(yield* Fiber.join(view)).status, "interrupted")
     }))
 
   it.effect("continues a repair whose first caller is interrupted", () =>

@@ -1,4 +1,5 @@
 /** A turn whose final response is decoded. A response that does not decode is reported to the model in a further turn, the repair. */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
@@ -27,12 +28,28 @@ interface Options<A, R> {
 /** One turn: the first one, or a repair. */
 interface Attempt<A> {
   readonly turn: Turn
+  readonly getUsage: () => Usage.TurnUsage | undefined
   readonly number: number
   /** The result of the attempts before, together. */
   readonly before: TurnResult | undefined
   /** What follows, once it is known: the next attempt, or the decoded output. */
   next: Next<A> | undefined
+  /** Number of callers that wait for what follows. */
+  followers: number
+  /** Completed when the callers know what follows, or none of them waits any more. */
+  followed: Deferred.Deferred<void>
 }
+
+const makeAttempt = <A>(turn: Turn, number: number, before: TurnResult | undefined): Attempt<A> => ({
+  // A copy, because the handle of the typed turn replaces members of the first turn.
+  turn: { ...turn },
+  getUsage: () => turn["~effect-codex/Turn"]?.turn.state.getUsage(),
+  number,
+  before,
+  next: undefined,
+  followers: 0,
+  followed: Deferred.makeUnsafe()
+})
 
 type Next<A> = { readonly attempt: Attempt<A> } | { readonly result: TypedTurnResult<A> }
 
@@ -91,8 +108,7 @@ export const decodeOutput = Effect.fnUntraced(function*<A, R>(
 /** The attempts of one call. Each attempt is followed at most once. */
 class Attempts<A, R> {
   readonly first: Attempt<A>
-  /** Interrupts the last attempt. */
-  private interruptLast: Turn["interrupt"]
+  private last: Attempt<A>
   private isInterrupted = false
   private readonly options: Options<A, R>
   private readonly scope: Scope.Scope
@@ -101,15 +117,26 @@ class Attempts<A, R> {
   constructor(options: Options<A, R>, scope: Scope.Scope, turn: Turn) {
     this.options = options
     this.scope = scope
-    this.first = { turn, number: 1, before: undefined, next: undefined }
-    this.interruptLast = turn.interrupt
+    this.first = makeAttempt(turn, 1, undefined)
+    this.last = this.first
   }
 
   /** Waits for the end of an attempt. A caller that is interrupted leaves the attempt to the next caller. */
   follow(attempt: Attempt<A>): Effect.Effect<Next<A>, OutputError, R> {
-    return Effect.suspend(() =>
+    const follow = Effect.suspend(() =>
       attempt.next === undefined ? this.decodeOrRepair(attempt) : Effect.succeed(attempt.next)
     ).pipe(this.semaphore.withPermit)
+    return Effect.acquireUseRelease(
+      Effect.sync(() => {
+        if (attempt.followers++ === 0) attempt.followed = Deferred.makeUnsafe()
+      }),
+      () => follow,
+      () =>
+        Effect.sync(() => {
+          const isLast = --attempt.followers === 0
+          if (isLast || attempt.next !== undefined) Deferred.doneUnsafe(attempt.followed, Effect.void)
+        })
+    )
   }
 
   private readonly decodeOrRepair = Effect.fnUntraced(
@@ -132,9 +159,9 @@ class Attempts<A, R> {
     const start = Scope.provide(this.options.repair(repairInput(issue)), this.scope)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(restore(start), (turn) => {
-        const next = { attempt: { turn, number: attempt.number + 1, before, next: undefined } }
+        const next = { attempt: makeAttempt<A>(turn, attempt.number + 1, before) }
         attempt.next = next
-        this.interruptLast = turn.interrupt
+        this.last = next.attempt
         return Effect.as(this.isInterrupted ? turn.interrupt : Effect.void, next)
       })
     )
@@ -142,8 +169,32 @@ class Attempts<A, R> {
 
   readonly interrupt: Effect.Effect<void, AppServerError> = Effect.suspend(() => {
     this.isInterrupted = true
-    return this.interruptLast
+    return this.last.turn.interrupt
   })
+
+  readonly steer: Turn["steer"] = (input) => Effect.suspend(() => this.last.turn.steer(input))
+
+  /** The usage of all attempts so far. */
+  readonly usage: Effect.Effect<Usage.TurnUsage | undefined> = Effect.sync(() => {
+    const { before, getUsage } = this.last
+    return addUsage(before?.usage, getUsage())
+  })
+
+  /** The views of the last attempt and of those that follow. Starts no repair. */
+  readonly view: Turn["view"] = Stream.suspend(() => this.viewFrom(this.last))
+
+  private viewFrom(attempt: Attempt<A>): Turn["view"] {
+    const next = Effect.suspend(() =>
+      attempt.followers > 0 && attempt.next === undefined ? Deferred.await(attempt.followed) : Effect.void
+    ).pipe(Effect.map(() => attempt.next))
+    return Stream.concat(
+      attempt.turn.view,
+      Stream.unwrap(Effect.map(
+        next,
+        (next) => next !== undefined && "attempt" in next ? this.viewFrom(next.attempt) : Stream.empty
+      ))
+    )
+  }
 
   result(attempt: Attempt<A> = this.first): Effect.Effect<TypedTurnResult<A>, OutputError, R> {
     return Effect.flatMap(
@@ -166,23 +217,27 @@ class Attempts<A, R> {
 /** Starts a turn with typed output. */
 const start = Effect.fnUntraced(function*<A, R>(options: Options<A, R>) {
   const scope = yield* Effect.scope
-  return new Attempts(options, scope, yield* options.start)
+  const turn = yield* options.start
+  return { attempts: new Attempts(options, scope, turn), turn }
 })
 
 /** Runs a turn with typed output. */
 export const runTyped = <A, R>(
   options: Options<A, R>
 ): Effect.Effect<TypedTurnResult<A>, OutputError, Scope.Scope | R> =>
-  Effect.flatMap(start(options), (attempts) => attempts.result())
+  Effect.flatMap(start(options), ({ attempts }) => attempts.result())
 
 /** Starts a turn with typed output, and returns its handle. */
 export const startTyped = <A, R>(
   options: Options<A, R>
 ): Effect.Effect<TypedTurn<A, unknown, R>, AppServerError, Scope.Scope> =>
-  Effect.map(start(options), (attempts) =>
+  Effect.map(start(options), ({ attempts, turn }) =>
     // Assigned, so that the turn keeps its handle, which is not enumerable.
-    Object.assign(attempts.first.turn, {
+    Object.assign(turn, {
       interrupt: attempts.interrupt,
+      steer: attempts.steer,
+      view: attempts.view,
+      usage: attempts.usage,
       output: Effect.map(attempts.result(), ({ output }) => output),
       partialOutput: attempts.partialOutput()
     }))

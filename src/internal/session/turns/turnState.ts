@@ -432,12 +432,16 @@ export class TurnState implements NotificationListener {
     return this.live
   }
 
+  /** Returns what the turn has used so far. */
+  getUsage(): Usage.TurnUsage | undefined {
+    return this.exit === undefined && this.turnId !== undefined
+      ? this.usages.get(this.threadId, this.turnId)
+      : this.usage
+  }
+
   /** Corrects the usage of a view. */
   private withUsage(view: TurnView.TurnView): TurnView.TurnView {
-    return correctUsage(
-      view,
-      this.exit === undefined && this.turnId !== undefined ? this.usages.get(this.threadId, this.turnId) : this.usage
-    )
+    return correctUsage(view, this.getUsage())
   }
 
   /** Folds a request of the server, or its end, which is no event of the turn. */
