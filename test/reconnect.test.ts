@@ -204,6 +204,33 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
       }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
     }))
 
+  it.effect("adds the usage of its sub-agents afterwards", () =>
+    Effect.gen(function*() {
+      const { proxy } = yield* start
+      yield* Effect.gen(function*() {
+        const codex = yield* Codex.Codex
+        const model = yield* ModelServer.ModelServer
+        const thread = yield* codex.startThread()
+        const message = yield* TestCodex.heldMessage
+        const usage = { inputTokens: 40, outputTokens: 2 }
+        yield* model.respond((request) =>
+          request.header("thread-id") === thread.id
+            ? TestCodex.delegate(request, { message: "help" }, { usage: { inputTokens: 10, outputTokens: 1 } })
+            : ModelServer.reply([message.reply], { usage })
+        )
+        const turn = yield* thread.turn("go")
+        const agent = yield* Effect.fromOption(yield* Stream.runHead(turn.subAgents))
+        yield* Stream.runHead(agent.turns)
+        yield* reconnectAfter(proxy.cut)
+        yield* message.say("seven")
+        yield* message.finish
+        const result = yield* turn.result
+        assert.strictEqual((yield* agent.usage).totalTokens, 42)
+        assert.strictEqual(result.usage?.subAgents.totalTokens, 42)
+        assert.strictEqual(result.usage?.turn.totalTokens, 33)
+      }).pipe(Effect.scoped, Effect.provide(SocketServer.layerWebSocket(proxy.url)))
+    }))
+
   it.effect("returns the result of a turn that ended meanwhile", () =>
     Effect.gen(function*() {
       const { proxy, url } = yield* start

@@ -339,6 +339,30 @@ layer(TestCodex.layer({ home: { config } }), { excludeTestServices: true })("Tur
       assert.lengthOf(yield* Stream.runCollect(turn.subAgents), 1)
     }).pipe(Effect.scoped))
 
+  it.effect("know the model of an agent that an earlier turn has spawned", () =>
+    Effect.gen(function*() {
+      const thread = yield* TestCodex.startThread
+      const model = yield* ModelServer.ModelServer
+      let agentId = ""
+      yield* model.respond((request) => {
+        if (!isOf(thread)(request)) return ModelServer.text("yes")
+        if (request.lastUserText !== "again") return TestCodex.delegate(request, { message: "help" })
+        return request.functionCallOutput("send") === undefined
+          ? ModelServer.functionCall("send_input", { target: agentId, message: "more" }, {
+            callId: "send",
+            namespace: "multi_agent_v1"
+          })
+          : ModelServer.text("sent")
+      })
+      const first = yield* thread.turn("go")
+      agentId = Option.getOrThrow(yield* Stream.runHead(first.subAgents)).id
+      yield* first.result
+      const second = yield* thread.turn("again")
+      const agent = Option.getOrThrow(yield* Stream.runHead(second.subAgents))
+      assert.deepInclude(agent, { id: agentId, model: "mock-model", task: "more" })
+      yield* second.result
+    }).pipe(Effect.scoped))
+
   it.effect("continue when their turn is interrupted, unless they are interrupted too", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer

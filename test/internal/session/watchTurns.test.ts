@@ -165,6 +165,20 @@ describe("Turn.subAgents", () => {
       assert.strictEqual(watched.size, 0)
       yield* emit(Fake.turnCompleted("t", "u"))
     }).pipe(Effect.scoped, Effect.provide(layer())))
+
+  it.effect("emit their running turn before the next one", () =>
+    Effect.gen(function*() {
+      const turn = yield* runningTurn(yield* openThread("t"))
+      const spawning = yield* Effect.forkChild(Stream.runHead(turn.subAgents), { startImmediately: true })
+      yield* emit(spawned("t", "u", "s"), Fake.subAgentStarted("s", "v", "u"))
+      const agent = Option.getOrThrow(yield* Fiber.join(spawning))
+      const turns = yield* Effect.forkChild(Stream.runCollect(Stream.take(agent.turns, 2)), { startImmediately: true })
+      const request = yield* receive("thread/resume")
+      yield* emit(Fake.turnCompleted("s", "v"), Fake.subAgentStarted("s", "w", "u"))
+      yield* respond(request, { initialTurnsPage: { data: [Fake.turn("v")] } })
+      assert.deepStrictEqual((yield* Fiber.join(turns)).map(({ id }) => id), ["v", "w"])
+      yield* emit(Fake.turnCompleted("s", "w"), Fake.turnCompleted("t", "u"))
+    }).pipe(Effect.scoped, Effect.provide(layer())))
 })
 
 describe("Turn.interruptWithSubAgents", () => {

@@ -217,7 +217,12 @@ export class ThreadUsages {
       server.addNotificationHandler("thread/deleted", (params) => {
         this.threads.delete(params.threadId)
       }),
-      server.addRestartHandler(() => Effect.sync(() => this.running.clear()))
+      server.addRestartHandler((_, isShared) =>
+        Effect.sync(() => {
+          // A shared server continues them.
+          if (!isShared) this.running.clear()
+        })
+      )
     ], { discard: true })
   }
 
@@ -225,6 +230,11 @@ export class ThreadUsages {
     const subAgents = this.subAgentUsages.get(turnId)
     const thread = this.threads.get(threadId) ?? (subAgents === undefined ? undefined : new ThreadUsage())
     return thread?.get(turnId, subAgents)
+  }
+
+  /** Notes the end of a turn, whose `turn/completed` may be lost with a connection. */
+  end(threadId: string, turnId: string): void {
+    if (this.running.get(threadId) === turnId) this.running.delete(threadId)
   }
 
   /** Returns the totals of a thread, as far as the server has reported them. */

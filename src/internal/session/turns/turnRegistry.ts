@@ -124,6 +124,7 @@ export class TurnRegistry {
   }
 
   private end(threadId: string, turnId: string): void {
+    this.usages.end(threadId, turnId)
     if (this.active.get(threadId) === turnId) this.active.delete(threadId)
   }
 

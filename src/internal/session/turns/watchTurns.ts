@@ -178,17 +178,19 @@ export const watchTurns = (
   from: "current" | "next"
 ): Stream.Stream<TurnHandle, AppServerError> =>
   Stream.callback<TurnHandle, AppServerError>(Effect.fnUntraced(function*(queue) {
-    const attached = yield* Queue.unbounded<Current>()
+    // One after the other, so that the running turn precedes those that start while its past is read.
+    const found = yield* Queue.unbounded<Current>()
     const attach = () => {
       const current = watchCurrent(session, thread)
-      if (current !== undefined) Queue.offerUnsafe(attached, current)
+      if (current !== undefined) Queue.offerUnsafe(found, current)
     }
+    const offer = (handle: TurnHandle) => Queue.offerUnsafe(found, { handle, stop: () => {}, readPast: Effect.void })
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         const stop = listen(
           session,
           thread,
-          (handle) => handle === undefined ? attach() : Queue.offerUnsafe(queue, handle),
+          (handle) => handle === undefined ? attach() : offer(handle),
           (error, batch) => batch.afterBatch(() => Queue.failCauseUnsafe(queue, Cause.fail(error)))
         )
         const stopEnd = onThreadEnd(session, thread, () => Queue.endUnsafe(queue))
@@ -201,7 +203,7 @@ export const watchTurns = (
       }),
       (stop) => Effect.sync(stop)
     )
-    yield* Queue.take(attached).pipe(
+    yield* Queue.take(found).pipe(
       Effect.flatMap(({ handle, readPast, stop }) =>
         readPast.pipe(
           // Without its past, no caller has the handle.
