@@ -16,7 +16,7 @@ const program = Effect.gen(function*() {
     config: { "tools.update_plan": { enabled: true } }
   })
   const turn = yield* thread.turn("Count the words of the greeting")
-  yield* TerminalView.show(turn.view)
+  yield* TerminalView.show(turn.view, { subAgents: turn.subAgents })
 }).pipe(Effect.scoped)
 
 const plan = (...statuses: ReadonlyArray<string>) =>

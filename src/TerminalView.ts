@@ -30,8 +30,10 @@ import * as Stream from "effect/Stream"
 import * as Terminal from "effect/Terminal"
 import { erase, paint, redraw } from "./internal/terminal/frame.ts"
 import { TerminalLock } from "./internal/terminal/prompt.ts"
-import { type Canvas, footerLines, itemLines, type Line } from "./internal/terminal/viewLines.ts"
+import { agentLines, type Canvas, footerLines, itemLines, type Line } from "./internal/terminal/viewLines.ts"
 import type { ItemView, TurnView } from "./internal/view/model.ts"
+import type { ThreadView } from "./ThreadView.ts"
+import type { SubAgent } from "./Turn.ts"
 
 /**
  * Where the lines of a view are shown, and when.
@@ -54,6 +56,28 @@ export interface RenderOptions {
    * @default `updatedAtMs` of the view
    */
   readonly nowMs?: number | undefined
+  /**
+   * The views of the sub-agents that work for the turn. Each one that runs a turn has a line below the items.
+   *
+   * @default none
+   */
+  readonly subAgents?: ReadonlyArray<ThreadView> | undefined
+}
+
+/**
+ * What is shown besides the views of a turn.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ShowOptions<out E = never, out R = never> {
+  /**
+   * The sub-agents of the turn: `turn.subAgents`. While one works, a terminal shows its current command, call or message in one line below
+   * the items in progress.
+   *
+   * @default none
+   */
+  readonly subAgents?: Stream.Stream<Pick<SubAgent, "view">, E, R> | undefined
 }
 
 /**
@@ -73,9 +97,13 @@ export interface RenderOptions {
  * @since 0.1.0
  */
 export const render = (view: TurnView, options: RenderOptions): ReadonlyArray<string> => {
-  const { columns, nowMs = view.updatedAtMs ?? 0, rows = Infinity } = options
+  const { columns, nowMs = view.updatedAtMs ?? 0, rows = Infinity, subAgents = [] } = options
   const canvas: Canvas = { columns, rows, nowMs }
-  const lines = [...view.items.flatMap((entry) => itemLines(canvas, entry)), ...footerLines(canvas, view)]
+  const lines = [
+    ...view.items.flatMap((entry) => itemLines(canvas, entry)),
+    ...subAgents.flatMap((agent) => agentLines(canvas, agent)),
+    ...footerLines(canvas, view)
+  ]
   return lines.slice(Math.max(0, lines.length - rows)).map(({ text }) => text)
 }
 
@@ -121,7 +149,7 @@ const makeScreen = Effect.gen(function*() {
     return text
   }
 
-  const draw = Effect.fnUntraced(function*(view: TurnView, isLast: boolean) {
+  const draw = Effect.fnUntraced(function*(view: TurnView, agents: ReadonlyArray<ThreadView>, isLast: boolean) {
     if (isFinished) return
     isFinished = isLast
     const resized = isLive ? reset(yield* readSize) : ""
@@ -137,7 +165,8 @@ const makeScreen = Effect.gen(function*() {
     for (const { id } of done) final.add(id)
     const above = done.flatMap((entry) => itemLines(canvas, entry))
     const changing = view.items.filter(({ id }) => !final.has(id)).flatMap((entry) => itemLines(canvas, entry))
-    const footer = isLive || isLast ? [...changing, ...footerLines(canvas, view)] : []
+    const working = isLast ? [] : agents.flatMap((agent) => agentLines(canvas, agent))
+    const footer = isLive || isLast ? [...changing, ...working, ...footerLines(canvas, view)] : []
     const below = footer.slice(Math.max(0, footer.length - maxLive))
     const next = [...above, ...below]
     const text = isLive
@@ -154,24 +183,35 @@ const makeScreen = Effect.gen(function*() {
       ? Stream.merge(Stream.tick("1 second"), Stream.unwrap(Effect.map(terminal.size, Stream.fromQueue)))
       : Stream.empty,
     /** Draws a view. Waits for a conversation on the terminal. */
-    draw: (view: TurnView, isLast = false) => lock.semaphore.withPermit(Effect.uninterruptible(draw(view, isLast))),
+    draw: (view: TurnView, agents: ReadonlyArray<ThreadView>, isLast = false) =>
+      lock.semaphore.withPermit(Effect.uninterruptible(draw(view, agents, isLast))),
     /** Draws the last view of a stream that failed, unless there is a conversation on the terminal: that may wait for the same fiber. */
-    leave: (view: TurnView) => Effect.ignore(lock.semaphore.withPermitsIfAvailable(1)(draw(view, true)))
+    leave: (view: TurnView) => Effect.ignore(lock.semaphore.withPermitsIfAvailable(1)(draw(view, [], true)))
   }
 })
+
+/** The views of sub-agents as they change. The turn is shown also if they fail. */
+const followAgents = <E, R>(
+  agents: Stream.Stream<Pick<SubAgent, "view">, E, R>
+): Stream.Stream<ThreadView, never, R> =>
+  agents.pipe(
+    Stream.flatMap(({ view }) => Stream.catch(view, () => Stream.empty), { concurrency: "unbounded" }),
+    Stream.catch(() => Stream.empty)
+  )
 
 /**
  * Shows a turn until its views end.
  *
  * **When to use**
  *
- * Pass `turn.view`. For all turns of a thread, run it for each one of `thread.turns`.
+ * Pass `turn.view`, and `turn.subAgents` to see also what the sub-agents do. For all turns of a thread, run it for each one of `thread.turns`.
  *
  * **Details**
  *
  * - On a terminal, each item is written once it has completed. Below them are the parts that still change: items in progress with the end of
  *   their text or output, the plan, pending approvals and questions, a retry, the time and the tokens. They are redrawn in place, at most 20
  *   times a second, and only the rows that differ.
+ * - With the option `subAgents`, a terminal shows what each working sub-agent does in one line below the items in progress.
  * - If the output is no terminal, or `CI` is set, each item is appended once it has completed, and at last the plan and the status.
  *   `TerminalCapabilities` of `effect/cli` decides about that, and about colors.
  * - Prompts on the same terminal, such as `ApprovalPolicy.askTerminal`, suspend the drawing. It continues below them.
@@ -185,19 +225,24 @@ const makeScreen = Effect.gen(function*() {
  * @category rendering
  * @since 0.1.0
  */
-export const show = Effect.fn("TerminalView.show")(function*<E, R>(
-  views: Stream.Stream<TurnView, E, R>
-): Effect.fn.Return<void, E | PlatformError.PlatformError, R | Terminal.Terminal> {
+export const show = Effect.fn("TerminalView.show")(function*<E, R, R2 = never>(
+  views: Stream.Stream<TurnView, E, R>,
+  options: ShowOptions<unknown, R2> = {}
+): Effect.fn.Return<void, E | PlatformError.PlatformError, R | R2 | Terminal.Terminal> {
   const screen = yield* makeScreen
   let latest: TurnView | undefined
-  const draw = Effect.suspend(() => latest === undefined ? Effect.void : screen.draw(latest))
+  const agents = new Map<string, ThreadView>()
+  const draw = Effect.suspend(() => latest === undefined ? Effect.void : screen.draw(latest, [...agents.values()]))
   const newest = Stream.tap(views, (view) => Effect.sync(() => latest = view))
+  const working = followAgents(screen.isLive ? options.subAgents ?? Stream.empty : Stream.empty).pipe(
+    Stream.tap((view) => Effect.sync(() => agents.set(view.threadId, view)))
+  )
   yield* newest.pipe(
-    Stream.merge(screen.changes, { haltStrategy: "left" }),
+    Stream.merge(Stream.merge(screen.changes, working), { haltStrategy: "left" }),
     // Each frame draws the newest view, so the frames between are not needed.
     Stream.buffer({ capacity: 1, strategy: "sliding" }),
     Stream.runForEach(() => screen.isLive ? Effect.andThen(draw, Effect.sleep(frameInterval)) : draw),
-    Effect.andThen(Effect.suspend(() => latest === undefined ? Effect.void : screen.draw(latest, true))),
+    Effect.andThen(Effect.suspend(() => latest === undefined ? Effect.void : screen.draw(latest, [], true))),
     Effect.onExit((exit) => Exit.isSuccess(exit) || latest === undefined ? Effect.void : screen.leave(latest))
   )
 })

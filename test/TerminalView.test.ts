@@ -1,13 +1,14 @@
 /* oxlint-disable no-control-regex */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { ApprovalPolicy, type Approvals, TerminalView, TurnView } from "effect-codex"
-import { ModelServer } from "effect-codex/testing"
+import { ApprovalPolicy, type Approvals, TerminalView, type Turn, TurnView } from "effect-codex"
+import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
@@ -134,6 +135,7 @@ ${Array.from({ length: 9 }, (_, index) => `  line ${index + 21}`).join("\n")}
 → people.find({"name":"Ada"}) (1m 06s)
   half done
 • Almost
+$ ls
 ✓ Look
 ▸ Fix
 · Check
@@ -482,7 +484,7 @@ describe("show", () => {
       yield* Fiber.join(decision)
       yield* emit(Events.resolved(1))
       yield* frame
-      assert.strictEqual(terminal.screen().text, `${asked} y\n• meanwhile\n■ Working 0s`)
+      assert.strictEqual(terminal.screen().text, `${asked} y\n• meanwhile\n$ ls\n■ Working 0s`)
       yield* end
     }))
 
@@ -536,5 +538,66 @@ layer(TestCodex.layer(), { excludeTestServices: true })("show with the real serv
         /^› go\n\$ printf '.*; exit 3\n  red\n  漢字\n  exit code 3\n• Done 👋\n■ Completed \d+s · [\d,]+ tokens · \d+% of context$/s
       )
       yield* turn.result
+    }).pipe(Effect.scoped))
+
+  const showScreen = Effect.fnUntraced(function*(turn: Turn.Turn) {
+    const terminal = yield* FakeTerminal.makeScreen(60, 20)
+    const shown = yield* TerminalView.show(turn.view, { subAgents: turn.subAgents }).pipe(
+      Effect.provide(terminal.layer),
+      Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env: {} })),
+      Effect.forkChild
+    )
+    const until = (expected: RegExp) =>
+      poll(Effect.sync(() => terminal.screen().text), (text) => expected.test(text), String(expected))
+    return { terminal, shown, until }
+  })
+
+  const touch = Effect.fnUntraced(function*(file: string) {
+    const fs = yield* FileSystem.FileSystem
+    const { workspace } = yield* CodexEnvironment.CodexEnvironment
+    yield* fs.writeFileString(`${workspace}/${file}`, "")
+  })
+
+  it.effect("shows the output of a command as it comes", () =>
+    Effect.gen(function*() {
+      const thread = yield* TestCodex.startThread
+      const model = yield* ModelServer.ModelServer
+      const cmd =
+        "for file in a b; do until [ -e $file ]; do sleep 0.02; done; echo has $file; done; until [ -e c ]; do sleep 0.02; done"
+      yield* model.enqueue(ModelServer.functionCall("exec_command", { cmd, login: false }), ModelServer.text("done"))
+      const turn = yield* thread.turn("go")
+      const { shown, until } = yield* showScreen(turn)
+      yield* until(/\$ for file/)
+      yield* touch("a")
+      yield* until(/\n {2}has a\n■ Working/)
+      yield* touch("b")
+      yield* until(/\n {2}has a\n {2}has b\n■ Working/)
+      yield* touch("c")
+      yield* Fiber.join(shown)
+    }).pipe(Effect.scoped))
+
+  it.effect("shows what a sub-agent does while it works", () =>
+    Effect.gen(function*() {
+      const thread = yield* TestCodex.startThread
+      const model = yield* ModelServer.ModelServer
+      const message = yield* TestCodex.heldMessage
+      yield* model.respond((request) => {
+        if (request.header("thread-id") === thread.id) return TestCodex.delegate(request, { message: "count" })
+        return request.functionCallOutput("count") === undefined
+          ? ModelServer.functionCall("exec_command", { cmd: "until [ -e d ]; do sleep 0.02; done", login: false }, {
+            callId: "count"
+          })
+          : message.reply
+      })
+      const turn = yield* thread.turn("go")
+      const { shown, terminal, until } = yield* showScreen(turn)
+      yield* until(/◇ wait.*\n {2}\S+ \$ until \[ -e d \]; do sleep 0\.02; done \(\ds\)\n■ Working/)
+      yield* touch("d")
+      yield* message.say("There are ")
+      yield* message.say("seven files.")
+      yield* until(/◇ wait.*\n {2}\S+ • There are seven files\.\n■ Working/)
+      yield* message.finish
+      yield* Fiber.join(shown)
+      assert.notInclude(terminal.screen().text, "$ until")
     }).pipe(Effect.scoped))
 })

@@ -1,8 +1,10 @@
 /** Renders the parts of a view as lines of limited width. */
 import * as Predicate from "effect/Predicate"
 import type * as Protocol from "../../Protocol.ts"
+import type { ThreadView } from "../../ThreadView.ts"
 import { readCommand } from "../approvals/commandWords.ts"
 import { getOwn, getOwnString } from "../getOwn.ts"
+import { textTypes } from "../view/items.ts"
 import { isEnded, type ItemView, type PendingRequest, type TurnView } from "../view/model.ts"
 import { wrap, wrapHead, wrapTail } from "./displayText.ts"
 import { terminalText } from "./terminalText.ts"
@@ -228,6 +230,21 @@ export const itemLines = (canvas: Canvas, entry: ItemView): ReadonlyArray<Line> 
     default:
       return short(canvas, "→", terminalText(`${item.type}${formatElapsed(entry, canvas)}`), "dim")
   }
+}
+
+/** Renders what a sub-agent does now, in one row: its last item in progress, of which a text has its end. An idle one has no row. */
+export const agentLines = (canvas: Canvas, { threadId, turns }: ThreadView): ReadonlyArray<Line> => {
+  const turn = turns.at(-1)
+  if (turn === undefined || isEnded(turn)) return []
+  const lines = turn.items.filter(({ state }) => state === "inProgress").flatMap((entry) => {
+    const lines = itemLines({ ...canvas, columns: Infinity }, entry)
+    const line = textTypes.has(entry.item.type) ? lines.at(-1) : lines[0]
+    return line === undefined ? [] : [line.text.trim()]
+  })
+  const doing = turn.requests.length > 0 ? "waits for a response" : lines.at(-1) ?? "works"
+  // The start of an id is its time, which agents may share.
+  const text = `${terminalText(threadId.slice(-8))} ${doing}`
+  return block(canvas, " ", (columns) => wrapHead(text, columns, 1), "dim")
 }
 
 const stepMarks: Readonly<Record<string, readonly [mark: string, style: Style | undefined]>> = {

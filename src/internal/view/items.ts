@@ -13,7 +13,7 @@ type ItemOf<Type extends string> = Extract<Item, { readonly type: Type }>
 const maxParts = 1000
 
 /** The types of items that are text of the model. Without a completion, their text does not count. */
-const textTypes: ReadonlySet<unknown> = new Set(["agentMessage", "plan", "reasoning"])
+export const textTypes: ReadonlySet<unknown> = new Set(["agentMessage", "plan", "reasoning"])
 
 const messageType: ReadonlySet<unknown> = new Set(["agentMessage"])
 
