@@ -1,5 +1,5 @@
 import { assert, layer } from "@effect/vitest"
-import { AppServer, Codex, type Thread, Turn, TurnView } from "effect-codex"
+import { AppServer, Codex, type Thread, type ThreadView, Turn, TurnView } from "effect-codex"
 import { CodexEnvironment, ModelServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -495,6 +495,27 @@ layer(TestCodex.layer({ restart: false }), { excludeTestServices: true })("Strea
 })
 
 layer(TestCodex.layer({ restart: TestCodex.quickRestart }), { excludeTestServices: true })("Views", (it) => {
+  it.effect("show that the turn of a killed server is interrupted, also while the next turn runs", () =>
+    Effect.gen(function*() {
+      const thread = yield* TestCodex.startStoredThread()
+      const model = yield* ModelServer.ModelServer
+      const message = yield* TestCodex.heldMessage
+      yield* model.respond(({ lastUserText }) => lastUserText === "hang" ? ModelServer.hang() : message.reply)
+      const killed = yield* Effect.forkChild(Effect.exit(thread.run("hang")), { startImmediately: true })
+      yield* firstView(thread.view, ({ turns }) => turns.length === 2 && turns[1]!.items.length > 0)
+      yield* TestCodex.restartServer
+      yield* Fiber.join(killed)
+      const next = yield* Effect.forkChild(thread.run("next"))
+      yield* message.say("working")
+      const isWorking = ({ turns }: ThreadView.ThreadView) => turns.length === 3 && text(turns[2]!) === "working"
+      for (const predicate of [isWorking, () => true]) {
+        const { turns } = yield* firstView(thread.view, predicate)
+        assert.deepStrictEqual(turns.map(({ status }) => status), ["completed", "interrupted", "inProgress"])
+      }
+      yield* message.finish
+      yield* Fiber.join(next)
+    }))
+
   it.effect("survive a restart of the server", () =>
     Effect.gen(function*() {
       const thread = yield* TestCodex.startStoredThread()

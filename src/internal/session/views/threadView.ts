@@ -52,6 +52,15 @@ const replaceTurn = (turns: ReadonlyArray<Protocol.Turn>, turn: Protocol.Turn): 
   return index === -1 ? [...turns, turn] : turns.with(index, turn)
 }
 
+/**
+ * Ends the turns before the last one: a thread runs one turn at a time. While it runs one, the server lists a turn that a killed server was
+ * running as in progress.
+ */
+const endLost = (turns: ReadonlyArray<Protocol.Turn>): ReadonlyArray<Protocol.Turn> =>
+  turns.map((turn, index) =>
+    turn.status === "inProgress" && index < turns.length - 1 ? { ...turn, status: "interrupted" as const } : turn
+  )
+
 const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: WatchedThread) {
   const { server } = session
   // The server sends the events of an open thread only.
@@ -64,7 +73,7 @@ const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: 
   })
   const [turns, goal] = yield* Effect.all([readTurns(session, id), readGoal(session, id)], { concurrency: 2 })
   const active = thread.status.type === "active" ? yield* readActiveTurns(server, id) : []
-  const view = ThreadView.fromThread({ ...thread, turns: active.reduceRight(replaceTurn, turns) })
+  const view = ThreadView.fromThread({ ...thread, turns: endLost(active.reduceRight(replaceTurn, turns)) })
   const withSettings = {
     ...view,
     goal,
@@ -95,6 +104,19 @@ const withUsages = ({ turns: { usages } }: SessionState, view: ThreadView.Thread
   )
 })
 
+/** Ends the turns before one that has started, whose ends were lost. A review starts with another turn than it ends with. */
+const endBefore = (view: ThreadView.ThreadView, { id, rootTurnId }: Protocol.Turn): ThreadView.ThreadView => {
+  const isLost = (turn: TurnView.TurnView) =>
+    turn.turnId !== id && turn.turnId !== rootTurnId && !TurnView.isEnded(turn)
+  if (!view.turns.some(isLost)) return view
+  const end = (turn: TurnView.TurnView) =>
+    TurnView.reduce(turn, {
+      method: "turn/completed",
+      params: { threadId: view.threadId, turn: { id: turn.turnId, status: "interrupted", items: [] } }
+    })
+  return { ...view, turns: view.turns.map((turn) => isLost(turn) ? end(turn) : turn) }
+}
+
 /** Makes the function that folds the events which follow a stored thread. */
 const makeReduce =
   ({ turns: { usages } }: SessionState) =>
@@ -102,7 +124,10 @@ const makeReduce =
     const turnId = getEventTurnId(event)
     const find = ({ turns }: ThreadView.ThreadView) => turns.findLast((turn) => turn.turnId === turnId)
     if (isTextDelta(event)) return isWithoutBeginning(find(view), event) ? view : ThreadView.reduce(view, event)
-    const next = ThreadView.reduce(view, event)
+    const folded = ThreadView.reduce(view, event)
+    const next = event.method === "turn/started" && find(view) === undefined
+      ? endBefore(folded, event.params.turn)
+      : folded
     const turn = turnId === undefined || next === view ? undefined : find(next)
     if (turn === undefined || turn.usage === find(view)?.usage) return next
     return setTurn(next, correctUsage(turn, usages.get(view.threadId, turn.turnId)))
