@@ -52,15 +52,6 @@ const replaceTurn = (turns: ReadonlyArray<Protocol.Turn>, turn: Protocol.Turn): 
   return index === -1 ? [...turns, turn] : turns.with(index, turn)
 }
 
-/**
- * Ends the turns before the last one: a thread runs one turn at a time. While it runs one, the server lists a turn that a killed server was
- * running as in progress.
- */
-const endLost = (turns: ReadonlyArray<Protocol.Turn>): ReadonlyArray<Protocol.Turn> =>
-  turns.map((turn, index) =>
-    turn.status === "inProgress" && index < turns.length - 1 ? { ...turn, status: "interrupted" as const } : turn
-  )
-
 const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: WatchedThread) {
   const { server } = session
   // The server sends the events of an open thread only.
@@ -73,7 +64,7 @@ const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: 
   })
   const [turns, goal] = yield* Effect.all([readTurns(session, id), readGoal(session, id)], { concurrency: 2 })
   const active = thread.status.type === "active" ? yield* readActiveTurns(server, id) : []
-  const view = ThreadView.fromThread({ ...thread, turns: endLost(active.reduceRight(replaceTurn, turns)) })
+  const view = ThreadView.fromThread({ ...thread, turns: active.reduceRight(replaceTurn, turns) })
   const withSettings = {
     ...view,
     goal,
@@ -104,10 +95,14 @@ const withUsages = ({ turns: { usages } }: SessionState, view: ThreadView.Thread
   )
 })
 
-/** Ends the turns before one that has started, whose ends were lost. A review starts with another turn than it ends with. */
-const endBefore = (view: ThreadView.ThreadView, { id, rootTurnId }: Protocol.Turn): ThreadView.ThreadView => {
+/**
+ * Ends the turns before the last one whose ends were lost: a thread runs one turn at a time. While it runs one, the server lists a turn that a
+ * killed server was running as in progress. A review starts with another turn than it ends with.
+ */
+const endLost = (view: ThreadView.ThreadView): ThreadView.ThreadView => {
+  const last = view.turns.at(-1)
   const isLost = (turn: TurnView.TurnView) =>
-    turn.turnId !== id && turn.turnId !== rootTurnId && !TurnView.isEnded(turn)
+    turn !== last && turn.turnId !== last?.rootTurnId && !TurnView.isEnded(turn)
   if (!view.turns.some(isLost)) return view
   const end = (turn: TurnView.TurnView) =>
     TurnView.reduce(turn, {
@@ -125,9 +120,7 @@ const makeReduce =
     const find = ({ turns }: ThreadView.ThreadView) => turns.findLast((turn) => turn.turnId === turnId)
     if (isTextDelta(event)) return isWithoutBeginning(find(view), event) ? view : ThreadView.reduce(view, event)
     const folded = ThreadView.reduce(view, event)
-    const next = event.method === "turn/started" && find(view) === undefined
-      ? endBefore(folded, event.params.turn)
-      : folded
+    const next = event.method === "turn/started" && find(view) === undefined ? endLost(folded) : folded
     const turn = turnId === undefined || next === view ? undefined : find(next)
     if (turn === undefined || turn.usage === find(view)?.usage) return next
     return setTurn(next, correctUsage(turn, usages.get(view.threadId, turn.turnId)))
@@ -168,7 +161,7 @@ class ThreadWatch {
         const running = getRunning(session, stored.threadId)
         const isFolded = (event: ThreadView.Event) => running.some(({ turnId }) => turnId === getEventTurnId(event))
         const folded = missed.filter((event) => !isFolded(event)).reduce(this.reduce, withUsages(session, stored))
-        this.live.set(running.reduce(setTurn, folded), syncBatch)
+        this.live.set(endLost(running.reduce(setTurn, folded)), syncBatch)
       })
     })
   }
