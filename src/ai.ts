@@ -4,3 +4,4 @@
  * @since 0.1.0
  */
 export * as CodexToolkit from "./ai/CodexToolkit.ts"
+export * as McpToolkit from "./ai/McpToolkit.ts"

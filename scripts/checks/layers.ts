@@ -51,7 +51,10 @@ const layers: ReadonlyArray<Layer> = [
     modules: ["Approvals.ts", "ApprovalPolicy.ts", "Questions.ts", "TerminalView.ts", "internal/terminal/**"]
   },
   { name: "pools", modules: ["CodexPool.ts", "internal/pool/**"] },
-  { name: "areas", modules: ["ai/**", "cluster/**", "internal/cluster/**", "testing/**", "internal/testing/**"] },
+  {
+    name: "areas",
+    modules: ["ai/**", "internal/ai/**", "cluster/**", "internal/cluster/**", "testing/**", "internal/testing/**"]
+  },
   { name: "entry points", modules: ["index.ts", "ai.ts", "cluster.ts", "testing.ts"] }
 ]
 

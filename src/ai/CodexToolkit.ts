@@ -28,19 +28,16 @@
  *
  * @since 0.1.0
  */
-import * as AiError from "effect/ai/AiError"
 import type * as Prompt from "effect/ai/Prompt"
 import * as AiTool from "effect/ai/Tool"
 import type * as AiToolkit from "effect/ai/Toolkit"
-import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../AppServerError.ts"
+import { callTool, failed, type Toolkit, type ToolOutput } from "../internal/ai/callTool.ts"
 import { handlerContext, provideHandlerContext } from "../internal/handlers/handlerContext.ts"
 import { assertOptions, duration, func, type Kinds } from "../internal/options.ts"
 import { ownFields } from "../internal/tools/ownFields.ts"
@@ -69,10 +66,6 @@ export interface Options<R> {
 
 const kinds: Kinds<Options<unknown>> = { timeout: duration, approve: func }
 
-const failed = (text: string): Tool.Result => ({ success: false, content: [Tool.text(text)] })
-
-const toText = (encoded: unknown): string => typeof encoded === "string" ? encoded : JSON.stringify(encoded) ?? "null"
-
 const toUrl = ({ data, mediaType }: Prompt.FilePart): string =>
   data instanceof URL
     ? data.href
@@ -87,54 +80,7 @@ const toContent = (part: Prompt.ToolModelOutputPart): Tool.Content => {
   return Tool.text(`[${part.mediaType}${part.fileName === undefined ? "" : ` ${part.fileName}`} omitted]`)
 }
 
-/** A proxy of a span that ignores the attribute `parameters`. */
-const withoutParameters = (span: Tracer.Span): Tracer.Span =>
-  new Proxy(span, {
-    get: (target, key) =>
-      key === "attribute"
-        ? (name: string, value: unknown) => {
-          if (name !== "parameters") target.attribute(name, value)
-        }
-        : Reflect.get(target, key, target)
-  })
-
-/** Prevents that the Toolkit adds the arguments of a call to the current span, because they are private. */
-const withPrivateArguments = Effect.updateContext(<R>(context: Context.Context<R>) =>
-  Option.match(Context.getOption(context, Tracer.ParentSpan), {
-    onNone: () => context,
-    onSome: (span) => span._tag === "Span" ? Context.add(context, Tracer.ParentSpan, withoutParameters(span)) : context
-  })
-)
-
-type AnyToolkit = AiToolkit.WithHandler<Record<string, AiTool.Any>>
-
-const run = (
-  toolkit: AnyToolkit,
-  tool: AiTool.Any,
-  args: unknown,
-  call: Tool.Call
-): Effect.Effect<Tool.Result, never, any> => {
-  const encodeFailure = Schema.encodeUnknownEffect(Schema.toCodecJson(tool.failureSchema as Schema.Codec<unknown>))
-  return toolkit.handle(tool.name, args as never, call.callId).pipe(
-    withPrivateArguments,
-    Effect.flatMap((results) => Stream.runLast(results)),
-    Effect.flatMap(Option.match({
-      onNone: () => Effect.die(new Error("The handler of a tool emitted no result")),
-      onSome: ({ encodedResult, isFailure, modelOutput }) =>
-        Effect.succeed<Tool.Result>({
-          success: !isFailure,
-          content: modelOutput === undefined ? [Tool.text(toText(encodedResult))] : modelOutput.map(toContent)
-        })
-    })),
-    Effect.catch((error: unknown) =>
-      AiError.isAiError(error)
-        ? error.reason._tag === "ToolParameterValidationError"
-          ? Effect.succeed(failed(`Invalid arguments for tool \`${tool.name}\`: ${error.reason.description}`))
-          : Effect.die(error)
-        : Effect.map(Effect.orDie(encodeFailure(error)), (json) => failed(toText(json)))
-    )
-  ) as Effect.Effect<Tool.Result, never, any>
-}
+const toResult = ({ content, success }: ToolOutput): Tool.Result => ({ success, content: content.map(toContent) })
 
 /** Decides if a call may run. The Toolkit refuses arguments that do not decode. */
 const isApproved = Effect.fnUntraced(function*<R>(
@@ -181,7 +127,7 @@ export const make = Effect.fnUntraced(function*<Tools extends Record<string, AiT
 > {
   assertOptions("CodexToolkit.make", kinds, options)
   const context = yield* handlerContext<any>()
-  const withHandlers = (yield* toolkit) as unknown as AnyToolkit
+  const withHandlers = (yield* toolkit) as unknown as Toolkit
   const tools: Array<Tool.Tool> = []
   for (const tool of Object.values<AiTool.Any>(withHandlers.tools)) {
     if (AiTool.isProviderDefined(tool)) {
@@ -197,14 +143,15 @@ export const make = Effect.fnUntraced(function*<Tools extends Record<string, AiT
     const runApproved = (args: unknown, call: Tool.Call) =>
       Effect.flatMap(isApproved(tool, options.approve, args, call), (approved) =>
         approved
-          ? run(withHandlers, tool, args, call)
+          ? callTool(withHandlers, tool, { args, callId: call.callId })
           : Effect.succeed(failed(`Tool \`${tool.name}\` needs approval and was not approved`)))
     tools.push({
       name: tool.name,
       description: AiTool.getDescription(tool) ?? "",
       inputSchema,
       timeout: options.timeout,
-      run: (args, call) => provideHandlerContext(context, () => runApproved(prepare(args), call))
+      run: (args, call) =>
+        Effect.map(provideHandlerContext(context, () => runApproved(prepare(args), call)), toResult)
     })
   }
   return tools
