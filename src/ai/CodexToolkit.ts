@@ -150,8 +150,7 @@ export const make = Effect.fnUntraced(function*<Tools extends Record<string, AiT
       description: AiTool.getDescription(tool) ?? "",
       inputSchema,
       timeout: options.timeout,
-      run: (args, call) =>
-        Effect.map(provideHandlerContext(context, () => runApproved(prepare(args), call)), toResult)
+      run: (args, call) => Effect.map(provideHandlerContext(context, () => runApproved(prepare(args), call)), toResult)
     })
   }
   return tools

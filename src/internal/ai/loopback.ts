@@ -56,17 +56,23 @@ const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
 /** Runs an app only for requests with the token. The comparison takes the same time for each wrong token of the same length. */
 const withToken = (app: App, token: Redacted.Redacted<string>): App =>
-  Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
-    !Mac.timingSafeEqual(bytes(headers["authorization"] ?? ""), bytes(`Bearer ${Redacted.value(token)}`))
-      ? status(401)
-      : Number(headers["content-length"] ?? 0) > maxBodySize
-      ? status(413)
-      : app)
+  Effect.flatMap(
+    HttpServerRequest.HttpServerRequest,
+    ({ headers }) =>
+      !Mac.timingSafeEqual(bytes(headers["authorization"] ?? ""), bytes(`Bearer ${Redacted.value(token)}`))
+        ? status(401)
+        : Number(headers["content-length"] ?? 0) > maxBodySize
+        ? status(413)
+        : app
+  )
 
 /** Runs an app with the services of the fiber that serves it. */
 const inContext = (app: App, context: Context.Context<never>): App =>
-  Effect.updateContext(app, (request: Context.Context<HttpServerRequest.HttpServerRequest | Scope.Scope>) =>
-    Context.add(Context.merge(request, context), MaxBodySize, maxBodySize))
+  Effect.updateContext(
+    app,
+    (request: Context.Context<HttpServerRequest.HttpServerRequest | Scope.Scope>) =>
+      Context.add(Context.merge(request, context), MaxBodySize, maxBodySize)
+  )
 
 /** Interrupts the requests that are in flight when the scope closes, with their handlers. */
 const interruptedWithScope = Effect.fnUntraced(function*(app: App): Effect.fn.Return<App, never, Scope.Scope> {
