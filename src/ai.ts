@@ -3,5 +3,6 @@
  *
  * @since 0.1.0
  */
+export * as CodexMcpServer from "./ai/CodexMcpServer.ts"
 export * as CodexToolkit from "./ai/CodexToolkit.ts"
 export * as McpToolkit from "./ai/McpToolkit.ts"
