@@ -5,8 +5,9 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Option from "effect/Option"
 import * as RcMap from "effect/RcMap"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import type { SandboxConflictError } from "../../ApprovalMode.ts"
-import type { AppServerError } from "../../AppServerError.ts"
+import { type AppServerError, isAppServerError } from "../../AppServerError.ts"
 import type * as Codex from "../../Codex.ts"
 import type * as Thread from "../../Thread.ts"
 
@@ -30,12 +31,19 @@ export type ThreadOptions =
   >
   & { readonly approvalMode?: undefined }
 
+/** A thread of a session. */
+export interface SessionThread {
+  readonly thread: Thread.Thread
+  /** Runs one call after another, because a call on a running turn would join the turn. */
+  readonly withPermit: <A, E, R>(call: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+}
+
 /** The threads of all sessions. */
 export interface Threads {
   /** Starts a thread of the session. The scope holds it open. */
-  readonly start: (session: string, options: ThreadOptions) => Effect.Effect<Thread.Thread, Failure, Scope.Scope>
+  readonly start: (session: string, options: ThreadOptions) => Effect.Effect<SessionThread, Failure, Scope.Scope>
   /** Returns a thread of the session, or none if the session has not started it. The scope holds it open. */
-  readonly get: (session: string, id: string) => Effect.Effect<Option.Option<Thread.Thread>, Failure, Scope.Scope>
+  readonly get: (session: string, id: string) => Effect.Effect<Option.Option<SessionThread>, Failure, Scope.Scope>
   /** Closes the threads of a session. */
   readonly end: (session: string) => Effect.Effect<void>
 }
@@ -50,13 +58,27 @@ export const getSession = ({ clientId }: McpServerClient["Service"]): Effect.Eff
     (request) => Option.getOrUndefined(request)?.headers[sessionHeader] ?? `connection ${clientId}`
   )
 
+/** What is known of a thread, also while it is closed. */
+interface Entry {
+  readonly session: string
+  readonly options: ThreadOptions
+  readonly semaphore: Semaphore.Semaphore
+}
+
 /** Makes the threads. They are closed with the scope. */
 export const makeThreads = Effect.fnUntraced(function*(
   codex: Codex.Codex["Service"]
 ): Effect.fn.Return<Threads, never, Scope.Scope> {
-  const sessions = new Map<string, Map<string, ThreadOptions>>()
+  const entries = new Map<string, Entry>()
+  /** Threads that were started, and that `open` does not have yet. */
   const started = new Map<string, Thread.Thread>()
-  const optionsOf = (id: string) => [...sessions.values()].find((threads) => threads.has(id))?.get(id)
+  // A server that still has the thread loaded has its options, and would ignore others.
+  const resume = (id: string) =>
+    Effect.catchIf(
+      codex.resumeThread(id, entries.get(id)?.options),
+      (error) => isAppServerError(error) && error.reason._tag === "SettingsNotApplied",
+      () => codex.resumeThread(id)
+    )
   const open = yield* RcMap.make({
     idleTimeToLive,
     lookup: (id: string) =>
@@ -64,27 +86,31 @@ export const makeThreads = Effect.fnUntraced(function*(
         Effect.suspend(() => {
           const thread = started.get(id)
           started.delete(id)
-          return thread === undefined ? codex.resumeThread(id, optionsOf(id)) : Effect.succeed(thread)
+          return thread === undefined ? resume(id) : Effect.succeed(thread)
         }),
         (thread) => Effect.ignore(thread.close)
       )
   })
+  const hold = (id: string, { semaphore: { withPermit } }: Entry) =>
+    Effect.map(RcMap.get(open, id), (thread): SessionThread => ({ thread, withPermit }))
   return {
     start: (session, options) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(restore(codex.startThread(options)), (thread) => {
-          const threads = sessions.get(session) ?? new Map()
-          sessions.set(session, threads.set(thread.id, options))
+          const entry = { session, options, semaphore: Semaphore.makeUnsafe(1) }
+          entries.set(thread.id, entry)
           started.set(thread.id, thread)
-          return RcMap.get(open, thread.id)
+          return hold(thread.id, entry)
         })
       ),
-    get: (session, id) =>
-      sessions.get(session)?.has(id) === true ? Effect.asSome(RcMap.get(open, id)) : Effect.succeedNone,
+    get: (session, id) => {
+      const entry = entries.get(id)
+      return entry?.session === session ? Effect.asSome(hold(id, entry)) : Effect.succeedNone
+    },
     end: (session) =>
       Effect.suspend(() => {
-        const ids = [...sessions.get(session)?.keys() ?? []]
-        sessions.delete(session)
+        const ids = [...entries].filter(([, entry]) => entry.session === session).map(([id]) => id)
+        for (const id of ids) entries.delete(id)
         return Effect.forEach(ids, (id) => RcMap.invalidate(open, id), { discard: true })
       })
   }

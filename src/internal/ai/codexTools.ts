@@ -12,15 +12,16 @@ import * as Stream from "effect/Stream"
 import * as ApprovalPolicy from "../../ApprovalPolicy.ts"
 import * as Approvals from "../../Approvals.ts"
 import type * as Sandbox from "../../Sandbox.ts"
-import type * as Thread from "../../Thread.ts"
 import { resolvePath } from "../approvals/resolvePath.ts"
 import { handlerContext } from "../handlers/handlerContext.ts"
 import { toInputSchema, toJsonCodec } from "../tools/toolParameters.ts"
 import { withoutUndefined } from "../withoutUndefined.ts"
-import { getSession, type ThreadOptions, type Threads } from "./codexThreads.ts"
+import { getSession, type SessionThread, type ThreadOptions, type Threads } from "./codexThreads.ts"
 import { describeStep } from "./describeStep.ts"
 import { clientHandlers } from "./elicit.ts"
 import { getReport } from "./mcpTools.ts"
+
+type Client = McpSchema.McpServerClient["Service"]
 
 /** What a client may choose. */
 export interface Limits {
@@ -126,27 +127,25 @@ const result = (content: string, threadId: string | undefined, isError: boolean)
     isError
   })
 
-/** Runs a turn to its end, and reports its steps to the client. */
-const runTurn = Effect.fnUntraced(function*(
-  thread: Thread.Thread,
-  prompt: string,
-  client: McpSchema.McpServerClient["Service"]
-) {
-  const report = yield* getReport
-  const turn = yield* thread.turn(prompt, yield* withContext(clientHandlers(client)))
-  if (report !== undefined) {
-    yield* Effect.forkScoped(Stream.runForEach(turn.events, (event) => {
-      const step = describeStep(event)
-      return step === undefined ? Effect.void : report(step)
-    }))
-  }
-  const { finalResponse, status } = yield* turn.result
-  return status === "interrupted"
-    ? result("The turn was interrupted", thread.id, true)
-    : result(finalResponse ?? "", thread.id, false)
-})
-
-type Client = McpSchema.McpServerClient["Service"]
+/** Runs a turn to its end, and reports its steps to the client. The result of a turn that fails names the thread, too. */
+const runTurn = ({ thread, withPermit }: SessionThread, prompt: string, client: Client) =>
+  Effect.gen(function*() {
+    const report = yield* getReport
+    const turn = yield* thread.turn(prompt, yield* withContext(clientHandlers(client)))
+    if (report !== undefined) {
+      yield* Effect.forkScoped(Stream.runForEach(turn.events, (event) => {
+        const step = describeStep(event)
+        return step === undefined ? Effect.void : report(step)
+      }))
+    }
+    const { finalResponse, status } = yield* turn.result
+    return status === "interrupted"
+      ? result("The turn was interrupted", thread.id, true)
+      : result(finalResponse ?? "", thread.id, false)
+  }).pipe(
+    Effect.catch((error) => Effect.succeed(result(error.message, thread.id, true))),
+    withPermit
+  )
 
 type Services = FileSystem.FileSystem | Path.Path | McpServer.McpServer
 

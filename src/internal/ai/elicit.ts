@@ -17,15 +17,20 @@ const supportsForms = ({ clientCapabilities: { elicitation } }: Client): boolean
 
 const supportsPages = ({ clientCapabilities: { elicitation } }: Client): boolean => elicitation?.url !== undefined
 
-/** Sends an elicitation. The client cancels it when the fiber is interrupted. */
-const elicit = (client: Client, request: typeof McpSchema.Elicit.payloadSchema.Type) =>
+/** Sends an elicitation. An interrupted fiber cancels it. */
+const elicit = (client: Client, request: McpSchema.ElicitRequestParams) =>
   Effect.scoped(Effect.flatMap(client.getClient, (reverse) => reverse.elicit(request)))
+
+type Form = McpSchema.ElicitRequestFormParams["requestedSchema"]
+
+const elicitForm = (client: Client, message: string, requestedSchema: Form) =>
+  elicit(client, new McpSchema.ElicitRequestFormParams({ mode: "form", message, requestedSchema }))
 
 /** The field with which a user accepts equal requests, too. Without it, a client shows only the message. */
 const remember = "remember"
 
-const approvalForm = {
-  type: "object" as const,
+const approvalForm: Form = {
+  type: "object",
   properties: {
     [remember]: new McpSchema.ElicitationBoolean({
       title: "Remember",
@@ -37,7 +42,7 @@ const approvalForm = {
 
 /** A policy that asks the user of the client about each request. */
 const askUser = (client: Client): Approvals.Policy => (request) =>
-  elicit(client, { mode: "form", message: describeRequest(request), requestedSchema: approvalForm }).pipe(
+  elicitForm(client, describeRequest(request), approvalForm).pipe(
     Effect.map((result): Option.Option<Approvals.Decision> => {
       if (result.action !== "accept") return Option.some(result.action)
       return Option.some(result.content?.[remember] === true ? "acceptForSession" : "accept")
@@ -68,11 +73,8 @@ const passOn = (client: Client): Questions.Handlers => ({
   userInput: Effect.fnUntraced(function*({ questions }) {
     const open = questions.filter(({ isSecret }) => isSecret !== true)
     if (open.length === 0) return {}
-    const result = yield* elicit(client, {
-      mode: "form",
-      message: "Codex asks:",
-      requestedSchema: { type: "object", properties: Object.fromEntries(open.map((each) => [each.id, toField(each)])) }
-    })
+    const properties = Object.fromEntries(open.map((each) => [each.id, toField(each)]))
+    const result = yield* elicitForm(client, "Codex asks:", { type: "object", properties })
     const content = result.action === "accept" ? result.content ?? {} : {}
     return Object.fromEntries(
       Object.entries(content).filter((entry): entry is [string, string] => Predicate.isString(entry[1]))
@@ -85,7 +87,12 @@ const passOn = (client: Client): Questions.Handlers => ({
       client,
       request._tag === "Form"
         ? yield* decodeForm({ mode: "form", message, requestedSchema: request.requestedSchema })
-        : { mode: "url", message, url: request.url, elicitationId: request.elicitationId }
+        : new McpSchema.ElicitRequestURLParams({
+          mode: "url",
+          message,
+          url: request.url,
+          elicitationId: request.elicitationId
+        })
     )
     return result.action === "accept"
       ? Questions.accept(result.content ?? null)
