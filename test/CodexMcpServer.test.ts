@@ -4,7 +4,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { ApprovalPolicy, Approvals, AppServer, Codex, Questions } from "effect-codex"
 import { CodexMcpServer } from "effect-codex/ai"
 import { CodexEnvironment, FakeAppServer, ModelServer } from "effect-codex/testing"
-import { McpProtocol, type McpSchema, McpTest } from "effect/ai"
+import { McpClient, McpProtocol, type McpSchema, McpTest } from "effect/ai"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -14,6 +14,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServer from "effect/http/HttpServer"
 import * as Layer from "effect/Layer"
+import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/testing/TestClock"
 import { createServer } from "node:http"
@@ -399,6 +400,32 @@ layer(TestCodex.layer(), { excludeTestServices: true })("CodexMcpServer", (it) =
     30_000
   )
 
+  it.effect("serves a client that starts it as a process", () =>
+    Effect.gen(function*() {
+      const { env } = yield* CodexEnvironment.CodexEnvironment
+      const model = yield* ModelServer.ModelServer
+      yield* model.respond((request) => ModelServer.text(`to ${request.lastUserText}`))
+      const context = yield* Layer.build(McpClient.layerStdio({
+        name: "test",
+        version: "1",
+        protocol: McpProtocol.v2025_11_25,
+        command: ChildProcess.make(
+          process.execPath,
+          ["--conditions=@effect-codex/source", `${import.meta.dirname}/fixtures/codex-mcp-server.ts`],
+          { env, extendEnv: true }
+        )
+      }))
+      const client = Context.get(context, McpClient.McpClient)
+      const [codex, reply] = yield* client.listTools()
+      const first = yield* client.callTool({ tool: codex!, arguments: { prompt: "one" } })
+      assert.strictEqual(textOf(first), "to one")
+      const second = yield* client.callTool({
+        tool: reply!,
+        arguments: { prompt: "two", threadId: threadIdOf(first) }
+      })
+      assert.strictEqual(textOf(second), "to two")
+    }).pipe(Effect.scoped), 30_000)
+
   it.effect("resumes a closed thread with its options", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
@@ -518,6 +545,32 @@ describe("CodexMcpServer on the scripted app-server", () => {
       Layer.provideMerge(NodeServices.layer)
     )
 
+  /** Asks two questions, and responds with the answers. */
+  const ask = () =>
+    FakeAppServer.userInput([
+      { id: "color", header: "Color", question: "Which color?", options: ["red", "green"] },
+      { id: "name", question: "Your name" }
+    ]).pipe(
+      Effect.map((answers) => JSON.stringify(answers)),
+      Effect.catchTag("RequestFailed", ({ message }) => Effect.succeed(message)),
+      Effect.flatMap((text) => FakeAppServer.deltas([text]))
+    )
+
+  const question = { header: "", isOther: true, options: null }
+
+  /** Asks an open question and a secret one. */
+  const askSecret = () =>
+    Effect.flatMap(FakeAppServer.FakeTurn, (turn) =>
+      turn.request("item/tool/requestUserInput", {
+        itemId: "question",
+        isBlocking: true,
+        autoResolutionMs: null,
+        questions: [
+          { ...question, isSecret: false, id: "open", question: "An open question" },
+          { ...question, isSecret: true, id: "secret", question: "A password" }
+        ]
+      })).pipe(Effect.flatMap(({ answers }) => FakeAppServer.deltas([JSON.stringify(answers)])))
+
   it.effect("closes a thread ten minutes after its last call, and resumes it", () =>
     Effect.gen(function*() {
       const fake = yield* FakeAppServer.FakeAppServer
@@ -561,39 +614,35 @@ describe("CodexMcpServer on the scripted app-server", () => {
       })
       assert.strictEqual(resultOf(messages).structuredContent.content, `{"color":["red"],"name":["Ada"]}`)
 
+      const fake = yield* FakeAppServer.FakeAppServer
+      yield* fake.onTurn(askSecret)
+      const secret = yield* converse(served, headers, toolCall(2, "codex", { prompt: "go" }), () =>
+        Effect.succeed({ action: "accept", content: { open: "yes", secret: "no" } }))
+      assert.deepStrictEqual(Object.keys(secret.find(isElicitation)?.params.requestedSchema.properties), ["open"])
+      assert.strictEqual(resultOf(secret).structuredContent.content, `{"open":{"answers":["yes"]}}`)
+
+      yield* fake.onTurn(ask)
       const silent = yield* openSession(served)
-      const failed = resultOf(yield* converse(served, silent, toolCall(2, "codex", { prompt: "go" })))
+      const failed = resultOf(yield* converse(served, silent, toolCall(3, "codex", { prompt: "go" })))
       assert.include(failed.content[0].text, "The client rejected")
     }).pipe(
       Effect.scoped,
-      Effect.provide(layerFake(() =>
-        FakeAppServer.userInput([
-          { id: "color", header: "Color", question: "Which color?", options: ["red", "green"] },
-          { id: "name", question: "Your name" }
-        ]).pipe(
-          Effect.map((answers) =>
-            JSON.stringify(answers)
-          ),
-          Effect.catchTag("RequestFailed", ({ message }) =>
-            Effect.succeed(message)),
-          Effect.flatMap((text) => FakeAppServer.deltas([text]))
-        )
-      ))
+      Effect.provide(layerFake(ask))
     ))
 
   it.effect("rejects invalid options", () =>
     Effect.sync(() => {
       // @ts-expect-error a misspelled option
-      assert.throws(
-        () => CodexMcpServer.layer({ sandboxes: "read-only" }),
-        /unknown option `sandboxes`; did you mean `sandbox`\?/
-      )
+      const misspelled: CodexMcpServer.Options = { sandboxes: "read-only" }
+      assert.throws(() => CodexMcpServer.layer(misspelled), /unknown option `sandboxes`; did you mean `sandbox`\?/)
       // @ts-expect-error an unknown sandbox
+      const unknown: CodexMcpServer.Options = { sandbox: "none" }
       assert.throws(
-        () => CodexMcpServer.layerStdio({ sandbox: "none" }),
+        () => CodexMcpServer.layerStdio(unknown),
         /the option `sandbox` is a string; expected "read-only" or/
       )
       // @ts-expect-error a misspelled option
-      assert.throws(() => CodexMcpServer.layerHttp({ path: "/mcp", cdw: "/" }), /unknown option `cdw`/)
+      const http: CodexMcpServer.HttpOptions = { path: "/mcp", cdw: "/" }
+      assert.throws(() => CodexMcpServer.layerHttp(http), /unknown option `cdw`/)
     }))
 })

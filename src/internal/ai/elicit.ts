@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Approvals from "../approvals/model.ts"
+import { getOwnString } from "../getOwn.ts"
 import * as Questions from "../questions/model.ts"
 import { describeRequest } from "../terminal/describeRequest.ts"
 import { terminalText } from "../terminal/terminalText.ts"
@@ -75,10 +76,10 @@ const passOn = (client: Client): Questions.Handlers => ({
     if (open.length === 0) return {}
     const properties = Object.fromEntries(open.map((each) => [each.id, toField(each)]))
     const result = yield* elicitForm(client, "Codex asks:", { type: "object", properties })
-    const content = result.action === "accept" ? result.content ?? {} : {}
-    return Object.fromEntries(
-      Object.entries(content).filter((entry): entry is [string, string] => Predicate.isString(entry[1]))
-    )
+    const content = result.action === "accept" ? result.content : undefined
+    // A client may send more than the form has.
+    const answers = open.map(({ id }) => [id, getOwnString(content, id)] as const)
+    return Object.fromEntries(answers.filter((entry): entry is [string, string] => entry[1] !== undefined))
   }),
   elicitation: Effect.fnUntraced(function*(request) {
     if (request._tag === "Other" || request._tag === "Url" && !supportsPages(client)) return Questions.decline
