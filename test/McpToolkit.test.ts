@@ -47,7 +47,9 @@ const Erase = Tool.make("erase", {
   success: Schema.String
 })
 
-const Guarded = Tool.make("guarded", { success: Schema.String, needsApproval: true }).annotate(Tool.Readonly, true)
+const Guarded = Tool.make("guarded", { success: Schema.String, needsApproval: true })
+  .annotate(Tool.Readonly, true)
+  .annotate(Tool.Title, "Guarded tool")
 
 const Returning = Tool.make("returning", { failure: NoTicket, failureMode: "return" }).annotate(Tool.Readonly, true)
 
@@ -407,6 +409,10 @@ layer(Layer.empty, { excludeTestServices: true })("McpToolkit over HTTP", (it) =
       assert.strictEqual(yield* status({ headers: { "mcp-session-id": "other" } }), 404)
       // The server still works, and a client ends its session.
       assert.include(yield* callTool(served, headers, 3, "erase", { id: "A-1" }), "erased A-1")
+      // An unused connection of a client would delay the end of the HTTP server.
+      for (const url of [served.url, origin]) {
+        assert.strictEqual((yield* send(served, list, { url, headers })).headers.get("connection"), "close")
+      }
       assert.strictEqual(yield* status({ method: "DELETE" }), 204)
       assert.strictEqual(yield* status({}), 404)
     }).pipe(Effect.scoped, Effect.provide(layerToolkit)))
@@ -423,6 +429,7 @@ layer(Layer.empty, { excludeTestServices: true })("McpToolkit over HTTP", (it) =
       assert.deepInclude(named.find.outputSchema, { type: "object", required: ["title"] })
       assert.deepInclude(named.erase.annotations, { readOnlyHint: false, destructiveHint: true })
       assert.strictEqual(named.guarded.annotations.readOnlyHint, false)
+      assert.strictEqual(named.guarded.description, "Guarded tool")
       assert.isUndefined(named.photo.outputSchema)
     }).pipe(Effect.scoped, Effect.provide(layerToolkit)))
 

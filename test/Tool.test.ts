@@ -680,6 +680,20 @@ describe("CodexToolkit", () => {
       assert.deepInclude(yield* approving("sometimes", { amount: 100 }), { success: false })
     }).pipe(Effect.provide(handlers)))
 
+  it.effect("describes a tool by its title, if it has no description", () =>
+    Effect.gen(function*() {
+      const toolkit = Toolkit.make(
+        AiTool.make("both", { description: "Described" }).annotate(AiTool.Title, "Title"),
+        AiTool.make("title").annotate(AiTool.Title, "Title"),
+        AiTool.make("none")
+      )
+      const nothing = () => Effect.void
+      const tools = yield* CodexToolkit.make(toolkit).pipe(
+        Effect.provide(toolkit.toLayer({ both: nothing, title: nothing, none: nothing }))
+      )
+      assert.deepStrictEqual(tools.map(({ description }) => description), ["Described", "Title", ""])
+    }))
+
   it.effect("rejects tools that only their provider can run", () =>
     Effect.gen(function*() {
       const Search = AiTool.providerDefined({

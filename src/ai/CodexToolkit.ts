@@ -31,6 +31,7 @@
 import type * as Prompt from "effect/ai/Prompt"
 import * as AiTool from "effect/ai/Tool"
 import type * as AiToolkit from "effect/ai/Toolkit"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
@@ -110,6 +111,10 @@ const isApproved = Effect.fnUntraced(function*<R>(
  * The model receives an issue of arguments that do not decode, and a failure of a handler, with either `failureMode`. The result is the
  * last value that a handler emits.
  *
+ * The model sees the name, the description and the parameters of a tool. Without a description it sees the annotation `Tool.Title`. Codex
+ * requests no approval for these tools, so the annotations `Readonly`, `Destructive`, `Idempotent` and `OpenWorld` have no effect; the
+ * option `approve` decides about tools with `needsApproval`. With `McpToolkit.serve`, Codex requests approval by the annotations.
+ *
  * **Gotchas**
  *
  * Tools that only a provider can run fail with `InvalidRequest`.
@@ -147,7 +152,7 @@ export const make = Effect.fnUntraced(function*<Tools extends Record<string, AiT
           : Effect.succeed(failed(`Tool \`${tool.name}\` needs approval and was not approved`)))
     tools.push({
       name: tool.name,
-      description: AiTool.getDescription(tool) ?? "",
+      description: AiTool.getDescription(tool) ?? Context.getOrUndefined(tool.annotations, AiTool.Title) ?? "",
       inputSchema,
       timeout: options.timeout,
       run: (args, call) => Effect.map(provideHandlerContext(context, () => runApproved(prepare(args), call)), toResult)

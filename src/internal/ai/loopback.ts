@@ -36,6 +36,12 @@ const status = (code: number) => Effect.succeed(HttpServerResponse.empty({ statu
 const servers = new WeakMap<Server, Map<string, App>>()
 
 /**
+ * Ends the connection after the response. A client that keeps connections may open one that it never uses, for which the end of Node's
+ * HTTP server waits for minutes.
+ */
+const closesConnection = HttpServerResponse.setHeader("connection", "close")
+
+/**
  * Returns the apps of a server. The first caller starts to serve them. They are served as long as the server listens: some servers stop
  * to listen when one of their apps ends, and others of this program may still use it.
  */
@@ -47,7 +53,7 @@ const getApps = Effect.fnUntraced(function*(server: Server) {
   const dispatch = Effect.flatMap(
     HttpServerRequest.HttpServerRequest,
     ({ url }) => apps.get(url.split("?", 1)[0]!) ?? status(404)
-  )
+  ).pipe(Effect.map(closesConnection))
   yield* Scope.provide(server.serve(dispatch), Scope.makeUnsafe())
   return apps
 })

@@ -111,6 +111,7 @@ const run = Effect.fnUntraced(function*(toolkit: Toolkit, tool: AiTool.Any, args
 const describe = (described: McpSchema.Tool, tool: AiTool.Any): McpSchema.Tool =>
   new McpSchema.Tool({
     ...described,
+    description: described.description ?? described.annotations?.title,
     // A tool that maps its success to other content returns no value that fits its schema.
     outputSchema: tool.toModelOutput === undefined ? described.outputSchema : undefined,
     annotations: McpSchema.ToolAnnotations.make({
