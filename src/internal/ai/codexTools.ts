@@ -46,7 +46,7 @@ const described = <S extends Schema.Top>(schema: S, description: string) => sche
 
 const Prompt = described(Schema.String, "What Codex should do")
 
-/** The names are those of `codex mcp-server` of OpenAI. */
+/** The names are those of OpenAI's own MCP server of Codex. */
 const startParams = ({ cwd, sandbox }: Limits) => {
   const allowed = sandboxes.slice(0, sandboxes.indexOf(sandbox) + 1)
   return Schema.Struct({
