@@ -59,7 +59,7 @@ await bundle.write({
     groups: [{
       name: "effect-codex",
       test: (id) =>
-        !/[\\/]src[\\/](?:index|testing|internal[\\/](?:testing|cluster)|ai[.\\/]|cluster[.\\/])/.test(id) &&
+        !/[\\/]src[\\/](?:index|testing|internal[\\/](?:ai|testing|cluster)|ai[.\\/]|cluster[.\\/])/.test(id) &&
         !lazy.test(id)
     }]
   }

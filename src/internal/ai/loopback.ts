@@ -5,7 +5,6 @@ import * as Mac from "effect/crypto/Mac"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import * as Base64Url from "effect/encoding/Base64Url"
-import * as Fiber from "effect/Fiber"
 import { MaxBodySize } from "effect/http/HttpIncomingMessage"
 import * as HttpServer from "effect/http/HttpServer"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
@@ -80,16 +79,6 @@ const inContext = (app: App, context: Context.Context<never>): App =>
       Context.add(Context.merge(request, context), MaxBodySize, maxBodySize)
   )
 
-/** Interrupts the requests that are in flight when the scope closes, with their handlers. */
-const interruptedWithScope = Effect.fnUntraced(function*(app: App): Effect.fn.Return<App, never, Scope.Scope> {
-  const requests = new Set<Fiber.Fiber<unknown, unknown>>()
-  yield* Effect.addFinalizer(() => Fiber.interruptAll(requests))
-  return Effect.withFiber((request) => {
-    requests.add(request)
-    return Effect.andThen(Effect.addFinalizer(() => Effect.sync(() => requests.delete(request))), app)
-  })
-})
-
 /** Whether only programs of this machine reach the server. */
 export const isLoopback = ({ address }: Server): boolean =>
   NetAddress.isInetAddress(address) && NetAddress.isLoopback(address.address)
@@ -101,7 +90,7 @@ export const serveApp = Effect.fnUntraced(function*(
 ): Effect.fn.Return<string, never, HttpServer.HttpServer | Scope.Scope> {
   const server = yield* HttpServer.HttpServer
   const context = Context.omit(HttpServerRequest.HttpServerRequest, Scope.Scope)(yield* handlerContext<never>())
-  const guarded = withToken(yield* interruptedWithScope(inContext(app, context)), options.token)
+  const guarded = withToken(inContext(app, context), options.token)
   const apps = yield* getApps(server)
   yield* Effect.acquireRelease(
     Effect.sync(() => apps.set(options.path, guarded)),
