@@ -185,9 +185,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("McpToolkit", (it) => {
       const tickets = yield* McpToolkit.serve("tickets", toolkit)
       const requests: Array<string> = []
       const approvals = Approvals.layer({
-        mcpToolCall: ({ annotations, server, tool }) =>
+        mcpToolCall: ({ server, tool }) =>
           Effect.sync(() => {
-            requests.push(`${server}.${tool} ${annotations["readOnlyHint"]}`)
+            requests.push(`${server}.${tool}`)
             return tool === "erase" ? Approvals.accept : Approvals.decline
           })
       })
@@ -196,7 +196,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("McpToolkit", (it) => {
         runCalls(thread, [["find", { id: "A-1" }], ["erase", { id: "A-2" }], ["guarded", {}]]),
         approvals
       )
-      assert.deepStrictEqual(requests.toSorted(), ["tickets.erase false", "tickets.guarded false"])
+      assert.deepStrictEqual(requests.toSorted(), ["tickets.erase", "tickets.guarded"])
       assert.include(outputs[0], "Title of A-1")
       assert.include(outputs[1], "erased A-2")
       assert.include(outputs[2], "rejected")
@@ -438,7 +438,7 @@ layer(Layer.empty, { excludeTestServices: true })("McpToolkit over HTTP", (it) =
       const { result: { tools } } = JSON.parse(yield* Effect.promise(() => response.text()))
       const named = Object.fromEntries(tools.map((tool: { readonly name: string }) => [tool.name, tool]))
       assert.deepInclude(named.find, { title: "Find a ticket", description: "Finds a ticket" })
-      assert.deepInclude(named.find.annotations, { title: "Find a ticket", readOnlyHint: true })
+      assert.deepInclude(named.find.annotations, { title: "Find a ticket", readOnlyHint: true, destructiveHint: false })
       assert.deepInclude(named.find.outputSchema, { type: "object", required: ["title"] })
       assert.deepInclude(named.erase.annotations, { readOnlyHint: false, destructiveHint: true })
       assert.strictEqual(named.guarded.annotations.readOnlyHint, false)

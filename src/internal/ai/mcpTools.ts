@@ -107,19 +107,20 @@ const run = Effect.fnUntraced(function*(toolkit: Toolkit, tool: AiTool.Any, args
   )
 })
 
-/** A tool that needs approval is never read-only for a client, because a client does not ask about read-only tools. */
-const describe = (described: McpSchema.Tool, tool: AiTool.Any): McpSchema.Tool =>
-  new McpSchema.Tool({
+/** Adapts the description of a tool to what Codex does with it. */
+const describe = (described: McpSchema.Tool, tool: AiTool.Any): McpSchema.Tool => {
+  // Codex requests no approval for a read-only tool. Up to 0.166 it does if the tool is destructive, which is Effect's default.
+  const readOnlyHint = described.annotations?.readOnlyHint === true &&
+    (tool.needsApproval === undefined || tool.needsApproval === false)
+  const destructiveHint = !readOnlyHint && described.annotations?.destructiveHint !== false
+  return new McpSchema.Tool({
     ...described,
     description: described.description ?? described.annotations?.title,
     // A tool that maps its success to other content returns no value that fits its schema.
     outputSchema: tool.toModelOutput === undefined ? described.outputSchema : undefined,
-    annotations: McpSchema.ToolAnnotations.make({
-      ...described.annotations,
-      readOnlyHint: described.annotations?.readOnlyHint === true &&
-        (tool.needsApproval === undefined || tool.needsApproval === false)
-    })
+    annotations: McpSchema.ToolAnnotations.make({ ...described.annotations, readOnlyHint, destructiveHint })
   })
+}
 
 /**
  * Registers the tools of a Toolkit. `McpServer.registerToolkit` describes them; the calls return images, sounds and preliminary results,
