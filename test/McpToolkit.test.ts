@@ -50,6 +50,8 @@ const Erase = Tool.make("erase", {
 const Guarded = Tool.make("guarded", { success: Schema.String, needsApproval: true })
   .annotate(Tool.Readonly, true)
   .annotate(Tool.Title, "Guarded tool")
+  .annotate(Tool.Destructive, false)
+  .annotate(Tool.OpenWorld, false)
 
 const Returning = Tool.make("returning", { failure: NoTicket, failureMode: "return" }).annotate(Tool.Readonly, true)
 
@@ -66,9 +68,13 @@ const Photo = Tool.make("photo", {
 
 const Wait = Tool.make("wait", { success: Schema.String }).annotate(Tool.Readonly, true)
 
+const Add = Tool.make("add", { success: Schema.String })
+  .annotate(Tool.Destructive, false)
+  .annotate(Tool.OpenWorld, false)
+
 const Act = Tool.make("act", { success: Schema.String })
 
-const toolkit = Toolkit.make(Find, Erase, Guarded, Returning, Photo, Wait, Act)
+const toolkit = Toolkit.make(Find, Erase, Guarded, Returning, Photo, Wait, Act, Add)
 
 /** The calls of the tool `wait`: each announces that it runs, and its end. */
 class Calls extends Context.Service<Calls, {
@@ -85,6 +91,7 @@ class Calls extends Context.Service<Calls, {
 const handlers = toolkit.toLayer(Effect.gen(function*() {
   const { ended, go, started } = yield* Calls
   return {
+    add: () => Effect.succeed("added"),
     act: Effect.fnUntraced(function*(_, { toolCallId }) {
       yield* Queue.offer(started, toolCallId ?? "")
       yield* Deferred.await(go)
@@ -193,7 +200,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("McpToolkit", (it) => {
       })
       const thread = yield* codex.startThread({ config: tickets.config, ...userDecides })
       const { outputs } = yield* Effect.provide(
-        runCalls(thread, [["find", { id: "A-1" }], ["erase", { id: "A-2" }], ["guarded", {}]]),
+        runCalls(thread, [["find", { id: "A-1" }], ["erase", { id: "A-2" }], ["guarded", {}], ["add", {}]]),
         approvals
       )
       assert.deepStrictEqual(requests.toSorted(), ["tickets.erase", "tickets.guarded"])

@@ -194,8 +194,8 @@ const serveIssue = (
  * success, a failure of a handler with either `failureMode`, the images and sounds of `toModelOutput`, and the issue of arguments that do
  * not decode. A preliminary result is a progress notification, which Codex 0.169 does not show.
  *
- * Codex requests approval for each tool that `Tool.Readonly` does not annotate, and for each tool with `needsApproval`: the handler
- * `mcpToolCall` of `Approvals` decides. With `deny_all` such a tool fails, with `auto_review` a second model decides, and with bypass it
+ * Codex requests approval for each tool with `needsApproval`, and for each other tool that is neither annotated as `Tool.Readonly` nor as
+ * both not `Tool.Destructive` and not `Tool.OpenWorld`: the handler `mcpToolCall` of `Approvals` decides. With `deny_all` such a tool fails, with `auto_review` a second model decides, and with bypass it
  * runs.
  *
  * A call is interrupted when its turn is, when its connection ends, and when the scope closes.

@@ -109,10 +109,11 @@ const run = Effect.fnUntraced(function*(toolkit: Toolkit, tool: AiTool.Any, args
 
 /** Adapts the description of a tool to what Codex does with it. */
 const describe = (described: McpSchema.Tool, tool: AiTool.Any): McpSchema.Tool => {
-  // Codex requests no approval for a read-only tool. Up to 0.166 it does if the tool is destructive, which is Effect's default.
-  const readOnlyHint = described.annotations?.readOnlyHint === true &&
-    (tool.needsApproval === undefined || tool.needsApproval === false)
-  const destructiveHint = !readOnlyHint && described.annotations?.destructiveHint !== false
+  // Codex requests approval for a tool that is destructive, or not read-only and of an open world. Up to 0.166 the first holds for
+  // read-only tools, too, and destructive is Effect's default.
+  const needsApproval = tool.needsApproval !== undefined && tool.needsApproval !== false
+  const readOnlyHint = !needsApproval && described.annotations?.readOnlyHint === true
+  const destructiveHint = needsApproval || (!readOnlyHint && described.annotations?.destructiveHint !== false)
   return new McpSchema.Tool({
     ...described,
     description: described.description ?? described.annotations?.title,
