@@ -14,6 +14,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ApprovalOptions, SandboxConflictError } from "./ApprovalMode.ts"
 import { type AppServerError, InvalidRequest, make as appServerError } from "./AppServerError.ts"
+import { Attribute } from "./CodexTelemetry.ts"
 import * as Input from "./Input.ts"
 import type * as Approvals from "./internal/approvals/model.ts"
 import { keyIssue, runKeyed } from "./internal/keyedTurn/keyedTurn.ts"
@@ -662,7 +663,7 @@ const typedTurn = Effect.fnUntraced(function*(context: ThreadContext, input: Inp
 
 const run = Effect.fn("Thread.run")(
   function*(context: ThreadContext, input: Input.Input, options?: AnyOptions) {
-    yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
+    yield* Effect.annotateCurrentSpan(Attribute.ConversationId, context.thread.id)
     if (isTyped(options)) return yield* runTyped(yield* typedTurn(context, input, options))
     const turn = yield* start(context, input, options)
     return yield* turn.result
@@ -672,7 +673,7 @@ const run = Effect.fn("Thread.run")(
 
 const turn = Effect.fn("Thread.turn")(
   function*(context: ThreadContext, input: Input.Input, options?: AnyOptions) {
-    yield* Effect.annotateCurrentSpan({ threadId: context.thread.id })
+    yield* Effect.annotateCurrentSpan(Attribute.ConversationId, context.thread.id)
     if (isTyped(options)) return yield* startTyped(yield* typedTurn(context, input, options))
     return yield* start(context, input, options)
   }

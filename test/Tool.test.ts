@@ -500,9 +500,13 @@ describe("Tool call", () => {
         spans.length = 0
         const result = yield* Effect.withTracer(run(each, { arguments: { key: "sesame" } }), tracer)
         assert.deepStrictEqual(result, { success: true, contentItems: [{ type: "inputText", text: "sesame it is" }] })
-        const outer = spans.find(({ name }) => name === `Tool.${each.name}`)!
+        const outer = spans.find(({ name }) => name === `execute_tool ${each.name}`)!
         const inner = spans.find(({ name }) => name === "inner")!
-        assert.deepInclude(Object.fromEntries(outer.attributes), { threadId: "t", turnId: "u", callId: "c" })
+        assert.deepInclude(Object.fromEntries(outer.attributes), {
+          "gen_ai.conversation.id": "t",
+          "codex.turn.id": "u",
+          "gen_ai.tool.call.id": "c"
+        })
         assert.strictEqual(inner.parent._tag === "Some" ? inner.parent.value.spanId : undefined, outer.spanId)
         const everything = JSON.stringify(spans.map(({ attributes, events }) => [[...attributes], events]))
         assert.notInclude(everything, "sesame")

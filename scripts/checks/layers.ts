@@ -14,6 +14,8 @@ const layers: ReadonlyArray<Layer> = [
       "Protocol.ts",
       "AppServerError.ts",
       "ApprovalMode.ts",
+      "CodexMetrics.ts",
+      "CodexTelemetry.ts",
       "Input.ts",
       "Metadata.ts",
       "RateLimits.ts",
@@ -31,6 +33,7 @@ const layers: ReadonlyArray<Layer> = [
       "internal/tools/**",
       "internal/output/**",
       "internal/budget/**",
+      "internal/telemetry/**",
       "internal/view/**"
     ]
   },

@@ -4,6 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
+import type * as Tracer from "effect/Tracer"
 import {
   type AppServerError,
   DecodeFailed,
@@ -11,12 +12,14 @@ import {
   make as appServerError,
   RequestTimeout
 } from "../../AppServerError.ts"
+import { Attribute } from "../../CodexTelemetry.ts"
 import * as Protocol from "../../Protocol.ts"
 import { Request } from "../jsonrpc/outgoingRequests.ts"
 import type { Peer } from "../jsonrpc/peer.ts"
 import { duration, func, type Kinds, optionIssue } from "../options.ts"
 import { isIdempotent } from "../protocol/idempotent.ts"
 import { withReason } from "../protocol/rejections.ts"
+import { isTraced, toTraceContext } from "../telemetry/tracing.ts"
 import { decoderFor, encodeParams, getSpec } from "./codec.ts"
 import type { RequestOptions } from "./options.ts"
 
@@ -69,14 +72,28 @@ const overloadSchedule = Schedule.exponential("100 millis").pipe(Schedule.jitter
 
 const requestKinds: Kinds<RequestOptions> = { timeout: duration, onSend: func }
 
-/** Adds a span only if there is a tracer, because a span costs more than the request itself. */
-const withRequestSpan = <A, E>(method: string, request: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+const annotateFailure = (span: Tracer.Span, { reason }: AppServerError): void => {
+  if (reason._tag !== "RequestRejected") return span.attribute(Attribute.ErrorType, reason._tag)
+  span.attribute(Attribute.ErrorType, String(reason.code))
+  span.attribute(Attribute.RpcStatusCode, String(reason.code))
+}
+
+/** Runs a request in a span only if there is a tracer, because a span costs more than the request itself. */
+const withRequestSpan = <A>(
+  method: string,
+  request: (trace: string | undefined) => Effect.Effect<A, AppServerError>
+): Effect.Effect<A, AppServerError> =>
   Effect.withFiber((fiber) =>
-    fiber.cache.tracer === undefined
-      ? request()
-      : Effect.withSpan(Effect.suspend(request), "AppServer.request", {
-        attributes: { "rpc.system": "jsonrpc", "rpc.method": method }
-      })
+    !isTraced(fiber) ? request(undefined) : Effect.useSpan(
+      method,
+      { kind: "client", attributes: { [Attribute.RpcSystem]: "jsonrpc", [Attribute.RpcMethod]: method } },
+      (span) =>
+        // The line is sent by another fiber, so the context is read here.
+        Effect.suspend(() => request(toTraceContext(span))).pipe(
+          Effect.tapError((error) => Effect.sync(() => annotateFailure(span, error))),
+          Effect.withParentSpan(span, { captureStackTrace: false })
+        )
+    )
   )
 
 /** The connection of a client, and its behavior when requests fail. */
@@ -140,7 +157,7 @@ export const makeClient = (clock: Clock.Clock, target: Target): ServerClient => 
   const { defaultTimeoutMillis, peer, reconnects, withVersions } = target
 
   const requestRaw: Client["requestRaw"] = (method, params, options) =>
-    withRequestSpan(method, () => {
+    withRequestSpan(method, (trace) => {
       const encoded = encodeParams(method, params)
       if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
       const issue = optionIssue(requestKinds, options)
@@ -154,6 +171,7 @@ export const makeClient = (clock: Clock.Clock, target: Target): ServerClient => 
         deadline: clock.currentTimeMillisUnsafe() + timeoutMillis,
         timeoutMillis,
         bypassLimit: method === "turn/interrupt",
+        trace,
         onSend: options?.onSend
       })
       const explain = (error: AppServerError) => withReason(error, params)

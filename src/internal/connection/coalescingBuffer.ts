@@ -47,6 +47,8 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
   /** The events, and the deltas whose events are made when they are read. */
   private entries: ReadonlyArray<A | Delta>
   private openDeltas: ReadonlyArray<OpenDelta> = empty
+  /** Number of deltas that were coalesced with the one before. */
+  coalesced = 0
 
   /** Coalesces deltas from the event with the number `coalesceAfter` on. */
   constructor(coalesceAfter: number, events: ReadonlyArray<A> = empty) {
@@ -109,6 +111,7 @@ export class CoalescingBuffer<A extends Protocol.ServerNotification> {
   /** Appends the text of a delta to its event. The event then has the time of the delta. */
   private append(open: OpenDelta, text: string, last: Delta | DeltaNotification): void {
     open.last = last
+    this.coalesced++
     open.pending.push(text)
     if (open.pending.length >= maxPending) open.joined.push(open.pending.splice(0).join(""))
   }

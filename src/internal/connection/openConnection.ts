@@ -7,6 +7,7 @@ import { type AppServerError } from "../../AppServerError.ts"
 import type { Metadata } from "../../Metadata.ts"
 import type { Connection, Transport } from "../../Transport.ts"
 import { makePeer, type Options as PeerOptions, type Peer } from "../jsonrpc/peer.ts"
+import { observeRequests } from "../telemetry/connectionMetrics.ts"
 import { keepAlive } from "./keepAlive.ts"
 
 /** A connection to a server that is initialized. */
@@ -40,6 +41,7 @@ export const openConnection = (
           batch.afterBatch(() => Deferred.doneUnsafe(closed, Exit.succeed(error)))
         }
       })
+      yield* observeRequests(peer.requestsInFlight)
       const metadata = yield* handshake(peer, connection)
       if (connection.keepAlive !== undefined) yield* Effect.forkScoped(keepAlive(peer, connection.keepAlive))
       return { peer, metadata, isShared: connection.isShared === true, awaitClosed: Deferred.await(closed), close }

@@ -19,6 +19,7 @@ import type { Options as PeerOptions, Peer } from "../jsonrpc/peer.ts"
 import { type ReadBatch, syncBatch } from "../jsonrpc/readBatch.ts"
 import { connectionKinds, transportNames } from "../layerOptions.ts"
 import { type Kinds, optionIssue } from "../options.ts"
+import { countRestart } from "../telemetry/connectionMetrics.ts"
 import { type Client, makeClient, type ServerClient } from "./client.ts"
 import { type ConnectionState, ConnectionStates } from "./connectionState.ts"
 import type { NotificationListener } from "./delta.ts"
@@ -242,6 +243,13 @@ const makeClose = (router: Router, states: ConnectionStates) => (cause: AppServe
   states.close(cause, batch)
 }
 
+/** Makes the function that counts and publishes a restart. */
+const makeOnRestart = (router: Router, known: KnownServer) =>
+  Effect.map(Effect.context<never>(), (context) => (restarts: number, cause: AppServerError): void => {
+    countRestart(known.isShared, context)
+    router.publish(restartedNotification(restarts, cause), syncBatch)
+  })
+
 /** Makes the effect that checks the login on the current connection. */
 const makeCheckLogin = (states: ConnectionStates, clock: Clock.Clock, timeoutMillis: number) =>
   Effect.flatMap(
@@ -309,7 +317,7 @@ export const makeServerConnection = Effect.fnUntraced(function*(options: Options
           open,
           (connection) => recover(connection, clientFor(connection.peer), restartHandlers, sharedRequests)
         ),
-        onRestart: (restarts, cause) => router.publish(restartedNotification(restarts, cause), syncBatch),
+        onRestart: yield* makeOnRestart(router, known),
         onExhausted: (error) => close(error, syncBatch)
       }).pipe(Effect.andThen(sharedRequests.retain([])))
     )

@@ -26,6 +26,11 @@ export class Subscription<A extends Protocol.ServerNotification> {
     this.unread = new CoalescingBuffer(lagThreshold, initial)
   }
 
+  /** Number of deltas that were coalesced because the subscriber had not read the one before. */
+  get coalesced(): number {
+    return this.unread.coalesced
+  }
+
   offer(event: A, batch: ReadBatch): void {
     if (this.queue.isEnded) return
     this.unread.push(event)

@@ -24,6 +24,8 @@ export interface RequestOptions {
   readonly bypassLimit: boolean
   /** The id of the request. By default, it is the next number. */
   readonly reservedId?: number | undefined
+  /** The W3C trace context as JSON, if the caller is traced. */
+  readonly trace?: string | undefined
   /** Called just before the transport gets the request. */
   readonly onSend: (() => void) | undefined
 }
@@ -129,6 +131,11 @@ export class OutgoingRequests {
     })
   }
 
+  /** Number of requests that were sent and have no response. */
+  get sentCount(): number {
+    return this.pending.size
+  }
+
   /** Whether a request with this id is pending. */
   has(id: unknown): boolean {
     return this.pending.has(id)
@@ -165,14 +172,16 @@ export class OutgoingRequests {
   }
 
   private start(request: Request): void {
-    const { bypassLimit, method, onSend, params, reservedId } = request.options
+    const { bypassLimit, method, onSend, params, reservedId, trace } = request.options
     const id = reservedId ?? this.nextId++
     request.id = id
     this.pending.set(id, request)
     if (!bypassLimit) this.acquire(request)
     onSend?.()
     this.send(
-      `{"id":${id},"method":${JSON.stringify(method)}${params === undefined ? "" : `,"params":${params}`}}`,
+      `{"id":${id},"method":${JSON.stringify(method)}${params === undefined ? "" : `,"params":${params}`}${
+        trace === undefined ? "" : `,"trace":${trace}`
+      }}`,
       request
     )
   }

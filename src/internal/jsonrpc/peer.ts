@@ -34,6 +34,8 @@ export interface Peer {
   readonly notify: (method: string, params?: unknown) => Effect.Effect<void, AppServerError>
   /** Why the connection has ended. `undefined` while it is open. */
   readonly closed: () => AppServerError | undefined
+  /** Number of requests that were sent and have no response. */
+  readonly requestsInFlight: () => number
   /** Number of read batches. */
   readonly batches: () => number
   /** Ends the connection. Does nothing if it has ended. */
@@ -207,6 +209,7 @@ export const makePeer = Effect.fnUntraced(function*(
 
   return {
     closed: () => closed,
+    requestsInFlight: () => outgoing.sentCount,
     batches: () => reader.batches,
     close,
     pendingServerRequests: () => incoming.list(),

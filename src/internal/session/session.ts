@@ -13,6 +13,7 @@ import { handleToolCalls } from "./handlers/toolCallHandler.ts"
 import { warnOfLostLogin } from "./lostLogin.ts"
 import { warnOfMissingLogin } from "./missingLogin.ts"
 import type { SessionState } from "./sessionState.ts"
+import { SessionTelemetry } from "./telemetry/sessionTelemetry.ts"
 import { SubAgents } from "./threads/subAgents.ts"
 import { ThreadRecords } from "./threads/threadRecords.ts"
 import { recoverMissedCompletions, recoverTurns } from "./turns/recoverTurns.ts"
@@ -33,14 +34,16 @@ const makeState = Effect.fnUntraced(function*(
   const turns = new TurnRegistry(subAgents)
   const budgets = new TurnBudgets(server, { records, subAgents, turns })
   const handlers = new HandlerRegistry(server, turns, subAgents)
+  const telemetry = new SessionTelemetry(server, subAgents, turns.usages)
   // First, because the others need the root turn of a turn when it starts.
   yield* subAgents.listen(server)
   yield* handlers.listen
-  yield* handleToolCalls(server, handlers)
-  yield* handleQuestions(server, handlers)
-  const audit = yield* handleApprovals(server, handlers)
+  yield* handleToolCalls(server, handlers, telemetry)
+  yield* handleQuestions(server, handlers, telemetry)
+  const audit = yield* handleApprovals(server, handlers, telemetry)
   yield* records.listen(server)
   yield* turns.listen(server)
+  yield* telemetry.listen
   yield* budgets.listen
   yield* followRequests(server, turns)
   yield* warnOfLostLogin(server)
@@ -50,7 +53,7 @@ const makeState = Effect.fnUntraced(function*(
   yield* server.addRestartHandler((client, isShared) =>
     recoverTurns(client, { connection: server, isShared, records, scope, turns })
   )
-  return { server, scope, records, turns, subAgents, budgets, handlers, audit }
+  return { server, scope, records, turns, subAgents, budgets, handlers, telemetry, audit }
 })
 
 /**

@@ -5,6 +5,7 @@ import type * as Approvals from "../approvals/model.ts"
 import type { ServerConnection } from "../connection/serverConnection.ts"
 import type { TurnBudgets } from "./budget/turnBudgets.ts"
 import type { HandlerRegistry } from "./handlers/handlerRegistry.ts"
+import type { SessionTelemetry } from "./telemetry/sessionTelemetry.ts"
 import type { SubAgents } from "./threads/subAgents.ts"
 import type { ThreadRecords } from "./threads/threadRecords.ts"
 import type { TurnRegistry } from "./turns/turnRegistry.ts"
@@ -17,5 +18,6 @@ export interface SessionState {
   readonly subAgents: SubAgents
   readonly budgets: TurnBudgets
   readonly handlers: HandlerRegistry
+  readonly telemetry: SessionTelemetry
   readonly audit: Stream.Stream<Approvals.AuditEntry>
 }

@@ -13,6 +13,7 @@ const makePeer = Effect.gen(function*() {
   const requests: Array<string> = []
   const peer: Peer = {
     batches: () => batches,
+    requestsInFlight: () => 0,
     close: (error) => {
       closed = error
     },

@@ -5,13 +5,16 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { Attribute, Operation } from "../../../CodexTelemetry.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type * as Approvals from "../../approvals/model.ts"
 import { NotHandled } from "../../connection/notHandled.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
+import type { SessionTelemetry } from "../telemetry/sessionTelemetry.ts"
 import {
   type ApprovalRequest,
   decodeCommandApproval,
@@ -53,6 +56,19 @@ class InvalidDecision extends Data.TaggedError("InvalidDecision")<{ readonly req
   }
 }
 
+const kinds = {
+  Command: "command",
+  FileChange: "file_change",
+  Permissions: "permissions",
+  McpToolCall: "mcp_tool_call"
+} as const
+
+/** Names a decision without its contents. */
+const nameDecision = (decision: Approvals.Decision): string => {
+  if (Predicate.isString(decision)) return decision
+  return "permissions" in decision ? "grant" : Object.keys(decision)[0] ?? "unknown"
+}
+
 type DecidedBy = Extract<Approvals.AuditEntry, { _tag: "Decided" }>["by"]
 
 type Method = keyof Protocol.ServerRequests
@@ -74,6 +90,7 @@ interface ApprovalContext {
   readonly registry: HandlerRegistry
   readonly scope: Scope.Scope
   readonly entries: PubSub.PubSub<Approvals.AuditEntry>
+  readonly telemetry: SessionTelemetry
 }
 
 const publish = (
@@ -139,37 +156,47 @@ const runHandlers = Effect.fnUntraced(function*<M extends Method, Request extend
 /** Decides about a request, and records exactly one outcome, also if the decision fails or is interrupted. */
 const decide = <M extends Method, Request extends Approvals.Request>(
   context: ApprovalContext,
-  approval: ApprovalRequest<M, Request>
+  approval: ApprovalRequest<M, Request>,
+  itemId = "itemId" in approval.request ? approval.request.itemId : undefined
 ): Effect.Effect<Protocol.ServerRequests[M]["result"], NotHandled> =>
-  Effect.suspend(() => {
+  Effect.gen(function*() {
     const { request } = approval
+    const { threadId, turnId } = request
+    const kind = kinds[request._tag]
+    const recordWait = yield* context.telemetry.startApproval({ threadId, turnId }, kind)
     let isRecorded = false
-    const recordOnce = (entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
+    const recordOnce = (decision: string, entry: (at: DateTime.Utc) => Approvals.AuditEntry) =>
       Effect.suspend(() => {
         if (isRecorded) return Effect.void
         isRecorded = true
-        return publish(context, entry)
+        return Effect.andThen(recordWait(decision), publish(context, entry))
       })
     const record: RecordDecision = (decision, by, cause) =>
-      recordOnce((at) => ({ _tag: "Decided", at, request, decision, by, cause }))
-    return publish(context, (at) => ({ _tag: "Requested", at, request })).pipe(
+      Effect.andThen(
+        Effect.annotateCurrentSpan(Attribute.ApprovalBy, by),
+        recordOnce(nameDecision(decision), (at) => ({ _tag: "Decided", at, request, decision, by, cause }))
+      )
+    const decided = publish(context, (at) => ({ _tag: "Requested", at, request })).pipe(
       Effect.andThen(runHandlers(context, approval, record)),
       Effect.onExit((exit) => {
         if (Exit.isSuccess(exit)) return Effect.void
         return Exit.hasInterrupts(exit)
-          ? recordOnce((at) => ({ _tag: "Withdrawn", at, request }))
+          ? recordOnce("withdrawn", (at) => ({ _tag: "Withdrawn", at, request }))
           : record("decline", "failure", exit.cause)
       })
     )
+    const span = { name: `${Operation.RequestApproval} ${kind}`, attributes: { [Attribute.RequestKind]: kind } }
+    return yield* context.telemetry.withSpan({ threadId, turnId, itemId }, span, decided)
   })
 
 /** Handles the approval requests of the server, and returns the record of them. */
 export const handleApprovals = Effect.fnUntraced(function*(
   server: ServerConnection,
-  registry: HandlerRegistry
+  registry: HandlerRegistry,
+  telemetry: SessionTelemetry
 ): Effect.fn.Return<Stream.Stream<Approvals.AuditEntry>, never, Scope.Scope> {
   const entries = yield* Effect.acquireRelease(PubSub.unbounded<Approvals.AuditEntry>(), PubSub.shutdown)
-  const context: ApprovalContext = { server, registry, scope: yield* Effect.scope, entries }
+  const context: ApprovalContext = { server, registry, scope: yield* Effect.scope, entries, telemetry }
   const items = yield* InProgressItems.make(server)
   yield* server.handle(
     "item/commandExecution/requestApproval",
@@ -196,7 +223,7 @@ export const handleApprovals = Effect.fnUntraced(function*(
         return yield* decide<typeof elicitation, Approvals.McpToolCallRequest>(context, {
           respond,
           request: { ...request, tool: call.value.tool }
-        })
+        }, call.value.id)
       }
       // The form may come from the MCP server itself, and a handler of forms must not decide about a call.
       yield* Effect.logWarning(`Declined ${describeRequest(request)}: the turn makes no such call.`)

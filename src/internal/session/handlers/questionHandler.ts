@@ -8,12 +8,14 @@ import * as Schema from "effect/Schema"
 import * as SchemaParser from "effect/SchemaParser"
 import * as SchemaRepresentation from "effect/SchemaRepresentation"
 import type * as Scope from "effect/Scope"
+import { Attribute, Operation } from "../../../CodexTelemetry.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import { NotHandled } from "../../connection/notHandled.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { getOwn, getOwnString } from "../../getOwn.ts"
 import type * as Questions from "../../questions/model.ts"
 import { ownFields } from "../../tools/ownFields.ts"
+import type { SessionTelemetry } from "../telemetry/sessionTelemetry.ts"
 import { rawElicitation } from "./approvalRequests.ts"
 import type { HandlerRegistry, HandlerSource } from "./handlerRegistry.ts"
 
@@ -129,7 +131,8 @@ const checkUserInput = Effect.fnUntraced(function*(
 /** Handles the questions of the model and of MCP servers, until the scope closes. */
 export const handleQuestions = Effect.fnUntraced(function*(
   server: ServerConnection,
-  registry: HandlerRegistry
+  registry: HandlerRegistry,
+  telemetry: SessionTelemetry
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const find = Effect.fnUntraced(function*<K extends keyof Questions.Handlers>(
     kind: K,
@@ -152,7 +155,12 @@ export const handleQuestions = Effect.fnUntraced(function*(
       const { threadId, turnId } = request
       const sources = turnId === undefined ? registry.resolveStarting(threadId) : registry.resolve(threadId, turnId)
       const handler = yield* find("elicitation", sources)
-      return yield* checkElicitation(request, yield* handler(request))
+      const span = {
+        name: `${Operation.RequestInput} elicitation`,
+        attributes: { [Attribute.McpServer]: request.server }
+      }
+      const answer = yield* telemetry.withSpan({ threadId, turnId, itemId: undefined }, span, handler(request))
+      return yield* checkElicitation(request, answer)
     })
   )
   yield* server.handle(
@@ -161,7 +169,8 @@ export const handleQuestions = Effect.fnUntraced(function*(
     Effect.fnUntraced(function*({ isBlocking = true, itemId, questions, threadId, turnId }) {
       const request = { threadId, turnId, itemId, questions, isBlocking }
       const handler = yield* find("userInput", registry.resolve(threadId, turnId))
-      return yield* checkUserInput(request, yield* handler(request))
+      const span = { name: `${Operation.RequestInput} user_input`, attributes: {} }
+      return yield* checkUserInput(request, yield* telemetry.withSpan(request, span, handler(request)))
     })
   )
 })

@@ -6,6 +6,7 @@ import type * as Protocol from "../../../Protocol.ts"
 import { NotHandled } from "../../connection/notHandled.ts"
 import type { ServerConnection } from "../../connection/serverConnection.ts"
 import { timeoutTo } from "../../handlers/timeoutTo.ts"
+import type { SessionTelemetry } from "../telemetry/sessionTelemetry.ts"
 import type { HandlerRegistry } from "./handlerRegistry.ts"
 import type { ThreadTools } from "./threadTools.ts"
 
@@ -20,6 +21,7 @@ const notRegistered = (name: string): NotHandled =>
   })
 
 const runTool = (
+  telemetry: SessionTelemetry,
   { tools, semaphore }: ThreadTools,
   { arguments: args, callId, threadId, tool: name, turnId }: Protocol.DynamicToolCallParams
 ): Effect.Effect<Protocol.DynamicToolCallResponse, NotHandled> => {
@@ -35,25 +37,22 @@ const runTool = (
     timeout,
     () => failed(`${name} did not finish within ${Duration.format(Duration.fromInputUnsafe(timeout))}`)
   )
-  return withTimeout.pipe(
-    Effect.catchCause((cause) =>
-      Effect.as(
-        Effect.logError(
-          `Tool \`${name}\` failed (thread \`${threadId}\`, turn \`${turnId}\`, call \`${callId}\`)`,
-          cause
-        ),
-        failed(`${name} failed unexpectedly`)
-      )
-    ),
-    Effect.withSpan(`Tool.${name}`, { attributes: { threadId, turnId, callId } }),
-    semaphore.withPermit
-  )
+  const response = Effect.catchCause(withTimeout, (cause) =>
+    Effect.as(
+      Effect.logError(
+        `Tool \`${name}\` failed (thread \`${threadId}\`, turn \`${turnId}\`, call \`${callId}\`)`,
+        cause
+      ),
+      failed(`${name} failed unexpectedly`)
+    ))
+  return semaphore.withPermit(telemetry.withToolSpan({ threadId, turnId, itemId: callId }, name, response))
 }
 
 /** Handles the tool calls of the server, until the scope closes. */
 export const handleToolCalls = (
   server: ServerConnection,
-  registry: HandlerRegistry
+  registry: HandlerRegistry,
+  telemetry: SessionTelemetry
 ): Effect.Effect<void, never, Scope.Scope> =>
   server.handle(
     "item/tool/call",
@@ -61,5 +60,5 @@ export const handleToolCalls = (
       Effect.flatMap(registry.getTools(params.threadId), (tools) =>
         tools === undefined
           ? Effect.fail(notRegistered(params.tool))
-          : runTool(tools, params))
+          : runTool(telemetry, tools, params))
   )

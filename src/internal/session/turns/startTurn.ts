@@ -4,6 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
@@ -15,6 +16,7 @@ import type { BudgetState } from "../budget/budgetState.ts"
 import type { Reservation } from "../budget/turnBudgets.ts"
 import type { Handlers } from "../handlers/handlers.ts"
 import type { SessionState } from "../sessionState.ts"
+import type { TurnTelemetry } from "../telemetry/turnTelemetry.ts"
 import { restoreSettings } from "../threads/keptSettings.ts"
 import type { OpenThread } from "../threads/openThread.ts"
 import { requestTurn } from "../threads/responses.ts"
@@ -96,13 +98,23 @@ const refuseBusy = (start: TurnStart): Effect.Effect<void, AppServerError> =>
 const replayJoined = (server: ServerConnection, state: TurnState, turnId: string): Effect.Effect<void> =>
   Effect.catch(replayPast(server, state, turnId), () => Effect.sync(() => state.endGap()))
 
+/** Ends the telemetry of a call with its turn. */
+const endTelemetry = (
+  telemetry: SessionState["telemetry"],
+  call: TurnTelemetry,
+  { isOurs, state: { coalesced, exit, telemetry: own, usage } }: TurnEntry
+): void => {
+  if (exit !== undefined) call.end(exit, { coalesced, isJoined: !isOurs || own !== call, usage })
+  telemetry.remove(call)
+}
+
 /**
  * Sends `turn/start` in a fiber that outlives the caller. If the caller is interrupted or times out, the fiber still awaits the response,
  * because only the response names the turn. The fiber is detached. The scope of the session would interrupt it when the connection closes,
  * but its request must fail with the cause.
  */
 const send = Effect.fnUntraced(function*({ options, session, state, thread }: TurnStart, reservation: Reservation) {
-  const { budgets, handlers, server, turns } = session
+  const { budgets, handlers, server, telemetry, turns } = session
   const { context, keepBackgroundTerminals } = options
   const params = yield* withInputId(server, options.params)
   const { threadId } = params
@@ -110,6 +122,8 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
   let isSent = false
   let activeBefore: string | undefined
   const settingsBefore = thread.record.settings
+  const turnTelemetry = yield* telemetry.start(params, settingsBefore.model)
+  state.telemetry = turnTelemetry
   const request = yield* thread.request(
     server,
     "turn/start",
@@ -138,11 +152,13 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
       const isPartial = isJoined && options.exclusive.length === 0 && !state.hasStart(id)
       // The events wait until those before are known.
       if (isPartial) state.startGap()
+      telemetry.setTurnId(turnTelemetry, id)
       const turn = turns.acquire(id, { activeBefore, keepBackgroundTerminals, state, thread })
       budgets.add(reservation, threadId, id, isJoined, syncBatch)
       turn.state.onComplete(() => {
         turnHandlers.end()
         budgets.end(id)
+        endTelemetry(telemetry, turnTelemetry, turn)
       })
       const started: Started = { turn, isJoined }
       if (lost !== undefined) replayStoredTurn(turn.state, lost)
@@ -150,6 +166,9 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
       else turn.state.endGap()
       return Effect.succeed(started)
     }),
+    turnTelemetry.span === undefined
+      ? identity
+      : Effect.withParentSpan(turnTelemetry.span, { captureStackTrace: false }),
     Effect.interruptible,
     Effect.forkDetach
   )
@@ -158,11 +177,15 @@ const send = Effect.fnUntraced(function*({ options, session, state, thread }: Tu
   // An observer, because a fiber that is interrupted before it has begun runs no finalizer.
   request.addObserver((exit) => {
     turns.unassigned.delete(state)
+    if (Exit.isFailure(exit)) {
+      turnTelemetry.fail(exit.cause)
+      telemetry.remove(turnTelemetry)
+    }
     if (Exit.isSuccess(exit) || mayHaveStarted(exit.cause)) return
     turnHandlers.end()
     reservation.cancel()
   })
-  return { request, isSent: () => isSent, turnHandlers, settingsBefore }
+  return { request, isSent: () => isSent, turnHandlers, settingsBefore, turnTelemetry }
 })
 
 /** Makes the handle of a started turn. Fails if the options do not hold for the turn. */
@@ -245,11 +268,15 @@ export const startTurn = (
     const { budget, params } = options
     yield* restore(session.budgets.settle(budget))
     const reservation = yield* session.budgets.reserve(budget, thread.id, params.model ?? thread.record.settings.model)
-    const { isSent, request, settingsBefore, turnHandlers } = yield* send(start, reservation)
+    const { isSent, request, settingsBefore, turnHandlers, turnTelemetry } = yield* send(start, reservation)
     yield* Effect.addFinalizer(() => Effect.sync(() => turnHandlers.detach()))
 
     const started = yield* Effect.exit(restore(options.timeout(Fiber.join(request))))
-    if (Exit.isSuccess(started)) return yield* toHandle(start, started.value, settingsBefore, reservation)
+    if (Exit.isSuccess(started)) {
+      return yield* toHandle(start, started.value, settingsBefore, reservation).pipe(
+        Effect.onError((cause) => Effect.sync(() => turnTelemetry.fail(cause)))
+      )
+    }
 
     // The scope of the caller may stay open.
     turnHandlers.detach()

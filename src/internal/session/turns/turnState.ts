@@ -22,6 +22,7 @@ import { type ReadBatch, syncBatch } from "../../jsonrpc/readBatch.ts"
 import { fromUpdate } from "../../threadSettings.ts"
 import { readError, readItem } from "../../view/readEvent.ts"
 import { findMismatch, type Requested } from "../settings/threadSettings.ts"
+import type { TurnTelemetry } from "../telemetry/turnTelemetry.ts"
 import { notApplied } from "../threads/keptSettings.ts"
 import type { ThreadUsages } from "../threads/threadUsage.ts"
 import { correctUsage } from "../views/correctView.ts"
@@ -136,6 +137,11 @@ export class TurnState implements NotificationListener {
   private onReject: ((error: AppServerError) => void) | undefined
   /** Whether the server has reported the settings of the thread since `turn/start` was sent. */
   hasSettings = false
+
+  /** The telemetry of the turn, if this program started it. */
+  telemetry: TurnTelemetry | undefined
+  /** Number of deltas that were coalesced for subscribers that have left, and at the end of the turn for all. */
+  coalesced = 0
 
   /** Called within the read batch in which the turn ends. */
   private readonly completeCallbacks: Array<() => void> = []
@@ -450,6 +456,8 @@ export class TurnState implements NotificationListener {
   }
 
   unsubscribe(subscription: Subscription<Protocol.TurnNotification>): void {
+    if (!this.subscribers.includes(subscription)) return
+    this.coalesced += subscription.coalesced
     this.subscribers = this.subscribers.filter((other) => other !== subscription)
   }
 
@@ -474,9 +482,13 @@ export class TurnState implements NotificationListener {
   }
 
   private apply(event: Protocol.TurnNotification, batch: ReadBatch): void {
-    if (this.isReleased && event.method !== "turn/started" && event.method !== "turn/completed") return
+    if (this.isReleased && event.method !== "turn/started" && event.method !== "turn/completed") {
+      this.telemetry?.onEvent(event)
+      return
+    }
     if (this.now !== undefined && !isRetry(event)) this.lastEventAt = this.now()
     if (this.isAfterGap(event) || this.isRepeated(event)) return
+    this.telemetry?.onEvent(event)
     this.buffer.push(event)
     for (const subscriber of this.subscribers) subscriber.offer(event, batch)
     this.live?.fold(event, batch)
@@ -544,7 +556,10 @@ export class TurnState implements NotificationListener {
       : Result.mapError(ended, this.withVersions)
     this.exit = exit
     if (this.turnId !== undefined) this.usage = this.usages.get(this.threadId, this.turnId)
-    for (const subscriber of this.subscribers) subscriber.close(toError(exit), batch)
+    for (const subscriber of this.subscribers) {
+      this.coalesced += subscriber.coalesced
+      subscriber.close(toError(exit), batch)
+    }
     this.subscribers = []
     this.live?.end(toError(exit), batch)
     this.unassigned = []
