@@ -34,6 +34,8 @@ export interface Plan {
   readonly socket?: "WebSocket" | "Unix socket"
   /** With `real`: the number of app-servers, as a pool. */
   readonly members?: number
+  /** Whether the program has a tracer, whose spans stay in memory until they end. */
+  readonly traced?: boolean
   /** With `real`: the binary, and whether the client waits only for the first response. */
   readonly binary?: string
   readonly first?: boolean

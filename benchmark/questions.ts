@@ -79,6 +79,8 @@ const tenThreads: Plan = { kind: "real", turns: 10, messages: 5 }
 const manyThreads: Plan = { kind: "real", turns: 32, messages: 3 }
 const fold: Plan = { kind: "fold", turns: 1, messages: 300_000 }
 const twentyTurns: Plan = { kind: "real", turns: 1, messages: 20 }
+/** 3,000 turns, a hundred at a time. */
+const shortTurns: Plan = { kind: "flood", turns: 100, messages: 100, rounds: 30, mode: "run" }
 const flood: Plan = { kind: "flood", turns: 1, messages: 300_000 }
 
 export const questions: ReadonlyArray<Question> = [
@@ -193,6 +195,19 @@ export const questions: ReadonlyArray<Question> = [
       one("effectCodex", "effect-codex, Unix socket", { ...twentyTurns, socket: "Unix socket" })
     ]
   },
+  ...([
+    ["turn", "A turn with one delta", shortTurns, shortTurns.turns * shortTurns.rounds!],
+    ["delta", "A delta", flood, flood.messages],
+    ["request", "A request", { kind: "flood", turns: 1, messages: 10_000, mode: "sequential" }, 10_000]
+  ] as const).map(([name, title, plan, count]): Question => ({
+    id: `traced-${name}`,
+    title: `${title}, without and with a tracer`,
+    figures: [micros(`CPU, µs per ${name}`, count)],
+    cases: [
+      one("effectCodex", "effect-codex, no tracer", plan),
+      one("effectCodex", "effect-codex, a tracer in memory", { ...plan, traced: true })
+    ]
+  })),
   {
     id: "pool",
     title: "Turns on the real binary, 32 threads × 3 turns at once, on a pool",

@@ -32,23 +32,25 @@ export const endOf = ({ status }: Tracer.Span): string =>
     ? "interrupted"
     : "error"
 
-/** Returns the lines of the trees of spans, without those that a predicate excludes, which have the place of their children. */
+export const parentOf = ({ parent }: Tracer.Span): Tracer.AnySpan | undefined => Option.getOrUndefined(parent)
+
+/** Returns the start and the end of a span. */
+export const times = ({ name, status }: Tracer.Span): readonly [start: bigint, end: bigint] => {
+  if (status._tag === "Started") throw new Error(`The span \`${name}\` has not ended`)
+  return [status.startTime, status.endTime]
+}
+
+/** Returns the lines of the trees below the spans with a name. The children of a span without a line are in its place. */
 export const toTree = (
   spans: ReadonlyArray<Tracer.NativeSpan>,
-  show: (span: Tracer.NativeSpan) => string | undefined = ({ name }) => name
+  show: (span: Tracer.NativeSpan) => string | undefined,
+  root: string
 ): ReadonlyArray<string> => {
-  const childrenOf = (parentId: string | undefined) =>
-    spans.filter((span) => {
-      const parent = Option.getOrUndefined(span.parent)
-      const known = parent !== undefined && spans.some(({ spanId }) => spanId === parent.spanId)
-        ? parent.spanId
-        : undefined
-      return known === parentId
-    })
   const lines = (span: Tracer.NativeSpan, depth: number): ReadonlyArray<string> => {
     const text = show(span)
-    const inner = childrenOf(span.spanId).flatMap((child) => lines(child, text === undefined ? depth : depth + 1))
+    const children = spans.filter((child) => parentOf(child)?.spanId === span.spanId)
+    const inner = children.flatMap((child) => lines(child, text === undefined ? depth : depth + 1))
     return text === undefined ? inner : [`${"  ".repeat(depth)}${text}`, ...inner]
   }
-  return childrenOf(undefined).flatMap((root) => lines(root, 0))
+  return spans.filter(({ name }) => name === root).flatMap((span) => lines(span, 0))
 }

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Approvals, AppServer, Codex, StdioTransport, Tool } from "effect-codex"
+import { Approvals, AppServer, Codex, CodexTelemetry, StdioTransport, Tool } from "effect-codex"
 import { Cassette, CodexEnvironment, ModelServer, TestCodex as Kit } from "effect-codex/testing"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -7,6 +7,7 @@ import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
@@ -32,9 +33,9 @@ const planted = {
 }
 
 describe("Private data", () => {
-  it.live(
-    "is in no log, span, error or argument of the process, and a key is in no recording",
-    () =>
+  it.live.each([false, true])(
+    "is in no log, metric, error or argument of the process, and in spans only where they capture contents: %s",
+    (captures) =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
         const environment = yield* CodexEnvironment.CodexEnvironment
@@ -54,6 +55,7 @@ describe("Private data", () => {
             return span
           }
         })
+        const registry: Metric.MetricRegistry = new Map()
         const errors: Array<unknown> = []
         let argv = ""
 
@@ -106,6 +108,8 @@ describe("Private data", () => {
             )
           ),
           Effect.withTracer(tracer),
+          Effect.provideService(CodexTelemetry.CaptureContent, captures),
+          Effect.provideService(Metric.MetricRegistry, registry),
           Effect.provide(Logger.layer([logger])),
           Effect.provideService(References.MinimumLogLevel, "All")
         )
@@ -129,11 +133,17 @@ describe("Private data", () => {
           spans: inspect(spans.map(shown), { depth: 10, maxArrayLength: null, maxStringLength: null }),
           // `TurnFailed` contains the items of the turn. Its message does not.
           errors: errors.map((error) => `${String(error)} ${Cause.pretty(Cause.fail(error))}`).join("\n"),
+          metrics: inspect([...registry.values()].map(({ hooks: _, ...metric }) => metric), { depth: 10 }),
           argv
         }
-        for (const [place, text] of Object.entries(output)) {
+        assert.isAbove(registry.size, 5)
+        const { spans: traced, ...others } = output
+        for (const [place, text] of Object.entries(captures ? others : output)) {
           for (const secret of [key, ...Object.values(planted)]) assert.notInclude(text, secret, place)
         }
+        // The key is in none, and the other texts show that the test would find them.
+        assert.notInclude(traced, key)
+        if (captures) { for (const text of Object.values(planted)) assert.include(traced, text) }
         for (const error of errors) assert.notInclude(JSON.stringify(error), key)
         assert.notInclude(recorded, key)
       }).pipe(Effect.provide(TestCodex.layerEnvironment())),

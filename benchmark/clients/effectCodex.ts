@@ -4,11 +4,13 @@ import * as NodeWS from "@effect/platform-node/NodeWS"
 import { AppServer, Codex, CodexPool, type Thread, TurnView } from "effect-codex"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import { existsSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { begin, end, heapMb, plan, server, Totals } from "../plan.ts"
@@ -127,8 +129,11 @@ const provided = plan.members === undefined
   ? Effect.provide(program, plan.socket === undefined ? layerProcess() : layerSocket)
   : Effect.provide(runTurns, CodexPool.layer({ size: plan.members, codex: layerProcess }))
 
+const tracer = Tracer.make({ span: (options) => new Tracer.NativeSpan(options) })
+
 // The measurement is the only output. The server may warn about its configuration.
 void Effect.runPromise(provided.pipe(
   Effect.provide(NodeServices.layer),
-  Effect.provide(Logger.layer([]))
+  Effect.provide(Logger.layer([])),
+  plan.traced === true ? Effect.withTracer(tracer) : identity
 ))

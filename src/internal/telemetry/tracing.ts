@@ -4,8 +4,11 @@ import type * as Fiber from "effect/Fiber"
 import * as Tracer from "effect/Tracer"
 
 /** Whether a program traces a fiber. The default tracer exports nothing, so spans for it would be wasted. */
-export const isTraced = ({ cache: { tracer, tracerEnabled } }: Fiber.Fiber<unknown, unknown>): boolean =>
-  tracerEnabled && tracer !== undefined && tracer !== Tracer.nativeTracer
+export const isTraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => {
+  const { tracer, tracerEnabled } = fiber.cache
+  return tracer !== undefined && tracer !== Tracer.nativeTracer && tracerEnabled &&
+    !fiber.getRef(Tracer.DisablePropagation)
+}
 
 const isId = (id: string, length: number): boolean => id.length === length && /^[0-9a-f]+$/.test(id) && !/^0+$/.test(id)
 

@@ -159,7 +159,8 @@ export const handleQuestions = Effect.fnUntraced(function*(
         name: `${Operation.RequestInput} elicitation`,
         attributes: { [Attribute.McpServer]: request.server }
       }
-      const answer = yield* telemetry.withSpan({ threadId, turnId, itemId: undefined }, span, handler(request))
+      const itemId = telemetry.find(request)?.findMcpCall(request.server)
+      const answer = yield* telemetry.withSpan({ threadId, turnId, itemId }, span, handler(request))
       return yield* checkElicitation(request, answer)
     })
   )

@@ -48,10 +48,12 @@ const toAttributes = (
 })
 
 /** Describes the input of a turn as the conventions do. Images and files are only named by their type. */
-const toInputMessages = (input: Protocol.TurnStartParams["input"]): string =>
+const toInputMessages = (input: Protocol.TurnStartParams["input"], redact: (text: string) => string): string =>
   JSON.stringify([{
     role: "user",
-    parts: input.map((part) => part.type === "text" ? { type: "text", content: part.text } : { type: part.type })
+    parts: input.map((part) =>
+      part.type === "text" ? { type: "text", content: redact(part.text) } : { type: part.type }
+    )
   }])
 
 export class SessionTelemetry {
@@ -103,7 +105,7 @@ export class SessionTelemetry {
     const attributes = () => ({
       ...toAttributes(this.server, threadId, used),
       ...(outputSchema == null ? {} : { [Attribute.OutputType]: "json" }),
-      ...(capture ? { [Attribute.InputMessages]: redact(toInputMessages(input)) } : {})
+      ...(capture ? { [Attribute.InputMessages]: toInputMessages(input, redact) } : {})
     })
     const span = (yield* Effect.withFiberSucceed(isTraced))
       ? yield* Effect.makeSpan(spanName, { kind: "client", attributes: attributes() })

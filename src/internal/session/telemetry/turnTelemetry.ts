@@ -20,6 +20,7 @@ import * as CodexMetrics from "../../../CodexMetrics.ts"
 import { agentName, Attribute, Event, Operation, providerName } from "../../../CodexTelemetry.ts"
 import type * as Protocol from "../../../Protocol.ts"
 import type * as Usage from "../../../Usage.ts"
+import { redactInJson } from "../../redact.ts"
 import { type ToolCall, toToolCall } from "./toolCall.ts"
 
 type Attributes = Readonly<Record<string, unknown>>
@@ -136,6 +137,12 @@ export class TurnTelemetry {
     const span = parent && this.makeSpan(name, parent, "client", this.now(), attributes)
     const { capture, context, redact } = this
     return new TurnTelemetry({ capture, context, model, redact, span, threadId })
+  }
+
+  /** Returns the item id of the last call in progress of an MCP server. Its forms do not name their call. */
+  findMcpCall(server: string): string | undefined {
+    const calls = [...this.open.values()].filter(({ call }) => call.attributes[Attribute.McpServer] === server)
+    return calls.at(-1)?.call.id
   }
 
   /** Returns the span of an item in progress. */
@@ -375,8 +382,7 @@ export class TurnTelemetry {
   }
 
   private content(value: unknown): string | undefined {
-    const json = JSON.stringify(value)
-    return json === undefined ? undefined : this.redact(json)
+    return value === undefined ? undefined : JSON.stringify(redactInJson(value, this.redact))
   }
 
   private now(): bigint {
