@@ -692,7 +692,7 @@ const onceIssue = ({ clientUserMessageId, onInterrupted }: OnceOptions): string 
 const runOnce = Effect.fn("Thread.runOnce")(
   function*(context: ThreadContext, key: string, input: Input.Input, options: AnyOptions & OnceOptions = {}) {
     const { session, thread } = context
-    yield* Effect.annotateCurrentSpan({ threadId: thread.id })
+    yield* Effect.annotateCurrentSpan(Attribute.ConversationId, thread.id)
     yield* requireOptions("turn/start", options)
     const issue = keyIssue(key) ?? onceIssue(options)
     if (issue !== undefined) return yield* invalidTurn(issue)

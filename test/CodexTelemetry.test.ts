@@ -5,6 +5,7 @@ import { CodexEnvironment, FakeAppServer, ModelServer } from "effect-codex/testi
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
@@ -15,6 +16,7 @@ import * as Http from "node:http"
 import { readFiles } from "../scripts/checks/source.ts"
 import { metricAttributes, page, render, sections, spans as documented, toKeys } from "../scripts/telemetry.ts"
 import * as Fake from "./FakeTransport.ts"
+import { findExamples, makeFolder } from "./repository.ts"
 import {
   commandRequest,
   emit,
@@ -62,10 +64,11 @@ const treeBelow = ({ spans }: Traces, name: string, show = ({ name }: Tracer.Nat
 
 /** Fails unless each span has the documented attributes, has ended, and lies within its parent. */
 const assertDocumented = ({ spans }: Traces, captures = false) => {
-  const requests = spans.filter((span) => attributesOf(span)[Attribute.RpcSystem] !== undefined)
   for (const span of spans) {
     const reference = documented.find(({ operation }) =>
-      requests.includes(span) ? operation === "{method}" : operation === span.name.split(" ")[0]
+      attributesOf(span)[Attribute.RpcSystem] !== undefined
+        ? operation === "{method}"
+        : operation === span.name.split(" ")[0]
     )
     if (reference === undefined) continue
     const keys = Object.keys(attributesOf(span))
@@ -646,8 +649,8 @@ describe("Metrics", () => {
       // Each metric has the documented attributes only, and none with a content.
       for (const { attributes = {}, id } of all) {
         const [name] = Object.entries(CodexMetrics).find(([, metric]) => metric.id === id)!
-        const allowed = ["unit", "team", ...toKeys(metricAttributes[name as keyof typeof metricAttributes])]
-        assert.deepStrictEqual(Object.keys(attributes).filter((key) => !allowed.includes(key)), [], id)
+        const allowed = new Set(["unit", "team", ...toKeys(metricAttributes[name as keyof typeof metricAttributes])])
+        assert.deepStrictEqual(Object.keys(attributes).filter((key) => !allowed.has(key)), [], id)
       }
     }).pipe(Effect.provide(TestCodex.layer()), Effect.provideService(Metric.MetricRegistry, new Map())))
 
@@ -710,4 +713,38 @@ describe("Page on observability", () => {
       assert.strictEqual(normalize(text), normalize(render(text, yield* sections)))
       for (const name of (yield* sections).keys()) assert.include(text, `<!-- ${name} -->`)
     }).pipe(Effect.provide(NodeServices.layer)))
+
+  it.effect("has programs that run", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* makeFolder
+      const text = (yield* readFiles([page], () => true)).get(page)!
+      const programs: Record<string, Effect.Effect<unknown, unknown, Codex.Codex>> = {}
+      for (const [index, code] of findExamples(text).entries()) {
+        const file = `${folder}/observability-${index}.ts`
+        yield* fs.writeFileString(file, code)
+        Object.assign(programs, yield* Effect.promise(() => import(file)))
+      }
+      const layer = Codex.layer.pipe(
+        Layer.provide(AppServer.layer()),
+        Layer.provide(FakeAppServer.layer(() => FakeAppServer.text("Hi")))
+      )
+      const run = (name: string) => Effect.provide(programs[name]!, layer)
+      assert.strictEqual(yield* run("traced"), "Hi")
+      assert.strictEqual(yield* run("countedForTeam"), 1)
+      const traces = makeTraces()
+      yield* Effect.withTracer(run("withContents"), traces.tracer)
+      const attributes = attributesOf(only(traces, "invoke_agent codex"))
+      assert.deepStrictEqual(JSON.parse(String(attributes[Attribute.InputMessages])), [
+        { role: "user", parts: [{ type: "text", content: "Hello" }] }
+      ])
+      assert.deepStrictEqual(JSON.parse(String(attributes[Attribute.OutputMessages])), [
+        { role: "assistant", parts: [{ type: "text", content: "Hi" }], finish_reason: "stop" }
+      ])
+      assertDocumented(traces, true)
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(NodeServices.layer),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    ))
 })

@@ -17,7 +17,6 @@ interface Programs {
   readonly limited: Effect.Effect<unknown, unknown, Codex.Codex>
   readonly server: Effect.Effect<string, unknown, Codex.Codex>
   readonly pirate: Effect.Effect<unknown, unknown, Codex.Codex>
-  readonly traced: Effect.Effect<unknown, unknown, Codex.Codex>
   readonly moved: Effect.Effect<unknown, unknown, Codex.Codex>
   readonly describe: (event: object) => unknown
   readonly respond: (input: string) => Promise<unknown>
@@ -76,8 +75,6 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Programs of the FAQ", (
         "viaOther",
         "Tenants",
         "describe",
-        "layerTelemetry",
-        "traced",
         "moved"
       ])
 
@@ -93,9 +90,6 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Programs of the FAQ", (
       yield* model.enqueue(ModelServer.text("Arr"))
       assert.strictEqual(yield* programs.pirate, "Arr")
       assert.include(JSON.stringify((yield* model.requests).at(-1)?.body), "Write like a pirate.")
-
-      yield* model.enqueue(ModelServer.text("Hello"))
-      assert.strictEqual(yield* programs.traced, "Hello")
 
       yield* model.enqueue(ModelServer.text("went on"))
       assert.strictEqual(yield* programs.moved, "went on")

@@ -133,7 +133,12 @@ describe("Private data", () => {
           spans: inspect(spans.map(shown), { depth: 10, maxArrayLength: null, maxStringLength: null }),
           // `TurnFailed` contains the items of the turn. Its message does not.
           errors: errors.map((error) => `${String(error)} ${Cause.pretty(Cause.fail(error))}`).join("\n"),
-          metrics: inspect([...registry.values()].map(({ hooks: _, ...metric }) => metric), { depth: 10 }),
+          metrics: inspect(
+            [...registry.values()].map(({ attributes, description, id }) => [id, description, attributes]),
+            {
+              depth: 10
+            }
+          ),
           argv
         }
         assert.isAbove(registry.size, 5)

@@ -68,8 +68,8 @@ const tokenEvents: Readonly<Record<string, string>> = {
   "item/reasoning/textDelta": "reasoning"
 }
 
-/** The last nanosecond of a millisecond. A handler may end in the millisecond in which its item completes. */
-const lastNanos = 999_999n
+/** The length of a millisecond. A handler may end within the millisecond in which its item completes. */
+const millisecond = 1_000_000n
 
 /** The types of items that are text of the model. A model may send a text without deltas. */
 const textTypes: ReadonlySet<unknown> = new Set(Object.values(tokenEvents))
@@ -300,7 +300,7 @@ export class TurnTelemetry {
     if (item.type === "collabAgentToolCall" && open.span !== undefined && item.tool !== "wait") {
       for (const agentId of item.receiverThreadIds) this.agents.set(agentId, open.span)
     }
-    this.endCall(open, call, this.serverTime(completedAtMs, open.startedAt, lastNanos), call.status)
+    this.endCall(open, call, this.serverTime(completedAtMs, open.startedAt, millisecond), call.status)
   }
 
   private endCall({ span, startedAt }: OpenCall, call: ToolCall, endedAt: bigint, status: string): void {
@@ -382,7 +382,13 @@ export class TurnTelemetry {
   }
 
   private content(value: unknown): string | undefined {
-    return value === undefined ? undefined : JSON.stringify(redactInJson(value, this.redact))
+    // JSON that is nested too deep cannot be encoded. The turn continues without it.
+    try {
+      const json = JSON.stringify(value)
+      return json === undefined ? undefined : JSON.stringify(redactInJson(JSON.parse(json), this.redact))
+    } catch {
+      return undefined
+    }
   }
 
   private now(): bigint {
@@ -394,10 +400,10 @@ export class TurnTelemetry {
   }
 
   /** Converts a time of the server. Its clock may differ, so the time is at least `least`, and not in the future. */
-  private serverTime(millis: number | null | undefined, least: bigint, nanos = 0n): bigint {
+  private serverTime(millis: number | null | undefined, least: bigint, added = 0n): bigint {
     const now = this.now()
     if (!Predicate.isNumber(millis) || !Number.isFinite(millis)) return now
-    const at = BigInt(Math.round(millis)) * 1_000_000n + nanos
+    const at = BigInt(Math.round(millis)) * millisecond + added
     return at > now ? now : at < least ? least : at
   }
 }
