@@ -435,12 +435,12 @@ layer(NodeServices.layer)("Cassette.replay", (it) => {
       assert.deepStrictEqual(yield* rest, [{ id: 1, result: "before" }, { id: 2, result: "after" }])
     }))
 
-  it.effect("matches other client info, redacted values and an empty turn id of an interrupt", () =>
+  it.effect("matches other client info, trace contexts, redacted values and an empty turn id of an interrupt", () =>
     Effect.gen(function*() {
       const { rest, send } = yield* replayLines([
         client(request(1, "initialize", { clientInfo: { name: "old", version: "0.0.1" }, capabilities: null })),
         client(request(2, "account/login/start", { type: "apiKey", apiKey: "<redacted>" })),
-        client(turnStart(3, "t", "my name is <redacted>, hello")),
+        client({ ...Object(turnStart(3, "t", "my name is <redacted>, hello")), trace: { traceparent: "00-1-2-01" } }),
         client(request(4, "turn/interrupt", { threadId: "t", turnId: "turn-1" })),
         server(notification("end"))
       ])

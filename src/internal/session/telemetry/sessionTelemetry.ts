@@ -220,15 +220,17 @@ export class SessionTelemetry {
       attributes: toAttributes(this.server, threadId, model)
     })
     this.setTurnId(turn, turnId)
+    // A closed connection calls the listener at once.
+    let stop: (() => void) | undefined
     const end = (exit: Result.Result<Protocol.Turn, AppServerError>) => {
-      stop()
+      stop?.()
       this.agentTurns.delete(lose)
       turn.end(exit, { usage: this.usages.get(threadId, turnId), coalesced: 0, isJoined: false })
       this.remove(turn)
     }
     const lose = (error: AppServerError) => end(Result.fail(error))
     this.agentTurns.add(lose)
-    const stop = this.server.addThreadListener(threadId, {
+    stop = this.server.addThreadListener(threadId, {
       onNotification: (event, id) => {
         if (id !== turnId) return
         turn.onEvent(event as Protocol.TurnNotification)

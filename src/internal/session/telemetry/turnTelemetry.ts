@@ -61,18 +61,18 @@ export interface End {
 }
 
 /** The text deltas that are tokens of the model, with the type of their item. */
-const tokenEvents: Readonly<Record<string, string>> = {
-  "item/agentMessage/delta": "agentMessage",
-  "item/plan/delta": "plan",
-  "item/reasoning/summaryTextDelta": "reasoning",
-  "item/reasoning/textDelta": "reasoning"
-}
+const tokenEvents: ReadonlyMap<string, string> = new Map([
+  ["item/agentMessage/delta", "agentMessage"],
+  ["item/plan/delta", "plan"],
+  ["item/reasoning/summaryTextDelta", "reasoning"],
+  ["item/reasoning/textDelta", "reasoning"]
+])
 
 /** The length of a millisecond. A handler may end within the millisecond in which its item completes. */
 const millisecond = 1_000_000n
 
 /** The types of items that are text of the model. A model may send a text without deltas. */
-const textTypes: ReadonlySet<unknown> = new Set(Object.values(tokenEvents))
+const textTypes: ReadonlySet<unknown> = new Set(tokenEvents.values())
 
 const toSeconds = (nanos: bigint): number => Number(nanos) / 1e9
 
@@ -200,9 +200,11 @@ export class TurnTelemetry {
         return
       case "malformed":
         return
-      default:
-        if (event.method in tokenEvents) this.addToken(tokenEvents[event.method]!)
+      default: {
+        const itemType = tokenEvents.get(event.method)
+        if (itemType !== undefined) this.addToken(itemType)
         else if ((event.method as string) === "effect-codex/restarted") this.event(Event.Reconnected)
+      }
     }
   }
 

@@ -66,10 +66,10 @@ const isRequest = ({ message }: ExpectedMessage): boolean =>
 /** Names a recorded message for a person. */
 export const describe = ({ kind, line }: ExpectedMessage): string => `${kind} (line ${line})`
 
-/** The part of a message that is compared: without request ids and without the client's name. */
+/** The part of a message that is compared: without request ids, trace contexts and the client's name. */
 export const toComparable = (message: Schema.Json): Schema.Json => {
   if (!isJsonObject(message) || message["method"] === undefined) return message
-  const { id: _id, ...rest } = message
+  const { id: _id, trace: _trace, ...rest } = message
   if (message["method"] !== "initialize" || !isJsonObject(message["params"])) return rest
   const { clientInfo: _clientInfo, ...params } = message["params"]
   return { ...rest, params }
