@@ -564,6 +564,33 @@ describe("Turn without events of its tools", () => {
       }).pipe(Effect.provide(layerFake()), Effect.withTracer(traces.tracer))
     }))
 
+  it.effect("completes also with a tracer whose spans throw", () =>
+    Effect.suspend(() => {
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          if (options.name !== "invoke_agent codex") return span
+          return Object.assign(span, {
+            attribute: (key: string) => {
+              if (key.startsWith("codex.")) throw new Error("no attribute")
+            },
+            end: () => {
+              throw new Error("no end")
+            },
+            event: () => {
+              throw new Error("no event")
+            }
+          })
+        }
+      })
+      return Effect.gen(function*() {
+        const thread = yield* openThread("t")
+        const fiber = yield* startTurn(thread.run("go"), "u")
+        yield* emit(Fake.turnStarted("t", "u"), Fake.delta("t", "u", "m", "Hi"), Fake.turnCompleted("t", "u"))
+        assert.strictEqual((yield* Fiber.join(fiber)).status, "completed")
+      }).pipe(Effect.provide(layerFake()), Effect.withTracer(tracer))
+    }))
+
   it.effect("uses the tracer of the caller, if the connection has none", () =>
     Effect.suspend(() => {
       const traces = makeTraces()

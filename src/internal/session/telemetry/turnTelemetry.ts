@@ -80,6 +80,15 @@ const toSeconds = (nanos: bigint): number => Number(nanos) / 1e9
 const errorName = (info: Protocol.CodexErrorInfo | null | undefined): string =>
   Predicate.isString(info) ? info : Predicate.isObject(info) ? Object.keys(info)[0] ?? "TurnFailed" : "TurnFailed"
 
+/** Runs code of the program's tracer. If the tracer throws, the turn continues without this part of its trace. */
+const ignoreThrow = (run: () => void): void => {
+  try {
+    run()
+  } catch {
+    // The read batch has no fiber that could fail.
+  }
+}
+
 export class TurnTelemetry {
   readonly threadId: string
   readonly span: Tracer.Span | undefined
@@ -115,7 +124,7 @@ export class TurnTelemetry {
   /** Sets the turn id, when the server has named the turn. */
   setTurnId(turnId: string): void {
     this.turnId = turnId
-    this.span?.attribute(Attribute.TurnId, turnId)
+    ignoreThrow(() => this.span?.attribute(Attribute.TurnId, turnId))
   }
 
   /** Returns the span below which the work for an item belongs: that of the item, or that of the turn. */
@@ -186,7 +195,10 @@ export class TurnTelemetry {
 
   /** Called with each event of the turn, and with the first delta of each text. */
   onEvent(event: Protocol.TurnNotification): void {
-    if (this.hasEnded) return
+    if (!this.hasEnded) ignoreThrow(() => this.fold(event))
+  }
+
+  private fold(event: Protocol.TurnNotification): void {
     switch (event.method) {
       case "item/started":
         this.start(toToolCall(event.params.item, false), event.params.startedAtMs)
@@ -210,6 +222,10 @@ export class TurnTelemetry {
 
   /** Ends the span, and updates the metrics. Calls of tools in progress end unfinished. */
   end(exit: Result.Result<Protocol.Turn, AppServerError>, end: End): void {
+    ignoreThrow(() => this.endWith(exit, end))
+  }
+
+  private endWith(exit: Result.Result<Protocol.Turn, AppServerError>, end: End): void {
     const usage = end.isJoined ? undefined : end.usage
     if (usage !== undefined) this.annotateUsage(usage.turn)
     if (Result.isFailure(exit)) {
@@ -225,6 +241,10 @@ export class TurnTelemetry {
 
   /** Ends the span of a turn that was not started, or whose options do not hold. */
   fail(cause: Cause.Cause<AppServerError>): void {
+    ignoreThrow(() => this.failWith(cause))
+  }
+
+  private failWith(cause: Cause.Cause<AppServerError>): void {
     const end: End = { usage: undefined, coalesced: 0, isJoined: false }
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
     if (error === undefined && Cause.hasInterrupts(cause)) {
