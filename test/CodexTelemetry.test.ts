@@ -13,6 +13,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as Http from "node:http"
+import { inspect } from "node:util"
 import { readFiles } from "../scripts/checks/source.ts"
 import { metricAttributes, page, render, sections, spans as documented, toKeys } from "../scripts/telemetry.ts"
 import * as Fake from "./FakeTransport.ts"
@@ -20,7 +21,9 @@ import { findExamples, makeFolder } from "./repository.ts"
 import {
   commandRequest,
   emit,
+  end,
   interruptTurn,
+  killed,
   layer as layerFake,
   openThread,
   receive,
@@ -561,6 +564,69 @@ describe("Turn without events of its tools", () => {
         ])
         assert.isUndefined(parentOf(only(traces, "request_approval command")))
         assert.isFalse(traces.spans.some(({ name }) => name === "invoke_agent codex"))
+      }).pipe(Effect.provide(layerFake()), Effect.withTracer(traces.tracer))
+    }))
+
+  it.effect("has sub-agents of sub-agents below their calls, and ends their turns with the connection", () =>
+    Effect.suspend(() => {
+      const traces = makeTraces()
+      const spawn = (
+        method: "item/started" | "item/completed",
+        threadId: string,
+        turnId: string,
+        agentId?: string
+      ) => ({
+        method,
+        params: {
+          threadId,
+          turnId,
+          item: {
+            type: "collabAgentToolCall",
+            id: `spawn in ${threadId}`,
+            tool: "spawnAgent",
+            status: method === "item/started" ? "inProgress" : "completed",
+            senderThreadId: threadId,
+            receiverThreadIds: agentId === undefined ? [] : [agentId],
+            prompt: "PLANTED",
+            agentsStates: {}
+          }
+        }
+      })
+      return Effect.gen(function*() {
+        const thread = yield* openThread("t")
+        const fiber = yield* startTurn(thread.run("go"), "u")
+        yield* emit(
+          Fake.turnStarted("t", "u"),
+          spawn("item/started", "t", "u"),
+          // The sub-agent starts before its call names it.
+          Fake.subAgentStarted("a", "u-a", "u"),
+          spawn("item/completed", "t", "u", "a"),
+          spawn("item/started", "a", "u-a"),
+          spawn("item/completed", "a", "u-a", "b"),
+          Fake.subAgentStarted("b", "u-b", "u"),
+          Fake.turnCompleted("b", "u-b", "failed", { error: { message: "PLANTED", codexErrorInfo: "other" } })
+        )
+        yield* end(killed)
+        yield* Fiber.await(fiber)
+        assert.deepStrictEqual(
+          treeBelow(traces, "invoke_agent codex", (span) => `${span.name} ${endOf(span)}`).slice(0, 6),
+          [
+            "invoke_agent codex error",
+            "  turn/start ok",
+            "  execute_tool spawnAgent ok",
+            "    invoke_agent codex error",
+            "      execute_tool spawnAgent ok",
+            "        invoke_agent codex error"
+          ]
+        )
+        const turns = traces.spans.filter(({ name }) => name === "invoke_agent codex").map(attributesOf)
+        assert.deepStrictEqual(turns.map((attributes) => attributes[Attribute.ErrorType]), [
+          "ConnectionClosed",
+          "ConnectionClosed",
+          "other"
+        ])
+        assertDocumented(traces)
+        assert.notInclude(inspect(traces.spans, { depth: 12 }), "PLANTED")
       }).pipe(Effect.provide(layerFake()), Effect.withTracer(traces.tracer))
     }))
 
