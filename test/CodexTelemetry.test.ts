@@ -11,6 +11,7 @@ import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import * as Http from "node:http"
 import { inspect } from "node:util"
@@ -627,6 +628,29 @@ describe("Turn without events of its tools", () => {
         ])
         assertDocumented(traces)
         assert.notInclude(inspect(traces.spans, { depth: 12 }), "PLANTED")
+      }).pipe(Effect.provide(layerFake()), Effect.withTracer(traces.tracer))
+    }))
+
+  it.effect("has no spans of tools that ended before the program joined the turn", () =>
+    Effect.suspend(() => {
+      const traces = makeTraces()
+      const completed = (id: string, completedAtMs: number) => ({
+        method: "item/completed" as const,
+        params: { threadId: "t", turnId: "u", item: { type: "sleep", id, durationMs: 5 }, completedAtMs }
+      })
+      return Effect.gen(function*() {
+        yield* TestClock.setTime(10_000)
+        const thread = yield* openThread("t")
+        const fiber = yield* startTurn(thread.run("go"), "u")
+        yield* emit(
+          Fake.turnStarted("t", "u"),
+          completed("before", 9000),
+          completed("after", 10_000),
+          Fake.turnCompleted("t", "u")
+        )
+        yield* Fiber.join(fiber)
+        const tools = traces.spans.filter(({ name }) => name === "execute_tool sleep").map(attributesOf)
+        assert.deepStrictEqual(tools.map((attributes) => attributes[Attribute.ToolCallId]), ["after"])
       }).pipe(Effect.provide(layerFake()), Effect.withTracer(traces.tracer))
     }))
 

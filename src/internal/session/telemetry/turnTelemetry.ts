@@ -74,6 +74,8 @@ const millisecond = 1_000_000n
 /** The types of items that are text of the model. A model may send a text without deltas. */
 const textTypes: ReadonlySet<unknown> = new Set(tokenEvents.values())
 
+const toNanos = (millis: number): bigint => BigInt(Math.round(millis)) * millisecond
+
 const toSeconds = (nanos: bigint): number => Number(nanos) / 1e9
 
 /** Returns the name of the reason why a turn failed. */
@@ -313,6 +315,8 @@ export class TurnTelemetry {
     if (this.capture && item.type === "agentMessage") this.messages.push(item.text)
     const call = toToolCall(item, true)
     if (call === undefined || this.ended.has(call.id)) return
+    // A turn that this program joined has earlier calls, which are replayed.
+    if (!this.open.has(call.id) && this.isBefore(completedAtMs)) return
     // The start may be lost with a connection.
     const startedAtMs = "startedAtMs" in item ? item.startedAtMs as number | null | undefined : undefined
     const open = this.open.get(call.id) ?? this.start(call, startedAtMs ?? completedAtMs)
@@ -421,11 +425,16 @@ export class TurnTelemetry {
     return Context.get(this.context, References.TracerTimingEnabled) ? at : 0n
   }
 
+  /** Whether a time of the server is before the start of the telemetry. */
+  private isBefore(millis: number | null | undefined): boolean {
+    return Predicate.isNumber(millis) && Number.isFinite(millis) && toNanos(millis) + millisecond < this.startedAt
+  }
+
   /** Converts a time of the server. Its clock may differ, so the time is at least `least`, and not in the future. */
   private serverTime(millis: number | null | undefined, least: bigint, added = 0n): bigint {
     const now = this.now()
     if (!Predicate.isNumber(millis) || !Number.isFinite(millis)) return now
-    const at = BigInt(Math.round(millis)) * millisecond + added
+    const at = toNanos(millis) + added
     return at > now ? now : at < least ? least : at
   }
 }
