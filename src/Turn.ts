@@ -541,8 +541,12 @@ interface OpenMessage {
   text: string
 }
 
-/** Folds the events of a turn to events of its messages. One message is open at a time. */
-class Messages {
+/**
+ * Folds the events of a turn to events of its messages. One message is open at a time.
+ *
+ * @internal
+ */
+export class Messages {
   private open: OpenMessage | undefined
   /** Retracted messages, which may still complete. */
   private readonly retracted = new Set<string>()

@@ -3,6 +3,8 @@
  *
  * @since 0.1.0
  */
+export * as CodexLanguageModel from "./ai/CodexLanguageModel.ts"
 export * as CodexMcpServer from "./ai/CodexMcpServer.ts"
+export * as CodexTool from "./ai/CodexTool.ts"
 export * as CodexToolkit from "./ai/CodexToolkit.ts"
 export * as McpToolkit from "./ai/McpToolkit.ts"

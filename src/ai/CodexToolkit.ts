@@ -28,17 +28,16 @@
  *
  * @since 0.1.0
  */
-import type * as Prompt from "effect/ai/Prompt"
 import * as AiTool from "effect/ai/Tool"
 import type * as AiToolkit from "effect/ai/Toolkit"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Base64 from "effect/encoding/Base64"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { type AppServerError, InvalidRequest, make as appServerError } from "../AppServerError.ts"
 import { callTool, failed, type Toolkit, type ToolOutput } from "../internal/ai/callTool.ts"
+import { toContent } from "../internal/ai/toolContent.ts"
 import { handlerContext, provideHandlerContext } from "../internal/handlers/handlerContext.ts"
 import { assertOptions, duration, func, type Kinds } from "../internal/options.ts"
 import { ownFields } from "../internal/tools/ownFields.ts"
@@ -66,20 +65,6 @@ export interface Options<R> {
 }
 
 const kinds: Kinds<Options<unknown>> = { timeout: duration, approve: func }
-
-const toUrl = ({ data, mediaType }: Prompt.FilePart): string =>
-  data instanceof URL
-    ? data.href
-    : typeof data === "string" && /^[a-z][a-z0-9+.-]*:/i.test(data)
-    ? data
-    : `data:${mediaType};base64,${typeof data === "string" ? data : Base64.encode(data)}`
-
-const toContent = (part: Prompt.ToolModelOutputPart): Tool.Content => {
-  if (part.type === "text") return Tool.text(part.text)
-  if (part.mediaType.startsWith("image/")) return Tool.image(toUrl(part))
-  if (part.mediaType.startsWith("audio/")) return Tool.audio(toUrl(part))
-  return Tool.text(`[${part.mediaType}${part.fileName === undefined ? "" : ` ${part.fileName}`} omitted]`)
-}
 
 const toResult = ({ content, success }: ToolOutput): Tool.Result => ({ success, content: content.map(toContent) })
 

@@ -30,6 +30,8 @@ export interface OutputCodec<out A, out RD = never, out RE = never> {
   readonly jsonSchema: JsonSchema.JsonSchema
   /** Decodes the text of a response. Fails with all issues. */
   readonly decode: (text: string) => Effect.Effect<A, OutputIssue, RD>
+  /** Decodes the JSON of a response, as `decode` does. */
+  readonly decodeJson: (json: unknown) => Effect.Effect<A, OutputIssue, RD>
   /** Encodes a value as the text that a model would write. */
   readonly encode: (value: unknown) => Effect.Effect<string, Schema.SchemaError, RE>
   /** Converts JSON that is still incomplete to the JSON of the caller's schema. Never throws. */
@@ -42,15 +44,19 @@ const wrapperField = "value"
 const isStruct = (ast: SchemaAST.AST): boolean =>
   ast._tag === "Suspend" ? isStruct(ast.thunk()) : ast._tag === "Objects" && ast.indexSignatures.length === 0
 
-const refuse = (path: ReadonlyArray<PropertyKey>, problem: string): AppServerError => {
-  const part = path.length === 0 ? "`output`" : `\`${showPath(path)}\` of \`output\``
-  return new AppServerError({
-    reason: new InvalidRequest({
-      method: "turn/start",
-      description: `${part} has no strict JSON Schema: ${problem}`
-    })
-  })
+/** A schema that strict JSON Schema cannot express. */
+export class Refusal extends Data.TaggedError("Refusal")<{
+  readonly path: ReadonlyArray<PropertyKey>
+  readonly problem: string
+}> {
+  /** Describes the problem, with the name of the option that has the schema. */
+  describe(option: string): string {
+    const part = this.path.length === 0 ? `\`${option}\`` : `\`${showPath(this.path)}\` of \`${option}\``
+    return `${part} has no strict JSON Schema: ${this.problem}`
+  }
 }
+
+const refuse = (path: ReadonlyArray<PropertyKey>, problem: string): Refusal => new Refusal({ path, problem })
 
 const allErrors: SchemaAST.ParseOptions = { errors: "all" }
 
@@ -88,17 +94,13 @@ const parse = (text: string): Result.Result<unknown, OutputIssue> =>
   Result.try({
     try: (): unknown => JSON.parse(text),
     catch: () => rootIssue("notJson", text.trim() === "" ? "The response is empty" : "The response is not JSON")
-  }).pipe(
-    Result.filterOrFail(
-      (json) => !isTooDeep(json),
-      () => rootIssue("invalid", `The response is nested deeper than \`${maxNesting}\` levels`)
-    )
-  )
+  })
 
 /** Only typed output needs this module of Effect. */
 const loadStructuredOutput = Effect.promise(() => import("effect/ai/OpenAiStructuredOutput"))
 
-type ToCodec = Effect.Success<typeof loadStructuredOutput>["toCodecOpenAI"]
+/** `toCodecOpenAI` of `effect/ai`. */
+export type ToCodec = Effect.Success<typeof loadStructuredOutput>["toCodecOpenAI"]
 
 interface Compiled {
   /** Decodes what travels to JSON of the schema. */
@@ -109,11 +111,10 @@ interface Compiled {
   readonly jsonSchema: JsonSchema.JsonSchema
 }
 
-const notEncodable = (cause: unknown): AppServerError =>
-  refuse([], `${String(cause)}. Use a schema that JSON can encode`)
+const notEncodable = (cause: unknown): Refusal => refuse([], `${String(cause)}. Use a schema that JSON can encode`)
 
 /** The schema of what travels, or the refusal of a schema that strict JSON Schema cannot express. */
-const compile = (jsonCodec: Schema.Constraint, toCodec: ToCodec): Result.Result<Compiled, AppServerError> =>
+const compile = (jsonCodec: Schema.Constraint, toCodec: ToCodec): Result.Result<Compiled, Refusal> =>
   Result.gen(function*() {
     const { ast, inexpressible: [inexpressible] } = yield* Result.try({
       try: () => encodedSchema(jsonCodec.ast),
@@ -150,8 +151,11 @@ const makeCodec = <A, E, RD, RE>(
   const encodeWire = Schema.encodeUnknownEffect(wireCodec)
   const fromWire = makeFromWire(json.ast)
 
-  const decode = Effect.fnUntraced(function*(text: string) {
-    const sent = withOwnFields(yield* Effect.fromResult(parse(text)))
+  const decodeSent = Effect.fnUntraced(function*(json: unknown) {
+    if (isTooDeep(json)) {
+      return yield* rootIssue("invalid", `The response is nested deeper than \`${maxNesting}\` levels`)
+    }
+    const sent = withOwnFields(json)
     const strict = decodeWire(sent)
     if (Result.isSuccess(strict)) {
       return yield* decodeJson(unwrap(strict.success)).pipe(
@@ -176,7 +180,8 @@ const makeCodec = <A, E, RD, RE>(
 
   return {
     jsonSchema,
-    decode,
+    decode: (text) => Effect.flatMap(Effect.fromResult(parse(text)), decodeSent),
+    decodeJson: decodeSent,
     encode: (value) =>
       encodeJson(value).pipe(
         Effect.flatMap((encoded) => encodeWire(isWrapped ? { [wrapperField]: encoded } : encoded)),
@@ -195,14 +200,33 @@ const codecs = new WeakMap<SchemaAST.AST, unknown>()
  *
  * A schema that is not a struct travels in a field of an object. The field shows neither in values nor in paths.
  */
+export const compileOutput = <A, E, RD, RE>(
+  schema: Schema.ConstraintCodec<A, E, RD, RE>,
+  toCodec: ToCodec
+): Result.Result<OutputCodec<A, RD, RE>, Refusal> => {
+  const known = codecs.get(schema.ast)
+  if (known !== undefined) return Result.succeed(known as OutputCodec<A, RD, RE>)
+  return Result.try({ try: () => Schema.toCodecJson(schema), catch: notEncodable }).pipe(
+    Result.flatMap((jsonCodec) =>
+      Result.map(compile(jsonCodec, toCodec), (compiled) => {
+        const codec = makeCodec(jsonCodec, compiled)
+        codecs.set(schema.ast, codec)
+        return codec
+      })
+    )
+  )
+}
+
+/** Loads the module of Effect that {@link compileOutput} needs, and makes the codec. */
 export const makeOutputCodec = Effect.fnUntraced(function*<A, E, RD, RE>(
   schema: Schema.ConstraintCodec<A, E, RD, RE>
 ): Effect.fn.Return<OutputCodec<A, RD, RE>, AppServerError> {
-  const known = codecs.get(schema.ast)
-  if (known !== undefined) return known as OutputCodec<A, RD, RE>
   const { toCodecOpenAI } = yield* loadStructuredOutput
-  const jsonCodec = yield* Effect.try({ try: () => Schema.toCodecJson(schema), catch: notEncodable })
-  const codec = makeCodec(jsonCodec, yield* Effect.fromResult(compile(jsonCodec, toCodecOpenAI)))
-  codecs.set(schema.ast, codec)
-  return codec
+  return yield* Effect.mapError(
+    Effect.fromResult(compileOutput(schema, toCodecOpenAI)),
+    (refusal) =>
+      new AppServerError({
+        reason: new InvalidRequest({ method: "turn/start", description: refusal.describe("output") })
+      })
+  )
 })
