@@ -670,7 +670,13 @@ export const toolCall = (
     const callId = turn.newId("call")
     const namespace = options?.namespace ?? null
     const item = { type: "dynamicToolCall", id: callId, tool, namespace, arguments: args }
+    yield* turn.notify("rawResponseItem/completed", {
+      item: { type: "function_call", call_id: callId, name: tool, arguments: JSON.stringify(args) }
+    })
     yield* itemStarted({ ...item, status: "inProgress" })
+    // Calls that a script makes at the same time belong to one response of the model.
+    yield* Effect.yieldNow
+    yield* turn.notify("rawResponse/completed", { responseId: callId, usage: null })
     const response = yield* turn.request("item/tool/call", { callId, tool, namespace, arguments: args }).pipe(
       Effect.tapError(({ reason }) =>
         itemCompleted({

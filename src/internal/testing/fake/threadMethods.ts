@@ -108,6 +108,11 @@ export const fileMethods = ({ clients, events, store }: Fake) =>
       thread.stored = true
       return { result: {}, after: clients.notify("thread/name/updated", { threadId, threadName: name }) }
     }),
+    "thread/inject_items": Effect.fnUntraced(function*(params) {
+      const thread = yield* store.getLoaded(params)
+      if (!thread.ephemeral) thread.stored = true
+      return { result: {} }
+    }),
     "thread/archive": Effect.fnUntraced(function*({ threadId }) {
       const thread = store.find(threadId)
       if (thread === undefined || thread.ephemeral || thread.archived) {

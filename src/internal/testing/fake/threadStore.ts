@@ -72,6 +72,8 @@ export interface StoredThread {
   readonly forkedFromId: string | null
   readonly parent: Parent | undefined
   readonly ephemeral: boolean
+  /** Whether the client receives the raw items of the model. Only a new thread can have them. */
+  readonly rawEvents: boolean
   readonly createdAt: number
   updatedAt: number
   name: string | null
@@ -100,6 +102,17 @@ export const toSeconds = (millis: number): number => Math.floor(millis / 1000)
 
 type NewThread = Pick<StoredThread, "settings"> & Partial<StoredThread>
 
+type CopyParams = Pick<Protocol.ThreadForkParams, "lastTurnId">
+
+type RawParams = Pick<Protocol.ThreadStartParams, "experimentalRawEvents">
+
+/** Returns the turns that a fork copies. */
+const turnsUntil = (source: StoredThread | undefined, lastTurnId: string | null | undefined) => {
+  const turns = source?.turns ?? []
+  const last = turns.findIndex(({ id }) => id === lastTurnId)
+  return last < 0 ? turns : turns.slice(0, last + 1)
+}
+
 export const makeThreadStore = (threadIds = "thread") => {
   const threads = new Map<string, StoredThread>()
   let lastId = 0
@@ -112,6 +125,7 @@ export const makeThreadStore = (threadIds = "thread") => {
         forkedFromId: null,
         parent: undefined,
         ephemeral: false,
+        rawEvents: false,
         createdAt: toSeconds(now),
         updatedAt: toSeconds(now),
         name: null,
@@ -161,18 +175,19 @@ export const makeThreadStore = (threadIds = "thread") => {
     },
 
     /** Creates a thread, as a copy of `source` if it is a fork. */
-    create: Effect.fnUntraced(function*(params: OpenParams, source?: StoredThread) {
+    create: Effect.fnUntraced(function*(params: OpenParams & CopyParams & RawParams, source?: StoredThread) {
       const method = source === undefined ? "thread/start" : "thread/fork"
       return yield* add({
         forkedFromId: source?.id ?? null,
         ephemeral: params.ephemeral ?? false,
+        rawEvents: params.experimentalRawEvents ?? false,
         name: source?.name ?? null,
         preview: source?.preview ?? "",
         stored: source !== undefined && params.ephemeral !== true,
         settings: openSettings(method, params, yield* readConfig(params), source?.settings),
         usage: source?.usage,
         usageTurnId: source?.usageTurnId,
-        turns: source?.turns.map((turn) => ({ ...turn, items: turn.items.slice() })) ?? []
+        turns: turnsUntil(source, params.lastTurnId).map((turn) => ({ ...turn, items: turn.items.slice() }))
       })
     }),
 

@@ -192,7 +192,8 @@ export const makeTurnContext = (
       Effect.map(({ input }) => input)
     ),
     emit: reports.notify,
-    notify: reports.notify,
+    notify: (method, params) =>
+      method.startsWith("rawResponse") && !thread.rawEvents ? Effect.void : reports.notify(method, params),
     request: sendRequest,
     ask: sendRequest,
     rateLimits: (limit) => limits.report(limit, thread.id),
