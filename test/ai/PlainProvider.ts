@@ -100,7 +100,9 @@ const toInput = (options: LanguageModel.ProviderOptions): ReadonlyArray<object> 
         return [{
           type: "message",
           role: "user",
-          content: message.content.flatMap((part) => part.type === "text" ? [{ type: "input_text", text: part.text }] : [])
+          content: message.content.flatMap((part) =>
+            part.type === "text" ? [{ type: "input_text", text: part.text }] : []
+          )
         }]
       case "assistant":
         return message.content.flatMap((part): ReadonlyArray<object> =>
@@ -134,7 +136,9 @@ const make = Effect.gen(function*() {
           parameters: AiTool.getJsonSchema(tool)
         })),
         text: options.responseFormat.type === "json"
-          ? { format: { type: "json_schema", schema: toCodecOpenAI(options.responseFormat.schema as never).jsonSchema } }
+          ? {
+            format: { type: "json_schema", schema: toCodecOpenAI(options.responseFormat.schema as never).jsonSchema }
+          }
           : undefined
       })
       const response = yield* client.execute(request)

@@ -48,7 +48,11 @@ const normalize = (parts: ReadonlyArray<Response.AnyPart>): ReadonlyArray<object
   })
 }
 
-type Program = Effect.Effect<ReadonlyArray<Response.AnyPart>, unknown, LanguageModel.LanguageModel | Layer.Success<typeof handlers>>
+type Program = Effect.Effect<
+  ReadonlyArray<Response.AnyPart>,
+  unknown,
+  LanguageModel.LanguageModel | Layer.Success<typeof handlers>
+>
 
 const text = (options: { readonly prompt: Prompt.RawInput }) =>
   Effect.map(LanguageModel.generateText(options), ({ content }) => content)

@@ -61,9 +61,11 @@ export class ResponseParts {
   private readonly running = new Map<string, ProviderCall>()
   /** The ids of all calls of the program's tools in this turn. */
   private readonly seen = new Set<string>()
-  /** The calls of this response that are parts, and all that the model has made, as far as they are known. */
+  /** The calls of this response, and all that the model has made, in its order and as far as they are known. */
   private readonly calls = new Set<string>()
   private readonly expected = new Set<string>()
+  /** Calls that wait for earlier ones, because the server starts parallel calls in any order. */
+  private readonly early = new Map<string, Part>()
   private hasRawEvents = false
   private isRequestComplete = false
   private tokens: Usage.Tokens | undefined
@@ -120,12 +122,14 @@ export class ResponseParts {
   /** Ends a response whose tool calls the program runs. */
   finishWithCalls(): Parts {
     const { tokens } = this
+    const early = [...this.early.values()]
     if (tokens !== undefined) this.reported = Usage.add(this.reported, tokens)
     this.tokens = undefined
     this.calls.clear()
+    this.early.clear()
     this.expected.clear()
     this.isRequestComplete = false
-    return [...this.closeTexts(), finish("tool-calls", tokens)]
+    return [...this.closeTexts(), ...early, finish("tool-calls", tokens)]
   }
 
   /** Ends the last response of the turn. */
@@ -216,16 +220,32 @@ export class ResponseParts {
   }
 
   private onCall(item: Extract<Protocol.ThreadItem, { readonly type: "dynamicToolCall" }>): Parts {
+    const { id } = item
     const tool = this.offer.tools.find(({ name }) => name === item.tool)
-    if (this.seen.has(item.id)) return []
-    this.seen.add(item.id)
+    if (this.seen.has(id)) return []
+    this.seen.add(id)
     if (tool === undefined || !this.offer.allowed.has(tool.name)) {
-      this.refuse(item.id)
-      return []
+      this.refuse(id)
+      return this.takeEarly()
     }
-    this.calls.add(item.id)
+    this.calls.add(id)
     const params = ownFields(AiTool.getJsonSchema(tool))(item.arguments)
-    return [{ type: "tool-call", id: item.id, name: tool.name, params }]
+    const part: Part = { type: "tool-call", id, name: tool.name, params }
+    if (!this.expected.has(id)) return [part]
+    this.early.set(id, part)
+    return this.takeEarly()
+  }
+
+  /** Returns the calls before which no other one is expected. */
+  private takeEarly(): Parts {
+    const parts: Array<Part> = []
+    for (const id of this.expected) {
+      if (!this.seen.has(id)) break
+      const part = this.early.get(id)
+      this.early.delete(id)
+      if (part !== undefined) parts.push(part)
+    }
+    return parts
   }
 
   private onProviderCall(call: ProviderCall, isCompleted: boolean): Parts {

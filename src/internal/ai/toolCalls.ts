@@ -10,12 +10,18 @@ import { toContents } from "./toolContent.ts"
 /** What a model receives about a tool. */
 export type Definition = Pick<Tool.Tool, "name" | "description" | "inputSchema">
 
+/** The schema of a dynamic tool without parameters allows any value. Codex accepts objects only. */
+const toInputSchema = (tool: AiTool.Any): Definition["inputSchema"] => {
+  const schema = AiTool.getJsonSchema(tool)
+  return Object.keys(schema).length === 0 ? { type: "object", additionalProperties: true } : schema
+}
+
 /** Returns the definitions of the tools that the program runs. */
 export const toDefinitions = (tools: ReadonlyArray<AiTool.Any>): ReadonlyArray<Definition> =>
   tools.filter((tool) => !AiTool.isProviderDefined(tool)).map((tool) => ({
     name: tool.name,
     description: AiTool.getDescription(tool) ?? "",
-    inputSchema: AiTool.getJsonSchema(tool)
+    inputSchema: toInputSchema(tool)
   }))
 
 /** The identity of definitions. The server registers names and schemas. */
