@@ -187,7 +187,7 @@ export const makeThreadStore = (threadIds = "thread") => {
         settings: openSettings(method, params, yield* readConfig(params), source?.settings),
         usage: source?.usage,
         usageTurnId: source?.usageTurnId,
-        turns: turnsUntil(source, params.lastTurnId).map((turn) => ({ ...turn, items: turn.items.slice() }))
+        turns: turnsUntil(source, params.lastTurnId).map((turn) => Object.assign({}, turn, { items: turn.items.slice() }))
       })
     }),
 
