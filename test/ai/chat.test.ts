@@ -216,6 +216,30 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A chat", (it) => {
       assert.deepStrictEqual(yield* conversation, ["user: 1", "assistant: one", "user: 2"])
     }))
 
+  it.effect("continues on a fork if another program has continued its thread", () =>
+    Effect.gen(function*() {
+      yield* say("one", "two", "three")
+      const chat = yield* Chat.empty
+      yield* chat.generateText({ prompt: "1" })
+      const json = yield* chat.exportJson
+      const other = yield* Chat.fromJson(json)
+      // Another language model on the same server opens the same thread.
+      yield* run(other.generateText({ prompt: "other" }))
+      yield* chat.generateText({ prompt: "2" })
+      assert.deepStrictEqual(yield* conversation, ["user: 1", "assistant: one", "user: 2"])
+      const [first, second, third] = yield* threads
+      assert.deepStrictEqual([second === first, third === first], [true, false])
+    }).pipe(run))
+
+  it.effect("stays on one thread for 40 turns", () =>
+    Effect.gen(function*() {
+      const turns = Array.from({ length: 40 }, (_, index) => String(index))
+      yield* say(...turns)
+      const chat = yield* Chat.empty
+      for (const turn of turns) yield* chat.generateText({ prompt: turn })
+      assert.lengthOf(new Set(yield* threads), 1)
+    }).pipe(run))
+
   it.effect("starts a thread with its messages if its thread was deleted", () =>
     Effect.gen(function*() {
       yield* say("one", "two")

@@ -90,7 +90,7 @@ const toOptions = (plan: Plan, calls: ToolCalls, tools: ReadonlyArray<Definition
   return {
     ...settings.thread,
     ...(instructions.length === 0 ? {} : { developerInstructions: instructions.join("\n\n") }),
-    ...(tools.length === 0 ? {} : { tools: calls.toTools(tools), toolConcurrency: 1024 })
+    ...(tools.length === 0 ? {} : { tools: calls.toTools(tools)})
   }
 }
 
@@ -152,6 +152,15 @@ const getHead = ({ server }: ModelContext, threadId: string) =>
     ({ data }) => data[0]?.id
   )
 
+/** Whether a turn is the last one of an open thread. Another client of the server may have started one since. */
+const isLast = (context: ModelContext, session: Session, turnId: string) =>
+  session.isEphemeral
+    ? Effect.succeed(true)
+    : whenAvailable(getHead(context, session.thread.id)).pipe(
+      Effect.map((head) => Option.isSome(head) && head.value === turnId),
+      Effect.onError(() => context.sessions.close(session))
+    )
+
 /** Opens the thread of a response with the turns until that response. Returns `None` if a new thread must take its place. */
 const continueFrom = Effect.fnUntraced(function*(context: ModelContext, plan: Plan, { origin }: Candidate) {
   const { sessions } = context
@@ -160,7 +169,10 @@ const continueFrom = Effect.fnUntraced(function*(context: ModelContext, plan: Pl
   if (live !== undefined) {
     if (!includesTools(live.tools, tools)) return Option.none()
     const isHead = live.suspended === undefined && live.head === origin.turnId && live.settings === settings.key
-    if (isHead && (yield* sessions.take(live))) return Option.some(live)
+    if (isHead && (yield* sessions.take(live))) {
+      if (yield* isLast(context, live, origin.turnId)) return Option.some(live)
+      yield* sessions.close(live)
+    }
     const forked = { ...plan, toolsDigest: live.toolsDigest }
     return live.isEphemeral ? Option.none() : yield* whenAvailable(fork(context, forked, origin, live.tools))
   }
@@ -183,7 +195,7 @@ const takeSuspended = Effect.fnUntraced(function*({ sessions }: ModelContext, pl
   const session = sessions.get(threadId)
   const suspended = session?.suspended
   const rest = messages.slice(candidate.index + 1)
-  const isSame = suspended?.run.turn.id === turnId && suspended.history === history &&
+  const isSame = suspended?.run.turn.id === turnId && !suspended.run.isEnded && suspended.history === history &&
     session?.settings === settings.key && includesTools(session.tools, tools) &&
     rest.every(({ role }) => role === "tool" || role === "user")
   return isSame && (yield* sessions.take(session))

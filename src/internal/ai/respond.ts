@@ -47,14 +47,18 @@ const startRun = Effect.fnUntraced(function*(
 ) {
   const turn = yield* Scope.provide(session.thread.turn(input, options), scope)
   const signals = yield* Queue.unbounded<Signal>()
+  const parts = new ResponseParts((callId) => session.calls.refuse(callId))
+  const run: Run = { turn, signals, parts, scope, isEnded: false }
   yield* turn.events.pipe(
     Stream.runForEach((event) => Queue.offer(signals, { _tag: "Event", event })),
     Effect.andThen(turn.result),
     Effect.exit,
-    Effect.flatMap((exit) => Queue.offer(signals, { _tag: "Ended", exit })),
+    Effect.flatMap((exit) => {
+      run.isEnded = true
+      return Queue.offer(signals, { _tag: "Ended", exit })
+    }),
     Effect.forkIn(scope)
   )
-  const run: Run = { turn, signals, parts: new ResponseParts((callId) => session.calls.refuse(callId)), scope }
   return run
 })
 

@@ -23,6 +23,7 @@ export interface Run {
   readonly parts: ResponseParts
   /** Closing it interrupts the turn. */
   readonly scope: Scope.Closeable
+  isEnded: boolean
 }
 
 /** An open thread. */
