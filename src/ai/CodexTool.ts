@@ -11,6 +11,8 @@
  * The tools change only what a response shows. Codex has its tools with or without them. Without them a response has no parts about them,
  * because a toolkit cannot decode the parts of tools that it does not have.
  *
+ * `LanguageModel` types the `params` of a call as `unknown`. The results therefore repeat what identifies the call.
+ *
  * **Example** (Printing the commands of a response)
  *
  * ```ts
@@ -23,7 +25,7 @@
  * export const program = Effect.gen(function*() {
  *   const response = yield* LanguageModel.generateText({ prompt: "Which tests fail?", toolkit })
  *   for (const { result } of response.toolResults) {
- *     if ("exitCode" in result) yield* Console.log(result.status, result.exitCode)
+ *     if ("exitCode" in result) yield* Console.log(result.command, result.exitCode)
  *   }
  *   return response.text
  * })
@@ -52,6 +54,7 @@ export const Command = Tool.providerDefined({
   providerName: "exec_command",
   parameters: Schema.Struct({ command: Schema.String, cwd: Schema.String }),
   success: Schema.Struct({
+    command: Schema.String,
     status: Schema.String,
     exitCode: Schema.NullOr(Schema.Number),
     output: Schema.String
@@ -71,7 +74,10 @@ export const FileChange = Tool.providerDefined({
   parameters: Schema.Struct({
     changes: Schema.Array(Schema.Struct({ path: Schema.String, kind: Schema.String, diff: Schema.String }))
   }),
-  success: Schema.Struct({ status: Schema.String })
+  success: Schema.Struct({
+    changes: Schema.Array(Schema.Struct({ path: Schema.String, kind: Schema.String })),
+    status: Schema.String
+  })
 })
 
 /**
@@ -85,7 +91,7 @@ export const WebSearch = Tool.providerDefined({
   customName: "CodexWebSearch",
   providerName: "web_search",
   parameters: Schema.Struct({ query: Schema.String }),
-  success: Schema.Struct({ action: Schema.NullOr(Schema.Json) })
+  success: Schema.Struct({ query: Schema.String, action: Schema.NullOr(Schema.Json) })
 })
 
 /**
@@ -104,6 +110,8 @@ export const McpCall = Tool.providerDefined({
   providerName: "mcp",
   parameters: Schema.Struct({ server: Schema.String, tool: Schema.String, arguments: Schema.Json }),
   success: Schema.Struct({
+    server: Schema.String,
+    tool: Schema.String,
     status: Schema.String,
     content: Schema.Array(Schema.Json),
     structuredContent: Schema.NullOr(Schema.Json),

@@ -78,8 +78,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A request that ends ear
         )
         assert.lengthOf(parts, count)
         const last = parts.at(-1)
-        // A response that is over is suspended, whatever the program does then.
-        const isOver = parts.some((part) => part.type === "tool-result" && part.name === "add") || last?.type === "finish"
+        // A response that is over leaves a suspended turn, which ends with its time to live.
+        const isOver = parts.some((part) => part.type === "tool-result" && part.name === "add") ||
+          last?.type === "finish"
         if (!isOver) yield* model.awaitIdle
       }
     }).pipe((effect) => run(effect, { idleTimeToLive: "100 millis" }), Effect.andThen(nothingLeft)), 60_000)
@@ -89,7 +90,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A request that ends ear
       const model = yield* ModelServer.ModelServer
       for (let millis = 0; millis < 120; millis += 4) {
         yield* model.enqueue(ModelServer.hang([deltas(["half"], { unfinished: true })]))
-        const fiber = yield* Effect.forkChild(LanguageModel.generateText({ prompt: "Hang" }), { startImmediately: true })
+        const fiber = yield* Effect.forkChild(LanguageModel.generateText({ prompt: "Hang" }), {
+          startImmediately: true
+        })
         yield* Effect.sleep(millis)
         yield* Fiber.interrupt(fiber)
         yield* model.awaitIdle
@@ -133,7 +136,8 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A request that ends ear
       yield* Deferred.await(started)
       yield* Fiber.interrupt(fiber)
       yield* Deferred.await(interrupted)
-    }).pipe((effect) => run(effect, { idleTimeToLive: "50 millis" }), Effect.andThen(nothingLeft)))
+      yield* nothingLeft
+    }).pipe((effect) => run(effect, { idleTimeToLive: "50 millis" })))
 
   it.effect("interrupts suspended turns when the layer ends", () =>
     Effect.gen(function*() {

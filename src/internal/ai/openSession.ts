@@ -90,7 +90,7 @@ const toOptions = (plan: Plan, calls: ToolCalls, tools: ReadonlyArray<Definition
   return {
     ...settings.thread,
     ...(instructions.length === 0 ? {} : { developerInstructions: instructions.join("\n\n") }),
-    ...(tools.length === 0 ? {} : { tools: calls.toTools(tools)})
+    ...(tools.length === 0 ? {} : { tools: calls.toTools(tools) })
   }
 }
 

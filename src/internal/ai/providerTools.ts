@@ -20,25 +20,35 @@ const command = (item: Item<"commandExecution">): ProviderCall => ({
   id: item.id,
   tool: "codex.command",
   params: { command: item.command, cwd: item.cwd },
-  result: { status: item.status, exitCode: item.exitCode ?? null, output: item.aggregatedOutput ?? "" },
+  result: {
+    command: item.command,
+    status: item.status,
+    exitCode: item.exitCode ?? null,
+    output: item.aggregatedOutput ?? ""
+  },
   isLate: false
 })
 
-const fileChange = (item: Item<"fileChange">): ProviderCall => ({
-  id: item.id,
-  tool: "codex.file_change",
-  params: {
-    changes: item.changes.map(({ diff, kind, path }) => ({ path, kind: getOwnString(kind, "type") ?? "update", diff }))
-  },
-  result: { status: item.status },
-  isLate: false
-})
+const fileChange = (item: Item<"fileChange">): ProviderCall => {
+  const changes = item.changes.map(({ diff, kind, path }) => ({
+    path,
+    kind: getOwnString(kind, "type") ?? "update",
+    diff
+  }))
+  return {
+    id: item.id,
+    tool: "codex.file_change",
+    params: { changes },
+    result: { changes: changes.map(({ kind, path }) => ({ path, kind })), status: item.status },
+    isLate: false
+  }
+}
 
 const webSearch = (item: Item<"webSearch">): ProviderCall => ({
   id: item.id,
   tool: "codex.web_search",
   params: { query: item.query },
-  result: { action: item.action ?? null },
+  result: { query: item.query, action: item.action ?? null },
   isLate: true
 })
 
@@ -47,6 +57,8 @@ const mcpCall = (item: Item<"mcpToolCall">): ProviderCall => ({
   tool: "codex.mcp_call",
   params: { server: item.server, tool: item.tool, arguments: item.arguments ?? null },
   result: {
+    server: item.server,
+    tool: item.tool,
     status: item.status,
     content: item.result?.content ?? [],
     structuredContent: item.result?.structuredContent ?? null,

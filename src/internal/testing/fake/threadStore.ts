@@ -106,11 +106,19 @@ type CopyParams = Pick<Protocol.ThreadForkParams, "lastTurnId">
 
 type RawParams = Pick<Protocol.ThreadStartParams, "experimentalRawEvents">
 
-/** Returns the turns that a fork copies. */
-const turnsUntil = (source: StoredThread | undefined, lastTurnId: string | null | undefined) => {
+/** Copies the history for a fork, until the last turn that it has. */
+const copyHistory = (source: StoredThread | undefined, lastTurnId: string | null | undefined) => {
   const turns = source?.turns ?? []
   const last = turns.findIndex(({ id }) => id === lastTurnId)
-  return last < 0 ? turns : turns.slice(0, last + 1)
+  return {
+    forkedFromId: source?.id ?? null,
+    name: source?.name ?? null,
+    preview: source?.preview ?? "",
+    usage: source?.usage,
+    usageTurnId: source?.usageTurnId,
+    turns: turns.slice(0, last < 0 ? turns.length : last + 1)
+      .map((turn) => Object.assign({}, turn, { items: turn.items.slice() }))
+  }
 }
 
 export const makeThreadStore = (threadIds = "thread") => {
@@ -178,16 +186,11 @@ export const makeThreadStore = (threadIds = "thread") => {
     create: Effect.fnUntraced(function*(params: OpenParams & CopyParams & RawParams, source?: StoredThread) {
       const method = source === undefined ? "thread/start" : "thread/fork"
       return yield* add({
-        forkedFromId: source?.id ?? null,
+        ...copyHistory(source, params.lastTurnId),
         ephemeral: params.ephemeral ?? false,
         rawEvents: params.experimentalRawEvents ?? false,
-        name: source?.name ?? null,
-        preview: source?.preview ?? "",
         stored: source !== undefined && params.ephemeral !== true,
-        settings: openSettings(method, params, yield* readConfig(params), source?.settings),
-        usage: source?.usage,
-        usageTurnId: source?.usageTurnId,
-        turns: turnsUntil(source, params.lastTurnId).map((turn) => Object.assign({}, turn, { items: turn.items.slice() }))
+        settings: openSettings(method, params, yield* readConfig(params), source?.settings)
       })
     }),
 
