@@ -820,6 +820,33 @@ const scenarios: Record<string, Scenario> = {
       yield* call("thread/archive", { threadId: archived }, "thread/archived")
     })
   },
+  "items that are injected": {
+    replies: [says("one", 7, 3)],
+    script: echo,
+    program: Effect.fnUntraced(function*({ call, runTurn, startThread }) {
+      const items = [{ type: "message", role: "user", content: [{ type: "input_text", text: "before" }] }]
+      yield* call("thread/inject_items", { threadId: "00000000-0000-7000-8000-000000000000", items })
+      const ephemeral = yield* startThread({ ephemeral: true })
+      yield* call("thread/inject_items", { threadId: ephemeral, items })
+      const threadId = yield* startThread()
+      yield* call("thread/inject_items", { threadId, items })
+      yield* call("thread/fork", { threadId, excludeTurns: true }, "thread/started")
+      yield* runTurn(threadId, "one")
+      yield* call("thread/turns/list", { threadId, itemsView: "full" })
+    })
+  },
+  "a fork that ends with an earlier turn": {
+    replies: [says("one", 7, 3), says("two", 7, 3)],
+    script: echo,
+    program: Effect.fnUntraced(function*({ call, completed, runTurn, startThread, startTurn }) {
+      const threadId = yield* startThread()
+      const lastTurnId = yield* startTurn(threadId, "one")
+      yield* completed(lastTurnId)
+      yield* runTurn(threadId, "two")
+      yield* call("thread/fork", { threadId, lastTurnId, excludeTurns: true }, "thread/started")
+      yield* call("thread/fork", { threadId, lastTurnId: "none", excludeTurns: true })
+    })
+  },
   "an ephemeral thread": {
     replies: [says("one", 7, 3)],
     script: echo,

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Protocol from "../../../Protocol.ts"
+import { getOwn, getOwnString } from "../../getOwn.ts"
 import type { Clients } from "./clients.ts"
 import type { Goals } from "./goals.ts"
 import { type Methods, reject } from "./methods.ts"
@@ -28,6 +29,14 @@ const checkListable = (thread: StoredThread) =>
   thread.turns.length > 0 || thread.reopened || !thread.loaded
     ? Effect.void
     : reject("list_turns is not supported yet", -32601)
+
+/** Returns the first text of a user in injected items, which becomes the preview of a thread. */
+const firstUserText = (items: ReadonlyArray<unknown>): string => {
+  const message = items.find((item) => getOwn(item, "role") === "user")
+  const content = getOwn(message, "content")
+  return (Array.isArray(content) ? content : []).map((part) => getOwnString(part, "text")).find(Predicate.isString) ??
+    ""
+}
 
 /** `thread/start`, `thread/resume`, `thread/fork` and what changes an open thread. */
 export const openMethods = ({ clients, events, goals, player, store }: OpenFake) => {
@@ -111,6 +120,7 @@ export const fileMethods = ({ clients, events, store }: Fake) =>
     "thread/inject_items": Effect.fnUntraced(function*(params) {
       const thread = yield* store.getLoaded(params)
       if (!thread.ephemeral) thread.stored = true
+      if (thread.preview === "") thread.preview = firstUserText(params.items)
       return { result: {} }
     }),
     "thread/archive": Effect.fnUntraced(function*({ threadId }) {

@@ -2,6 +2,7 @@
 import * as Clock from "effect/Clock"
 import type * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import type * as Queue from "effect/Queue"
 import type * as Protocol from "../../../Protocol.ts"
 import type { Interrupted } from "../../../testing/TurnScript.ts"
@@ -107,18 +108,21 @@ type CopyParams = Pick<Protocol.ThreadForkParams, "lastTurnId">
 type RawParams = Pick<Protocol.ThreadStartParams, "experimentalRawEvents">
 
 /** Copies the history for a fork, until the last turn that it has. */
-const copyHistory = (source: StoredThread | undefined, lastTurnId: string | null | undefined) => {
-  const turns = source?.turns ?? []
-  const last = turns.findIndex(({ id }) => id === lastTurnId)
-  return {
-    forkedFromId: source?.id ?? null,
-    name: source?.name ?? null,
-    preview: source?.preview ?? "",
-    usage: source?.usage,
-    usageTurnId: source?.usageTurnId,
-    turns: turns.slice(0, last < 0 ? turns.length : last + 1)
-      .map((turn) => Object.assign({}, turn, { items: turn.items.slice() }))
-  }
+const copyHistory = (
+  source: StoredThread | undefined,
+  lastTurnId: string | null | undefined
+): Effect.Effect<Partial<StoredThread>, Rejection> => {
+  if (source === undefined) return Effect.succeed({})
+  const { id: forkedFromId, name, preview, turns, usage, usageTurnId } = source
+  const last = Predicate.isNullish(lastTurnId) ? turns.length - 1 : turns.findIndex(({ id }) => id === lastTurnId)
+  return last < 0 && Predicate.isString(lastTurnId) ? reject(`turn not found: ${lastTurnId}`) : Effect.succeed({
+    forkedFromId,
+    name,
+    preview,
+    usage,
+    usageTurnId,
+    turns: turns.slice(0, last + 1).map((turn) => Object.assign({}, turn, { items: turn.items.slice() }))
+  })
 }
 
 export const makeThreadStore = (threadIds = "thread") => {
@@ -186,7 +190,7 @@ export const makeThreadStore = (threadIds = "thread") => {
     create: Effect.fnUntraced(function*(params: OpenParams & CopyParams & RawParams, source?: StoredThread) {
       const method = source === undefined ? "thread/start" : "thread/fork"
       return yield* add({
-        ...copyHistory(source, params.lastTurnId),
+        ...yield* copyHistory(source, params.lastTurnId),
         ephemeral: params.ephemeral ?? false,
         rawEvents: params.experimentalRawEvents ?? false,
         stored: source !== undefined && params.ephemeral !== true,
