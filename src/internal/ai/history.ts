@@ -5,7 +5,6 @@
 import type * as Prompt from "effect/ai/Prompt"
 import * as Digest from "effect/crypto/Digest"
 import * as Effect from "effect/Effect"
-import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { canonicalJson } from "./canonicalJson.ts"
 import { toUrl } from "./toolContent.ts"
@@ -33,11 +32,13 @@ const isMetadata = Schema.is(Metadata)
 const encoder = new TextEncoder()
 
 /** The first 128 bits of SHA-256, so that metadata stays short. */
-export const digest = (text: string): Effect.Effect<string> =>
-  Effect.flatMap(Digest.Digest, ({ digestHex }) => digestHex(Digest.sha256, encoder.encode(text))).pipe(
-    Effect.map((hex) => hex.slice(0, 32)),
-    Effect.provide(Digest.layerWebCrypto)
+const hash = (text: string): Effect.Effect<string, never, Digest.Digest> =>
+  Effect.map(
+    Effect.flatMap(Digest.Digest, ({ digestHex }) => digestHex(Digest.sha256, encoder.encode(text))),
+    (hex) => hex.slice(0, 32)
   )
+
+export const digest = (text: string): Effect.Effect<string> => Effect.provide(hash(text), Digest.layerWebCrypto)
 
 /**
  * The content of a message that decides about its continuation. Results of tools are not part of it, because `LanguageModel` moves those
@@ -61,18 +62,26 @@ const toContent = (message: Prompt.Message): ReadonlyArray<unknown> => {
   }
 }
 
+/** The digests before and after a message. A chat sends the same messages again and again. */
+const known = new WeakMap<Prompt.Message, { readonly before: string; readonly after: string }>()
+
 /** Returns the digest of the messages before each message, and at last that of all messages. */
 export const toDigests = Effect.fnUntraced(function*(messages: ReadonlyArray<Prompt.Message>) {
-  let last = ""
-  const digests: Array<string> = []
+  const digests = [""]
   for (const message of messages) {
-    digests.push(last)
+    const before = digests.at(-1) ?? ""
+    const cached = known.get(message)
+    if (cached?.before === before) {
+      digests.push(cached.after)
+      continue
+    }
     const content = toContent(message)
-    if (content.length > 0) last = yield* digest(last + canonicalJson([message.role, content]))
+    const after = content.length === 0 ? before : yield* hash(before + canonicalJson([message.role, content]))
+    known.set(message, { before, after })
+    digests.push(after)
   }
-  digests.push(last)
   return digests
-})
+}, Effect.provide(Digest.layerWebCrypto))
 
 /** Whether a part is a call of a tool that the program runs. */
 export const isClientCall = (part: Prompt.AssistantMessagePart): part is Prompt.ToolCallPart =>
@@ -136,6 +145,3 @@ export const toResults = (
         : []
     )
   )
-
-/** Whether metadata is that of a part of Codex. */
-export const hasOrigin = (options: Prompt.ProviderOptions): boolean => Predicate.isObject(options["codex"])
