@@ -53,7 +53,7 @@ import * as AppServer from "../AppServer.ts"
 import * as Codex from "../Codex.ts"
 import { collectParts, onlyLastText } from "../internal/ai/collectParts.ts"
 import { kinds, mergeOptions, type Options as Options_, resolveSettings } from "../internal/ai/config.ts"
-import { codecTransformer, toOutputSchema } from "../internal/ai/outputSchema.ts"
+import { loadOutputSchema } from "../internal/ai/outputSchema.ts"
 import { respond } from "../internal/ai/respond.ts"
 import { makeSessions } from "../internal/ai/sessions.ts"
 import { assertOptions } from "../internal/options.ts"
@@ -161,6 +161,7 @@ export const make = Effect.fnUntraced(function*(
     scope: yield* Effect.scope,
     sessions: yield* makeSessions
   }
+  const { codecTransformer, toOutputSchema } = yield* loadOutputSchema
   const settings = Effect.contextWith((services: Context.Context<never>) => {
     const overrides = Context.getOrUndefined(services, Config)
     assertOptions(`${owner}.withConfigOverride`, kinds, overrides)

@@ -64,7 +64,7 @@ describe("Digests of messages", () => {
         })
       ]
       const plain = yield* toDigests(messages)
-      const noisy = yield* toDigests(messages.flatMap((message) => [message, ...noise]))
+      const noisy = yield* toDigests(messages.flatMap((message) => [message].concat(noise)))
       assert.strictEqual(noisy.at(-1), plain.at(-1))
     })
   )
