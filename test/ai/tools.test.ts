@@ -254,6 +254,21 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tools of the program", 
       assert.strictEqual(request?.functionCallOutput("c2"), "{\"params\":{\"x\":1}}")
     }).pipe(run))
 
+  it.effect("are refused to a sub-agent, whose calls no response contains", () =>
+    Effect.gen(function*() {
+      const { requests, respond } = yield* model
+      let main: string | undefined
+      yield* respond((request) => {
+        main ??= request.header("thread-id")
+        if (request.header("thread-id") === main) return TestCodex.delegate(request, { message: "Add" })
+        return request.functionCallOutput("c1") === undefined ? callAdd("c1") : text("I cannot")
+      })
+      const response = yield* LanguageModel.generateText({ prompt: "Delegate", toolkit })
+      assert.strictEqual(response.text, "done")
+      const outputs = (yield* requests).flatMap((request) => request.functionCallOutput("c1") ?? [])
+      assert.deepStrictEqual(outputs, ["A sub-agent cannot call this tool. Continue without it"])
+    }).pipe(run))
+
   it.effect("work beside a call whose arguments are not JSON", () =>
     Effect.gen(function*() {
       const { enqueue, requests } = yield* model

@@ -74,6 +74,7 @@ const openThread = Effect.fnUntraced(function*(
       isBusy: true,
       suspended: undefined
     }
+    details.calls.threadId = thread.id
     sessions.add(session)
     return session
   })

@@ -38,13 +38,21 @@ export const includesTools = (tools: ReadonlyArray<Definition>, others: Readonly
 const failed = (text: string): Tool.Result => ({ success: false, content: [Tool.text(text)] })
 
 export class ToolCalls {
+  /** The id of the thread, once it is open. */
+  threadId: string | undefined
   private readonly results = new Map<string, Deferred.Deferred<Tool.Result>>()
 
   /** Makes tools whose calls wait for {@link complete}. */
   toTools(definitions: ReadonlyArray<Definition>): ReadonlyArray<Tool.Tool> {
     return definitions.map((definition) => ({
       ...definition,
-      run: (_, { callId }) => Effect.suspend(() => Deferred.await(this.get(callId)))
+      run: (_, { callId, threadId }) =>
+        Effect.suspend(() =>
+          threadId === this.threadId
+            ? Deferred.await(this.get(callId))
+            // No response would contain the call of a sub-agent, and the turn would wait for it.
+            : Effect.succeed(failed("A sub-agent cannot call this tool. Continue without it"))
+        )
     }))
   }
 
