@@ -260,7 +260,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("Tools of the program", 
       let main: string | undefined
       yield* respond((request) => {
         main ??= request.header("thread-id")
-        if (request.header("thread-id") === main) return TestCodex.delegate(request, { message: "Add" })
+        if (request.header("thread-id") === main) {
+          return TestCodex.delegate(request, { message: "Add", fork_context: true })
+        }
         return request.functionCallOutput("c1") === undefined ? callAdd("c1") : text("I cannot")
       })
       const response = yield* LanguageModel.generateText({ prompt: "Delegate", toolkit })
