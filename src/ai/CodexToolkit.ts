@@ -41,7 +41,7 @@ import { toContent } from "../internal/ai/toolContent.ts"
 import { handlerContext, provideHandlerContext } from "../internal/handlers/handlerContext.ts"
 import { assertOptions, duration, func, type Kinds } from "../internal/options.ts"
 import { ownFields } from "../internal/tools/ownFields.ts"
-import * as Tool from "../Tool.ts"
+import type * as Tool from "../Tool.ts"
 
 /**
  * The options of {@link make}.
