@@ -173,11 +173,13 @@ const list = (names: ReadonlyArray<Name>): string => toKeys(names).map(code).joi
 const table = (header: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string =>
   [header, header.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n")
 
-/** Finds the names of the operations in the sources: those of `Effect.fn`. */
+/** Finds the names of the operations in the sources: those of `Effect.fn`, without those of examples. */
 const operations = Effect.map(
   readFiles(["src"], (file) => file.endsWith(".ts") && !/testing|generated|\/ai\//.test(file)),
   (files) =>
-    [...files.values()].flatMap((text) => [...text.matchAll(/Effect\.fn\("([A-Za-z.]+)"\)/g)].map(([, name]) => name!))
+    [...files.values()].flatMap((text) =>
+      [...text.matchAll(/Effect\.fn\(\s*"([A-Za-z]+\.[A-Za-z.]+)"\s*\)/g)].map(([, name]) => name!)
+    )
       .sort()
 )
 
