@@ -7,6 +7,7 @@ import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { type AppServerError, DecodeFailed, make as appServerError, TurnLost } from "../../../AppServerError.ts"
@@ -78,23 +79,42 @@ export const readStoredTurn = (
 ): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> =>
   Effect.map(readStoredTurns(server, threadId), (turns) => Option.fromUndefinedOr(turns.find(predicate)))
 
+/** The codes with which the server rejects to read turns while it stores the first one of a thread. */
+const whileStoring: ReadonlySet<number> = new Set([-32601, -32603])
+
+/** Reads a running turn: also its items in progress, if the server sends them. */
+const readRunning = (
+  server: ServerClient,
+  threadId: string,
+  turnId: string
+): Effect.Effect<Option.Option<Protocol.Turn>, AppServerError> => {
+  const isTurn = ({ id }: Protocol.Turn) => id === turnId
+  return Effect.flatMap(readActiveTurns(server, threadId), (turns) => {
+    const active = turns.find(isTurn)
+    return active === undefined ? readStoredTurn(server, threadId, isTurn) : Effect.succeedSome(active)
+  }).pipe(
+    Effect.retry({
+      while: ({ reason }) => reason._tag === "RequestRejected" && whileStoring.has(reason.code),
+      schedule: Schedule.spaced("50 millis"),
+      times: 20
+    }),
+    Effect.catchReasons("AppServerError", {
+      RequestRejected: () => Effect.succeedNone,
+      ThreadNotFound: () => Effect.succeedNone
+    })
+  )
+}
+
 /** Replays to a state what its turn has done before, and ends the gap of the state. The server may not have stored the turn yet. */
-export const replayPast = Effect.fnUntraced(
-  function*(server: ServerClient, state: TurnState, turnId: string): Effect.fn.Return<void, AppServerError> {
-    const { threadId } = state
-    const isTurn = ({ id }: Protocol.Turn) => id === turnId
-    const active = (yield* readActiveTurns(server, threadId)).find(isTurn)
-    if (active !== undefined) return replayStoredTurn(state, active)
-    const stored = yield* readStoredTurn(server, threadId, isTurn).pipe(
-      Effect.catchReasons("AppServerError", {
-        RequestRejected: () => Effect.succeedNone,
-        ThreadNotFound: () => Effect.succeedNone
-      })
-    )
-    if (Option.isSome(stored)) replayStoredTurn(state, stored.value)
+export const replayPast = (
+  server: ServerClient,
+  state: TurnState,
+  turnId: string
+): Effect.Effect<void, AppServerError> =>
+  Effect.map(readRunning(server, state.threadId, turnId), (past) => {
+    if (Option.isSome(past)) replayStoredTurn(state, past.value)
     else state.endGap()
-  }
-)
+  })
 
 /** Finds the turn that a thread was running when it was resumed. */
 export const findActive = (

@@ -52,18 +52,29 @@ const replaceTurn = (turns: ReadonlyArray<Protocol.Turn>, turn: Protocol.Turn): 
   return index === -1 ? [...turns, turn] : turns.with(index, turn)
 }
 
+/** While the server stores the first turn of a thread, it does not read the thread or its turns. */
+const whileStoring = { schedule: Schedule.spaced("50 millis"), times: 20 }
+
+/** Reads the turns of an active thread, with the running one. */
+const readRunning = ({ server }: SessionState, threadId: string) =>
+  Effect.flatMap(
+    readActiveTurns(server, threadId),
+    (turns) => turns.length === 0 ? Effect.fail("none" as const) : Effect.succeed(turns)
+  ).pipe(
+    Effect.retry({ ...whileStoring, while: (error) => error === "none" }),
+    Effect.catchIf((error) => error === "none", () => Effect.succeed([]))
+  )
+
 const read = Effect.fnUntraced(function*(session: SessionState, { id, opened }: WatchedThread) {
   const { server } = session
   // The server sends the events of an open thread only.
   if (opened !== undefined) yield* opened.request(server, "thread/resume", () => Effect.void)
   const { thread } = yield* Effect.retry(server.request("thread/read", { threadId: id }), {
-    // With its first turn, the server stores the thread, and cannot read it until the file has content.
-    while: ({ reason }) => reason._tag === "RequestRejected" && reason.code === -32603,
-    schedule: Schedule.spaced("50 millis"),
-    times: 20
+    ...whileStoring,
+    while: ({ reason }) => reason._tag === "RequestRejected" && reason.code === -32603
   })
   const [turns, goal] = yield* Effect.all([readTurns(session, id), readGoal(session, id)], { concurrency: 2 })
-  const active = thread.status.type === "active" ? yield* readActiveTurns(server, id) : []
+  const active = thread.status.type === "active" && !thread.ephemeral ? yield* readRunning(session, id) : []
   const view = ThreadView.fromThread({ ...thread, turns: active.reduceRight(replaceTurn, turns) })
   const withSettings = {
     ...view,
