@@ -6,10 +6,16 @@ export default defineConfig({
   ...config,
   test: {
     ...config.test,
-    include: ["test/faults/*.{faults,test}.ts", "test/examples.test.ts", "test/reconnect.test.ts"],
+    include: [
+      "test/faults/*.{faults,test}.ts",
+      "test/{editor,examples,reconnect,runOnce}.test.ts",
+      "test/ai/{chat,interruption}.test.ts",
+      "test/internal/approvals/*.test.ts",
+      "test/testing/wireAgreement.test.ts"
+    ],
     testTimeout: 300_000,
     maxWorkers: 1,
     execArgv: ["--expose-gc"],
-    env: { FAULT_RUNS: "5000" }
+    env: { ...config.test?.env, FAULT_RUNS: "5000" }
   }
 })

@@ -10,7 +10,7 @@ import { makeLineSplitter } from "../src/internal/stdio/framing.ts"
 import { texts } from "./texts.ts"
 
 const deltas = 60_000
-const rounds = 7
+const rounds = 5
 
 interface Message {
   readonly id?: number

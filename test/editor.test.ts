@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath, pathToFileURL } from "node:url"
 import * as Rpc from "vscode-jsonrpc/node"
 import { root } from "./repository.ts"
+import { isThorough } from "./thorough.ts"
 
 const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url))
 
@@ -103,20 +104,23 @@ const samples: Readonly<Record<string, string>> = {
 }
 
 layer(Editor.layer, { excludeTestServices: true, timeout: "60 seconds" })("Editor", (it) => {
-  it.effect.each(calls)("shows documentation for each option of %s", ([, options]) =>
-    Effect.gen(function*() {
-      const server = yield* Editor
-      const [completions] = yield* requestAt<Completions>(server, "completion", `${preamble}${options("⌖")}`)
-      const names = completions!.items.map(({ label }) => label.replace("?", ""))
-      assert.isNotEmpty(names)
-      const uses = names.map((name) => options(`⌖${name}: ${samples[name] ?? "undefined"}`)).join("\n")
-      const hovers = yield* requestAt<Hover>(server, "hover", preamble + uses)
-      assert.lengthOf(hovers, names.length)
-      // The hover starts with the type as code.
-      const documentation = hovers.map(({ contents }) => contents.value.replace(/^```[^]*?```\s*/, ""))
-      const undocumented = names.filter((_, index) => documentation[index]!.length < 10)
-      assert.deepStrictEqual(undocumented, [])
-    }))
+  it.effect.each(isThorough ? calls : calls.slice(0, 2))(
+    "shows documentation for each option of %s",
+    ([, options]) =>
+      Effect.gen(function*() {
+        const server = yield* Editor
+        const [completions] = yield* requestAt<Completions>(server, "completion", `${preamble}${options("⌖")}`)
+        const names = completions!.items.map(({ label }) => label.replace("?", ""))
+        assert.isNotEmpty(names)
+        const uses = names.map((name) => options(`⌖${name}: ${samples[name] ?? "undefined"}`)).join("\n")
+        const hovers = yield* requestAt<Hover>(server, "hover", preamble + uses)
+        assert.lengthOf(hovers, names.length)
+        // The hover starts with the type as code.
+        const documentation = hovers.map(({ contents }) => contents.value.replace(/^```[^]*?```\s*/, ""))
+        const undocumented = names.filter((_, index) => documentation[index]!.length < 10)
+        assert.deepStrictEqual(undocumented, [])
+      })
+  )
 
   it.effect("shows the effect of the bypass, and the method that lists the model ids", () =>
     Effect.gen(function*() {

@@ -9,11 +9,11 @@ import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
 import { readdirSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { isThorough } from "./thorough.ts"
 
 const folder = fileURLToPath(new URL("../examples/", import.meta.url))
-const isThorough = process.env["FAULT_RUNS"] !== undefined
-/** The examples that tests of their own run. `serve-view` serves a page until Ctrl-C. */
-const others: ReadonlySet<string> = new Set(["serve-view", ...(isThorough ? [] : ["durable"])])
+/** The examples whose features have tests with several processes. `serve-view` serves a page until Ctrl-C. */
+const others: ReadonlySet<string> = new Set(["serve-view", ...(isThorough ? [] : ["durable", "pool", "run-once"])])
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -".ts".length))

@@ -689,7 +689,7 @@ const wholeTurn = {
 }
 
 /** Each cut takes half a second. */
-const cutEvery = isFaultRun ? 1 : 8
+const cutEvery = isFaultRun ? 1 : 16
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that is cut after any message", (it) => {
   /** Runs the turn on connections that are each cut, and returns the number of messages of the server. */

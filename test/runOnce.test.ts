@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Transport from "../src/Transport.ts"
 import * as TestCodex from "./TestCodex.ts"
+import { isThorough } from "./thorough.ts"
 
 const Answer = Schema.Struct({ answer: Schema.FiniteFromString })
 
@@ -271,7 +272,7 @@ const hasUnlistedInput = Effect.fnUntraced(function*(threadId: string) {
 })
 
 /** The number of messages from one kill to the next. `npm run test:faults` kills after every message. */
-const step = process.env["FAULT_RUNS"] === undefined ? 5 : 1
+const step = isThorough ? 1 : 6
 
 layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("thread.runOnce with SIGKILL", (it) => {
   describe("after any message of the exchange", () => {

@@ -11,6 +11,7 @@ import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as TestCodex from "../TestCodex.ts"
+import { isThorough } from "../thorough.ts"
 
 const { functionCall, text } = ModelServer
 
@@ -231,9 +232,9 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A chat", (it) => {
       assert.deepStrictEqual([second === first, third === first], [true, false])
     }).pipe(run))
 
-  it.effect("stays on one thread for 40 turns", () =>
+  it.effect("stays on one thread for many turns", () =>
     Effect.gen(function*() {
-      const turns = Array.from({ length: 40 }, (_, index) => String(index))
+      const turns = Array.from({ length: isThorough ? 40 : 8 }, (_, index) => String(index))
       yield* say(...turns)
       const chat = yield* Chat.empty
       for (const turn of turns) yield* chat.generateText({ prompt: turn })

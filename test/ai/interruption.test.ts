@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { poll } from "../poll.ts"
 import * as TestCodex from "../TestCodex.ts"
+import { isThorough } from "../thorough.ts"
 
 const { deltas, functionCall, message, reasoning, reply, text } = ModelServer
 
@@ -70,7 +71,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A request that ends ear
       yield* collect
       const types = new Set(all.map(({ type }) => type))
       assert.includeMembers([...types], ["reasoning-delta", "text-delta", "tool-call", "tool-result", "finish"])
-      for (let count = 1; count < all.length; count++) {
+      for (let count = 1; count < all.length; count += isThorough ? 1 : 5) {
         yield* model.reset
         yield* model.enqueue(...script)
         const parts = yield* Stream.runCollect(
@@ -88,7 +89,7 @@ layer(TestCodex.layer(), { excludeTestServices: true })("A request that ends ear
   it.effect("interrupts the turn at any time", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
-      for (let millis = 0; millis < 120; millis += 4) {
+      for (let millis = 0; millis < 120; millis += isThorough ? 4 : 24) {
         yield* model.enqueue(ModelServer.hang([deltas(["half"], { unfinished: true })]))
         const fiber = yield* Effect.forkChild(LanguageModel.generateText({ prompt: "Hang" }), {
           startImmediately: true

@@ -21,7 +21,7 @@ const recorded =
   readFileSync(cassette, "utf8").split("\n").filter((line) => line.includes(`"direction":"server"`)).length
 
 /** The number of messages from one cut to the next. `npm run test:faults` cuts after every message. */
-const step = process.env["FAULT_RUNS"] === undefined ? 3 : 1
+const step = process.env["FAULT_RUNS"] === undefined ? 9 : 1
 
 /** Ends each connection after a number of lines of the server. */
 const cutAfter = (lines: number) =>
@@ -87,7 +87,7 @@ describe("Server that exits after any message of a session", () => {
   it.live("fails the program with a typed error when each restart is cut too", () =>
     Effect.gen(function*() {
       const restart = Schedule.spaced("1 milli").pipe(Schedule.upTo({ times: 2 }))
-      for (let lines = 1; lines < recorded; lines += 5) {
+      for (let lines = 1; lines < recorded; lines += 15) {
         const outcome = yield* runCut(lines, { restart })
         assert(Option.isSome(outcome), `hangs when cut after ${lines} messages`)
         const reason = Exit.isSuccess(outcome.value) ? getReason(outcome.value.value.exit) : getReason(outcome.value)

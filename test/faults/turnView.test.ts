@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from "node:util"
 import * as Events from "../turnEvents.ts"
 
 /** The number of random sequences. */
-const runs = process.env["FAULT_RUNS"] === undefined ? 2000 : 50_000
+const runs = process.env["FAULT_RUNS"] === undefined ? 500 : 50_000
 
 const empty = TurnView.empty(Events.threadId, Events.turnId)
 
@@ -75,6 +75,6 @@ describe("TurnView of any events", () => {
           assert.isTrue(isView(TurnView.reduce(empty, { method, params } as never)))
         }
       }),
-    { arbitrary: { runs: 500 } }
+    { arbitrary: { runs: 200 } }
   )
 })

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { isReadOnly } from "../../../src/internal/approvals/readOnlyCommand.ts"
 import { joinedWords, plainWords } from "../../../src/internal/approvals/shellWords.ts"
+import { isThorough } from "../../thorough.ts"
 
 const Word = Schema.String.check(Schema.isMaxLength(12))
 const Words = Schema.Array(Word).check(Schema.isMinLength(1), Schema.isMaxLength(4))
@@ -93,7 +94,7 @@ describe("plainWords", () => {
         }
       }
     },
-    { arbitrary: { runs: 400 }, timeout: 30_000 }
+    { arbitrary: { runs: isThorough ? 400 : 100 }, timeout: 30_000 }
   )
 
   it("was compared with a shell at least 50 times", () => {
