@@ -77,6 +77,7 @@ interface Hover {
 
 const preamble = `import type { Codex, Thread } from "effect-codex"
 import { Sandbox } from "effect-codex"
+import { isThorough } from "./thorough.ts"
 declare const codex: Codex.Codex["Service"]
 declare const thread: Thread.Thread
 `
