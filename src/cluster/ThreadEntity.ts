@@ -39,6 +39,7 @@ import * as SynchronizedRef from "effect/SynchronizedRef"
 import { SandboxConflictError } from "../ApprovalMode.ts"
 import { AppServerError, make as appServerError, TurnEnded } from "../AppServerError.ts"
 import * as Codex from "../Codex.ts"
+import { asJson } from "../internal/cluster/asJson.ts"
 import { toOutcome, TurnOutcome } from "../internal/cluster/turnOutcome.ts"
 import * as Protocol from "../Protocol.ts"
 import type * as Thread from "../Thread.ts"
@@ -59,7 +60,7 @@ export const ThreadError = Schema.Union([AppServerError, SandboxConflictError])
  * @category schemas
  * @since 0.1.0
  */
-export const Input = Schema.Union([Schema.String, Schema.Array(Protocol.UserInputParam)])
+export const Input = asJson(Schema.Union([Schema.String, Schema.Array(Protocol.UserInputParam)]))
 
 /**
  * The result of a turn, without its items.
@@ -109,7 +110,7 @@ export const Interrupt = Rpc.make("Interrupt", { success: Schema.Boolean, error:
  * @category messages
  * @since 0.1.0
  */
-export const View = Rpc.make("View", { success: TurnView.TurnView, error: ThreadError, stream: true })
+export const View = Rpc.make("View", { success: asJson(TurnView.TurnView), error: ThreadError, stream: true })
 
 /**
  * The entity. Its id is chosen by the program, such as the id of a conversation.

@@ -1,13 +1,17 @@
-import { assert, layer } from "@effect/vitest"
-import { Codex } from "effect-codex"
+import { assert, it, layer } from "@effect/vitest"
+import { Codex, TurnView } from "effect-codex"
 import { ThreadEntity } from "effect-codex/cluster"
 import { ModelServer } from "effect-codex/testing"
 import * as TestRunner from "effect/cluster/TestRunner"
 import * as Effect from "effect/Effect"
+import * as SchemaBinary from "effect/encoding/SchemaBinary"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
+import type * as Rpc from "effect/rpc/Rpc"
+import * as RpcSchema from "effect/rpc/RpcSchema"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as TestCodex from "../TestCodex.ts"
 
@@ -16,6 +20,23 @@ const layerEntity = (options?: ThreadEntity.Options) =>
     Layer.provideMerge(Layer.fresh(TestRunner.layer)),
     Layer.provide(KeyValueStore.layerMemory)
   )
+
+it("encodes its messages with the binary serialization, the default of a cluster", () => {
+  const requests: Iterable<Rpc.AnyWithProps> = ThreadEntity.ThreadEntity.protocol.requests.values()
+  for (const { errorSchema, payloadSchema, successSchema } of requests) {
+    const success = RpcSchema.isStreamSchema(successSchema)
+      ? [successSchema.success, successSchema.error]
+      : [successSchema]
+    for (const schema of [payloadSchema, ...success, errorSchema]) SchemaBinary.toCodec(schema)
+  }
+  const roundTrip = <A>(schema: Schema.Codec<A, unknown>, value: A) => {
+    const codec = SchemaBinary.toCodec(schema)
+    assert.deepStrictEqual(Schema.decodeSync(codec)(Schema.encodeSync(codec)(value)), value)
+  }
+  roundTrip(ThreadEntity.Input, "text")
+  roundTrip(ThreadEntity.Input, [{ type: "image", fileId: "id" }, { type: "image", url: "data:" }])
+  roundTrip(ThreadEntity.View.successSchema.success, TurnView.empty("thread", "turn"))
+})
 
 layer(TestCodex.layer(), { excludeTestServices: true })("ThreadEntity", (it) => {
   it.effect("runs the turns of a thread one after another, and each key once", () =>
