@@ -40,7 +40,6 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Activity from "effect/workflow/Activity"
 import * as DurableDeferred from "effect/workflow/DurableDeferred"
@@ -51,6 +50,7 @@ import * as Codex from "../Codex.ts"
 import type * as Input from "../Input.ts"
 import type * as Approvals from "../internal/approvals/model.ts"
 import { Decision, type PersonRequest, requestName } from "../internal/cluster/decisions.ts"
+import { whileTransient } from "../internal/cluster/transient.ts"
 import { toOutcome, TurnOutcome } from "../internal/cluster/turnOutcome.ts"
 import type * as Questions from "../internal/questions/model.ts"
 import type * as Thread from "../Thread.ts"
@@ -184,23 +184,6 @@ export interface WorkflowThread {
       options?: StepOptions<R>
     ): Effect.Effect<StepResult, StepError, Codex.Codex | WorkflowEngine | WorkflowInstance | R>
   }
-}
-
-const errorReasons: ReadonlySet<string> = new Set([
-  "TurnLost",
-  "ConnectionClosed",
-  "ThreadLocked",
-  "Overloaded",
-  "RequestTimeout"
-])
-
-/** Whether a later attempt may succeed: another worker has the thread open, or the server was restarted. */
-const isTransient = (error: StepError): boolean =>
-  error._tag === "AppServerError" && errorReasons.has(error.reason._tag)
-
-const whileTransient = {
-  while: isTransient,
-  schedule: Schedule.exponential("200 millis").pipe(Schedule.upTo({ duration: "1 minute" }))
 }
 
 /** How often a turn that waits looks for the decision. */

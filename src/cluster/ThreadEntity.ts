@@ -32,7 +32,6 @@ import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Rpc from "effect/rpc/Rpc"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SynchronizedRef from "effect/SynchronizedRef"
@@ -40,6 +39,7 @@ import { SandboxConflictError } from "../ApprovalMode.ts"
 import { AppServerError, make as appServerError, TurnEnded } from "../AppServerError.ts"
 import * as Codex from "../Codex.ts"
 import { asJson } from "../internal/cluster/asJson.ts"
+import { whileTransient } from "../internal/cluster/transient.ts"
 import { toOutcome, TurnOutcome } from "../internal/cluster/turnOutcome.ts"
 import * as Protocol from "../Protocol.ts"
 import type * as Thread from "../Thread.ts"
@@ -145,9 +145,6 @@ export interface Options {
   readonly maxIdleTime?: Duration.Input | undefined
 }
 
-/** A runner that left may have the thread open for a moment. */
-const untilUnlocked = Schedule.exponential("100 millis").pipe(Schedule.upTo({ duration: "30 seconds" }))
-
 /** Opens the thread of an entity. It is started once, and resumed afterwards. */
 const open = Effect.fnUntraced(function*(entityId: string, options: Codex.StartOptions) {
   const codex = yield* Codex.Codex
@@ -155,9 +152,8 @@ const open = Effect.fnUntraced(function*(entityId: string, options: Codex.StartO
   const stored = yield* Effect.orDie(store.get(entityId))
   if (stored !== undefined) {
     const { ephemeral: _, ...resume } = options
-    return yield* codex.resumeThread(stored, resume).pipe(
-      Effect.retry({ while: isLocked, schedule: untilUnlocked })
-    )
+    // A runner that left may have the thread open for a moment.
+    return yield* Effect.retry(codex.resumeThread(stored, resume), whileTransient)
   }
   const thread = yield* codex.startThread(options)
   // A name stores the thread, so that another runner can resume it.
@@ -165,9 +161,6 @@ const open = Effect.fnUntraced(function*(entityId: string, options: Codex.StartO
   yield* Effect.orDie(store.set(entityId, thread.id))
   return thread
 })
-
-const isLocked = (error: AppServerError | SandboxConflictError): boolean =>
-  error._tag === "AppServerError" && error.reason._tag === "ThreadLocked"
 
 /** Whether the thread has to be opened again on another connection. */
 const isClosed = (error: { readonly _tag: string }): boolean =>
@@ -208,7 +201,9 @@ const makeHandlers = (options: Options) =>
       )
 
     return ThreadEntity.of({
-      Run: ({ payload: { input, key } }) => use((thread) => Effect.map(thread.runOnce(key, input), toOutcome)),
+      // The cluster stores an error as the result of the key. That of a lost server would end a turn that can be continued.
+      Run: ({ payload: { input, key } }) =>
+        Effect.retry(use((thread) => Effect.map(thread.runOnce(key, input), toOutcome)), whileTransient),
       Steer: ({ payload: { input } }) =>
         use(Effect.fnUntraced(function*(thread) {
           const turn = yield* currentTurn(thread)
@@ -244,7 +239,8 @@ const makeHandlers = (options: Options) =>
  *
  * **Gotchas**
  *
- * A runner that is killed leaves its turn interrupted. The cluster sends the request to the next runner, which continues the turn.
+ * A runner that is killed leaves its turn interrupted. The cluster sends the request to the next runner, which continues the turn. An
+ * app-server that is killed leaves its turns interrupted too, and they are continued after its restart.
  *
  * @category layers
  * @since 0.1.0

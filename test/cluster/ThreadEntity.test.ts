@@ -120,6 +120,26 @@ layer(TestCodex.layer(), { excludeTestServices: true })("ThreadEntity", (it) => 
       assert.deepInclude(again, { id: first.id, origin: "found" })
     }).pipe(Effect.scoped))
 
+  it.effect("continues the turn after a crash of its app-server", () =>
+    Effect.gen(function*() {
+      const model = yield* ModelServer.ModelServer
+      const threadOf = yield* ThreadEntity.client
+      yield* model.respond(({ lastUserText }) =>
+        lastUserText === "go" ? TestCodex.halfMessage : ModelServer.text("continued")
+      )
+      const request = yield* TestCodex.nextRequest
+      const run = yield* Effect.forkChild(threadOf("g").Run({ key: "1", input: "go" }))
+      yield* request
+      yield* TestCodex.killServer
+      assert.deepInclude(yield* Fiber.join(run), { finalResponse: "continued", origin: "continued" })
+      const other = yield* threadOf("h").Run({ key: "1", input: "another" })
+      assert.strictEqual(other.finalResponse, "continued")
+    }).pipe(
+      Effect.provide(
+        Layer.provideMerge(layerEntity(), TestCodex.layerProcess({ restart: TestCodex.quickRestart }))
+      )
+    ))
+
   it.effect("fails with the typed error of a turn", () =>
     Effect.gen(function*() {
       const model = yield* ModelServer.ModelServer
