@@ -7,27 +7,13 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
-import { readdirSync, readFileSync, rmSync } from "node:fs"
+import { rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
-import { poll } from "../poll.ts"
+import { awaitExits, findProcesses } from "../processes.ts"
 import * as TestCodex from "../TestCodex.ts"
 
 const host = fileURLToPath(new URL("../fixtures/host.ts", import.meta.url))
-
-/** Finds the processes whose environment contains a text. Processes of a home contain its path. */
-const findProcesses = (marker: string): ReadonlyArray<number> =>
-  readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
-    try {
-      return pid !== process.pid && readFileSync(`/proc/${pid}/environ`, "utf8").includes(marker)
-    } catch {
-      return false
-    }
-  })
-
-/** Waits until all processes of a home have exited, and returns the duration. */
-const awaitExits = (marker: string) =>
-  Effect.timed(poll(Effect.sync(() => findProcesses(marker)), (pids) => pids.length === 0, "the exit of all processes"))
 
 /** Runs the host in a temporary home until it has printed a number of lines. Then acts on its process, and waits for all exits. */
 const withHost = Effect.fnUntraced(function*(lines: number, act: (pid: number) => void) {

@@ -1,0 +1,109 @@
+import { assert, it } from "@effect/vitest"
+import * as EntityId from "effect/cluster/EntityId"
+import * as MessageStorage from "effect/cluster/MessageStorage"
+import * as RunnerHealth from "effect/cluster/RunnerHealth"
+import * as Runners from "effect/cluster/Runners"
+import * as RunnerStorage from "effect/cluster/RunnerStorage"
+import * as Sharding from "effect/cluster/Sharding"
+import * as ShardingConfig from "effect/cluster/ShardingConfig"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as TestClock from "effect/testing/TestClock"
+import { Simulation } from "./simulation.ts"
+
+const runners = Array.from({ length: 1000 }, (_, index) => `runner-${index}:34431`)
+
+/** Sixteen shards for each runner, and a hundred open threads. */
+const shards = 16_000
+const entities = 100_000
+
+const asksPerSecond = 40
+
+const costs = { idle: 1, ask: 18, move: 4 }
+
+/** The function of Effect that returns the shard of an entity. */
+const shardOf = Sharding.Sharding.pipe(
+  Effect.map(({ getShardId }) => (entity: number) =>
+    getShardId(EntityId.make(`conversation-${entity}`), "default").id - 1
+  ),
+  Effect.provide(Sharding.layer.pipe(
+    Layer.provide(Runners.layerNoop),
+    Layer.provide([MessageStorage.layerNoop, RunnerStorage.layerMemory, RunnerHealth.layerNoop]),
+    Layer.provide(ShardingConfig.layer({ shardsPerGroup: shards }))
+  ))
+)
+
+it.effect(
+  "a model of 1,000 runners loses, repeats and blocks no request while runners leave and join",
+  () =>
+    Effect.gen(function*() {
+      const toShard = yield* shardOf
+      const simulation = new Simulation({
+        costs,
+        shards,
+        expiration: Duration.seconds(35),
+        refresh: Duration.seconds(3),
+        turn: Duration.seconds(20)
+      })
+      yield* simulation.join(runners)
+      yield* Effect.forkChild(simulation.run)
+      yield* TestClock.adjust("6 seconds")
+      let asks = 0
+      const run = Effect.fnUntraced(function*(seconds: number) {
+        for (let second = 0; second < seconds; second++) {
+          for (let ask = 0; ask < asksPerSecond; ask++) {
+            // The step is prime, so each entity has its turn, in no order.
+            const entity = asks++ * 7919 % entities
+            yield* simulation.send(entity, toShard(entity))
+          }
+          yield* TestClock.adjust("1 second")
+        }
+      })
+      yield* run(20)
+      const killed = simulation.moves.length
+      yield* simulation.kill(runners.slice(0, 50))
+      yield* run(50)
+      const left = simulation.moves.length
+      yield* simulation.leave(runners.slice(50, 100))
+      yield* simulation.join(runners.slice(0, 50))
+      yield* run(30)
+      yield* TestClock.adjust("60 seconds")
+
+      const { load, messages, moves, overlaps, queries } = simulation
+      assert.lengthOf(messages, 100 * asksPerSecond)
+      assert.isTrue(messages.every(({ results }) => results === 1))
+      assert.strictEqual(overlaps, 0)
+      // Those of the runners that were killed, or that left, ran again.
+      assert.isAbove(messages.filter(({ attempts }) => attempts > 1).length, 0)
+      const delays = messages.map(({ doneAt, sentAt }) => doneAt! - sentAt)
+      // A turn, the time until the runner is missed and its shards are acquired, and the turn again.
+      assert.isBelow(Math.max(...delays), 20_000 + 35_000 + 3_000 + 6_000 + 20_000 + 20_000)
+
+      // Each shard has a runner. A runner that has left moves a few more shards than its own.
+      assert.strictEqual(load.reduce((sum, size) => sum + size, 0), shards)
+      const mean = shards / load.length
+      assert.isAtMost(Math.max(...load), 2 * mean)
+      assert.isAtLeast(Math.min(...load), Math.floor(mean))
+      const own = 50 * shards / runners.length
+      const afterKill = moves.slice(killed, left).reduce((sum, moved) => sum + moved, 0)
+      assert.isAtLeast(afterKill, own)
+      assert.isAtMost(afterKill, 6 * own)
+
+      const steady = queries.slice(10, 20)
+      const expected = runners.length * costs.idle + asksPerSecond * costs.ask
+      for (const count of steady) assert.closeTo(count, expected, expected / 10)
+      assert.isBelow(Math.max(...queries), 2 * expected)
+      if (process.env["CLUSTER_FIGURES"] !== undefined) {
+        console.log({
+          moves,
+          peak: Math.max(...queries),
+          expected,
+          max: Math.max(...load),
+          min: Math.min(...load),
+          delay: Math.max(...delays)
+        })
+      }
+    }),
+  60_000
+)
