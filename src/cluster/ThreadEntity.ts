@@ -242,6 +242,8 @@ const makeHandlers = (options: Options) =>
  * A runner that is killed leaves its turn interrupted. The cluster sends the request to the next runner, which continues the turn. An
  * app-server that is killed leaves its turns interrupted too, and they are continued after its restart.
  *
+ * Give the `Codex` of a runner `restart: true`. Without it, a runner whose app-server has exited fails each request.
+ *
  * @category layers
  * @since 0.1.0
  */

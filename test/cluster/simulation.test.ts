@@ -18,9 +18,10 @@ const runners = Array.from({ length: 1000 }, (_, index) => `runner-${index}:3443
 const shards = 16_000
 const entities = 100_000
 
-const asksPerSecond = 40
+const asksPerSecond = 25
 
-const costs = { idle: 1, ask: 18, move: 4 }
+/** As `npm run test:cluster` has measured them. `move` is an estimate: the members, the locks, and the reset of the shards. */
+const costs = { idle: 1.5, ask: 5.4, move: 4 }
 
 /** The function of Effect that returns the shard of an entity. */
 const shardOf = Sharding.Sharding.pipe(
@@ -94,16 +95,6 @@ it.effect(
       const expected = runners.length * costs.idle + asksPerSecond * costs.ask
       for (const count of steady) assert.closeTo(count, expected, expected / 10)
       assert.isBelow(Math.max(...queries), 2 * expected)
-      if (process.env["CLUSTER_FIGURES"] !== undefined) {
-        console.log({
-          moves,
-          peak: Math.max(...queries),
-          expected,
-          max: Math.max(...load),
-          min: Math.min(...load),
-          delay: Math.max(...delays)
-        })
-      }
     }),
   60_000
 )
