@@ -14,11 +14,11 @@ import { Simulation } from "./simulation.ts"
 
 const runners = Array.from({ length: 1000 }, (_, index) => `runner-${index}:34431`)
 
-/** Sixteen shards for each runner, and a hundred open threads. */
-const shards = 16_000
+/** Ten shards for each runner, and a hundred open threads. */
+const shards = 10_000
 const entities = 100_000
 
-const asksPerSecond = 25
+const asksPerSecond = 15
 
 /** As `npm run test:cluster` has measured them. `move` is an estimate: the members, the locks, and the reset of the shards. */
 const costs = { idle: 1.5, ask: 5.4, move: 4 }

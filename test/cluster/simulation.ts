@@ -168,7 +168,7 @@ export class Simulation {
     const before = this.assigned
     const gone = Array.from(this.ring).filter((member) => !members.includes(member))
     for (const member of gone) HashRing.remove(this.ring, member)
-    HashRing.addMany(this.ring, members)
+    HashRing.addMany(this.ring, members.filter((member) => !HashRing.has(this.ring, member)))
     this.assigned = HashRing.getShards(this.ring, this.settings.shards) ?? []
     this.shardsOf = new Map(members.map((member) => [member, []]))
     this.assigned.forEach((member, shard) => this.shardsOf.get(member)?.push(shard))
