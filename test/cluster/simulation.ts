@@ -191,7 +191,7 @@ export class Simulation {
     return this.sync(member, now)
   }
 
-  /** Releases the locks of shards of other runners, and acquires those that are free. */
+  /** Releases the locks of shards of other runners, acquires those that are free, and reads the stored requests. */
   private sync(member: Member, now: number): Effect.Effect<void> {
     const acquired = (this.shardsOf.get(member) ?? []).filter((shard) => this.owners[shard] === undefined)
     const released = [...member.shards].filter((shard) => this.assigned[shard] !== member && this.busy[shard] === 0)
@@ -201,7 +201,9 @@ export class Simulation {
       member.shards.add(shard)
     }
     if (released.length + acquired.length > 0) this.count(now, this.settings.costs.move)
-    return Effect.forEach(acquired, (shard) => this.deliver(member, shard), { discard: true })
+    // Also for shards that it had before: a shard may be assigned back before it has moved.
+    const unread = [...member.shards].filter((shard) => this.unread[shard]!.length > 0)
+    return Effect.forEach(unread, (shard) => this.deliver(member, shard), { discard: true })
   }
 
   /** Starts the turns of the stored requests, one at a time for each entity. None while the shard is to move. */
