@@ -300,6 +300,11 @@ layer(TestCodex.layer(), { excludeTestServices: true })("McpToolkit", (it) => {
         yield* TestCodex.restartServer
         assert.include((yield* runCalls(thread, find)).outputs[0], "Title of A-1")
         yield* thread.close
+        // Until the server has unloaded the thread, it keeps its configuration.
+        const wire = yield* TestCodex.Wire
+        yield* wire.awaitReceived(({ method, params }) =>
+          method === "thread/closed" && params?.["threadId"] === thread.id
+        )
         const people = yield* McpToolkit.serve("people", toolkit)
         const resumed = yield* codex.resumeThread(thread.id, { config: { ...tickets.config, ...people.config } })
         assert.include((yield* runCalls(resumed, find)).outputs[0], "Title of A-1")

@@ -5,7 +5,6 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { readCommand, readWords } from "../../../src/internal/approvals/commandWords.ts"
-import { isThorough } from "../../thorough.ts"
 
 const readArgv = (command: string) => readCommand(command)?.argv
 
@@ -309,7 +308,7 @@ describe("readCommand on a real shell", () => {
       const expected = isShow ? [args.length === 0 ? [""] : args] : []
       for (const shell of ["bash", "sh"]) assert.deepStrictEqual(runScript(text, shell), expected, `${shell}: ${text}`)
     },
-    { arbitrary: { runs: isThorough ? 500 : 120 }, timeout: 60_000 }
+    { arbitrary: { runs: 500 }, timeout: 60_000 }
   )
 
   it("was compared with the shell at least 20 times", () => {

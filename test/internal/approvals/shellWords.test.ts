@@ -97,8 +97,8 @@ describe("plainWords", () => {
     { arbitrary: { runs: isThorough ? 400 : 100 }, timeout: 30_000 }
   )
 
-  it("was compared with a shell at least 50 times", () => {
-    assert.isAbove(compared.length, 50)
+  it("was compared with a shell many times", () => {
+    assert.isAbove(compared.length, isThorough ? 50 : 10)
   })
 
   it("returns none for syntax that a shell interprets", () => {
