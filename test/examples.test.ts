@@ -12,12 +12,26 @@ import { fileURLToPath } from "node:url"
 import { isThorough } from "./thorough.ts"
 
 const folder = fileURLToPath(new URL("../examples/", import.meta.url))
-/** The examples whose features have tests with several processes. `serve-view` serves a page until Ctrl-C. */
-const others: ReadonlySet<string> = new Set(["serve-view", ...(isThorough ? [] : ["durable", "pool", "run-once"])])
+/** The example that serves a page until Ctrl-C. `serveView.test.ts` runs it. */
+const servers: ReadonlySet<string> = new Set(["serve-view"])
+/** The examples that `npm test` does not run, because each takes seconds, and tests of their own cover what they show. */
+const thorough: ReadonlySet<string> = new Set([
+  "budget",
+  "durable",
+  "interrupt",
+  "pool",
+  "questions",
+  "resume",
+  "run-once",
+  "stream-events",
+  "tools",
+  "two-threads",
+  "typed-output"
+])
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -".ts".length))
-  .filter((name) => !others.has(name))
+  .filter((name) => !servers.has(name) && (isThorough || !thorough.has(name)))
 
 /** The examples that refuse to run live, with their reason. */
 const scriptedOnly: Readonly<Record<string, string>> = {
