@@ -37,7 +37,7 @@ import * as AppServer from "./AppServer.ts"
 import { type AppServerError, InvalidRequest, isAppServerError, make as appServerError } from "./AppServerError.ts"
 import * as Codex from "./Codex.ts"
 import { duration, func, type Kinds, oneOf, optionIssue, positive } from "./internal/options.ts"
-import { Members } from "./internal/pool/members.ts"
+import { layerMember, Members } from "./internal/pool/members.ts"
 import { mergeSorted } from "./internal/pool/mergeSorted.ts"
 import type * as Protocol from "./Protocol.ts"
 
@@ -270,7 +270,10 @@ export const layer = <R = never>(
     const approvals = yield* PubSub.unbounded<Approvals.AuditEntry>()
     const servers = yield* LayerMap.make(
       // Fresh, because the members would share a layer that `codex` returns twice.
-      (member: number) => Layer.fresh(Layer.provideMerge(follow(members, member, approvals), codex(member))),
+      (member: number) =>
+        Layer.fresh(
+          Layer.provideMerge(follow(members, member, approvals), Layer.provide(codex(member), layerMember(member)))
+        ),
       { idleTimeToLive }
     )
     const members: Members = new Members(servers, { size, threadsPerMember })

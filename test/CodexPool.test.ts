@@ -1,6 +1,6 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Approvals, AppServer, Budget, Codex, CodexPool, type Thread } from "effect-codex"
+import { Approvals, AppServer, Budget, Codex, CodexMetrics, CodexPool, type Thread } from "effect-codex"
 import { CodexEnvironment, FakeAppServer, ModelServer } from "effect-codex/testing"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as TestCodex from "./TestCodex.ts"
@@ -225,6 +226,19 @@ describe("CodexPool of fakes", () => {
       for (const { close } of threads) yield* close
       assert.deepStrictEqual(yield* threadsOf, [0, 0, 0])
     }).pipe(Effect.provide(layerFakes({ home: "separate" }))))
+
+  it.effect("adds the member to the metrics of its turns", () =>
+    Effect.gen(function*() {
+      const codex = yield* Codex.Codex
+      const threads = yield* Effect.forEach([1, 2, 3], () => codex.startThread())
+      yield* Effect.forEach(threads, (thread) => thread.run("go"))
+      const turns = (yield* Metric.snapshot).filter(({ id }) => id === CodexMetrics.turnDuration.id)
+      assert.deepStrictEqual(turns.map(({ attributes }) => attributes?.["codex.pool.member"]).toSorted(), [
+        "0",
+        "1",
+        "2"
+      ])
+    }).pipe(Effect.provide(layerFakes()), Effect.provideService(Metric.MetricRegistry, new Map())))
 
   it.effect("frees the place of a thread that does not start", () =>
     Effect.gen(function*() {

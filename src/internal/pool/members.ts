@@ -4,9 +4,12 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Hash from "effect/Hash"
+import * as Layer from "effect/Layer"
 import type * as LayerMap from "effect/LayerMap"
+import * as Metric from "effect/Metric"
 import * as Order from "effect/Order"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type { AppServer, ConnectionState } from "../../AppServer.ts"
 import type { AppServerError } from "../../AppServerError.ts"
 import { Codex } from "../../Codex.ts"
@@ -20,6 +23,35 @@ interface OpenThread {
   readonly member: number
   readonly scope: Scope.Closeable
 }
+
+/** Adds a member to the attributes of the metrics. */
+const addMember = (member: number) => (attributes: Readonly<Record<string, string>>) => ({
+  ...attributes,
+  "codex.pool.member": String(member)
+})
+
+/** Adds a member to the metrics of the turns of its threads. */
+const withMember = (thread: Thread, member: number): Thread => {
+  const tag = Effect.updateService(Metric.CurrentMetricAttributes, addMember(member))
+  const tagged = <F extends (...args: Array<never>) => unknown>(f: F): F =>
+    ((...args: Array<never>) => tag(f(...args) as Effect.Effect<unknown>)) as unknown as F
+  return {
+    ...thread,
+    run: tagged(thread.run),
+    runOnce: tagged(thread.runOnce),
+    turn: tagged(thread.turn),
+    stream: (input, options) =>
+      Stream.updateService(thread.stream(input, options), Metric.CurrentMetricAttributes, addMember(member)),
+    compact: tag(thread.compact)
+  }
+}
+
+/** Adds a member to the metrics of its connection. */
+export const layerMember = (member: number): Layer.Layer<never> =>
+  Layer.effect(
+    Metric.CurrentMetricAttributes,
+    Effect.map(Metric.CurrentMetricAttributes, addMember(member))
+  )
 
 export interface Options {
   readonly size: number
@@ -125,7 +157,7 @@ export class Members {
           }))
         )
         yield* this.add(thread.id, { member, scope })
-        return { ...thread, close: Effect.andThen(thread.close, this.release(thread.id)) }
+        return { ...withMember(thread, member), close: Effect.andThen(thread.close, this.release(thread.id)) }
       })
     )
   }
