@@ -162,10 +162,17 @@ layer(TestCodex.layerEnvironment(), { excludeTestServices: true })("Socket that 
               threadId: thread.id,
               excludeTurns: true,
               initialTurnsPage: { limit: 1, itemsView: "full" }
-            }).pipe(Effect.repeat({
-              until: ({ initialTurnsPage }) => initialTurnsPage?.data[0]?.items.at(-1)?.type === "commandExecution",
-              schedule: Schedule.spaced("10 millis")
-            })))
+            }).pipe(
+              // The server rejects the request while it stores the first turn.
+              Effect.retry({
+                while: ({ reason }) => reason._tag === "RequestRejected",
+                schedule: Schedule.spaced("10 millis")
+              }),
+              Effect.repeat({
+                until: ({ initialTurnsPage }) => initialTurnsPage?.data[0]?.items.at(-1)?.type === "commandExecution",
+                schedule: Schedule.spaced("10 millis")
+              })
+            ))
           yield* proxy.heal
           yield* proxy.cut
         }))

@@ -78,7 +78,7 @@ export const findKeyed = (
     Effect.retry({
       while: ({ reason }) => reason._tag === "RequestRejected" && reason.code === whileStoring,
       schedule: Schedule.spaced("50 millis"),
-      times: 20
+      times: 100
     }),
     Effect.catchReason(
       "AppServerError",

@@ -96,7 +96,7 @@ const readRunning = (
     Effect.retry({
       while: ({ reason }) => reason._tag === "RequestRejected" && whileStoring.has(reason.code),
       schedule: Schedule.spaced("50 millis"),
-      times: 20
+      times: 100
     }),
     Effect.catchReasons("AppServerError", {
       RequestRejected: () => Effect.succeedNone,

@@ -53,7 +53,7 @@ const replaceTurn = (turns: ReadonlyArray<Protocol.Turn>, turn: Protocol.Turn): 
 }
 
 /** While the server stores the first turn of a thread, it does not read the thread or its turns. */
-const whileStoring = { schedule: Schedule.spaced("50 millis"), times: 20 }
+const whileStoring = { schedule: Schedule.spaced("50 millis"), times: 100 }
 
 /** Reads the turns of an active thread, with the running one. */
 const readRunning = ({ server }: SessionState, threadId: string) =>
