@@ -16,7 +16,9 @@ const folder = fileURLToPath(new URL("../examples/", import.meta.url))
 const servers: ReadonlySet<string> = new Set(["serve-view"])
 /** The examples that `npm test` does not run, because each takes seconds, and tests of their own cover what they show. */
 const thorough: ReadonlySet<string> = new Set([
+  "approve",
   "budget",
+  "chat",
   "durable",
   "interrupt",
   "pool",
@@ -26,7 +28,8 @@ const thorough: ReadonlySet<string> = new Set([
   "stream-events",
   "tools",
   "two-threads",
-  "typed-output"
+  "typed-output",
+  "view"
 ])
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".ts"))
