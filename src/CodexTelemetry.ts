@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * Names follow the OpenTelemetry semantic conventions for generative AI, of which all are in development, and for JSON-RPC; see
+ * Names follow the OpenTelemetry semantic conventions for generative AI, which are in development, and for JSON-RPC; see
  * {@link conventions}. Names of this package begin with `codex.`. `docs/observability.md` lists which span has which attribute.
  *
  * **Gotchas**

@@ -47,7 +47,7 @@ const makeAsk = Effect.map(
     })
 )
 
-/** Asks in pairs, of which the first is asked twice, until `isDone`. */
+/** Asks in pairs, until `isDone`. The first of a pair is asked twice. */
 const converse = Effect.fnUntraced(function*(
   ask: Effect.Success<typeof makeAsk>,
   conversation: string,

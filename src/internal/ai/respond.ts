@@ -76,7 +76,7 @@ const settle = (
     yield* sessions.release(session, idleTimeToLive)
   })
 
-/** Returns the next parts of a response, the last of which is `finish`. */
+/** Returns the next parts of a response. The last part is `finish`. */
 const nextParts = Effect.fnUntraced(function*(
   state: State,
   { parts, signals, turn }: Run,

@@ -232,7 +232,7 @@ export const itemLines = (canvas: Canvas, entry: ItemView): ReadonlyArray<Line> 
   }
 }
 
-/** Renders what a sub-agent does now, in one row: its last item in progress, of which a text has its end. An idle one has no row. */
+/** Renders what a sub-agent does now, in one row: its last item in progress, and of a text its end. An idle one has no row. */
 export const agentLines = (canvas: Canvas, { threadId, turns }: ThreadView): ReadonlyArray<Line> => {
   const turn = turns.at(-1)
   if (turn === undefined || isEnded(turn)) return []
