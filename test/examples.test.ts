@@ -21,6 +21,8 @@ const thorough: ReadonlySet<string> = new Set([
   "chat",
   "durable",
   "interrupt",
+  "language-model",
+  "mcp-server",
   "pool",
   "questions",
   "resume",

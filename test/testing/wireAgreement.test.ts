@@ -1175,7 +1175,7 @@ const keepLoaded = { thread_unload_delay_secs: 1800 }
 // The fake implements the pinned version.
 describe.skipIf(version !== Protocol.version)("FakeAppServer sends only what the real server sends:", () => {
   // Each scenario takes a second and more.
-  const sampled = Object.entries(scenarios).filter((_, index) => isThorough || index % 3 === 0)
+  const sampled = Object.entries(scenarios).filter((_, index) => isThorough || index % 5 === 0)
   for (const [name, scenario] of sampled) {
     it.live(name, () =>
       Effect.gen(function*() {
