@@ -13,7 +13,7 @@
  *     const { finalResponse } = yield* Effect.ensuring(thread.run("Review this project"), Effect.ignore(thread.close))
  *     return finalResponse
  *   })
- *   return yield* Effect.forEach(["/work/a", "/work/b", "/work/c"], review, { concurrency: "unbounded" })
+ *   return yield* Effect.forEach(["/srv/a", "/srv/b", "/srv/c"], review, { concurrency: "unbounded" })
  * })
  *
  * const layer = CodexPool.layer({ size: 3, codex: () => Codex.layerStdio({ restart: true }) })
