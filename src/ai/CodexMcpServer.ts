@@ -126,7 +126,7 @@ export const layer = (
   McpServer.McpServer | Services | McpServer.McpRequest<"Requires", McpServerClient>
 > => {
   assertOptions("CodexMcpServer.layer", kinds, options)
-  return withThreads((threads) => register(threads, options)) as any
+  return withThreads((threads) => register(threads, options))
 }
 
 const protocols = [McpProtocol.v2025_11_25, McpProtocol.v2025_06_18, McpProtocol.v2025_03_26] as const
@@ -226,5 +226,5 @@ export const layerHttp = ({ allowedOrigins, path, ...options }: HttpOptions): La
       allowSessionTermination: true,
       registrations: register(threads, options)
     }).pipe(Layer.merge(endSessions(threads)))
-  ) as any
+  )
 }
